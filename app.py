@@ -1,0 +1,82 @@
+"""The CDK app: read the settings, compose six stacks, hand each what it needs from the others.
+
+`python app.py` (`make synth`) writes `cdk.out`, needs no account, and gives the same bytes for the same sources. A wrong setting ends it
+with one line and status 1. Context: `settings` names another settings file, and `target=laptop` prepares the functions for this machine's
+Python and pins the account of the local cloud; nothing else in the templates differs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import stacks  # noqa: F401 -- before aws_cdk: it chooses jsii's Node
+
+# isort: split
+
+import aws_cdk as cdk
+from cdk_nag import AwsSolutionsChecks
+
+from settings import Settings, SettingsError, load
+from stacks.constructs import archives
+from stacks.constructs.archives import BundleError, Target
+from stacks.constructs.function import Runtime
+from stacks.features import FeaturesStack
+from stacks.ingest import IngestStack
+from stacks.lake import LakeStack
+from stacks.model import ModelStack
+from stacks.monitoring import MonitoringStack
+from stacks.trading import TradingStack
+
+ROOT = Path(__file__).resolve().parent
+LOCAL_ACCOUNT = "000000000000"
+
+
+def compose(app: cdk.App, *, settings: Settings, target: Target, account: str | None) -> None:
+    """Add the six stacks, and the AwsSolutions rules that they must satisfy. `account` None: whichever the CLI deploys to."""
+    env = cdk.Environment(account=account, region=settings.region)
+    runtime = Runtime(settings=settings, target=target, code=archives.modules("lambdas", "trading_env", "settings.py", name="code"))
+    name = settings.name
+    lake = LakeStack(app, f"{name}-lake", settings=settings, env=env)
+    ingest = IngestStack(app, f"{name}-ingest", settings=settings, runtime=runtime, lake=lake, env=env)
+    features = FeaturesStack(app, f"{name}-features", settings=settings, lake=lake, env=env)
+    model = ModelStack(app, f"{name}-model", settings=settings, runtime=runtime, lake=lake, env=env)
+    trading = TradingStack(app, f"{name}-trading", settings=settings, runtime=runtime, lake=lake, env=env)
+    MonitoringStack(
+        app,
+        f"{name}-monitoring",
+        settings=settings,
+        runtime=runtime,
+        lake=lake,
+        ingest=ingest,
+        features=features,
+        model=model,
+        trading=trading,
+        env=env,
+    )
+    cdk.Tags.of(app).add("project", name)
+    cdk.Validations.of(app).add_plugins(AwsSolutionsChecks())
+
+
+def new_app(outdir: str | Path | None = None) -> cdk.App:
+    """An app with the context of `cdk.json`, which the CLI passes but `python app.py` would not see."""
+    context = json.loads((ROOT / "cdk.json").read_text(encoding="utf-8"))["context"]
+    return cdk.App(context=context, outdir=str(outdir) if outdir else None)
+
+
+def main() -> None:
+    app = new_app(os.environ.get("CDK_OUTDIR", str(ROOT / "cdk.out")))
+    target: Target = "laptop" if app.node.try_get_context("target") == "laptop" else "aws"
+    settings = load(Path(app.node.try_get_context("settings") or ROOT / "settings.toml"))
+    account = LOCAL_ACCOUNT if target == "laptop" else os.environ.get("CDK_DEFAULT_ACCOUNT")
+    compose(app, settings=settings, target=target, account=account)
+    app.synth()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (SettingsError, BundleError) as error:
+        sys.exit(f"papertape: {error}")

@@ -1,0 +1,146 @@
+"""Raw bars and actions to the feature table, in one process or on Spark, by the same functions.
+
+Promises: both engines write the same bytes; rows that break a rule are kept, with their reason, under processed/quarantine/; the manifest
+tells what was built from what. Raises `NothingToBuildError` when the lake has no calendar or no bar of the symbols.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pkgutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+import pandas as pd
+
+from glue_jobs.files import FEATURES, Bucket, Part, publish, write_year
+from trading_env.bars import validate
+from trading_env.features import FEATURE_HASH, SCHEMA_VERSION
+from trading_env.market import TABLE_COLUMNS, build_market, to_table
+from trading_env.raw_lines import action_table, bar_table, session_index
+
+BARS = "raw/bars/timeframe=1Day/"
+ACTIONS = "raw/actions/"
+CALENDAR = "raw/calendar/"
+QUARANTINE = "processed/quarantine/"
+
+SOURCES = (
+    ("trading_env", "bars.py"),
+    ("trading_env", "features.py"),
+    ("trading_env", "market.py"),
+    ("trading_env", "raw_lines.py"),
+    ("glue_jobs", "features_job.py"),
+    ("glue_jobs", "files.py"),
+    ("glue_jobs", "spark.py"),
+)
+
+Engine = Literal["pandas", "spark"]
+
+
+class NothingToBuildError(RuntimeError):
+    """The raw lake is empty where the job must read."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Which raw objects a build reads: bar keys by symbol, action keys, the calendar's sessions, and a hash of all versions."""
+
+    bars: Mapping[str, tuple[str, ...]]
+    actions: tuple[str, ...]
+    sessions: pd.DatetimeIndex
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Built:
+    """What an engine returns: files written or found unchanged, rows set aside with `reason`, calendar gaps, first and last session."""
+
+    parts: tuple[Part, ...]
+    quarantined: pd.DataFrame
+    gaps: int
+    start: str
+    end: str
+
+
+def build_features(*, raw: Bucket, processed: Bucket, symbols: Sequence[str], built_for: datetime, engine: Engine) -> dict[str, Any]:
+    """Build the whole table, write the years that changed, then the manifest; return the manifest without its files."""
+    inputs = find_inputs(raw, symbols)
+    present = frozenset(processed.index(FEATURES))
+    if engine == "spark":
+        from glue_jobs.spark import build_on_spark  # Spark is only there where it is asked for
+
+        built = build_on_spark(raw=raw, processed=processed, inputs=inputs, symbols=tuple(symbols), present=present)
+    else:
+        built = build_in_process(raw=raw, processed=processed, inputs=inputs, symbols=tuple(symbols), present=present)
+    quarantine(processed, "bars", built.quarantined, built_for=built_for)
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "feature_hash": FEATURE_HASH,
+        "code_sha256": code_sha256(),
+        "inputs_sha256": inputs.sha256,
+        "columns": list(TABLE_COLUMNS),
+        "symbols": list(symbols),
+        "start": built.start,
+        "end": built.end,
+        "rows": sum(part.rows for part in built.parts),
+        "quarantined": len(built.quarantined),
+        "gaps": built.gaps,
+        "built_for": built_for.isoformat().replace("+00:00", "Z"),
+    }
+    publish(processed, manifest, built.parts)
+    return manifest
+
+
+def find_inputs(raw: Bucket, symbols: Sequence[str]) -> Inputs:
+    """List what the lake has of the symbols; raises `NothingToBuildError`."""
+    index = raw.index(BARS) | raw.index(ACTIONS) | raw.index(CALENDAR)
+    bars = {symbol: tuple(sorted(key for key in index if key.startswith(f"{BARS}symbol={symbol}/"))) for symbol in symbols}
+    calendar = sorted(key for key in index if key.startswith(CALENDAR))
+    actions = tuple(key for key in sorted(index) if key in {f"{ACTIONS}symbol={symbol}/actions.jsonl.gz" for symbol in symbols})
+    if not calendar or not any(bars.values()):
+        what = "calendar" if not calendar else f"bar of {', '.join(symbols)}"
+        raise NothingToBuildError(f"s3://{raw.name} has no {what}; run backfill_bars with a start date first")
+    read = [*(key for keys in bars.values() for key in keys), *actions, *calendar]
+    digest = hashlib.sha256("\n".join(f"{key} {index[key]}" for key in sorted(read)).encode()).hexdigest()
+    return Inputs(bars=bars, actions=actions, sessions=session_index(raw.lines(calendar)), sha256=digest)
+
+
+def build_in_process(*, raw: Bucket, processed: Bucket, inputs: Inputs, symbols: tuple[str, ...], present: frozenset[str]) -> Built:
+    """Everything in memory: a few hundred symbols."""
+    checked = validate(bar_table(raw.lines([key for keys in inputs.bars.values() for key in keys])), sessions=inputs.sessions)
+    market = build_market(checked.bars, action_table(raw.lines(inputs.actions)), symbols=symbols)
+    table = to_table(market)
+    parts = [write_year(processed, int(str(year)), rows, present=present) for year, rows in table.groupby(table["session"].dt.year)]
+    return Built(
+        parts=tuple(parts),
+        quarantined=checked.quarantined,
+        gaps=len(checked.gaps),
+        start=str(market.sessions[0]),
+        end=str(market.sessions[-1]),
+    )
+
+
+def quarantine(processed: Bucket, kind: str, rows: pd.DataFrame, *, built_for: datetime) -> None:
+    """Keep what was set aside, one object a build."""
+    if not rows.empty:
+        lines = [{str(name): _plain(value) for name, value in row.items()} for row in rows.to_dict("records")]
+        processed.put_lines(f"{QUARANTINE}{kind}/{built_for:%Y-%m-%d}.jsonl.gz", lines)
+
+
+def code_sha256(sources: Iterable[tuple[str, str]] = SOURCES) -> str:
+    """Hash of the source that makes the values; also inside the archive that Glue imports from."""
+    digest = hashlib.sha256()
+    for package, name in sources:
+        digest.update(pkgutil.get_data(package, name) or b"")
+    return digest.hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """A cell as JSON: what was not finite stays visible, as text."""
+    if isinstance(value, pd.Timestamp):
+        return value.isoformat()
+    if isinstance(value, float) and not float("-inf") < value < float("inf"):
+        return str(value)
+    return value

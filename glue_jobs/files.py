@@ -1,0 +1,143 @@
+"""The job's objects in S3: raw lines in, Parquet files and a manifest out, and the reader that trusts only the manifest.
+
+Promises: the same table gives the same bytes, so a year that did not change is not written again; the manifest is written after the last
+file it lists, and files that it no longer lists are removed after that, so a reader (or Athena) sees each row once. `read_features` raises
+`FeaturesUnreadableError` for no manifest, another feature table, a missing file or one whose sha256 differs.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import boto3
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from botocore.exceptions import ClientError
+
+from trading_env.features import FEATURE_HASH
+from trading_env.market import TABLE_COLUMNS
+
+FEATURES = "processed/features/timeframe=1Day/"
+MANIFEST = FEATURES + "manifest.json"
+READERS = 16
+
+Line = dict[str, Any]
+
+
+class FeaturesUnreadableError(RuntimeError):
+    """The lake holds no complete, matching, intact feature table."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One Parquet file of the manifest; `key` is relative to the manifest's folder."""
+
+    key: str
+    rows: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A bucket by name, with a client of the process it is used in: Spark sends the name to its workers, never a client."""
+
+    name: str
+
+    @property
+    def client(self) -> Any:
+        return boto3.client("s3")
+
+    def index(self, prefix: str) -> dict[str, str]:
+        """Key -> ETag under `prefix`."""
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
+        return {item["Key"]: item["ETag"] for page in pages for item in page.get("Contents", ())}
+
+    def lines(self, keys: Sequence[str]) -> list[Line]:
+        """The gzipped JSON lines of `keys`, in their order."""
+        client = self.client
+
+        def read(key: str) -> list[Line]:
+            body = client.get_object(Bucket=self.name, Key=key)["Body"].read()
+            return [json.loads(line) for line in gzip.decompress(body).splitlines()]
+
+        with ThreadPoolExecutor(max_workers=READERS) as pool:
+            return [line for lines in pool.map(read, keys) for line in lines]
+
+    def get(self, key: str) -> bytes | None:
+        try:
+            body: bytes = self.client.get_object(Bucket=self.name, Key=key)["Body"].read()
+        except ClientError as error:
+            if error.response["Error"]["Code"] == "NoSuchKey":
+                return None
+            raise
+        return body
+
+    def put(self, key: str, body: bytes, *, content_type: str) -> None:
+        self.client.put_object(Bucket=self.name, Key=key, Body=body, ContentType=content_type)
+
+    def put_lines(self, key: str, lines: Iterable[Mapping[str, Any]]) -> None:
+        text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
+        self.put(key, gzip.compress(text.encode(), mtime=0), content_type="application/gzip")
+
+    def delete(self, keys: Sequence[str]) -> None:
+        for start in range(0, len(keys), 1000):
+            batch = [{"Key": key} for key in keys[start : start + 1000]]
+            answer = self.client.delete_objects(Bucket=self.name, Delete={"Objects": batch, "Quiet": True})
+            if answer.get("Errors"):
+                raise RuntimeError(f"s3://{self.name}: could not remove superseded files, {answer['Errors'][0]}")
+
+
+def parquet(table: pd.DataFrame) -> bytes:
+    """Deterministic Parquet bytes: no pandas metadata, one row group, times in microseconds."""
+    arrow = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None)
+    buffer = io.BytesIO()
+    pq.write_table(arrow, buffer, compression="zstd", coerce_timestamps="us", row_group_size=max(len(table), 1))
+    return buffer.getvalue()
+
+
+def write_year(bucket: Bucket, year: int, table: pd.DataFrame, *, present: Iterable[str]) -> Part:
+    """Write one year's rows of TABLE_COLUMNS unless a file of the same content is `present` (keys of the bucket)."""
+    body = parquet(table[list(TABLE_COLUMNS)])
+    digest = hashlib.sha256(body).hexdigest()
+    part = Part(key=f"year={year}/part-{digest[:12]}.parquet", rows=len(table), sha256=digest)
+    if FEATURES + part.key not in present:
+        bucket.put(FEATURES + part.key, body, content_type="application/vnd.apache.parquet")
+    return part
+
+
+def publish(bucket: Bucket, manifest: Mapping[str, Any], parts: Sequence[Part]) -> None:
+    """Write the manifest that lists `parts`, then remove every file that it does not list."""
+    document = {**manifest, "files": [asdict(part) for part in parts]}
+    bucket.put(MANIFEST, (json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n").encode(), content_type="application/json")
+    listed = {FEATURES + part.key for part in parts} | {MANIFEST}
+    bucket.delete(sorted(key for key in bucket.index(FEATURES) if key not in listed))
+
+
+def read_features(bucket: Bucket, *, feature_hash: str = FEATURE_HASH) -> pd.DataFrame:
+    """The whole feature table, TABLE_COLUMNS, sessions in order; every file is checked against the manifest before it is used."""
+    body = bucket.get(MANIFEST)
+    if body is None:
+        raise FeaturesUnreadableError(f"s3://{bucket.name}/{MANIFEST} does not exist; run the build_features job")
+    manifest = json.loads(body)
+    if manifest["feature_hash"] != feature_hash:
+        raise FeaturesUnreadableError(f"s3://{bucket.name}/{MANIFEST}: feature_hash must be {feature_hash}, was {manifest['feature_hash']}")
+    return pd.concat([_read_part(bucket, Part(**entry)) for entry in manifest["files"]], ignore_index=True)
+
+
+def _read_part(bucket: Bucket, part: Part) -> pd.DataFrame:
+    body = bucket.get(FEATURES + part.key)
+    digest = "absent" if body is None else hashlib.sha256(body).hexdigest()
+    if body is None or digest != part.sha256:
+        raise FeaturesUnreadableError(f"s3://{bucket.name}/{FEATURES}{part.key}: sha256 must be {part.sha256}, was {digest}; build again")
+    table: pd.DataFrame = pq.read_table(io.BytesIO(body)).to_pandas()
+    if len(table) != part.rows:
+        raise FeaturesUnreadableError(f"s3://{bucket.name}/{FEATURES}{part.key}: must have {part.rows} rows, was {len(table)}")
+    return table

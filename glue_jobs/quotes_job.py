@@ -1,0 +1,30 @@
+"""One day's raw quotes to 1-minute bars of the mid price.
+
+Promises: the bars of a day are rebuilt whole from all its objects, so a late or repeated minute only replaces them; quotes that break a
+rule are kept with their reason under processed/quarantine/. Raises `NothingToBuildError` when the day has no quotes.
+"""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from typing import Any
+
+from glue_jobs.features_job import NothingToBuildError, quarantine
+from glue_jobs.files import Bucket, parquet
+from trading_env.bars import quotes_to_bars
+from trading_env.raw_lines import quote_table
+
+QUOTES = "raw/quotes/"
+MINUTE_BARS = "processed/bars/timeframe=1Min/"
+
+
+def build_minute_bars(*, raw: Bucket, processed: Bucket, day: date, built_for: datetime) -> dict[str, Any]:
+    """Write the bars of the UTC date `day`; returns counts."""
+    keys = sorted(raw.index(f"{QUOTES}date={day.isoformat()}/"))
+    if not keys:
+        raise NothingToBuildError(f"s3://{raw.name}/{QUOTES}date={day.isoformat()}/ has no quotes; was ingest_quotes running?")
+    quoted = quotes_to_bars(quote_table(raw.lines(keys)))
+    key = f"{MINUTE_BARS}date={day.isoformat()}/part.parquet"
+    processed.put(key, parquet(quoted.bars), content_type="application/vnd.apache.parquet")
+    quarantine(processed, "quotes", quoted.quarantined, built_for=built_for)
+    return {"date": day.isoformat(), "objects": len(keys), "bars": len(quoted.bars), "quarantined": len(quoted.quarantined), "key": key}

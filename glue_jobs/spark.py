@@ -1,0 +1,138 @@
+"""The same build on Spark: one task a symbol for its own features, one task a year for ranks, context and the file.
+
+A task reads and writes S3 by itself, so the driver holds only calendar, quarantine and the list of files. Values are the in-process
+build's to the last bit: a symbol's features depend on its own bars and on which sessions the panel has; ranks depend on one session;
+context depends on its window, which each year's task gets as a halo from the year before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pyspark.sql import SparkSession
+
+from glue_jobs.features_job import Built, Inputs
+from glue_jobs.files import Bucket, Part, write_year
+from trading_env.bars import BAR_COLUMNS, validate
+from trading_env.features import ASSET_FEATURES, CONTEXT, context_features, cross_section
+from trading_env.market import CONTEXT_NAMES, FEATURE_NAMES, TABLE_COLUMNS, build_market, to_table
+from trading_env.raw_lines import action_table, bar_table
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+HALO = max(feature.window for feature in CONTEXT)
+ASSET_NAMES = tuple(feature.name for feature in ASSET_FEATURES)
+OWN_COLUMNS = tuple(name for name in TABLE_COLUMNS if name not in CONTEXT_NAMES and (name not in FEATURE_NAMES or name in ASSET_NAMES))
+CALENDAR_NAME = "(calendar)"
+
+_NUMBERS = "open double, high double, low double, close double, volume double"
+CHECKED_SCHEMA = f"symbol string, session timestamp_ntz, {_NUMBERS}, fate string, reason string"
+OWN_SCHEMA = f"session timestamp_ntz, symbol string, {_NUMBERS}, split double, dividend double, tradable boolean, " + ", ".join(
+    f"{name} double" for name in ASSET_NAMES
+)
+PART_SCHEMA = "year int, key string, rows long, sha256 string"
+
+
+def build_on_spark(*, raw: Bucket, processed: Bucket, inputs: Inputs, symbols: tuple[str, ...], present: frozenset[str]) -> Built:
+    """The job on whatever Spark session there is, or a new one."""
+    spark = SparkSession.builder.appName("build_features").getOrCreate()
+    spark.conf.set("spark.sql.session.timeZone", "UTC")
+    checked = _checked(spark, raw=raw, inputs=inputs).persist()
+    good = checked.where("fate = 'good'").drop("fate", "reason")
+    sessions = pd.DatetimeIndex(good.select("session").distinct().toPandas()["session"]).sort_values()
+    set_aside = checked.where("fate = 'quarantined'").drop("fate").toPandas()
+    gaps = checked.where("fate = 'gap'").count()
+
+    own = _own_features(good, raw=raw, actions=inputs.actions, sessions=sessions)
+    parts = _years(spark, own, processed=processed, symbols=symbols, sessions=sessions, present=present)
+    checked.unpersist()
+    return Built(
+        parts=tuple(parts),
+        quarantined=set_aside,
+        gaps=gaps,
+        start=sessions[0].date().isoformat(),
+        end=sessions[-1].date().isoformat(),
+    )
+
+
+def _checked(spark: SparkSession, *, raw: Bucket, inputs: Inputs) -> DataFrame:
+    """Every bar with its fate: good, quarantined with a reason, or (without prices) a gap of the calendar."""
+    calendar = inputs.sessions
+
+    def check(keys: pd.DataFrame) -> pd.DataFrame:
+        found = validate(bar_table(raw.lines(sorted(keys["key"]))), sessions=calendar)
+        tables = [
+            found.bars.assign(fate="good", reason=""),
+            found.quarantined.assign(fate="quarantined"),
+            found.gaps.reindex(columns=list(BAR_COLUMNS)).assign(fate="gap", reason=""),
+        ]
+        return pd.concat([table for table in tables if not table.empty], ignore_index=True)[[*BAR_COLUMNS, "fate", "reason"]]
+
+    keys = pd.DataFrame([(symbol, key) for symbol, found in inputs.bars.items() for key in found], columns=["symbol", "key"])
+    return spark.createDataFrame(keys).groupBy("symbol").applyInPandas(check, CHECKED_SCHEMA)
+
+
+def _own_features(good: DataFrame, *, raw: Bucket, actions: Sequence[str], sessions: pd.DatetimeIndex) -> DataFrame:
+    """One row a symbol and session of the panel, with the symbol's own features."""
+    # A name that has a bar in every session makes each symbol's rows, and the rows its actions fall on, those of the whole panel
+    calendar = pd.DataFrame(
+        {"symbol": CALENDAR_NAME, "session": sessions, "open": 1.0, "high": 1.0, "low": 1.0, "close": 1.0, "volume": 0.0}
+    )
+
+    def features(bars: pd.DataFrame) -> pd.DataFrame:
+        symbol = str(bars["symbol"].iloc[0])
+        events = action_table(raw.lines([key for key in actions if f"symbol={symbol}/" in key]))
+        panel = build_market(pd.concat([bars, calendar], ignore_index=True), events, symbols=(symbol, CALENDAR_NAME))
+        return to_table(panel.only((symbol,)))[list(OWN_COLUMNS)]
+
+    return good.groupBy("symbol").applyInPandas(features, OWN_SCHEMA)
+
+
+def _years(
+    spark: SparkSession, own: DataFrame, *, processed: Bucket, symbols: tuple[str, ...], sessions: pd.DatetimeIndex, present: frozenset[str]
+) -> list[Part]:
+    def finish(rows: pd.DataFrame) -> pd.DataFrame:
+        year = int(str(rows["year"].iloc[0]))
+        part = write_year(processed, year, _year_table(rows, year=year, symbols=symbols), present=present)
+        return pd.DataFrame([{"year": year, "key": part.key, "rows": part.rows, "sha256": part.sha256}])
+
+    needed = pd.DataFrame(_needed_by(sessions), columns=["session", "year"]).astype({"year": "int32"})
+    plan = spark.createDataFrame(needed, "session timestamp_ntz, year int")
+    written = own.join(plan, "session").groupBy("year").applyInPandas(finish, PART_SCHEMA).collect()
+    return [Part(key=row.key, rows=row.rows, sha256=row.sha256) for row in sorted(written, key=lambda row: int(row.year))]
+
+
+def _needed_by(sessions: pd.DatetimeIndex) -> Iterator[tuple[pd.Timestamp, int]]:
+    """Each session with the years whose file needs it: its own, and the next one when it lies in that year's halo."""
+    years = sessions.year.to_numpy()
+    for year in np.unique(years):
+        first = int(np.searchsorted(years, year, side="left"))
+        stop = int(np.searchsorted(years, year, side="right"))
+        for session in sessions[max(first - HALO, 0) : stop]:
+            yield session, int(year)
+
+
+def _year_table(rows: pd.DataFrame, *, year: int, symbols: tuple[str, ...]) -> pd.DataFrame:
+    """TABLE_COLUMNS of one year from the own features of that year and its halo."""
+    days = np.sort(rows["session"].unique())
+    grid = pd.MultiIndex.from_product([days, symbols], names=["session", "symbol"])
+    table = rows.set_index(["session", "symbol"]).reindex(grid).reset_index()
+    table = table.assign(split=table["split"].fillna(1.0), dividend=table["dividend"].fillna(0.0))
+    asset = table[list(ASSET_NAMES)].to_numpy(dtype=np.float64).reshape(len(days), len(symbols), len(ASSET_NAMES))
+    values = np.concatenate([asset, cross_section(asset)], axis=-1)
+    context = context_features(asset)
+    for column, name in enumerate(FEATURE_NAMES):
+        table[name] = values[:, :, column].ravel()
+    for column, name in enumerate(CONTEXT_NAMES):
+        table[name] = np.repeat(context[:, column], len(symbols))
+    finite: NDArray[np.bool_] = np.isfinite(np.concatenate([values, np.repeat(context[:, None], len(symbols), axis=1)], axis=-1)).all(
+        axis=-1
+    )
+    table["tradable"] = np.isfinite(table["close"].to_numpy(dtype=np.float64)) & finite.ravel()
+    first = int(np.searchsorted(days, np.datetime64(f"{year}-01-01"))) * len(symbols)
+    return table[list(TABLE_COLUMNS)].iloc[first:].astype({"symbol": "str"}).reset_index(drop=True)

@@ -1,0 +1,1 @@
+"""One folder a function; `common` holds the edges that they share."""

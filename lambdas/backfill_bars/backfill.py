@@ -1,0 +1,148 @@
+"""Bring the lake's raw daily bars, corporate actions and calendar up to the broker's last completed session.
+
+Promises: running it again changes nothing; a bar that the vendor restates replaces the old one and is counted and named; what the
+vendor does not send stays as it was. A vendor that answers for none of the symbols raises `BackfillError`: silence is not an empty
+market. Nothing is read or written before every vendor answer has arrived.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Any, Protocol
+
+from lambdas.common.broker_time import iso, new_york_date, parse_utc
+from lambdas.common.lake import ACTIONS, BARS, CALENDAR, Lake, Row, actions_key, bars_key, calendar_key
+
+NIGHTLY_SESSIONS = 7
+# Vendors book late dividends and correct ratios for weeks
+NIGHTLY_ACTION_DAYS = 45
+
+
+class BackfillError(RuntimeError):
+    """The vendor's answer cannot be stored."""
+
+
+class Session(Protocol):
+    @property
+    def date(self) -> date: ...
+    @property
+    def open(self) -> datetime: ...
+    @property
+    def close(self) -> datetime: ...
+
+
+class Vendor(Protocol):
+    """What backfilling needs of the broker: one method each for calendar, bars and corporate actions."""
+
+    def sessions(self, start: date, end: date) -> Sequence[Session]: ...
+    def daily_bars(self, symbols: Sequence[str], start: date, end: date) -> Sequence[Row]: ...
+    def corporate_actions(self, symbols: Sequence[str], start: date, end: date) -> Sequence[Row]: ...
+
+
+@dataclass(frozen=True)
+class Window:
+    """Inclusive session dates to fetch."""
+
+    start: date
+    end: date
+    actions_start: date
+
+
+@dataclass(frozen=True)
+class Backfilled:
+    """What one run did; counts of rows, and each restated bar as "symbol session field old -> new"."""
+
+    start: date
+    end: date
+    bars: int
+    actions: int
+    restated: tuple[str, ...]
+    silent: tuple[str, ...]
+    objects_written: int
+
+    def summary(self) -> dict[str, Any]:
+        return {
+            "start": self.start.isoformat(),
+            "end": self.end.isoformat(),
+            "bars": self.bars,
+            "actions": self.actions,
+            "restated": len(self.restated),
+            "silent": list(self.silent),
+            "objects_written": self.objects_written,
+        }
+
+
+def nightly_window(*, sessions: Sequence[Session], now: datetime) -> Window:
+    """The last sessions that have closed by `now`; raises `BackfillError` when there is none."""
+    closed = [session.date for session in sessions if session.close <= now][-NIGHTLY_SESSIONS:]
+    if not closed:
+        raise BackfillError(f"the broker's calendar has no completed session before {now.isoformat()}")
+    return Window(start=closed[0], end=closed[-1], actions_start=closed[-1] - timedelta(days=NIGHTLY_ACTION_DAYS))
+
+
+def backfill(*, vendor: Vendor, lake: Lake, symbols: Sequence[str], window: Window) -> Backfilled:
+    """Merge the vendor's bars and actions of `window` into the lake; the calendar is written to the end of the next year."""
+    bars = vendor.daily_bars(symbols, window.start, window.end)
+    actions = vendor.corporate_actions(symbols, window.actions_start, window.end)
+    sessions = vendor.sessions(date(window.start.year, 1, 1), date(window.end.year + 1, 12, 31))
+    if not bars:
+        raise BackfillError(f"the vendor sent no bar of {len(symbols)} symbols from {window.start} to {window.end}")
+
+    merged, restated = _merge_bars(lake, bars)
+    objects = merged | _merge_actions(lake, actions, symbols, window) | _calendar(lake, sessions)
+    written = lake.write(objects)
+    sent = {row["symbol"] for row in bars}
+    return Backfilled(
+        start=window.start,
+        end=window.end,
+        bars=len(bars),
+        actions=len(actions),
+        restated=tuple(restated),
+        silent=tuple(symbol for symbol in symbols if symbol not in sent),
+        objects_written=len(written),
+    )
+
+
+def _merge_bars(lake: Lake, bars: Iterable[Row]) -> tuple[dict[str, list[Row]], list[str]]:
+    incoming: dict[str, dict[str, Row]] = {}
+    for row in bars:
+        incoming.setdefault(bars_key(row["symbol"], new_york_date(parse_utc(row["ts"])).year), {})[row["ts"]] = dict(row)
+    stored = lake.read(incoming, prefix=BARS)
+    restated: list[str] = []
+    objects: dict[str, list[Row]] = {}
+    for key, rows in incoming.items():
+        known = {row["ts"]: row for row in stored.get(key, ())}
+        for ts, row in rows.items():
+            restated += [
+                f"{row['symbol']} {ts[:10]} {name} {old} -> {row[name]}"
+                for name, old in known.get(ts, {}).items()
+                if name in row and row[name] != old
+            ]
+        objects[key] = [row for _, row in sorted((known | rows).items())]
+    return objects, restated
+
+
+def _merge_actions(lake: Lake, actions: Iterable[Row], symbols: Sequence[str], window: Window) -> dict[str, list[Row]]:
+    """Inside the window the vendor's answer is the truth, so a corrected or withdrawn action leaves no second copy."""
+    stored = lake.read(map(actions_key, symbols), prefix=ACTIONS)
+    first, last = window.actions_start.isoformat(), window.end.isoformat()
+    objects = {
+        actions_key(symbol): [row for row in stored.get(actions_key(symbol), ()) if not first <= row["ex_date"] <= last]
+        for symbol in symbols
+    }
+    for row in actions:
+        objects[actions_key(row["symbol"])].append(dict(row))
+    for rows in objects.values():
+        rows.sort(key=lambda row: (row["ex_date"], row["kind"], row["value"]))
+    return {key: rows for key, rows in objects.items() if rows or key in stored}
+
+
+def _calendar(lake: Lake, sessions: Iterable[Session]) -> dict[str, list[Row]]:
+    years: dict[str, list[Row]] = {}
+    for session in sessions:
+        row = {"session": session.date.isoformat(), "open": iso(session.open), "close": iso(session.close)}
+        years.setdefault(calendar_key(session.date.year), []).append(row)
+    lake.read(years, prefix=CALENDAR)
+    return years

@@ -1,0 +1,53 @@
+"""Nightly: the last sessions' bars, corporate actions and calendar into the lake. Once, with `start` and `end`: all of history.
+
+Event: {"schedule", "time"}, or {"start": "2005-01-03", "end": "2019-12-31"} (inclusive; `end` defaults to the last completed session).
+Every error leaves the function, so that the schedule's retry, or its dead-letter queue and alarm, see it.
+"""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from typing import Any
+
+from lambdas.backfill_bars.backfill import Backfilled, Window, backfill, nightly_window
+from lambdas.common import environment, lake
+from lambdas.common.broker import broker_from_environment
+from lambdas.common.broker_time import new_york_date
+from lambdas.common.telemetry import entry, logger
+
+# Covers the longest run of days without a session, with the nightly window before it
+CALENDAR_DAYS = 21
+
+
+class Variables(environment.Variables):
+    raw_bucket: str
+
+
+@entry
+def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
+    variables, settings, broker = environment.read(Variables), environment.settings(), broker_from_environment()
+    now = broker.clock().now
+    today = new_york_date(now)
+    window = nightly_window(sessions=broker.sessions(today - timedelta(days=CALENDAR_DAYS), today), now=now)
+    if start := event.get("start"):
+        first = date.fromisoformat(start)
+        last = min(date.fromisoformat(event["end"]), window.end) if event.get("end") else window.end
+        if first > last:
+            raise ValueError(f"start must not be after {last} (the end asked for, or the last completed session), was {first}")
+        window = Window(start=first, end=last, actions_start=first)
+    done = backfill(
+        vendor=broker,
+        lake=lake.lake(raw_bucket=variables.raw_bucket),
+        symbols=settings.universe.symbols,
+        window=window,
+    )
+    _tell(done)
+    return done.summary()
+
+
+def _tell(done: Backfilled) -> None:
+    logger.info("backfilled", extra=done.summary())
+    for change in done.restated:
+        logger.warning("restated", extra={"bar": change})
+    if done.silent:
+        logger.warning("no bars", extra={"symbols": list(done.silent)})

@@ -1,0 +1,1 @@
+"""The edges that the functions share: lake, ledger, broker, execution API, environment, telemetry."""

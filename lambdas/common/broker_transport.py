@@ -1,0 +1,153 @@
+"""How a call travels to the broker, and what its outcome means. No broker library here, only `requests`.
+
+BrokerError
+├── BrokerUnavailable   a read failed: nothing is known, which is never "nothing there"
+├── NotFound            a read was answered: the broker does not have this
+├── Rejected            a definite refusal of an order; carries status, code and message
+│   └── AlreadyAccepted the client order id was used before: the order was accepted then, ask for it
+├── RateLimited         429 until patience ended: the order was not accepted
+├── Unresolved          an order may or may not have been accepted; only the broker can tell
+└── BrokerRefused       configuration: address, secret or switches; one line with the remedy
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import requests
+
+DEFINITE_REFUSALS = frozenset({400, 401, 403, 404, 422})
+READ_ATTEMPTS = 3
+RATE_LIMIT_ATTEMPTS = 3
+LONGEST_PAUSE = 2.0
+
+
+class BrokerError(RuntimeError):
+    """Base of what this module raises."""
+
+
+class BrokerUnavailable(BrokerError):  # noqa: N818 -- the tree names outcomes
+    """A read failed."""
+
+
+class Rejected(BrokerError):  # noqa: N818
+    """A definite refusal of an order."""
+
+    def __init__(self, status: int, code: int | None, message: str) -> None:
+        super().__init__(f"broker refused with {status}{f' ({code})' if code else ''}: {message}")
+        self.status = status
+        self.code = code
+        self.message = message
+
+
+class AlreadyAccepted(Rejected):
+    """The client order id was accepted before."""
+
+
+class RateLimited(BrokerError):  # noqa: N818
+    """429 until patience ended; not accepted."""
+
+
+class Unresolved(BrokerError):  # noqa: N818
+    """Nobody but the broker knows whether the order was accepted."""
+
+
+class BrokerRefused(BrokerError):  # noqa: N818
+    """This configuration may not reach a broker."""
+
+
+class NotFound(BrokerUnavailable):  # noqa: N818
+    """The broker answered that it does not have this."""
+
+
+class Transport:
+    """Replaces alpaca-py's transport, which has no timeout and repeats a POST after a 504, with which an order may have been accepted."""
+
+    _timeouts: tuple[float, float]
+    _sleep: Callable[[float], None]
+    _session: requests.Session
+    _base_url: Any
+    _api_version: str
+
+    def use(self, *, timeouts: tuple[float, float], sleep: Callable[[float], None]) -> None:
+        self._timeouts = timeouts
+        self._sleep = sleep
+        self._session.trust_env = False  # no proxy, netrc or certificate file of the environment between us and the broker
+
+    def _request(self, method: str, path: str, data: Any = None, base_url: Any = None, api_version: str | None = None) -> Any:
+        """Answer parsed JSON (None for an empty body); the errors are the module's. Called by every method of the clients."""
+        base = str(getattr(self._base_url if base_url is None else base_url, "value", base_url or self._base_url))
+        url = f"{base}/{api_version or self._api_version}{path}"
+        verb = method.upper()
+        if verb == "GET":
+            return self._read(url, data)
+        return self._write(verb, url, data)
+
+    def _send(self, verb: str, url: str, data: Any) -> requests.Response:
+        body = {"params": data} if verb in {"GET", "DELETE"} else {"json": data}
+        headers = self._get_default_headers()  # type: ignore[attr-defined]
+        return self._session.request(verb, url, headers=headers, timeout=self._timeouts, allow_redirects=False, **body)
+
+    def _read(self, url: str, data: Any) -> Any:
+        problem = ""
+        for attempt in range(READ_ATTEMPTS):
+            if attempt:
+                self._sleep(0.1 * 3**attempt)
+            try:
+                response = self._send("GET", url, data)
+                if response.status_code == 200:
+                    return response.json()
+                if response.status_code == 404:
+                    raise NotFound(_message(response)[1])
+                problem = f"{response.status_code}: {_message(response)[1]}"
+                if response.status_code in {400, 401, 403, 422}:
+                    break
+            except requests.RequestException as error:
+                problem = type(error).__name__
+        raise BrokerUnavailable(f"GET {url} failed ({problem})")
+
+    def _write(self, verb: str, url: str, data: Any) -> Any:
+        for attempt in range(RATE_LIMIT_ATTEMPTS):
+            try:
+                response = self._send(verb, url, data)
+            except requests.RequestException as error:
+                raise Unresolved(f"{verb} {url}: {type(error).__name__}") from error
+            if response.status_code != 429:
+                return _outcome(verb, url, response)
+            if attempt + 1 < RATE_LIMIT_ATTEMPTS:
+                self._sleep(_pause(response.headers))
+        raise RateLimited(f"{verb} {url}: 429 after {RATE_LIMIT_ATTEMPTS} attempts")
+
+
+def _outcome(verb: str, url: str, response: requests.Response) -> Any:
+    status = response.status_code
+    if 200 <= status < 300:
+        if not response.content:
+            return None
+        try:
+            return response.json()
+        except requests.JSONDecodeError as error:
+            raise Unresolved(f"{verb} {url}: {status} with a body that is not JSON") from error
+    if status in DEFINITE_REFUSALS:
+        code, message = _message(response)
+        if "client_order_id must be unique" in message:
+            raise AlreadyAccepted(status, code, message)
+        raise Rejected(status, code, message)
+    raise Unresolved(f"{verb} {url}: {status}")
+
+
+def _message(response: requests.Response) -> tuple[int | None, str]:
+    try:
+        body = response.json()
+        return body.get("code"), str(body.get("message", ""))[:300]
+    except (requests.JSONDecodeError, AttributeError):
+        return None, response.text[:300]
+
+
+def _pause(headers: Mapping[str, str]) -> float:
+    """Seconds to wait after a 429: until the reset that the broker names, at most two, because a batch has its own budget."""
+    try:
+        return min(max(float(headers.get("Retry-After", "0.5")), 0.05), LONGEST_PAUSE)
+    except ValueError:
+        return 0.5

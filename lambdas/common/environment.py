@@ -1,0 +1,96 @@
+"""What a function reads from its environment variables, as frozen Pydantic models.
+
+`read(Model)` returns a valid model or raises `VariablesError`, one line that names the variable. Every AWS endpoint override is
+refused unless it points to this machine, so a stray variable can never send orders, data or credentials elsewhere. The broker's own
+addresses have a stricter guard in `lambdas.common.broker`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from settings import Settings
+
+OVERRIDE_PREFIX = "AWS_ENDPOINT_URL"
+
+
+class VariablesError(RuntimeError):
+    """A variable is missing, malformed, or points to a place that is not allowed."""
+
+
+class Variables(BaseModel):
+    """Base of a function's variables: the field `ledger_table` is read from LEDGER_TABLE."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=str.upper, populate_by_name=True)
+
+
+class LedgerVariables(Variables):
+    ledger_table: str
+
+
+class LakeVariables(Variables):
+    raw_bucket: str
+    processed_bucket: str
+
+
+class AlertVariables(Variables):
+    alert_topic_arn: str
+
+
+V = TypeVar("V", bound=Variables)
+
+
+def read(model: type[V], *, environ: Mapping[str, str] | None = None) -> V:
+    """Return `model` filled from `environ` (default: the process's own)."""
+    variables = os.environ if environ is None else environ
+    refuse_foreign_endpoints(variables)
+    try:
+        return model.model_validate(dict(variables))
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors())
+        raise VariablesError(f"environment variables of this function: {problems}; the stack that owns it sets them") from None
+
+
+def settings(*, environ: Mapping[str, str] | None = None) -> Settings:
+    """Return the settings that the app was deployed with, from PAPERTAPE_SETTINGS."""
+    variables = os.environ if environ is None else environ
+    document = variables.get("PAPERTAPE_SETTINGS")
+    if not document:
+        raise VariablesError("PAPERTAPE_SETTINGS is missing; the stack sets it to settings.toml as JSON")
+    return _settings(document)
+
+
+@lru_cache(maxsize=4)
+def _settings(document: str) -> Settings:
+    try:
+        return Settings.model_validate_json(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "(document)"
+        raise VariablesError(f"PAPERTAPE_SETTINGS: {key}: {first['msg']}; deploy again from a valid settings.toml") from None
+
+
+def is_loopback(url: str) -> bool:
+    """Tell whether `url` is http(s) to this machine, with no user information that could disguise another host."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        if parts.scheme not in {"http", "https"} or parts.username is not None:
+            return False
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def refuse_foreign_endpoints(environ: Mapping[str, str]) -> None:
+    """Raise `VariablesError` if an AWS endpoint override does not point to this machine."""
+    for name, value in environ.items():
+        if name.startswith(OVERRIDE_PREFIX) and value and not is_loopback(value):
+            raise VariablesError(f"{name} may only point to this machine (http://127.0.0.1:<port>), was {value}; unset it")

@@ -1,0 +1,275 @@
+"""What a batch may know and do: the broker's truth at one instant, the slot's window, sizing, and the situation that risk judges.
+
+Promises: orders are sized by `trading_env.portfolio` from the broker's own positions and cash, at the quote mid of this session; a name
+without a valid quote is not traded and says why, and is valued at its last trade; a held name without any price refuses the whole plan.
+Nothing here writes. `PlanRefused` is a definite no, with its reason; a failed read stays `BrokerUnavailable`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+
+import numpy as np
+
+from lambdas.common.broker import Account, Broker, Clock, Order, Position, Quote, Session, Trade
+from lambdas.common.broker_time import parse_utc
+from lambdas.common.records import PERSONAL, Breakers, Decision, Leg, OrderRecord, ServedModel, State
+from settings import Settings
+from trading_env import risk
+from trading_env.orders import OrderError, ProposedOrder, propose, to_decimal, to_float
+from trading_env.portfolio import Costs, PortfolioError, Rules, plan_orders, scale_buys
+
+
+class PlanRefused(Exception):  # noqa: N818 -- an outcome, not an error
+    """The decision must not trade; the message says why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """When orders of a decision may be sent: from `begins` to before `ends`, within the session `opens` to `closes`. UTC."""
+
+    session: date
+    opens: datetime
+    closes: datetime
+    begins: datetime
+    ends: datetime
+    bar_age_sessions: int
+
+    def problem(self, clock: Clock) -> str | None:
+        """Say why nothing may be sent now; None if it may."""
+        if not clock.is_open:
+            return f"the market is closed at {clock.now.isoformat()}"
+        if not self.begins <= clock.now < self.ends:
+            return f"the window is from {self.begins.isoformat()} to {self.ends.isoformat()}, was {clock.now.isoformat()}"
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """The broker's truth at one instant, read once a batch."""
+
+    now: datetime
+    window: Window
+    account: Account
+    positions: Mapping[str, Position]
+    open_orders: Sequence[Order]
+    quotes: Mapping[str, Quote]
+    trades: Mapping[str, Trade]
+
+    def mid(self, symbol: str) -> float:
+        """Return the quote mid in dollars; raise `PlanRefused` unless the quote is of this session and makes sense."""
+        quote = self.quotes.get(symbol)
+        if quote is None:
+            raise PlanRefused(f"{symbol} has no quote")
+        if not (0 < quote.bid <= quote.ask < float("inf")):
+            raise PlanRefused(f"{symbol}: 0 < bid <= ask must hold, was {quote.bid} and {quote.ask}")
+        if parse_utc(quote.ts) < self.window.opens:
+            raise PlanRefused(f"{symbol}: its quote must be of the session that opened at {self.window.opens.isoformat()}, was {quote.ts}")
+        return (quote.bid + quote.ask) / 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    legs: tuple[Leg, ...]
+    refused: dict[str, str]
+    equity: float
+
+
+def window_of(decision: Decision, *, broker: Broker, clock: Clock, settings: Settings) -> Window:
+    """Return the window of `decision` today; raise `PlanRefused` if its slot is of another session or its data are not past."""
+    today = clock.session_date
+    personal = decision.strategy in PERSONAL
+    known = today if personal else date.fromisoformat(decision.data_as_of)
+    if not personal and known >= today:
+        raise PlanRefused(f"data_as_of must be a session before {today}, was {known}")
+    sessions = broker.sessions(known, today)
+    session = next((one for one in sessions if one.date == today), None)
+    if session is None:
+        raise PlanRefused(f"{today} is not a session")
+    age = sum(known < one.date < today for one in sessions)
+    if personal:
+        return _window(session, begins=session.open, ends=session.close, age=0)
+    if date.fromisoformat(decision.slot.partition("/")[0]) != today:
+        raise PlanRefused(f"the slot {decision.slot} is not of today's session, {today}")
+    begins = session.open + timedelta(minutes=settings.schedule.slot_minutes)
+    return _window(session, begins=begins, ends=begins + timedelta(minutes=settings.schedule.slot_window_minutes), age=age)
+
+
+def _window(session: Session, *, begins: datetime, ends: datetime, age: int) -> Window:
+    return Window(
+        session=session.date,
+        opens=session.open,
+        closes=session.close,
+        begins=begins,
+        ends=min(ends, session.close),
+        bar_age_sessions=age,
+    )
+
+
+def look(broker: Broker, *, clock: Clock, window: Window, symbols: Sequence[str]) -> View:
+    """Read account, positions, open orders, quotes and trades once; `symbols` are asked for in addition to what is held."""
+    positions = broker.positions()
+    wanted = sorted({*symbols, *positions})
+    return View(
+        now=clock.now,
+        window=window,
+        account=broker.account(),
+        positions=positions,
+        open_orders=broker.open_orders(),
+        quotes=broker.latest_quotes(wanted),
+        trades=broker.latest_trades(wanted),
+    )
+
+
+def rules_of(settings: Settings) -> Rules:
+    book, costs = settings.portfolio, settings.costs
+    return Rules(
+        cash_buffer=book.cash_buffer,
+        band=book.band,
+        min_notional=book.min_notional,
+        credit_dividends=book.dividends == "credit",
+        costs=Costs(fee_bps=costs.fee_bps, slippage_bps=costs.slippage_bps),
+    )
+
+
+def limits_of(settings: Settings) -> risk.Limits:
+    return risk.Limits(**settings.risk.model_dump())
+
+
+def plan(decision: Decision, view: View, settings: Settings) -> Plan:
+    """Size the orders that move the account to the decision's weights. A symbol without a weight is carried; weight 0 is sold whole.
+
+    Raises `PlanRefused` when the account cannot be valued.
+    """
+    symbols = _in_order({*decision.weights, *view.positions}, settings)
+    busy = {order.symbol for order in view.open_orders}
+    prices, refused = [], {}
+    for symbol in symbols:
+        try:
+            prices.append(view.mid(symbol))
+        except PlanRefused as reason:
+            prices.append(_mark(view, symbol))
+            refused[symbol] = str(reason)
+        if symbol in busy:
+            refused[symbol] = f"{symbol} has an open order"
+    tradable = [symbol in decision.weights and symbol not in refused for symbol in symbols]
+    try:
+        quantities = np.array([_held(view, symbol) for symbol in symbols])
+        deltas = plan_orders(
+            cash=float(view.account.cash),
+            quantities=quantities,
+            prices=np.array(prices),
+            weights=np.array([decision.weights.get(symbol, 0.0) for symbol in symbols]),
+            tradable=np.array(tradable, dtype=bool),
+            rules=rules_of(settings),
+        )
+        orders = propose(strategy=decision.strategy, slot=decision.slot, symbols=symbols, deltas=deltas, prices=np.array(prices))
+    except (PortfolioError, OrderError) as error:
+        raise PlanRefused(f"no plan: {error} (columns are {', '.join(symbols)})") from error
+    told = {symbol: reason for symbol, reason in refused.items() if symbol in decision.weights}
+    return Plan(legs=tuple(_leg(order) for order in orders), refused=told, equity=equity_of(view, dict(zip(symbols, prices, strict=True))))
+
+
+def equity_of(view: View, prices: Mapping[str, float]) -> float:
+    return float(view.account.cash) + sum(_held(view, symbol) * prices[symbol] for symbol in view.positions)
+
+
+def scaled(buys: Sequence[Leg], *, cash: float, settings: Settings) -> tuple[Leg, ...]:
+    """Return the buys that `cash` pays for, all scaled by one factor if it must; a buy scaled to nothing is left out."""
+    if not buys:
+        return ()
+    ordered = sorted(buys, key=lambda leg: _rank(leg.symbol, settings))
+    quantities = scale_buys(
+        buys=np.array([to_float(leg.quantity) for leg in ordered]),
+        prices=np.array([leg.price for leg in ordered]),
+        cash=cash,
+        rules=rules_of(settings),
+    )
+    final = {leg.symbol: to_decimal(float(quantity)) for leg, quantity in zip(ordered, quantities, strict=True)}
+    return tuple(leg.model_copy(update={"quantity": final[leg.symbol]}) for leg in buys if final[leg.symbol])
+
+
+def situation(
+    view: View,
+    *,
+    decision: Decision,
+    state: State,
+    breakers: Breakers,
+    today: Sequence[OrderRecord],
+    model: ServedModel | None,
+) -> risk.Situation:
+    """Return what risk judges by. `today`: the session's orders in the ledger, those of this batch included."""
+    working = {order.client_order_id: order for order in view.open_orders}
+    doubtful = [order for order in today if order.status in {"pending", "unknown"} and order.client_order_id not in working]
+    open_orders = [
+        *(risk.OpenOrder(o.symbol, o.side, float(o.quantity - o.filled_quantity)) for o in working.values()),
+        *(risk.OpenOrder(o.symbol, o.side, float(o.quantity)) for o in doubtful),
+    ]
+    sent = [order for order in today if order.status not in {"refused", "rejected"}]
+    equity = equity_of(view, {symbol: _mark(view, symbol) for symbol in view.positions})
+    return risk.Situation(
+        equity=equity,
+        positions={symbol: float(position.quantity) for symbol, position in view.positions.items()},
+        prices={symbol: trade.price for symbol, trade in view.trades.items()},
+        peak_equity=float(breakers.peak_equity) or equity,
+        last_close_equity=float(breakers.last_close_equity) or equity,
+        state=state,
+        bar_age_sessions=view.window.bar_age_sessions,
+        open_orders=open_orders,
+        traded_today=sum(float(order.traded) for order in sent),
+        orders_today=len(sent),
+        model_age_days=_age_days(model, decision, view.window.session),
+        latched=frozenset(breakers.tripped),
+        account=view.account.id,
+        pinned_account=breakers.account_id,
+    )
+
+
+def _age_days(model: ServedModel | None, decision: Decision, session: date) -> float | None:
+    """Days since the last data that the serving model was trained or judged on; None when the decision rests on no trained model."""
+    if model is None or model.policy != "endpoint" or model.model_version != decision.model_version:
+        return None
+    return float((session - date.fromisoformat((model.trained_until or model.since)[:10])).days)
+
+
+def proposed(leg: Leg) -> ProposedOrder:
+    return ProposedOrder(
+        symbol=leg.symbol,
+        side=leg.side,
+        quantity=leg.quantity,
+        client_order_id=leg.client_order_id,
+        price_reference=leg.price_reference,
+    )
+
+
+def _leg(order: ProposedOrder) -> Leg:
+    return Leg(
+        symbol=order.symbol,
+        side=order.side,
+        quantity=order.quantity,
+        price=float(order.price_reference),
+        client_order_id=order.client_order_id,
+    )
+
+
+def _held(view: View, symbol: str) -> float:
+    position = view.positions.get(symbol)
+    return 0.0 if position is None else to_float(position.quantity)
+
+
+def _mark(view: View, symbol: str) -> float:
+    """The last trade, to value what cannot be traded; NaN where there is none, which `plan_orders` refuses for a held name."""
+    trade = view.trades.get(symbol)
+    return float("nan") if trade is None else trade.price
+
+
+def _rank(symbol: str, settings: Settings) -> tuple[int, str]:
+    universe = settings.universe.symbols
+    return (universe.index(symbol) if symbol in universe else len(universe), symbol)
+
+
+def _in_order(symbols: set[str], settings: Settings) -> list[str]:
+    """Sort as the simulator's columns are, so that sums round alike; what is not of the universe comes after."""
+    return sorted(symbols, key=lambda symbol: _rank(symbol, settings))

@@ -1,0 +1,242 @@
+"""One decision: observe the last close, ask the incumbent, record, send; then let the shadow watch.
+
+Promises: the decision id is the strategy and the slot, so the same event decides once; the audit record is written before anything can be
+ordered; whatever makes the data, the book or the model doubtful ends in `no-trade` with an alert that names it, never in a guess. A
+shadow can fail in any way without touching the real decision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lambdas.common.broker import Broker
+from lambdas.common.broker_time import iso, new_york_date
+from lambdas.common.execution_api import Answer, ExecutionApi
+from lambdas.common.lake import Lake, decision_key
+from lambdas.common.ledger import Ledger
+from lambdas.common.records import AlertRecord, ServedModel, ShadowDecision, Snapshot
+from lambdas.decide.data import Known, StaleDataError, known_at, years_needed
+from lambdas.decide.decision import Account, Seen, see, target
+from lambdas.decide.endpoint import EndpointError, scores
+from settings import Settings
+from trading_env.features import FEATURE_HASH
+from trading_env.observation import ObservationError
+from trading_env.policy import PolicyError, make_policy
+
+STRATEGY = "agent"
+FIRST_INCUMBENT = ServedModel(
+    role="incumbent", policy="equal-weight", spec="equal-weight", model_version="equal-weight", kappa=1.0, since=""
+)
+
+Array = NDArray[np.float64]
+Result = dict[str, Any]
+
+
+class NoTrade(Exception):  # noqa: N818 -- an outcome, not an error
+    """This slot must pass without an order; `rule` is the health rule that tells why."""
+
+    def __init__(self, rule: str, detail: str) -> None:
+        super().__init__(detail)
+        self.rule = rule
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edges:
+    """Everything outside; `runtime` is SageMaker's runtime client."""
+
+    broker: Broker
+    lake: Lake
+    ledger: Ledger
+    runtime: Any
+    execution: ExecutionApi
+    code_version: str
+
+
+def decide(*, time: datetime, settings: Settings, edges: Edges) -> Result:
+    """Decide the slot of the session that `time` (UTC) lies in. Returns what happened; raises what a retry may heal."""
+    session = new_york_date(time)
+    if not edges.broker.sessions(session, session):
+        return {"outcome": "skipped", "reason": f"{session} is not a session"}
+    slot = f"{session.isoformat()}/{settings.schedule.slot}"
+    decision_id = f"{STRATEGY}:{slot}"
+    if (made := edges.ledger.decision(decision_id)) is not None:
+        return {"outcome": "decided before", "decision_id": decision_id, "state": made.state, "verdict": made.verdict}
+    try:
+        as_of, known, seen = _observe(session=session, settings=settings, edges=edges)
+        incumbent = edges.ledger.incumbent() or FIRST_INCUMBENT
+        _refuse_stale(incumbent, session=session, settings=settings)
+        values = _scores(incumbent, seen=seen, as_of=as_of, runtime=edges.runtime)
+        weights = _weights(incumbent, seen=seen, values=values)
+    except NoTrade as reason:
+        _alert(edges.ledger, reason, subject=f"No decision in slot {slot}", session=session, time=time)
+        return {"outcome": "no-trade", "decision_id": decision_id, "rule": reason.rule, "reason": str(reason)}
+
+    body = {
+        "decision_id": decision_id,
+        "slot": slot,
+        "strategy": STRATEGY,
+        "model_version": incumbent.model_version,
+        "data_as_of": as_of.isoformat(),
+        "weights": weights,
+        "feature_hash": FEATURE_HASH,
+        "observation_hash": seen.sha256,
+    }
+    record = _audit_record(body, incumbent=incumbent, known=known, seen=seen, values=values, code_version=edges.code_version)
+    edges.lake.put_decision_record(decision_key(session, decision_id), record)
+    answer = edges.execution.post_decision(body)
+    _watch(slot=slot, incumbent=incumbent, as_of=as_of, seen=seen, edges=edges, time=time)
+    return _outcome(
+        answer,
+        decision_id=decision_id,
+        as_of=as_of.isoformat(),
+        model_version=incumbent.model_version,
+        missing=list(known.missing),
+    )
+
+
+def _outcome(answer: Answer, *, decision_id: str, **told: Any) -> Result:
+    match answer.status:
+        case 200 | 202:
+            counts = {
+                "state": answer.body.get("state"),
+                "verdict": answer.body.get("verdict"),
+                "orders": len(answer.body.get("orders", [])),
+            }
+            return {"outcome": "decided", "decision_id": decision_id, **told, **counts}
+        case 423:
+            return {"outcome": "halted", "decision_id": decision_id, **told, "answer": answer.body}
+    raise RuntimeError(f"POST /decisions for {decision_id} must answer 200, 202 or 423, was {answer.status}: {answer.body}")
+
+
+def _alert(ledger: Ledger, reason: NoTrade, *, subject: str, session: date, time: datetime) -> None:
+    """Written to the ledger; `health` mails it."""
+    ledger.put_alert(AlertRecord(rule=reason.rule, session=session.isoformat(), subject=subject, detail=str(reason), time=iso(time)))
+
+
+def _observe(*, session: date, settings: Settings, edges: Edges) -> tuple[date, Known, Seen]:
+    calendar = edges.lake.calendar(years=years_needed(session))
+    earlier = calendar.before(session)
+    if not calendar.is_session(session) or not earlier:
+        raise NoTrade("stale-data", f"the lake's calendar does not reach {session}; run backfill_bars")
+    as_of = earlier[-1]
+    try:
+        known = known_at(lake=edges.lake, symbols=settings.universe.symbols, sessions=earlier, as_of=as_of)
+    except StaleDataError as error:
+        raise NoTrade("stale-data", str(error)) from error
+    account = _account(ledger=edges.ledger, broker=edges.broker, session=session, as_of=as_of, known=known)
+    try:
+        return as_of, known, see(market=known.market, account=account)
+    except (ObservationError, ValueError) as error:
+        raise NoTrade("no-observation", str(error)) from error
+
+
+def _account(*, ledger: Ledger, broker: Broker, session: date, as_of: date, known: Known) -> Account:
+    """The closing snapshot of `as_of`; before the first decision ever, the broker's account is it."""
+    snapshot = ledger.snapshot(as_of.isoformat())
+    if snapshot is not None:
+        return _from_snapshot(snapshot)
+    months = {as_of.isoformat()[:7], session.isoformat()[:7]}
+    if ledger.latest_snapshot() is not None or any(ledger.decisions(month) for month in sorted(months)):
+        raise NoTrade("missing-snapshot", f"the ledger has no closing snapshot of {as_of}; see reconcile")
+    positions = broker.positions()
+    foreign = sorted(set(positions) - set(known.market.symbols))
+    if foreign:
+        raise NoTrade("missing-snapshot", f"the first decision needs an account without other positions, was {', '.join(foreign)}")
+    quantities = {symbol: float(position.quantity) for symbol, position in positions.items()}
+    return Account(cash=float(broker.account().cash), quantities=quantities, other_closes={})
+
+
+def _from_snapshot(snapshot: Snapshot) -> Account:
+    return Account(
+        cash=float(snapshot.cash),
+        quantities={symbol: float(held.quantity) for symbol, held in snapshot.positions.items()},
+        other_closes={symbol: float(held.close) for symbol, held in snapshot.positions.items()},
+    )
+
+
+def _refuse_stale(model: ServedModel, *, session: date, settings: Settings) -> None:
+    """A model's age counts from the last data it was trained or judged on, else from its deployment."""
+    if model.policy != "endpoint":
+        return
+    known_until = date.fromisoformat((model.trained_until or model.since)[:10])
+    age = (session - known_until).days
+    if age > settings.risk.max_model_age_days:
+        limit = settings.risk.max_model_age_days
+        raise NoTrade("stale-model", f"model {model.model_version} may be {limit} days old, was {age}; train again with later dates")
+
+
+def _scores(model: ServedModel, *, seen: Seen, as_of: date, runtime: Any) -> Array:
+    if model.policy != "endpoint":
+        try:
+            return make_policy(model.spec).scores(seen.observation)
+        except PolicyError as error:
+            raise NoTrade("model-unavailable", str(error)) from error
+    if model.feature_hash != FEATURE_HASH:
+        raise NoTrade("model-unavailable", f"model {model.model_version} needs feature table {model.feature_hash}, was {FEATURE_HASH}")
+    observation = seen.observation
+    try:
+        return scores(runtime=runtime, model=model, as_of=as_of, symbols=observation.symbols, observation=observation.vector)
+    except EndpointError as error:
+        raise NoTrade("model-unavailable", str(error)) from error
+
+
+def _weights(model: ServedModel, *, seen: Seen, values: Array) -> dict[str, float]:
+    if not seen.tradable.any():
+        raise NoTrade("no-observation", f"no name is tradable at the close of {seen.observation.as_of}")
+    return target(seen=seen, scores=values, kappa=model.kappa)
+
+
+def _watch(*, slot: str, incumbent: ServedModel, as_of: date, seen: Seen, edges: Edges, time: datetime) -> None:
+    """Record what the shadow would have done with the same observation; its failure is an alert and nothing else."""
+    shadow = edges.ledger.shadow()
+    if shadow is None or shadow.spec == incumbent.spec:
+        return
+    try:
+        values = _scores(shadow, seen=seen, as_of=as_of, runtime=edges.runtime)
+        weights = _weights(shadow, seen=seen, values=values)
+    except NoTrade as reason:
+        failed = NoTrade("shadow-unavailable", str(reason))
+        _alert(edges.ledger, failed, subject=f"The shadow did not decide in slot {slot}", session=new_york_date(time), time=time)
+        return
+    edges.ledger.put_shadow_decision(
+        ShadowDecision(
+            slot=slot,
+            model_version=shadow.model_version,
+            data_as_of=as_of.isoformat(),
+            weights=weights,
+            scores=_by_symbol(seen, values),
+            observation_hash=seen.sha256,
+            time=iso(time),
+        )
+    )
+
+
+def _audit_record(
+    body: Mapping[str, Any], *, incumbent: ServedModel, known: Known, seen: Seen, values: Array, code_version: str
+) -> dict[str, Any]:
+    """All that is needed to decide again and get the same weights."""
+    return {
+        "schema": 1,
+        "decision": dict(body),
+        "model": incumbent.model_dump(mode="json"),
+        "observation": [float(value) for value in seen.observation.vector],
+        "symbols": list(seen.observation.symbols),
+        "tradable": [bool(value) for value in seen.tradable],
+        "held": _by_symbol(seen, seen.held),
+        "cash_weight": seen.cash_weight,
+        "scores": _by_symbol(seen, values),
+        "inputs_sha256": known.inputs_sha256,
+        "quarantined": known.quarantined,
+        "missing": list(known.missing),
+        "code_version": code_version,
+    }
+
+
+def _by_symbol(seen: Seen, values: Array) -> dict[str, float]:
+    return {symbol: float(value) for symbol, value in zip(seen.observation.symbols, values, strict=True)}

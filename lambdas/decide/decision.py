@@ -1,0 +1,86 @@
+"""From what is known at a close to target weights: observe, ask a policy, mix with what is held.
+
+Promises: the same market, book and scores give the same decision to the last bit; an untradable name is left out of the weights, so the
+executor leaves its position alone. Pure: no AWS, no clock. Raises `ObservationError` for a state that cannot be observed and
+`PolicyError` or `ValueError` from the policy for scores that cannot be used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trading_env.market import Market
+from trading_env.observation import Observation, observe
+from trading_env.policy import weights_from_scores
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Account:
+    """Cash in dollars, shares by symbol, and the price of what is held but not in the universe, after the close observed."""
+
+    cash: float
+    quantities: Mapping[str, float]
+    other_closes: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One observed state: held weights (A,) and cash weight as shares of equity, who may trade (A,), and the policy's vector."""
+
+    observation: Observation
+    held: Array
+    cash_weight: float
+    tradable: NDArray[np.bool_]
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the observation's float32 bytes, little-endian."""
+        return hashlib.sha256(self.observation.vector.astype("<f4").tobytes()).hexdigest()
+
+
+def see(*, market: Market, account: Account) -> Seen:
+    """Observe the last row of `market` with the account after that close.
+
+    Equity is cash and every position at its raw close, not the broker's own figure, which moves after hours.
+    """
+    closes = _last_closes(market.close)
+    quantities = np.array([account.quantities.get(symbol, 0.0) for symbol in market.symbols])
+    worth = np.where(quantities == 0, 0.0, quantities * closes)
+    others = sum(shares * account.other_closes[name] for name, shares in account.quantities.items() if name not in market.symbols)
+    equity = account.cash + worth.sum() + others
+    if not (np.isfinite(equity) and equity > 0):
+        raise ValueError(f"equity at the close of {market.sessions[-1]} must be positive and finite, was {equity}")
+    held, cash_weight, tradable = worth / equity, account.cash / equity, market.tradable[-1]
+    vector = observe(market.features[-1], market.context[-1], tradable, held, cash_weight)
+    return Seen(
+        observation=Observation(as_of=market.sessions[-1], symbols=market.symbols, vector=vector),
+        held=held,
+        cash_weight=float(cash_weight),
+        tradable=tradable,
+    )
+
+
+def target(*, seen: Seen, scores: Array, kappa: float) -> dict[str, float]:
+    """Target weights by symbol, shares of the invested part of equity, of tradable names only."""
+    weights = weights_from_scores(scores, seen.held, seen.tradable, kappa=kappa)
+    return {
+        symbol: float(weight) for symbol, weight, trades in zip(seen.observation.symbols, weights, seen.tradable, strict=True) if trades
+    }
+
+
+def as_date(session: np.datetime64) -> date:
+    return date.fromisoformat(np.datetime_as_string(session, unit="D"))
+
+
+def _last_closes(close: Array) -> Array:
+    """(A,) each name's last raw close, NaN where it never had one."""
+    rows = np.where(np.isfinite(close), np.arange(len(close))[:, None], 0).max(axis=0)
+    return np.asarray(close[rows, np.arange(close.shape[1])])

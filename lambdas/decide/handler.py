@@ -1,0 +1,49 @@
+"""In each decision slot: observe the last close, ask the model, send target weights to the execution API.
+
+Event: {"schedule": "decide", "time": "<the slot's instant>"}. A holiday is skipped and said so. Every error leaves the function: the
+schedule may repeat it, because the same slot decides once.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import boto3
+from botocore.config import Config
+
+from lambdas.common import environment, lake
+from lambdas.common.broker import broker_from_environment
+from lambdas.common.broker_time import parse_utc
+from lambdas.common.execution_api import execution_api_from_environment
+from lambdas.common.ledger import ledger_from_environment
+from lambdas.common.telemetry import entry, logger
+from lambdas.decide.agent import Edges, decide
+
+
+class Variables(environment.Variables):
+    raw_bucket: str
+    audit_bucket: str
+    code_version: str = "unknown"
+
+
+@entry
+def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
+    variables, time = environment.read(Variables), parse_utc(event["time"])
+    edges = Edges(
+        broker=broker_from_environment(),
+        lake=lake.lake(raw_bucket=variables.raw_bucket, audit_bucket=variables.audit_bucket),
+        ledger=ledger_from_environment(),
+        runtime=_runtime(),
+        execution=execution_api_from_environment(),
+        code_version=variables.code_version,
+    )
+    result = decide(time=time, settings=environment.settings(), edges=edges)
+    logger.info(result["outcome"], extra=result)
+    return result
+
+
+@lru_cache(maxsize=1)
+def _runtime() -> Any:
+    """A cold serverless endpoint takes tens of seconds: wait for it once, rather than knock five times."""
+    return boto3.client("sagemaker-runtime", config=Config(connect_timeout=3, read_timeout=60, retries={"total_max_attempts": 2}))

@@ -1,0 +1,62 @@
+"""A model package was approved or rejected: serve it, then let it decide or watch.
+
+Event: EventBridge "SageMaker Model Package State Change"; only its `detail.ModelPackageArn` and `time` are used, the status is read from
+the registry, so late and repeated events do what is right now. An endpoint that is still being made raises `NotServingYetError`: the
+asynchronous retry continues from there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import boto3
+
+from lambdas.common import environment
+from lambdas.common.ledger import ledger_from_environment
+from lambdas.common.telemetry import entry, logger
+from lambdas.deploy_model.packages import describe, serve
+from lambdas.deploy_model.pointers import point
+
+POLL_SECONDS = 5.0
+RESERVE_MS = 15_000
+
+
+class Variables(environment.Variables):
+    endpoint_name: str
+    serving_role_arn: str
+    model_package_group: str
+
+
+@entry
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    variables, ledger, sagemaker = environment.read(Variables), ledger_from_environment(), boto3.client("sagemaker")
+    package = describe(sagemaker=sagemaker, arn=event["detail"]["ModelPackageArn"])
+    if package is None or package.group != variables.model_package_group:
+        return _tell("ignored", reason="no role", package=event["detail"]["ModelPackageArn"])
+    endpoint = f"{variables.endpoint_name}-{package.role}"
+
+    def deploy() -> None:
+        wait = _patience(context.get_remaining_time_in_millis if context else lambda: 0)
+        serve(sagemaker=sagemaker, package=package, endpoint=endpoint, role_arn=variables.serving_role_arn, wait=wait)
+
+    outcome = point(ledger=ledger, package=package, endpoint=endpoint, since=event["time"], deploy=deploy)
+    return _tell(outcome, package=package.arn, endpoint=endpoint, role=package.role)
+
+
+def _patience(remaining_ms: Callable[[], int]) -> Callable[[], bool]:
+    """Pause between two looks at the endpoint while the function has time left."""
+
+    def wait() -> bool:
+        if remaining_ms() < RESERVE_MS:
+            return False
+        time.sleep(POLL_SECONDS)
+        return True
+
+    return wait
+
+
+def _tell(outcome: str, **details: str) -> dict[str, Any]:
+    logger.info(outcome, extra=details)
+    return {"outcome": outcome, **details}

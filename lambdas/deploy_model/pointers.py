@@ -1,0 +1,54 @@
+"""Which model decides and which one watches: the rules by which a served package becomes a pointer in the ledger.
+
+Promises: a pointer moves only forward (a late event of an older version changes nothing) and only after the endpoint serves; a package
+that is rejected while it decides is replaced by equal weight first. A pointer that already names the package is left as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lambdas.common.ledger import Ledger
+from lambdas.common.records import ServedModel
+from lambdas.deploy_model.packages import Package
+
+
+def point(*, ledger: Ledger, package: Package, endpoint: str, since: str, deploy: Callable[[], None]) -> str:
+    """Deploy the package and point its role to it; returns "deployed", "unchanged" or "superseded"."""
+    incumbent = ledger.incumbent()
+    if package.role == "shadow" and incumbent is not None and incumbent.spec == package.arn:
+        ledger.put_model(equal_weight(since=since))
+    current = incumbent if package.role == "incumbent" else ledger.shadow()
+    if current is not None and current.policy == "endpoint":
+        if current.spec == package.arn:
+            return "unchanged"
+        if _version(current.spec) > package.version:
+            return "superseded"
+    deploy()
+    ledger.put_model(served(package=package, endpoint=endpoint, since=since))
+    return "deployed"
+
+
+def served(*, package: Package, endpoint: str, since: str) -> ServedModel:
+    metadata = package.metadata
+    return ServedModel(
+        role=package.role,
+        policy="endpoint",
+        spec=package.arn,
+        endpoint=endpoint,
+        model_version=metadata.model_hash,
+        kappa=metadata.kappa,
+        feature_hash=metadata.feature_hash,
+        since=since,
+        trained_until=metadata.evaluated_until or metadata.trained_until,
+        model_hash=metadata.model_hash,
+    )
+
+
+def equal_weight(*, since: str) -> ServedModel:
+    """The first incumbent, and the one that takes over when a model is withdrawn."""
+    return ServedModel(role="incumbent", policy="equal-weight", spec="equal-weight", model_version="equal-weight", kappa=1.0, since=since)
+
+
+def _version(arn: str) -> int:
+    return int(arn.rsplit("/", 1)[1])

@@ -1,0 +1,108 @@
+"""The bodies that the execution function accepts. A wrong one raises Pydantic's `ValidationError`, which becomes a 422 naming the field.
+
+`parse` needs the universe: a symbol is known or the request is wrong. NaN and infinities, which JSON readers let through, are refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from datetime import date
+from decimal import Decimal
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
+
+from lambdas.common.records import PERSONAL
+from settings import Settings
+
+QUANTUM = Decimal("1e-9")
+
+
+def _known(symbol: str, info: ValidationInfo) -> str:
+    symbols: Sequence[str] = (info.context or {})["settings"].universe.symbols
+    if symbol not in symbols:
+        raise ValueError(f"must be one of {', '.join(symbols)}")
+    return symbol
+
+
+def _whole(quantity: Decimal) -> Decimal:
+    if quantity != quantity.quantize(QUANTUM):
+        raise ValueError("must have at most 9 decimals")
+    return quantity
+
+
+KnownSymbol = Annotated[str, AfterValidator(_known)]
+Weight = Annotated[float, Field(strict=True, ge=0, le=1 + 1e-9, allow_inf_nan=False)]
+Quantity = Annotated[Decimal, Field(gt=0, lt=1_000_000_000, allow_inf_nan=False), AfterValidator(_whole)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Reason = Annotated[str, Field(min_length=1, max_length=300)]
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    def sha256(self) -> str:
+        """Return the hash that tells the same body from another under one id; the order of keys does not count."""
+        return hashlib.sha256(repr(sorted(_flat(self.model_dump(mode="json")))).encode()).hexdigest()
+
+
+def _flat(value: Any, path: str = "") -> list[tuple[str, str]]:
+    if isinstance(value, dict):
+        return [pair for key, item in value.items() for pair in _flat(item, f"{path}/{key}")]
+    return [(path, repr(value))]
+
+
+class DecisionRequest(Body):
+    """Target weights of one slot.
+
+    A symbol that `weights` leaves out is not traded: its position is carried as it is. A symbol with weight 0 is sold whole. Weights are
+    shares of equity before the cash buffer.
+    """
+
+    decision_id: str
+    slot: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}/open\+\d{1,3}$")]
+    strategy: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
+    model_version: Annotated[str, Field(min_length=1, max_length=200)]
+    data_as_of: date
+    weights: Annotated[dict[KnownSymbol, Weight], Field(min_length=1)]
+    feature_hash: Digest
+    observation_hash: Digest
+
+    @model_validator(mode="after")
+    def _consistent(self, info: ValidationInfo) -> Self:
+        settings: Settings = (info.context or {})["settings"]
+        if self.strategy in PERSONAL:
+            raise ValueError(f"strategy may not be one of {', '.join(sorted(PERSONAL))}")
+        if self.decision_id != f"{self.strategy}:{self.slot}":
+            raise ValueError(f"decision_id must be strategy and slot, {self.strategy}:{self.slot}")
+        date.fromisoformat(self.slot.partition("/")[0])
+        if self.slot.partition("/")[2] != settings.schedule.slot:
+            raise ValueError(f"slot must be <session>/{settings.schedule.slot}")
+        total = sum(self.weights.values())
+        if not total <= 1 + 1e-9:
+            raise ValueError(f"weights must sum to at most 1, was {total:.12g}")
+        return self
+
+
+class OrderRequest(Body):
+    """One market order of a person. `key` is the caller's own: the same key is the same order."""
+
+    key: Key
+    symbol: Annotated[str, Field(pattern=re.compile(r"^[A-Z][A-Z0-9.]{0,9}$"))]
+    side: Literal["buy", "sell"]
+    quantity: Quantity
+
+
+class FlattenRequest(Body):
+    reason: Reason
+
+
+B = TypeVar("B", bound=Body)
+
+
+def parse(model: type[B], text: str | None, *, settings: Settings) -> B:
+    """Return the valid body in `text`; raise `ValidationError` naming every wrong field."""
+    return model.model_validate_json(text or "", context={"settings": settings})

@@ -1,0 +1,47 @@
+"""Gather what the rules need from the ledger and the lake; every read that fails raises, so that health itself alarms."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+
+from lambdas.common.broker_time import new_york_date, parse_utc
+from lambdas.common.lake import BARS, Lake, bars_key
+from lambdas.common.ledger import Ledger
+from lambdas.health.rules import Facts
+from settings import Settings
+
+STRATEGY = "agent"
+MAILED = "health:"
+
+
+def gather(*, now: datetime, ledger: Ledger, lake: Lake, settings: Settings) -> Facts:
+    day = new_york_date(now)
+    calendar = lake.calendar(years=(day.year - 1, day.year))
+    opens, closes = calendar.hours(day) or (None, None)
+    manifest, state, snapshot = lake.manifest(), ledger.trading_state(), ledger.latest_snapshot()
+    alerts = [alert for alert in ledger.alerts(day.isoformat()[:7]) if alert.session == day.isoformat()]
+    return Facts(
+        now=now,
+        day=day,
+        calendar_reaches=max(calendar.sessions, default=None),
+        opens=opens,
+        closes=closes,
+        earlier=calendar.before(day),
+        last_quotes=lake.last_quotes(day=now.date()) if opens and closes and opens <= now <= closes else None,
+        decision=ledger.decision(f"{STRATEGY}:{day.isoformat()}/{settings.schedule.slot}") if opens else None,
+        working=tuple(ledger.working_decisions()),
+        unknown=tuple(order for order in ledger.unsettled_orders() if order.unknown_since),
+        alerts=tuple(alert for alert in alerts if not alert.rule.startswith(MAILED)),
+        tripped=ledger.breakers().tripped,
+        state=state.state,
+        state_reason=state.reason,
+        incumbent=ledger.incumbent(),
+        features_end=None if manifest is None else date.fromisoformat(manifest["end"]),
+        newest_bar=_newest_bar(lake, symbol=settings.universe.benchmark, day=day),
+        last_snapshot=None if snapshot is None else date.fromisoformat(snapshot.session),
+    )
+
+
+def _newest_bar(lake: Lake, *, symbol: str, day: date) -> date | None:
+    found = lake.read([bars_key(symbol, day.year - 1), bars_key(symbol, day.year)], prefix=f"{BARS}symbol={symbol}/")
+    return max((new_york_date(parse_utc(rows[-1]["ts"])) for rows in found.values() if rows), default=None)

@@ -1,0 +1,59 @@
+"""Every few minutes: evaluate the rules, write how many are broken, mail what is new.
+
+Event: {"schedule": "health", "time": "<scheduled time>"}, which is "now". A rule is mailed once a session. The mail goes out before the
+ledger remembers it: after a failure in between, the next run mails again, and nothing is lost.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import boto3
+
+from lambdas.common import environment, lake
+from lambdas.common.broker_time import iso, parse_utc
+from lambdas.common.ledger import ledger_from_environment
+from lambdas.common.records import AlertRecord
+from lambdas.common.telemetry import MetricUnit, entry, logger, metrics
+from lambdas.health.facts import MAILED, gather
+from lambdas.health.mail import compose
+from lambdas.health.rules import evaluate
+
+
+class Variables(environment.LakeVariables, environment.AlertVariables):
+    pass
+
+
+@entry
+def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
+    variables, settings, ledger, now = (
+        environment.read(Variables),
+        environment.settings(),
+        ledger_from_environment(),
+        parse_utc(event["time"]),
+    )
+    store = lake.lake(raw_bucket=variables.raw_bucket, processed_bucket=variables.processed_bucket)
+    facts = gather(now=now, ledger=ledger, lake=store, settings=settings)
+    findings = evaluate(facts, settings)
+    metrics.add_metric(name="UnhealthyRules", unit=MetricUnit.Count, value=len(findings))
+
+    session = facts.day.isoformat()
+    mailed = {alert.rule for alert in ledger.alerts(session[:7]) if alert.session == session}
+    new = [finding for finding in findings if MAILED + finding.rule.name not in mailed]
+    if new:
+        subject, body = compose(name=settings.name, now=now, new=new, known=[finding for finding in findings if finding not in new])
+        _sns().publish(TopicArn=variables.alert_topic_arn, Subject=subject, Message=body)
+    for finding in new:
+        record = AlertRecord(
+            rule=MAILED + finding.rule.name, session=session, subject=finding.rule.threshold, detail=finding.detail, time=iso(now)
+        )
+        ledger.put_alert(record)
+    result = {"unhealthy": [finding.rule.name for finding in findings], "mailed": [finding.rule.name for finding in new]}
+    logger.info("evaluated", extra=result)
+    return result
+
+
+@lru_cache(maxsize=1)
+def _sns() -> Any:
+    return boto3.client("sns")

@@ -1,0 +1,35 @@
+"""Each minute of a session: the latest quote of every symbol, one call, one object.
+
+Event: {"schedule": "ingest_quotes", "time": "<scheduled minute>"}. The object is named after that minute, so a retry overwrites it. While
+the broker says that the market is closed nothing is written, and the answer says so.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lambdas.common import environment, lake
+from lambdas.common.broker import broker_from_environment
+from lambdas.common.broker_time import parse_utc
+from lambdas.common.telemetry import MetricUnit, entry, logger, metrics
+from lambdas.ingest_quotes.quotes import minute_of
+
+
+class Variables(environment.Variables):
+    raw_bucket: str
+
+
+@entry
+def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
+    scheduled, broker, settings = parse_utc(event["time"]), broker_from_environment(), environment.settings()
+    clock = broker.clock()
+    if not clock.is_open:
+        return {"outcome": "skipped", "reason": f"the market is closed until {clock.next_open.isoformat()}"}
+    symbols = settings.universe.symbols
+    minute = minute_of(quotes=broker.latest_quotes(symbols), symbols=symbols, received_at=clock.now)
+    key = lake.quotes_key(scheduled)
+    lake.lake(raw_bucket=environment.read(Variables).raw_bucket).write({key: minute.lines})
+    if minute.missing:
+        logger.warning("no quote", extra={"symbols": list(minute.missing)})
+        metrics.add_metric(name="MissingQuotes", unit=MetricUnit.Count, value=len(minute.missing))
+    return {"outcome": "written", "key": key, "quotes": len(minute.lines), "missing": list(minute.missing)}

@@ -1,0 +1,129 @@
+"""The period in numbers: pure, from the ledger's records.
+
+Promises: returns are of closing equity, over sessions that have a snapshot; a number that cannot be computed is None and is shown as "n/a",
+never as zero.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import date, timedelta
+from typing import Any
+
+from lambdas.common.records import AlertRecord, Decision, Fill, OrderRecord, ServedModel, ShadowDecision, Snapshot
+
+HEALTH = "health:"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Period:
+    """Inclusive session dates."""
+
+    start: date
+    end: date
+
+    @property
+    def months(self) -> tuple[str, ...]:
+        months = ((self.start.replace(day=1) + timedelta(days=31 * step)).isoformat()[:7] for step in range(14))
+        return tuple(month for month in months if month <= self.end.isoformat()[:7])
+
+    def holds(self, day: str) -> bool:
+        return self.start.isoformat() <= day[:10] <= self.end.isoformat()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Records:
+    """What the ledger has: all snapshots up to the period's end, and the rest at least of the period's months."""
+
+    snapshots: Sequence[Snapshot]
+    decisions: Sequence[Decision]
+    orders: Sequence[OrderRecord]
+    fills: Sequence[Fill]
+    alerts: Sequence[AlertRecord]
+    shadow_decisions: Sequence[ShadowDecision]
+    incumbent: ServedModel | None
+    shadow: ServedModel | None
+    state: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """Money in US dollars, returns and drawdown as shares, `positions` as shares of equity at the last close."""
+
+    start: str
+    end: str
+    sessions: int
+    equity: float | None
+    cash: float | None
+    change: float | None
+    change_before: float | None
+    change_since_start: float | None
+    drawdown: float | None
+    positions: dict[str, float]
+    decisions: int
+    orders: dict[str, int]
+    fills: int
+    traded: float
+    alerts: dict[str, int]
+    incumbent: str
+    shadow: str
+    shadow_decisions: int
+    state: str
+
+    def document(self) -> dict[str, Any]:
+        return {"schema": 1, **asdict(self)}
+
+
+def summarise(period: Period, records: Records) -> Summary:
+    inside = [snapshot for snapshot in records.snapshots if period.holds(snapshot.session)]
+    before = [snapshot for snapshot in records.snapshots if snapshot.session < period.start.isoformat()]
+    days = (period.end - period.start).days + 1
+    earlier = (period.start - timedelta(days=days)).isoformat()
+    last = inside[-1] if inside else None
+    orders = [order for order in records.orders if period.holds(order.slot)]
+    fills = [fill for fill in records.fills if period.holds(fill.time)]
+    alerts = [alert for alert in records.alerts if period.holds(alert.session)]
+    return Summary(
+        start=period.start.isoformat(),
+        end=period.end.isoformat(),
+        sessions=len(inside),
+        equity=None if last is None else float(last.equity),
+        cash=None if last is None else float(last.cash),
+        change=_growth([*before[-1:], *inside]),
+        change_before=_growth([*[s for s in before if s.session < earlier][-1:], *[s for s in before if s.session >= earlier]]),
+        change_since_start=_growth([*before, *inside]),
+        drawdown=_drawdown([*before, *inside]),
+        positions={} if last is None else _weights(last),
+        decisions=sum(period.holds(decision.slot) for decision in records.decisions),
+        orders=dict(sorted(Counter(order.status for order in orders).items())),
+        fills=len(fills),
+        traded=float(sum(fill.quantity * fill.price for fill in fills)),
+        alerts=dict(sorted(Counter(alert.rule.removeprefix(HEALTH) for alert in alerts).items())),
+        incumbent=_name(records.incumbent) or "equal-weight",
+        shadow=_name(records.shadow) or "none",
+        shadow_decisions=sum(period.holds(decision.slot) for decision in records.shadow_decisions),
+        state=records.state,
+    )
+
+
+def _growth(snapshots: Sequence[Snapshot]) -> float | None:
+    if len(snapshots) < 2 or not snapshots[0].equity:
+        return None
+    return float(snapshots[-1].equity / snapshots[0].equity) - 1
+
+
+def _drawdown(snapshots: Sequence[Snapshot]) -> float | None:
+    """The last equity against the highest so far."""
+    peak = max((snapshot.equity for snapshot in snapshots), default=None)
+    return float(snapshots[-1].equity / peak) - 1 if peak else None
+
+
+def _weights(snapshot: Snapshot) -> dict[str, float]:
+    held = sorted(snapshot.positions.items())
+    return {symbol: float(one.quantity * one.close / snapshot.equity) for symbol, one in held} if snapshot.equity else {}
+
+
+def _name(model: ServedModel | None) -> str:
+    return "" if model is None else f"{model.policy} {model.model_version[:12]} since {model.since[:10]}"

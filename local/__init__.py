@@ -1,0 +1,1 @@
+"""AWS, the exchange and the bundled data on a laptop."""

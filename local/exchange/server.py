@@ -1,0 +1,261 @@
+"""The exchange as a process: `serve` runs it, `RunningExchange` starts one, talks to its `/admin` and ends it by its pid.
+
+A server listens on loopback only, says on standard output when it is ready (one JSON line with its port), and ends within a second of
+SIGTERM or of the death of the process that it was told to outlive by nothing. What goes wrong at the start (a port in use, a corrupt
+data file, a wrong clock) is one line, an `ExchangeError` here and exit code 2 at the command line: never a traceback.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import requests
+
+ROOT = Path(__file__).resolve().parents[2]
+HOST = "127.0.0.1"
+START_SECONDS = 60.0
+STOP_SECONDS = 5.0
+PARENT_POLL_SECONDS = 0.5
+KEY_VARIABLE, SECRET_VARIABLE = "PAPERTAPE_EXCHANGE_KEY_ID", "PAPERTAPE_EXCHANGE_SECRET_KEY"
+
+
+class ExchangeError(RuntimeError):
+    """The exchange did not start or does not answer; the message is one line with the cause and the remedy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExchangeConfig:
+    """How an exchange starts. `now` is its clock, `cash` US dollars, costs basis points of one side; port 0 is a free one."""
+
+    now: str
+    cash: str = "100000"
+    port: int = 0
+    data: Path = ROOT / "data"
+    fee_bps: str = "0"
+    slippage_bps: str = "0"
+    dividends: str = "ignore"
+    key_id: str = field(default="local-key", repr=False)
+    secret_key: str = field(default="local-secret", repr=False)
+
+
+def serve(config: ExchangeConfig, *, ready_file: Path | None, parent_pid: int | None) -> None:
+    """Serve until a signal, or until `parent_pid` is no longer the parent. Raises `ExchangeError` when it cannot start."""
+    import uvicorn
+
+    from local.exchange.app import Keys, create_app
+
+    listener = _listen(config.port)
+    app = create_app(venue=_venue(config), keys=Keys(key_id=config.key_id, secret_key=config.secret_key))
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app, http="h11", ws="none", loop="asyncio", lifespan="off", log_level="warning", access_log=False, timeout_graceful_shutdown=1
+        )
+    )
+    if parent_pid is not None:
+        threading.Thread(target=_follow, args=(parent_pid, server), daemon=True).start()
+    ready = json.dumps({"port": listener.getsockname()[1], "pid": os.getpid()})
+    if ready_file is not None:
+        partial = ready_file.with_suffix(ready_file.suffix + ".part")
+        partial.write_text(ready + "\n", encoding="utf-8")
+        partial.replace(ready_file)
+    print(ready, flush=True)
+    server.run(sockets=[listener])
+
+
+def _listen(port: int) -> socket.socket:
+    # With the protocol named, asyncio turns Nagle's algorithm off; without it each answer waits 40 ms for an acknowledgement.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((HOST, port))
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        cause = "is in use by another process" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"
+        raise ExchangeError(f"exchange: port {port} {cause}; stop that process or choose another port, 0 for a free one") from error
+    return listener
+
+
+def _venue(config: ExchangeConfig) -> Any:
+    from local import bundled
+    from local.exchange.book import Costs, Refused
+    from local.exchange.parsing import parse_moment
+    from local.exchange.sessions import Calendar
+    from local.exchange.tape import Tape, TapeError
+    from local.exchange.venue import Venue
+
+    try:
+        tape = Tape(
+            calendar=Calendar.xnys(start=date(2004, 1, 2), end=date(2029, 12, 31)),
+            bars=bundled.daily_bars(folder=config.data),
+            actions=bundled.corporate_actions(folder=config.data),
+            minute_quotes=bundled.minute_quotes(folder=config.data),
+            minute_trades=bundled.minute_trades(folder=config.data),
+        )
+        costs = Costs.from_basis_points(
+            fee_bps=_decimal(config.fee_bps, "fee-bps"), slippage_bps=_decimal(config.slippage_bps, "slippage-bps")
+        )
+        if config.dividends not in ("ignore", "credit"):
+            raise ExchangeError(f"exchange: dividends must be ignore or credit, was {config.dividends}")
+        return Venue(
+            tape=tape,
+            now=parse_moment(config.now, "now"),
+            cash=_decimal(config.cash, "cash"),
+            costs=costs,
+            dividends="credit" if config.dividends == "credit" else "ignore",
+        )
+    except (bundled.BundledDataError, TapeError, Refused, ValueError) as error:
+        raise ExchangeError(f"exchange: {error}") from error
+
+
+def _decimal(text: str, name: str) -> Decimal:
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        number = Decimal("NaN")
+    if not number.is_finite() or number < 0:
+        raise ExchangeError(f"exchange: {name} must be a number of at least 0, was {text!r}")
+    return number
+
+
+def _follow(parent_pid: int, server: Any) -> None:
+    while os.getppid() == parent_pid:
+        time.sleep(PARENT_POLL_SECONDS)
+    server.should_exit = True
+
+
+class RunningExchange:
+    """An exchange in a process of its own, for drivers and tests: a context manager.
+
+    `url` serves both ALPACA_TRADING_URL and ALPACA_DATA_URL. `log` receives the server's standard error; without it nothing is kept but
+    the line that says why a start failed.
+    """
+
+    def __init__(self, config: ExchangeConfig, *, log: Path | None = None) -> None:
+        self.config = config
+        self._log = log
+        self._process: subprocess.Popen[str] | None = None
+        self._port: int | None = None
+        self._session = requests.Session()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+    @property
+    def url(self) -> str:
+        if self._port is None:
+            raise ExchangeError("exchange: it is not running; call start() first")
+        return f"http://{HOST}:{self._port}"
+
+    @property
+    def pid(self) -> int:
+        if self._process is None:
+            raise ExchangeError("exchange: it is not running; call start() first")
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start the process and wait until it is ready. Raises `ExchangeError`."""
+        config = self.config
+        command = [
+            sys.executable,
+            "-m",
+            "local.exchange",
+            "--port",
+            str(config.port),
+            "--data",
+            str(config.data.resolve()),
+            "--cash",
+            config.cash,
+        ]
+        command += [
+            "--now",
+            config.now,
+            "--fee-bps",
+            config.fee_bps,
+            "--slippage-bps",
+            config.slippage_bps,
+            "--dividends",
+            config.dividends,
+        ]
+        command += ["--parent-pid", str(os.getpid())]
+        environment = {**os.environ, KEY_VARIABLE: config.key_id, SECRET_VARIABLE: config.secret_key}
+        with (self._log or Path(os.devnull)).open("a", encoding="utf-8") as errors:
+            self._process = subprocess.Popen(
+                command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True
+            )
+        line = self._first_line()
+        try:
+            self._port = int(json.loads(line)["port"])
+        except (ValueError, KeyError, TypeError) as error:
+            self.stop()
+            raise ExchangeError(line.strip() or f"exchange: it did not start within {START_SECONDS:.0f} s; see {self._log}") from error
+
+    def stop(self) -> None:
+        """End the process, if it runs: SIGTERM, and SIGKILL after five seconds."""
+        process, self._process, self._port = self._process, None, None
+        self._session.close()
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(STOP_SECONDS)
+        if process.stdout is not None:
+            process.stdout.close()
+
+    def advance(self, now: str | datetime) -> dict[str, Any]:
+        """Move the clock forward to `now` (UTC); returns {now, is_open}."""
+        return self._admin("POST", "/admin/clock", body={"now": _text(now)})
+
+    def books(self, *, since: str | datetime | None = None) -> dict[str, Any]:
+        """The exchange's own books; `since` leaves out orders and fills untouched since then."""
+        return self._admin("GET", "/admin/books", params={"since": _text(since)} if since is not None else None)
+
+    def reset(self, *, now: str | datetime, cash: str | None = None) -> dict[str, Any]:
+        """A new account at any moment; returns its books."""
+        return self._admin("POST", "/admin/reset", body={"now": _text(now)} | ({"cash": cash} if cash is not None else {}))
+
+    def _admin(
+        self, method: str, path: str, *, body: Mapping[str, str] | None = None, params: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        try:
+            response = self._session.request(method, self.url + path, json=body, params=params, timeout=(3, 60))
+        except requests.RequestException as error:
+            raise ExchangeError(
+                f"exchange: {method} {path} got no answer ({type(error).__name__}); it has stopped, start it again"
+            ) from error
+        content: dict[str, Any] = response.json()
+        if response.status_code != 200:
+            raise ExchangeError(f"exchange: {method} {path} answered {response.status_code}: {content.get('message')}")
+        return content
+
+    def _first_line(self) -> str:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        readable, _, _ = select.select([self._process.stdout], [], [], START_SECONDS)
+        return self._process.stdout.readline() if readable else ""
+
+
+def _text(moment: str | datetime) -> str:
+    return moment if isinstance(moment, str) else moment.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -1,0 +1,148 @@
+"""The replay driver: recorded sessions through the deployed schedules, one firing at a time, on the exchange's clock.
+
+For each session it advances the exchange to every moment that the plan names, fires the deployed schedule's real target there, and
+after the last firing compares the ledger with the exchange's own books: each position, each fill and the cash, exactly. A firing
+that fails ends the replay with `ReplayError`, which names the schedule, the time and the function's own words.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Protocol
+
+from lambdas.common.ledger import Ledger
+from lambdas.common.records import Fill, Snapshot
+from local import plan as replay_plan
+from local.plan import Entry, TradingSession
+
+
+class ReplayError(RuntimeError):
+    """The replay cannot go on; the message says where it stopped and why."""
+
+
+class Cloud(Protocol):
+    """What the driver needs of the local cloud: the deployed schedules, and a way to fire one."""
+
+    def schedules(self) -> Sequence[str]: ...
+
+    def fire(self, schedule: str, time: str) -> Mapping[str, Any]: ...
+
+
+class Exchange(Protocol):
+    """What the driver needs of the exchange: its clock and its books."""
+
+    def advance(self, now: str) -> None: ...
+
+    def books(self) -> Mapping[str, Any]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Day:
+    """One session's end: the ledger's closing snapshot and how it differs from the exchange's books (nothing, when all is well)."""
+
+    session: str
+    snapshot: Snapshot
+    fills: int
+    differences: tuple[str, ...]
+
+
+@dataclass(kw_only=True)
+class Replayed:
+    """What happened: a `Day` a session, firings by schedule, and orders that the broker's books hold more than once."""
+
+    days: list[Day] = field(default_factory=list)
+    fired: Counter[str] = field(default_factory=Counter)
+    duplicates: int = 0
+    rejected: int = 0
+
+    @property
+    def matches(self) -> bool:
+        return bool(self.days) and not any(day.differences for day in self.days)
+
+    @property
+    def equity(self) -> list[float]:
+        return [float(day.snapshot.equity) for day in self.days]
+
+
+def replay(
+    *,
+    cloud: Cloud,
+    exchange: Exchange,
+    ledger: Ledger,
+    sessions: Iterable[TradingSession],
+    plan: Sequence[Entry],
+    prefix: str,
+    on_session: Callable[[Day], None],
+) -> Replayed:
+    """Replay `sessions` by `plan`; deployed schedules are named `<prefix>-<schedule>`. `on_session` hears of each session's end.
+
+    Raises PlanError when plan and deployment disagree, ReplayError when a firing fails or a session ends without its snapshot.
+    """
+    replay_plan.check(plan, [name.removeprefix(f"{prefix}-") for name in cloud.schedules()])
+    result = Replayed()
+    for session in sessions:
+        moments = sorted((time, entry.schedule) for entry in plan for time in entry.times(session))
+        for time, schedule in moments:
+            _fire(cloud, exchange, schedule=schedule, prefix=prefix, time=time)
+            result.fired[schedule] += 1
+        books = exchange.books()
+        day = _compare(ledger, books, session.date)
+        result.days.append(day)
+        on_session(day)
+    identifiers = Counter(order["client_order_id"] for order in books["orders"])
+    result.duplicates = sum(count - 1 for count in identifiers.values())
+    result.rejected = sum(order["status"] == "rejected" for order in books["orders"])
+    return result
+
+
+def _fire(cloud: Cloud, exchange: Exchange, *, schedule: str, prefix: str, time: datetime) -> None:
+    instant = time.strftime("%Y-%m-%dT%H:%M:%SZ")
+    exchange.advance(instant)
+    outcome = cloud.fire(f"{prefix}-{schedule}", instant)
+    if outcome["status"] != "succeeded":
+        raise ReplayError(f"schedule {schedule} at {instant} failed: {outcome.get('error', outcome)}")
+
+
+def _compare(ledger: Ledger, books: Mapping[str, Any], session: str) -> Day:
+    """The ledger against the exchange's books at the end of `session`."""
+    snapshot = ledger.snapshot(session)
+    if snapshot is None:
+        raise ReplayError(f"the ledger has no closing snapshot of {session}; reconcile writes it after the close")
+    positions = {symbol: Decimal(quantity) for symbol, quantity in books["positions"].items() if Decimal(quantity)}
+    held = {symbol: position.quantity for symbol, position in snapshot.positions.items() if position.quantity}
+    ours = [fill for fill in ledger.fills(session[:7]) if fill.time.startswith(session)]
+    theirs = [fill for fill in books["fills"] if fill["at"].startswith(session)]
+    differences = [
+        f"position {symbol}: ledger {held.get(symbol, 0)}, exchange {positions.get(symbol, 0)}"
+        for symbol in sorted(held.keys() | positions.keys())
+        if held.get(symbol) != positions.get(symbol)
+    ]
+    if snapshot.cash != Decimal(books["cash"]):
+        differences.append(f"cash: ledger {snapshot.cash}, exchange {books['cash']}")
+    differences += _fill_differences(ours, theirs)
+    return Day(session=session, snapshot=snapshot, fills=len(ours), differences=tuple(differences))
+
+
+def _fill_differences(ours: Sequence[Fill], theirs: Sequence[Mapping[str, Any]]) -> list[str]:
+    ledger, exchange = (
+        _by_order((f.client_order_id, f.quantity, f.price) for f in ours),
+        _by_order((f["client_order_id"], Decimal(f["quantity"]), Decimal(f["price"])) for f in theirs),
+    )
+    return [
+        f"fills of {order}: ledger {ledger.get(order)}, exchange {exchange.get(order)}"
+        for order in sorted(ledger.keys() | exchange.keys())
+        if ledger.get(order) != exchange.get(order)
+    ]
+
+
+def _by_order(fills: Iterable[tuple[str, Decimal, Decimal]]) -> dict[str, tuple[Decimal, Decimal]]:
+    """Filled quantity and notional an order."""
+    totals: dict[str, tuple[Decimal, Decimal]] = {}
+    for order, quantity, price in fills:
+        filled, notional = totals.get(order, (Decimal(0), Decimal(0)))
+        totals[order] = (filled + quantity, notional + quantity * price)
+    return totals

@@ -1,0 +1,261 @@
+"""The SageMaker pipeline as data: train each seed, judge the ensemble, register it as passed or refused.
+
+`definition()` is pure. The same arguments give the same dictionary, CDK tokens pass through it as the plain strings that they are, and
+nothing here asks AWS or reads a file. Stacks load this module by path; a contract test holds the structure against what the SageMaker
+SDK's own classes build. It raises `ValueError` for a region whose image registry it does not know.
+
+How code reaches the containers: one `sourcedir.tar.gz` (package.py) holds this folder flat, `trading_env/`, `settings.py` and
+`settings.json`. Training names it in the toolkit's hyperparameters, every value JSON-encoded as the toolkit expects; the toolkit unpacks it,
+installs `requirements.txt` and calls `train.py --seed 0 ...`. A processing container has no toolkit: the archive is the input `code`,
+mounted as the only file of `/opt/ml/processing/input/code/`, and the entrypoint unpacks it, installs what is missing and becomes
+`evaluate.py`. Whoever runs the job elsewhere replaces `/opt/ml/processing` in the entrypoint and the arguments, with `python` on the PATH.
+Settings travel in the archive, because one hyperparameter holds at most 2,500 characters and one container argument 256.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from settings import Settings
+
+SCHEMA = "2020-12-01"
+FEATURES_PREFIX = "processed/features/timeframe=1Day/"
+PROCESSING_ROOT = "/opt/ml/processing"
+BOOTSTRAP = (
+    f"set -e; mkdir -p {PROCESSING_ROOT}/code; cd {PROCESSING_ROOT}/code; tar -xzf ../input/code/*; "
+    'python -m pip install -q --disable-pip-version-check -r requirements.txt; exec python evaluate.py "$@"'
+)
+DEFAULT_REGISTRY = "763104351884"
+REGISTRIES = {
+    **dict.fromkeys(
+        (
+            "ap-northeast-1", "ap-northeast-2", "ap-south-1", "ap-southeast-1", "ap-southeast-2", "ca-central-1", "eu-central-1",
+            "eu-north-1", "eu-west-1", "eu-west-2", "eu-west-3", "sa-east-1", "us-east-1", "us-east-2", "us-west-1", "us-west-2",
+        ),
+        DEFAULT_REGISTRY,
+    ),
+    "af-south-1": "626614931356", "ap-east-1": "871362719292", "ap-east-2": "975050140332", "ap-northeast-3": "364406365360",
+    "ap-south-2": "772153158452", "ap-southeast-3": "907027046896", "ap-southeast-4": "457447274322", "ap-southeast-5": "550225433462",
+    "ap-southeast-6": "633930458069", "ap-southeast-7": "590183813437", "ca-west-1": "204538143572", "eu-central-2": "380420809688",
+    "eu-south-1": "692866216735", "eu-south-2": "503227376785", "il-central-1": "780543022126", "me-central-1": "914824155844",
+    "me-south-1": "217643126080", "me-west-1": "124382933778", "mx-central-1": "637423239942",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images:
+    """Container image URIs: of training and judging, and of serving."""
+
+    training: str
+    serving: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compute:
+    """What one job runs on. The default quota of a new account may be zero for any instance type."""
+
+    instance_type: str = "ml.m5.large"
+    volume_gb: int = 30
+    max_seconds: int = 7200
+    spot: bool = False
+
+
+def default_images(region: str) -> Images:
+    """Amazon's CPU images: training nearest to the locked torch 2.13; serving needs no torch, so its older one does."""
+    if region not in REGISTRIES:
+        raise ValueError(f"region {region!r} has no known image registry; pass images=, or use one of {', '.join(sorted(REGISTRIES))}")
+    registry = f"{REGISTRIES[region]}.dkr.ecr.{region}.amazonaws.com"
+    return Images(training=f"{registry}/pytorch:2.13-cpu-amzn2023-sagemaker", serving=f"{registry}/pytorch-inference:2.6.0-cpu-py312")
+
+
+def definition(
+    *,
+    settings: Settings,
+    role_arn: str,
+    bucket: str,
+    package_group: str,
+    source_uri: str,
+    images: Images | None = None,
+    compute: Compute | None = None,
+) -> dict[str, Any]:
+    """Build the pipeline definition.
+
+    settings       validated settings: region, seeds, dates, budget of timesteps, who approves
+    role_arn       the role that the jobs run under
+    bucket         the processed bucket: features are read from `FEATURES_PREFIX`, results go to `models/<execution id>/`
+    package_group  name of the model package group
+    source_uri     s3:// URI of the source archive, whatever its base name
+    images         container images; default: `default_images(settings.region)`
+    compute        instance type, disk, time limit and spot of each job
+
+    Return the definition as JSON-ready data; `CfnPipeline` takes it as the string `PipelineDefinitionBody`.
+    """
+    images = images or default_images(settings.region)
+    compute = compute or Compute()
+    features = f"s3://{bucket}/{FEATURES_PREFIX}"
+    seeds = settings.training.seeds
+    train = [
+        _train(seed=seed, settings=settings, role_arn=role_arn, image=images.training, features=features, bucket=bucket,
+               source_uri=source_uri, compute=compute)
+        for seed in seeds
+    ]  # fmt: skip
+    evaluate = _evaluate(
+        seeds=seeds, role_arn=role_arn, image=images.training, features=features, bucket=bucket, source_uri=source_uri, compute=compute
+    )
+    passed = "Approved" if settings.model.approval == "automatic" else "PendingManualApproval"
+    gate = {
+        "Name": "Gate",
+        "Type": "Condition",
+        "Arguments": {
+            "Conditions": [{"Type": "Equals", "LeftValue": _evaluation("gate.passed"), "RightValue": True}],
+            "IfSteps": [_register("RegisterApproved", passed, package_group, images.serving, settings.region)],
+            "ElseSteps": [_register("RegisterRejected", "Rejected", package_group, images.serving, settings.region)],
+        },
+    }
+    return {"Version": SCHEMA, "Metadata": {}, "Parameters": [], "Steps": [*train, evaluate, gate]}
+
+
+def _train(
+    *, seed: int, settings: Settings, role_arn: str, image: str, features: str, bucket: str, source_uri: str, compute: Compute
+) -> dict[str, Any]:
+    training = settings.training
+    hyperparameters = {
+        "seed": seed,
+        "timesteps": training.timesteps,
+        "train-start": training.start.isoformat(),
+        "train-end": training.end.isoformat(),
+        "live-start": training.live_start.isoformat(),
+        "settings": "settings.json",
+        "sagemaker_program": "train.py",
+        "sagemaker_submit_directory": source_uri,
+        "sagemaker_region": settings.region,
+    }
+    arguments: dict[str, Any] = {
+        "AlgorithmSpecification": {"TrainingInputMode": "File", "TrainingImage": image},
+        "HyperParameters": {name: json.dumps(value) for name, value in hyperparameters.items()},
+        "InputDataConfig": [
+            {
+                "ChannelName": "features",
+                "DataSource": {
+                    "S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": features, "S3DataDistributionType": "FullyReplicated"}
+                },
+                "InputMode": "File",
+            }
+        ],
+        "ResourceConfig": {"InstanceType": compute.instance_type, "InstanceCount": 1, "VolumeSizeInGB": compute.volume_gb},
+        "RoleArn": role_arn,
+        "StoppingCondition": {"MaxRuntimeInSeconds": compute.max_seconds},
+        "OutputDataConfig": {"S3OutputPath": _results(bucket, "train"), "CompressionType": "GZIP"},
+    }
+    if compute.spot:
+        arguments["EnableManagedSpotTraining"] = True
+        arguments["StoppingCondition"]["MaxWaitTimeInSeconds"] = 2 * compute.max_seconds
+    return {"Name": f"Train-{seed}", "Type": "Training", "Arguments": arguments}
+
+
+def _evaluate(
+    *, seeds: Sequence[int], role_arn: str, image: str, features: str, bucket: str, source_uri: str, compute: Compute
+) -> dict[str, Any]:
+    models = {f"model-{seed}": {"Get": f"Steps.Train-{seed}.ModelArtifacts.S3ModelArtifacts"} for seed in seeds}
+    inputs: dict[str, Any] = {"code": source_uri, "features": features, **models}
+    return {
+        "Name": "Evaluate",
+        "Type": "Processing",
+        "Arguments": {
+            "ProcessingResources": {
+                "ClusterConfig": {"InstanceType": compute.instance_type, "InstanceCount": 1, "VolumeSizeInGB": compute.volume_gb}
+            },
+            "AppSpecification": {
+                "ImageUri": image,
+                "ContainerArguments": ["--root", PROCESSING_ROOT, "--seeds", *(str(seed) for seed in seeds)],
+                "ContainerEntrypoint": ["bash", "-c", BOOTSTRAP, "evaluate"],
+            },
+            "RoleArn": role_arn,
+            "ProcessingInputs": [
+                {
+                    "InputName": name,
+                    "S3Input": {
+                        "S3Uri": uri,
+                        "LocalPath": f"{PROCESSING_ROOT}/input/{name}",
+                        "S3DataType": "S3Prefix",
+                        "S3InputMode": "File",
+                        "S3DataDistributionType": "FullyReplicated",
+                        "S3CompressionType": "None",
+                    },
+                }
+                for name, uri in inputs.items()
+            ],
+            "ProcessingOutputConfig": {
+                "Outputs": [
+                    {
+                        "OutputName": name,
+                        "S3Output": {
+                            "S3Uri": _results(bucket, name),
+                            "LocalPath": f"{PROCESSING_ROOT}/output/{name}",
+                            "S3UploadMode": "EndOfJob",
+                        },
+                    }
+                    for name in ("evaluation", "model")
+                ]
+            },
+            "StoppingCondition": {"MaxRuntimeInSeconds": compute.max_seconds},
+        },
+        "PropertyFiles": [{"PropertyFileName": "Evaluation", "OutputName": "evaluation", "FilePath": "evaluation.json"}],
+    }
+
+
+def _register(name: str, status: str, package_group: str, image: str, region: str) -> dict[str, Any]:
+    metadata = ("model_hash", "kappa", "feature_hash", "gate", "trained_until", "evaluated_until")
+    return {
+        "Name": name,
+        "Type": "RegisterModel",
+        "Arguments": {
+            "ModelPackageGroupName": package_group,
+            "CustomerMetadataProperties": {key: _evaluation(f"metadata.{key}") for key in metadata},
+            "InferenceSpecification": {
+                "Containers": [
+                    {
+                        "Image": image,
+                        "Environment": {
+                            "SAGEMAKER_PROGRAM": "inference.py",
+                            "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code",
+                            "SAGEMAKER_CONTAINER_LOG_LEVEL": "20",
+                            "SAGEMAKER_REGION": region,
+                        },
+                        "ModelDataUrl": _join(_output("model"), "model.tar.gz"),
+                    }
+                ],
+                "SupportedContentTypes": ["application/json"],
+                "SupportedResponseMIMETypes": ["application/json"],
+                "SupportedRealtimeInferenceInstanceTypes": ["ml.m5.large"],
+            },
+            "ModelApprovalStatus": status,
+            "ModelMetrics": {
+                "ModelQuality": {
+                    "Statistics": {"ContentType": "application/json", "S3Uri": _join(_output("evaluation"), "evaluation.json")}
+                }
+            },
+            "SkipModelValidation": "None",
+        },
+    }
+
+
+def _results(bucket: str, name: str) -> dict[str, Any]:
+    return _join(f"s3://{bucket}/models", {"Get": "Execution.PipelineExecutionId"}, name)
+
+
+def _output(name: str) -> dict[str, str]:
+    return {"Get": f"Steps.Evaluate.ProcessingOutputConfig.Outputs['{name}'].S3Output.S3Uri"}
+
+
+def _evaluation(path: str) -> dict[str, Any]:
+    return {"Std:JsonGet": {"PropertyFile": {"Get": "Steps.Evaluate.PropertyFiles.Evaluation"}, "Path": path}}
+
+
+def _join(*values: Any) -> dict[str, Any]:
+    return {"Std:Join": {"On": "/", "Values": list(values)}}

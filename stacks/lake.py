@@ -1,0 +1,137 @@
+"""Everything that must survive: buckets, Glue database, ledger table, dead letters. Retained, and the stack is protected.
+
+Deleting the app leaves all of it behind; a new deployment makes new ones.
+"""
+
+from __future__ import annotations
+
+from aws_cdk import CfnOutput, Duration, Environment, RemovalPolicy, Stack
+from aws_cdk import aws_dynamodb as dynamodb
+from aws_cdk import aws_glue as glue
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_s3 as s3
+from aws_cdk import aws_sqs as sqs
+from constructs import Construct
+
+from settings import Settings
+from stacks.constructs.function import PythonFunction
+from stacks.constructs.permissions import acknowledge, allow
+
+BY_MONTH = "by_month"
+UNSETTLED = "unsettled"
+AUDIT_DAYS = 365
+OBJECTS = "object keys hold dates, symbols and ids, which only their prefix can name"
+
+
+class LakeStack(Stack):
+    def __init__(self, scope: Construct, construct_id: str, *, settings: Settings, env: Environment) -> None:
+        super().__init__(scope, construct_id, env=env, termination_protection=True, description="Papertape: data, ledger, audit")
+        self._access_logs = self._bucket("AccessLogs", expires=Duration.days(90))
+        acknowledge(self._access_logs, "AwsSolutions-S1", "it is where the other buckets write their access logs")
+        self.raw = self._bucket("Raw", tiered="raw/quotes/")
+        self.processed = self._bucket("Processed")
+        self.audit = self._bucket("Audit", locked=True)
+        # Exported by hand, so that the ARNs already have their final text when a grant acknowledges its wildcard
+        self.raw_arn, self.processed_arn, self.audit_arn = (
+            self.export_value(bucket.bucket_arn) for bucket in (self.raw, self.processed, self.audit)
+        )
+        self.ledger = self._ledger()
+        self.dead_letters = sqs.Queue(
+            self,
+            "DeadLetters",
+            encryption=sqs.QueueEncryption.SQS_MANAGED,
+            enforce_ssl=True,
+            retention_period=Duration.days(14),
+            removal_policy=RemovalPolicy.RETAIN,
+        )
+        self.dead_letters.add_to_resource_policy(
+            iam.PolicyStatement(
+                actions=["sqs:SendMessage"],
+                principals=[iam.ServicePrincipal("events.amazonaws.com")],
+                resources=[self.dead_letters.queue_arn],
+                conditions={"StringEquals": {"aws:SourceAccount": self.account}},
+            )
+        )
+        acknowledge(self.dead_letters, "AwsSolutions-SQS3", "it is the dead-letter queue, of schedules, functions and rules")
+        self.database_name = settings.name.replace("-", "_")
+        self.database = glue.CfnDatabase(
+            self,
+            "Catalog",
+            catalog_id=self.account,
+            database_input=glue.CfnDatabase.DatabaseInputProperty(name=self.database_name, description="Papertape's lake"),
+        )
+        self.database.apply_removal_policy(RemovalPolicy.RETAIN)
+        for name, value in {
+            "RawBucket": self.raw.bucket_name,
+            "ProcessedBucket": self.processed.bucket_name,
+            "AuditBucket": self.audit.bucket_name,
+            "LedgerTable": self.ledger.table_name,
+            "DeadLetterQueue": self.dead_letters.queue_url,
+        }.items():
+            CfnOutput(self, name, value=value)
+
+    def _bucket(self, construct_id: str, *, expires: Duration | None = None, tiered: str | None = None, locked: bool = False) -> s3.Bucket:
+        rules = [
+            s3.LifecycleRule(
+                abort_incomplete_multipart_upload_after=Duration.days(7),
+                noncurrent_version_expiration=Duration.days(AUDIT_DAYS if locked else 30),
+                expiration=expires,
+            )
+        ]
+        if tiered:
+            colder = s3.Transition(storage_class=s3.StorageClass.INFREQUENT_ACCESS, transition_after=Duration.days(90))
+            rules.append(s3.LifecycleRule(prefix=tiered, transitions=[colder]))
+        return s3.Bucket(
+            self,
+            construct_id,
+            encryption=s3.BucketEncryption.S3_MANAGED,
+            enforce_ssl=True,
+            block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
+            object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
+            versioned=True,
+            object_lock_enabled=True if locked else None,
+            object_lock_default_retention=s3.ObjectLockRetention.governance(Duration.days(AUDIT_DAYS)) if locked else None,
+            server_access_logs_bucket=None if expires else self._access_logs,
+            server_access_logs_prefix=None if expires else f"{construct_id.lower()}/",
+            lifecycle_rules=rules,
+            removal_policy=RemovalPolicy.RETAIN,
+        )
+
+    def _ledger(self) -> dynamodb.Table:
+        def text(name: str) -> dynamodb.Attribute:
+            return dynamodb.Attribute(name=name, type=dynamodb.AttributeType.STRING)
+
+        table = dynamodb.Table(
+            self,
+            "Ledger",
+            partition_key=text("pk"),
+            sort_key=text("sk"),
+            billing_mode=dynamodb.BillingMode.PAY_PER_REQUEST,
+            point_in_time_recovery_specification=dynamodb.PointInTimeRecoverySpecification(point_in_time_recovery_enabled=True),
+            deletion_protection=True,
+            removal_policy=RemovalPolicy.RETAIN,
+        )
+        table.add_global_secondary_index(index_name=BY_MONTH, partition_key=text("month"), sort_key=text("month_sk"))
+        table.add_global_secondary_index(index_name=UNSETTLED, partition_key=text("unsettled"), sort_key=text("unsettled_sk"))
+        return table
+
+    def let_read_ledger(self, function: PythonFunction) -> None:
+        indexes = [f"{self.ledger.table_arn}/index/{name}" for name in (BY_MONTH, UNSETTLED)]
+        function.may("dynamodb:GetItem", "dynamodb:BatchGetItem", "dynamodb:Query", on=[self.ledger.table_arn, *indexes])
+
+    def let_write_ledger(self, function: PythonFunction) -> None:
+        """Allow conditional puts, updates and transactions; nothing in the ledger is ever deleted."""
+        self.let_read_ledger(function)
+        function.may("dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:ConditionCheckItem", on=[self.ledger.table_arn])
+
+
+def let_read_objects(role: iam.Role, bucket_arn: str, *prefixes: str) -> None:
+    """Allow reading and listing what is under `prefixes`, which end with a slash."""
+    objects = [f"{bucket_arn}/{prefix}*" for prefix in prefixes]
+    allow(role, "s3:GetObject", on=objects, because=OBJECTS)
+    allow(role, "s3:ListBucket", on=[bucket_arn], conditions={"StringLike": {"s3:prefix": [f"{prefix}*" for prefix in prefixes]}})
+
+
+def let_write_objects(role: iam.Role, bucket_arn: str, *prefixes: str) -> None:
+    """Allow writing under `prefixes`, which end with a slash."""
+    allow(role, "s3:PutObject", on=[f"{bucket_arn}/{prefix}*" for prefix in prefixes], because=OBJECTS)

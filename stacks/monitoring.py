@@ -1,0 +1,240 @@
+"""The topic that mails the owner, the functions that say what is wrong, and the alarms on what they cannot see.
+
+Composed last, because it watches the others: they write what they find to the ledger, and only `health` and `report` mail it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from aws_cdk import CfnOutput, Duration, Environment, Stack
+from aws_cdk import aws_budgets as budgets
+from aws_cdk import aws_cloudwatch as cloudwatch
+from aws_cdk import aws_cloudwatch_actions as actions
+from aws_cdk import aws_events as events
+from aws_cdk import aws_events_targets as targets
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_sns as sns
+from aws_cdk import aws_sns_subscriptions as subscriptions
+from constructs import Construct
+
+from settings import Settings
+from stacks.constructs.alarmed_schedule import AlarmedSchedule, Cron, Retry
+from stacks.constructs.function import PythonFunction, Runtime
+from stacks.constructs.permissions import acknowledge
+from stacks.features import FeaturesStack
+from stacks.ingest import IngestStack
+from stacks.lake import LakeStack, let_read_objects
+from stacks.model import ModelStack
+from stacks.trading import TradingStack
+
+HOUR = Duration.hours(1)
+FIVE_MINUTES = Duration.minutes(5)
+# Health runs from 08:00 to 18:59 every day: thirteen hours of silence are a night, fourteen are a fault
+SILENT_HOURS = 14
+AT_LEAST = cloudwatch.ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD
+
+
+class MonitoringStack(Stack):
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        settings: Settings,
+        runtime: Runtime,
+        lake: LakeStack,
+        ingest: IngestStack,
+        features: FeaturesStack,
+        model: ModelStack,
+        trading: TradingStack,
+        env: Environment,
+    ) -> None:
+        super().__init__(scope, construct_id, env=env, description="Papertape: health, alarms, reports, budget")
+        self.topic = self._topic(settings)
+        self._settings, self._runtime, self._lake = settings, runtime, lake
+        health = self._function("health", "Pure rules over the ledger and the lake: one metric, one mail", timeout=Duration.minutes(2))
+        report = self._function("report", "The week in one mail", timeout=Duration.minutes(5))
+        retry = Retry(attempts=2, within=Duration.minutes(10))
+        every = settings.schedule.health_every_minutes
+        for name, function, cron in (
+            ("health", health, Cron(minute=f"0/{every}", hour="8-18", week_day="*")),
+            ("report", report, Cron(minute="30", hour="17", week_day="FRI")),
+        ):
+            AlarmedSchedule(
+                self, f"{name.capitalize()}Schedule", settings=settings, name=name, cron=cron,
+                runs=function, retry=retry, dead_letters=lake.dead_letters,
+            )  # fmt: skip
+        self.functions = {"health": health, "report": report}
+        self._alarms(health=health, trading=trading)
+        self._job_failures(features, model)
+        self._budget(settings)
+        everything = {**ingest.functions, **trading.functions, **model.functions, **self.functions}
+        self._dashboard(settings, everything, trading)
+        CfnOutput(self, "AlertTopicArn", value=self.topic.topic_arn)
+        CfnOutput(self, "HealthFunction", value=health.function_name)
+        CfnOutput(self, "ReportFunction", value=report.function_name)
+
+    def _topic(self, settings: Settings) -> sns.Topic:
+        topic = sns.Topic(self, "Alerts", display_name=settings.name, enforce_ssl=True)
+        acknowledge(
+            topic,
+            "AwsSolutions-SNS2",
+            "CloudWatch cannot publish to a topic under the service's own key; messages end as plain mail anyway",
+        )
+        topic.add_to_resource_policy(
+            iam.PolicyStatement(
+                actions=["sns:Publish"],
+                principals=[iam.ServicePrincipal(f"{name}.amazonaws.com") for name in ("cloudwatch", "budgets")],
+                resources=[topic.topic_arn],
+                conditions={"StringEquals": {"aws:SourceAccount": self.account}},
+            )
+        )
+        if settings.alert_email:
+            topic.add_subscription(subscriptions.EmailSubscription(settings.alert_email))
+        return topic
+
+    def _function(self, folder: str, description: str, *, timeout: Duration) -> PythonFunction:
+        lake = self._lake
+        function = PythonFunction(
+            self,
+            folder.capitalize(),
+            folder=folder,
+            bundle="edge",
+            runtime=self._runtime,
+            environment={
+                "LEDGER_TABLE": lake.ledger.table_name,
+                "RAW_BUCKET": lake.raw.bucket_name,
+                "PROCESSED_BUCKET": lake.processed.bucket_name,
+                "ALERT_TOPIC_ARN": self.topic.topic_arn,
+            },
+            timeout=timeout,
+            memory=256,
+            description=description,
+        )
+        lake.let_write_ledger(function)
+        let_read_objects(function.own_role, lake.raw_arn, "raw/")
+        let_read_objects(function.own_role, lake.processed_arn, "processed/")
+        function.may("sns:Publish", on=[self.topic.topic_arn])
+        return function
+
+    def _alarms(self, *, health: PythonFunction, trading: TradingStack) -> None:
+        self._alarm(
+            "HealthSilent",
+            "Health has not run since yesterday: nothing watches the agent. See its log and its schedule.",
+            health.metric_invocations(period=HOUR, statistic="Sum"),
+            threshold=1,
+            comparison=cloudwatch.ComparisonOperator.LESS_THAN_THRESHOLD,
+            periods=SILENT_HOURS,
+            missing=cloudwatch.TreatMissingData.BREACHING,
+        )
+        for name in ("decide", "execute_orders", "reconcile"):
+            function = trading.functions[name]
+            self._alarm(
+                f"{function.node.id}Errors",
+                f"{name} raised. Orders are safe: ids are unique, and what is in doubt is UNKNOWN until the broker tells. See its log.",
+                function.metric_errors(period=FIVE_MINUTES),
+            )
+        self._alarm(
+            "DeadLetters",
+            "A scheduled run or an event failed for good. Read the queue: each message names its function and its event.",
+            self._lake.dead_letters.metric_approximate_number_of_messages_visible(period=FIVE_MINUTES, statistic="Maximum"),
+        )
+        self._alarm(
+            "ApiFaults",
+            "The execution API answered 5xx: a function failed or passed 29 seconds. See the access log.",
+            trading.api.metric_server_error(period=FIVE_MINUTES),
+        )
+        self._alarm(
+            "Throttled",
+            "Functions were refused for lack of concurrency. A new account allows ten at once: ask for more.",
+            cloudwatch.Metric(namespace="AWS/Lambda", metric_name="Throttles", statistic="Sum", period=FIVE_MINUTES),
+        )
+
+    def _alarm(
+        self,
+        construct_id: str,
+        description: str,
+        metric: cloudwatch.IMetric,
+        *,
+        threshold: float = 1,
+        comparison: cloudwatch.ComparisonOperator = AT_LEAST,
+        periods: int = 1,
+        missing: cloudwatch.TreatMissingData = cloudwatch.TreatMissingData.NOT_BREACHING,
+    ) -> None:
+        alarm = cloudwatch.Alarm(
+            self,
+            construct_id,
+            metric=metric,
+            threshold=threshold,
+            comparison_operator=comparison,
+            evaluation_periods=periods,
+            treat_missing_data=missing,
+            alarm_description=description,
+        )
+        alarm.add_alarm_action(actions.SnsAction(self.topic))
+
+    def _job_failures(self, features: FeaturesStack, model: ModelStack) -> None:
+        self._on_failure(
+            "FeaturesFailed",
+            source="aws.glue",
+            detail_type="Glue Job State Change",
+            detail={"jobName": [features.job.ref], "state": ["FAILED", "TIMEOUT", "ERROR"]},
+            message=f"The features job {features.job.ref} ended as {events.EventField.from_path('$.detail.state')}: "
+            f"{events.EventField.from_path('$.detail.message')}",
+        )
+        self._on_failure(
+            "TrainingFailed",
+            source="aws.sagemaker",
+            detail_type="SageMaker Model Building Pipeline Execution Status Change",
+            detail={"pipelineArn": [model.pipeline_arn], "currentPipelineExecutionStatus": ["Failed"]},
+            message=f"Training failed: {events.EventField.from_path('$.detail.pipelineExecutionArn')}. The incumbent trades on.",
+        )
+
+    def _on_failure(self, construct_id: str, *, source: str, detail_type: str, detail: Mapping[str, Sequence[str]], message: str) -> None:
+        pattern = events.EventPattern(source=[source], detail_type=[detail_type], detail=dict(detail))
+        target = targets.SnsTopic(self.topic, message=events.RuleTargetInput.from_text(message))
+        events.Rule(self, construct_id, event_pattern=pattern, targets=[target])
+
+    def _budget(self, settings: Settings) -> None:
+        def notify(kind: str, percent: int) -> budgets.CfnBudget.NotificationWithSubscribersProperty:
+            return budgets.CfnBudget.NotificationWithSubscribersProperty(
+                notification=budgets.CfnBudget.NotificationProperty(
+                    notification_type=kind, comparison_operator="GREATER_THAN", threshold=percent, threshold_type="PERCENTAGE"
+                ),
+                subscribers=[budgets.CfnBudget.SubscriberProperty(subscription_type="SNS", address=self.topic.topic_arn)],
+            )
+
+        budgets.CfnBudget(
+            self,
+            "Budget",
+            budget=budgets.CfnBudget.BudgetDataProperty(
+                budget_type="COST",
+                time_unit="MONTHLY",
+                budget_limit=budgets.CfnBudget.SpendProperty(amount=settings.cost.monthly_budget_usd, unit="USD"),
+            ),
+            notifications_with_subscribers=[notify("FORECASTED", 100), notify("ACTUAL", 80)],
+        )
+
+    def _dashboard(self, settings: Settings, functions: Mapping[str, PythonFunction], trading: TradingStack) -> None:
+        def graph(title: str, metrics: Sequence[cloudwatch.IMetric]) -> cloudwatch.GraphWidget:
+            return cloudwatch.GraphWidget(title=title, left=list(metrics), width=12)
+
+        def named(metric: str) -> list[cloudwatch.IMetric]:
+            return [function.metric(metric, label=name, statistic="Sum", period=HOUR) for name, function in functions.items()]
+
+        slow = [trading.functions[name].metric_duration(label=name, statistic="p99", period=HOUR) for name in ("decide", "execute_orders")]
+        requests = [
+            trading.api.metric_count(period=HOUR),
+            trading.api.metric_client_error(period=HOUR),
+            trading.api.metric_server_error(period=HOUR),
+        ]
+        cloudwatch.Dashboard(
+            self,
+            "Dashboard",
+            dashboard_name=settings.name,
+            widgets=[
+                [graph("Errors", named("Errors")), graph("Invocations", named("Invocations"))],
+                [graph("Duration, p99", slow), graph("Execution API", requests)],
+            ],
+        )

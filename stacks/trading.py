@@ -1,0 +1,165 @@
+"""Deciding, ordering, halting, reconciling; and the execution API between those who decide and the one who orders.
+
+State and reads (`control`) are another function than execution, so that a halt is never refused because a batch runs.
+"""
+
+from __future__ import annotations
+
+from aws_cdk import CfnOutput, Duration, Environment, RemovalPolicy, Stack
+from aws_cdk import aws_apigateway as apigateway
+from aws_cdk import aws_logs as logs
+from constructs import Construct
+
+from settings import Settings, SettingsError
+from stacks.constructs.alarmed_schedule import AlarmedSchedule, Cron, Retry
+from stacks.constructs.api_models import decision_model, flatten_model, order_model, trading_state_model
+from stacks.constructs.broker_secret import broker_secret, let_read_secret
+from stacks.constructs.function import PythonFunction, Runtime
+from stacks.constructs.permissions import acknowledge
+from stacks.lake import LakeStack, let_read_objects, let_write_objects
+
+STAGE = "v1"
+OPEN_MINUTE, CLOSE_MINUTE = 9 * 60 + 30, 16 * 60  # New York
+GATEWAY_TIMEOUT = Duration.seconds(29)  # of a regional API; the executor answers 202 after 20
+
+
+class TradingStack(Stack):
+    def __init__(
+        self, scope: Construct, construct_id: str, *, settings: Settings, runtime: Runtime, lake: LakeStack, env: Environment
+    ) -> None:
+        super().__init__(scope, construct_id, env=env, description="Papertape: decisions, orders, execution API")
+        hour, minute = _slot(settings)
+        self._runtime, self._lake, self._secret = runtime, lake, broker_secret(self, settings)
+        execute = self._function(
+            "execute_orders", timeout=GATEWAY_TIMEOUT, memory=1024, description="Decisions and orders to the broker, once each"
+        )
+        control = self._function("control", timeout=Duration.seconds(10), memory=256, description="Trading state, and reads of the ledger")
+        self.api = self._api(settings, execute, control)
+        url = f"https://{self.api.rest_api_id}.execute-api.{self.region}.{self.url_suffix}/{STAGE}"
+        decide = self._function(
+            "decide",
+            timeout=Duration.minutes(2),
+            memory=1769,  # from here a function has a whole processor
+            description="Bars, features, observation, scores, weights",
+            EXECUTION_API_URL=url,
+            RAW_BUCKET=lake.raw.bucket_name,
+            AUDIT_BUCKET=lake.audit.bucket_name,
+        )
+        reconcile = self._function(
+            "reconcile", timeout=Duration.minutes(2), memory=1024, description="The broker is the truth: settle and record"
+        )
+        for function in (execute, control, decide, reconcile):
+            lake.let_write_ledger(function)
+        let_read_objects(decide.own_role, lake.raw_arn, "raw/")
+        let_write_objects(decide.own_role, lake.audit_arn, "audit/decisions/")
+        decide.may("execute-api:Invoke", on=[self.api.arn_for_execute_api("POST", "/decisions", STAGE)])
+        decide.may(
+            "sagemaker:InvokeEndpoint",
+            on=[self.format_arn(service="sagemaker", resource="endpoint", resource_name=f"{settings.name}-*")],
+            because="the ledger says which of this app's endpoints decides",
+        )
+        twice = Retry(attempts=2, within=Duration.minutes(5))
+        AlarmedSchedule(
+            self, "DecideSchedule", settings=settings, name="decide", cron=Cron(minute=str(minute), hour=str(hour)),
+            runs=decide, retry=twice, dead_letters=lake.dead_letters,
+        )  # fmt: skip
+        AlarmedSchedule(
+            self, "ReconcileSchedule", settings=settings, name="reconcile",
+            cron=Cron(minute=f"0/{settings.schedule.reconcile_every_minutes}", hour="9-16"),
+            runs=reconcile, retry=twice, dead_letters=lake.dead_letters,
+        )  # fmt: skip
+        self.functions = {"decide": decide, "execute_orders": execute, "control": control, "reconcile": reconcile}
+        for name, value in {
+            "ExecutionApiId": self.api.rest_api_id,
+            "ExecutionApiUrl": url,
+            "DecideFunction": decide.function_name,
+            "ExecuteOrdersFunction": execute.function_name,
+            "ControlFunction": control.function_name,
+            "ReconcileFunction": reconcile.function_name,
+        }.items():
+            CfnOutput(self, name, value=value)
+
+    def _function(self, folder: str, *, timeout: Duration, memory: int, description: str, **environment: str) -> PythonFunction:
+        trades = folder != "control"
+        broker = {"BROKER_SECRET_ARN": self._secret.secret_arn} if trades else {}
+        function = PythonFunction(
+            self,
+            "".join(word.capitalize() for word in folder.split("_")),
+            folder=folder,
+            bundle="trade" if trades else "edge",
+            runtime=self._runtime,
+            environment={"LEDGER_TABLE": self._lake.ledger.table_name, **broker, **environment},
+            timeout=timeout,
+            memory=memory,
+            description=description,
+        )
+        if trades:
+            let_read_secret(function, self._secret)
+        return function
+
+    def _api(self, settings: Settings, execute: PythonFunction, control: PythonFunction) -> apigateway.RestApi:
+        access_log = logs.LogGroup(self, "AccessLog", retention=logs.RetentionDays.THREE_MONTHS, removal_policy=RemovalPolicy.DESTROY)
+        api = apigateway.RestApi(
+            self,
+            "ExecutionApi",
+            rest_api_name=f"{settings.name}-execution",
+            description="Decisions and orders; every request is signed (IAM)",
+            endpoint_types=[apigateway.EndpointType.REGIONAL],
+            cloud_watch_role=True,
+            cloud_watch_role_removal_policy=RemovalPolicy.DESTROY,
+            default_method_options=apigateway.MethodOptions(authorization_type=apigateway.AuthorizationType.IAM),
+            deploy_options=apigateway.StageOptions(
+                stage_name=STAGE,
+                throttling_rate_limit=5,
+                throttling_burst_limit=10,
+                logging_level=apigateway.MethodLoggingLevel.ERROR,
+                data_trace_enabled=False,
+                access_log_destination=apigateway.LogGroupLogDestination(access_log),
+                access_log_format=apigateway.AccessLogFormat.json_with_standard_fields(
+                    caller=True, http_method=True, ip=True, protocol=True, request_time=True, resource_path=True,
+                    response_length=True, status=True, user=True,
+                ),
+            ),
+        )  # fmt: skip
+        pushes = "arn:<AWS::Partition>:iam::aws:policy/service-role/AmazonAPIGatewayPushToCloudWatchLogs"
+        acknowledge(
+            api, f"AwsSolutions-IAM4[Policy::{pushes}]", "the account-wide role by which the gateway writes logs, as AWS defines it"
+        )
+        acknowledge(
+            api,
+            "AwsSolutions-APIG2",
+            "the functions validate: they answer 422 naming the field, and refuse NaN, which the gateway lets through",
+        )
+        acknowledge(
+            api, "AwsSolutions-APIG3", "a firewall costs more than all else here; requests are signed by this account and throttled"
+        )
+        acknowledge(
+            api, "AwsSolutions-COG4", "callers are functions and the owner's own credentials, so IAM signs; there are no users to log in"
+        )
+        executed = apigateway.LambdaIntegration(execute, allow_test_invoke=False, timeout=GATEWAY_TIMEOUT)
+        controlled = apigateway.LambdaIntegration(control, allow_test_invoke=False, timeout=GATEWAY_TIMEOUT)
+
+        decisions, orders = api.root.add_resource("decisions"), api.root.add_resource("orders")
+        decisions.add_method("POST", executed, request_models={"application/json": decision_model(api)})
+        decisions.add_resource("{id}").add_method("GET", controlled)
+        orders.add_method("POST", executed, request_models={"application/json": order_model(api)})
+        orders.add_method("GET", controlled)
+        orders.add_resource("{id}").add_method("DELETE", executed)
+        api.root.add_resource("portfolio").add_method("GET", controlled)
+        state = api.root.add_resource("trading-state")
+        state.add_method("GET", controlled)
+        state.add_method("PUT", controlled, request_models={"application/json": trading_state_model(api)})
+        api.root.add_resource("flatten").add_method("POST", executed, request_models={"application/json": flatten_model(api)})
+        return api
+
+
+def _slot(settings: Settings) -> tuple[int, int]:
+    """Hour and minute of New York at which the agent decides; the whole window must lie in a regular session."""
+    begins = OPEN_MINUTE + settings.schedule.slot_minutes
+    latest = CLOSE_MINUTE - OPEN_MINUTE - settings.schedule.slot_window_minutes
+    if settings.schedule.slot_minutes > latest:
+        raise SettingsError(
+            f"schedule.slot = {settings.schedule.slot!r} is not allowed: with slot_window_minutes = "
+            f"{settings.schedule.slot_window_minutes} the session ends before the window; use open+{latest} or earlier"
+        )
+    return divmod(begins, 60)

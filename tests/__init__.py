@@ -1,0 +1,1 @@
+"""Tests; `tests.markets` builds the synthetic markets that several of them use."""

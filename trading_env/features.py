@@ -1,0 +1,328 @@
+"""Bars to features: one function for training, backtest and live.
+
+The promises:
+
+- Every feature is scale-free: prices and volumes in other units, or history anchored elsewhere, give the same values.
+- Only the past enters: cutting or changing the input after t leaves every value at or before t bit-identical.
+- Started `HISTORY_SESSIONS` earlier than the first row of interest, recursive indicators agree with the whole history to 1e-9.
+- Nothing is made up: a value without enough history is NaN, and a constant price has the value that its formula states.
+
+`FEATURES` and `CONTEXT` are the one table: each row's name, formula, window and unit stand beside the code that computes it.
+`FEATURE_HASH` names the table; a model trained on one table refuses another. Adjusted bars that are not finite raise `FeaturesError`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+import talib
+
+from trading_env.bars import Array
+
+SCHEMA_VERSION = 1
+HISTORY_SESSIONS = 600
+
+FLOOR = 1e-6  # what a deviation is measured in when prices hardly move; a hundredth of a basis point
+TIE = 9  # decimals beyond which ranks see no difference: the last bits depend on where history starts
+
+
+class FeaturesError(ValueError):
+    """Bars that features cannot be computed from; the message names the column and the row."""
+
+
+@dataclass(frozen=True)
+class Bars:
+    """One name's adjusted bars, contiguous and finite, each (T,), with what several features need, computed once."""
+
+    open: Array
+    high: Array
+    low: Array
+    close: Array
+    volume: Array
+
+    @cached_property
+    def log_close(self) -> Array:
+        return np.log(self.close)
+
+    def log_return(self, sessions: int, *, skip: int = 0) -> Array:
+        """log(close[t − skip] / close[t − sessions])"""
+        return lag(self.log_close, skip) - lag(self.log_close, sessions)
+
+    def volatility(self, window: int) -> Array:
+        """Standard deviation of daily log returns."""
+        return deviation(self.log_return(1), window)[1]
+
+    def distance(self, window: int) -> Array:
+        """close / SMA − 1"""
+        average: Array = talib.SMA(self.close, window)
+        return self.close / average - 1
+
+    @cached_property
+    def macd(self) -> tuple[Array, Array]:
+        """The MACD line and its histogram, 12, 26, 9, as a share of the close."""
+        line, _, histogram = talib.MACD(self.close, 12, 26, 9)
+        return line / self.close, histogram / self.close
+
+    @cached_property
+    def bollinger(self) -> tuple[Array, Array]:
+        """The 20-session mean and standard deviation of the close, the latter at least FLOOR × close.
+
+        Not TA-Lib's: it takes the variance as a difference of running sums, which after a hundredfold fall (AIG, 2008) keeps too few
+        digits for batch and live to agree.
+        """
+        mean, spread = deviation(self.close, 20)
+        return mean, np.maximum(spread, FLOOR * self.close)
+
+    def atr(self) -> Array:
+        average: Array = talib.ATR(self.high, self.low, self.close, 14)
+        return np.minimum(average / self.close, 0.5)
+
+    def rsi(self) -> Array:
+        """Wilder's RSI over 14 sessions in [−0.5, 0.5], 0 when the last 15 closes are equal (TA-Lib would say −0.5)."""
+        index: Array = talib.RSI(self.close, 14)
+        flat = talib.MAX(self.close, 15) == talib.MIN(self.close, 15)
+        return np.where(flat, 0.0, index / 100 - 0.5)
+
+    def location(self) -> Array:
+        """Where in the session's range the close lies, [−0.5, 0.5], 0 when there is no range."""
+        width = self.high - self.low
+        return np.divide(self.close - self.low, width, out=np.full_like(width, 0.5), where=width > 0) - 0.5
+
+    def volume_score(self) -> Array:
+        mean, spread = deviation(self.volume, 63)
+        spread = np.maximum(spread, FLOOR * mean)
+        score = np.divide(self.volume - mean, spread, out=spread * 0, where=~(spread <= 0))
+        return np.clip(score, -5, 5)
+
+    def volatility_ratio(self) -> Array:
+        return np.log(np.maximum(self.volatility(21), FLOOR) / np.maximum(self.volatility(63), FLOOR))
+
+
+@dataclass(frozen=True)
+class Panel:
+    """What context features see: the feature columns (T, A) of all names by name."""
+
+    columns: Mapping[str, Array]
+
+    def share(self, name: str, *, above: float) -> Array:
+        """Share of the names with a value whose value is above a constant."""
+        values = self.columns[name]
+        return row_mean(np.where(np.isfinite(values), values > above, np.nan))
+
+    def mean(self, name: str) -> Array:
+        return row_mean(self.columns[name])
+
+    def dispersion(self, name: str) -> Array:
+        """Standard deviation across the names with a value."""
+        values = self.columns[name]
+        return np.sqrt(row_mean((values - row_mean(values)[:, None]) ** 2))
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A row of the table.
+
+    Attributes:
+        name: the column's name.
+        formula: how it is computed; a[t−k] is k of the name's own sessions before. `std` divides by the window's length.
+        window: own sessions needed up to and including t for the first value; for recursive indicators (RSI, ATR, MACD) too.
+        unit: log, ratio, share, z, or rank.
+    """
+
+    name: str
+    formula: str
+    window: int
+    unit: str
+
+
+@dataclass(frozen=True)
+class AssetFeature(Feature):
+    compute: Callable[[Bars], Array] = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class RankFeature(Feature):
+    of: str
+
+
+@dataclass(frozen=True)
+class ContextFeature(Feature):
+    compute: Callable[[Panel], Array] = field(repr=False, compare=False)
+
+
+ASSET_FEATURES = (
+    AssetFeature("return_1", "log(close[t] / close[t-1])", 2, "log", lambda b: b.log_return(1)),
+    AssetFeature("return_5", "log(close[t] / close[t-5])", 6, "log", lambda b: b.log_return(5)),
+    AssetFeature("return_21", "log(close[t] / close[t-21])", 22, "log", lambda b: b.log_return(21)),
+    AssetFeature("return_63", "log(close[t] / close[t-63])", 64, "log", lambda b: b.log_return(63)),
+    AssetFeature("return_126", "log(close[t] / close[t-126])", 127, "log", lambda b: b.log_return(126)),
+    AssetFeature("gap", "log(open[t] / close[t-1])", 2, "log", lambda b: np.log(b.open) - lag(b.log_close, 1)),
+    AssetFeature("range", "min(log(high[t] / low[t]), 0.5)", 1, "log", lambda b: np.minimum(np.log(b.high) - np.log(b.low), 0.5)),
+    AssetFeature("location", "(close - low) / (high - low) - 0.5; 0 if high = low", 1, "share", Bars.location),
+    AssetFeature("atr_14", "min(ATR(14) / close, 0.5), Wilder", 15, "ratio", Bars.atr),
+    AssetFeature("rsi_14", "RSI(14) / 100 - 0.5, Wilder; 0 if the last 15 closes are equal", 15, "share", Bars.rsi),
+    AssetFeature("macd", "(EMA(12) - EMA(26)) / close", 34, "ratio", lambda b: b.macd[0]),
+    AssetFeature("macd_histogram", "(MACD - EMA(9) of MACD) / close", 34, "ratio", lambda b: b.macd[1]),
+    AssetFeature(
+        "bollinger_position",
+        "(close - mean_20) / (2 sd), sd = max(std_20(close), 1e-6 close)",
+        20,
+        "z",
+        lambda b: (b.close - b.bollinger[0]) / (2 * b.bollinger[1]),
+    ),
+    AssetFeature(
+        "bollinger_width",
+        "4 sd / mean_20, sd = max(std_20(close), 1e-6 close)",
+        20,
+        "ratio",
+        lambda b: 4 * b.bollinger[1] / b.bollinger[0],
+    ),
+    AssetFeature("volatility_21", "std_21(return_1)", 22, "log", lambda b: b.volatility(21)),
+    AssetFeature("volatility_ratio", "log(max(std_21(return_1), 1e-6) / max(std_63(return_1), 1e-6))", 64, "log", Bars.volatility_ratio),
+    AssetFeature(
+        "volume_z",
+        "(volume - mean_63) / max(std_63(volume), 1e-6 mean_63), within [-5, 5]; 0 if mean_63 = 0",
+        63,
+        "z",
+        Bars.volume_score,
+    ),
+    AssetFeature("distance_20", "close / SMA(20) - 1", 20, "ratio", lambda b: b.distance(20)),
+    AssetFeature("distance_50", "close / SMA(50) - 1", 50, "ratio", lambda b: b.distance(50)),
+    AssetFeature("distance_200", "close / SMA(200) - 1", 200, "ratio", lambda b: b.distance(200)),
+    AssetFeature("momentum_12_1", "log(close[t-21] / close[t-252])", 253, "log", lambda b: b.log_return(252, skip=21)),
+    AssetFeature("drawdown_252", "close / max_252(close) - 1", 252, "ratio", lambda b: b.close / talib.MAX(b.close, 252) - 1),
+)
+
+_RANK = "rank of {} among the names with a value, ties (to 1e-9) averaged, from -0.5 (lowest) to 0.5; 0 if alone"
+RANK_FEATURES = tuple(
+    RankFeature(f"rank_{of}", _RANK.format(of), window, "rank", of)
+    for of, window in (("return_5", 6), ("return_21", 22), ("volatility_21", 22), ("momentum_12_1", 253))
+)
+
+FEATURES: tuple[Feature, ...] = (*ASSET_FEATURES, *RANK_FEATURES)
+
+CONTEXT: tuple[ContextFeature, ...] = (
+    ContextFeature(
+        "market_breadth",
+        "share of names with distance_50 > 1e-9, minus 0.5",
+        50,
+        "share",
+        lambda p: p.share("distance_50", above=1e-9) - 0.5,
+    ),
+    ContextFeature("market_return_21", "mean of return_21 across names", 22, "log", lambda p: p.mean("return_21")),
+    ContextFeature(
+        "market_volatility_21", "std_21(mean of return_1 across names)", 22, "log", lambda p: deviation(p.mean("return_1"), 21)[1]
+    ),
+    ContextFeature("market_dispersion_21", "std of return_21 across names", 22, "log", lambda p: p.dispersion("return_21")),
+)
+
+
+def asset_features(open: Array, high: Array, low: Array, close: Array, volume: Array) -> Array:  # noqa: A002  the column's name
+    """One name's own features, (T, len(ASSET_FEATURES)), NaN in warm-up.
+
+    Args:
+        open, high, low, close, volume: (T,) forward-adjusted bars of the sessions the name has, one after the other.
+
+    Raises:
+        FeaturesError: a value is not finite, or a price not positive.
+    """
+    columns = {"open": open, "high": high, "low": low, "close": close, "volume": volume}
+    for name, values in columns.items():
+        bad = ~np.isfinite(values) | ((values < 0) if name == "volume" else (values <= 0))
+        if bad.any():
+            allowed = "finite and >= 0" if name == "volume" else "finite and > 0"
+            raise FeaturesError(f"{name} must be {allowed}, was {values[bad][0]} in row {bad.argmax()}")
+    if not len(close):
+        return np.empty((0, len(ASSET_FEATURES)))
+    bars = Bars(**{name: np.ascontiguousarray(values, dtype=np.float64) for name, values in columns.items()})
+    return np.column_stack([feature.compute(bars) for feature in ASSET_FEATURES])
+
+
+def cross_section(asset: Array) -> Array:
+    """Ranks across names at the same session: (T, A, len(ASSET_FEATURES)) -> (T, A, len(RANK_FEATURES)), NaN where the value is."""
+    position = {feature.name: column for column, feature in enumerate(ASSET_FEATURES)}
+    return np.stack([_centred_rank(asset[:, :, position[rank.of]]) for rank in RANK_FEATURES], axis=-1)
+
+
+def context_features(asset: Array) -> Array:
+    """Market-wide features, (T, A, len(ASSET_FEATURES)) -> (T, len(CONTEXT)), each over the names with a value, NaN if there is none."""
+    panel = Panel({feature.name: asset[:, :, column] for column, feature in enumerate(ASSET_FEATURES)})
+    return np.column_stack([feature.compute(panel) for feature in CONTEXT])
+
+
+def features(
+    open: Array,  # noqa: A002  the column's name
+    high: Array,
+    low: Array,
+    close: Array,
+    volume: Array,
+) -> tuple[Array, Array]:
+    """All features of a panel.
+
+    A name's indicators run over its own bars: a session without a bar is skipped, not filled, and has NaN.
+
+    Args:
+        open, high, low, close, volume: (T, A) forward-adjusted, NaN where a name has no bar.
+
+    Returns:
+        features (T, A, len(FEATURES)) and context (T, len(CONTEXT)), float64, in the order of the tables.
+    """
+    asset = np.full((*close.shape, len(ASSET_FEATURES)), np.nan)
+    for name in range(close.shape[1]):
+        own = np.isfinite(close[:, name])
+        asset[own, name] = asset_features(
+            open=open[own, name], high=high[own, name], low=low[own, name], close=close[own, name], volume=volume[own, name]
+        )
+    return np.concatenate([asset, cross_section(asset)], axis=-1), context_features(asset)
+
+
+def lag(values: Array, sessions: int) -> Array:
+    """values[t − sessions], NaN before there is one."""
+    shifted = np.full_like(values, np.nan)
+    shifted[sessions:] = values[: max(len(values) - sessions, 0)]
+    return shifted
+
+
+def deviation(values: Array, window: int) -> tuple[Array, Array]:
+    """Mean and standard deviation (over n) of the last `window` values, (T,) each; NaN if one of them is.
+
+    Each window is summed by itself, oldest first: no running sum carries rounding from one window to the next, so a value depends on
+    nothing but its window, to the last bit.
+    """
+    mean, spread = np.full_like(values, np.nan), np.full_like(values, np.nan)
+    if len(values) >= window:
+        columns = [values[k : len(values) - window + 1 + k] for k in range(window)]
+        centre = sum(columns, start=np.zeros(len(columns[0]))) / window
+        squares = sum(((column - centre) ** 2 for column in columns), start=np.zeros(len(centre)))
+        mean[window - 1 :], spread[window - 1 :] = centre, np.sqrt(squares / window)
+    return mean, spread
+
+
+def row_mean(values: Array) -> Array:
+    """(T, A) -> (T,): the mean of the finite values of each row, NaN if there is none."""
+    finite = np.isfinite(values)
+    count = finite.sum(axis=1)
+    mean = np.full(len(values), np.nan)
+    np.divide(np.where(finite, values, 0.0).sum(axis=1), count, out=mean, where=count > 0)
+    return mean
+
+
+def _centred_rank(values: Array) -> Array:
+    ranks = pd.DataFrame(np.round(values, TIE)).rank(axis=1, method="average").to_numpy(dtype=np.float64)
+    others = np.isfinite(values).sum(axis=1, keepdims=True) - 1
+    centred: Array = (ranks - 1) / np.maximum(others, 1) - np.where(others > 0, 0.5, 0.0)
+    return centred
+
+
+def _hash() -> str:
+    table = [[f.name, f.formula, f.window, f.unit] for f in (*FEATURES, *CONTEXT)]
+    return hashlib.sha256(json.dumps([SCHEMA_VERSION, HISTORY_SESSIONS, table], separators=(",", ":")).encode()).hexdigest()
+
+
+FEATURE_HASH = _hash()
