@@ -66,9 +66,18 @@ def new_app(outdir: str | Path | None = None) -> cdk.App:
     return cdk.App(context=context, outdir=str(outdir) if outdir else None)
 
 
+def _target(context: object) -> Target:
+    match context:
+        case None | "aws":
+            return "aws"
+        case "laptop":
+            return "laptop"
+    raise SettingsError(f"context target = {context!r} is not allowed: aws or laptop")
+
+
 def main() -> None:
     app = new_app(os.environ.get("CDK_OUTDIR", str(ROOT / "cdk.out")))
-    target: Target = "laptop" if app.node.try_get_context("target") == "laptop" else "aws"
+    target = _target(app.node.try_get_context("target"))
     settings = load(Path(app.node.try_get_context("settings") or ROOT / "settings.toml"))
     account = LOCAL_ACCOUNT if target == "laptop" else os.environ.get("CDK_DEFAULT_ACCOUNT")
     compose(app, settings=settings, target=target, account=account)

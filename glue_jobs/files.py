@@ -97,9 +97,11 @@ class Bucket:
 
 def parquet(table: pd.DataFrame) -> bytes:
     """Deterministic Parquet bytes: no pandas metadata, one row group, times in microseconds."""
-    arrow = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None)
+    # Without one chunk a column, pages would follow how the table came together
+    arrow = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None).combine_chunks()
     buffer = io.BytesIO()
-    pq.write_table(arrow, buffer, compression="zstd", coerce_timestamps="us", row_group_size=max(len(table), 1))
+    # Arrow's own copy of the schema holds bytes that differ between equal tables
+    pq.write_table(arrow, buffer, compression="zstd", coerce_timestamps="us", row_group_size=max(len(table), 1), store_schema=False)
     return buffer.getvalue()
 
 

@@ -7,7 +7,7 @@ context depends on its window, which each year's task gets as a halo from the ye
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -48,7 +48,7 @@ def build_on_spark(*, raw: Bucket, processed: Bucket, inputs: Inputs, symbols: t
     set_aside = checked.where("fate = 'quarantined'").drop("fate").toPandas()
     gaps = checked.where("fate = 'gap'").count()
 
-    own = _own_features(good, raw=raw, actions=inputs.actions, sessions=sessions)
+    own = _own_features(spark, good, raw=raw, inputs=inputs, sessions=sessions)
     parts = _years(spark, own, processed=processed, symbols=symbols, sessions=sessions, present=present)
     checked.unpersist()
     return Built(
@@ -77,20 +77,21 @@ def _checked(spark: SparkSession, *, raw: Bucket, inputs: Inputs) -> DataFrame:
     return spark.createDataFrame(keys).groupBy("symbol").applyInPandas(check, CHECKED_SCHEMA)
 
 
-def _own_features(good: DataFrame, *, raw: Bucket, actions: Sequence[str], sessions: pd.DatetimeIndex) -> DataFrame:
-    """One row a symbol and session of the panel, with the symbol's own features."""
+def _own_features(spark: SparkSession, good: DataFrame, *, raw: Bucket, inputs: Inputs, sessions: pd.DatetimeIndex) -> DataFrame:
+    """One row a symbol and session of the panel, with the symbol's own features; a symbol without a bar has its actions only."""
     # A name that has a bar in every session makes each symbol's rows, and the rows its actions fall on, those of the whole panel
-    calendar = pd.DataFrame(
-        {"symbol": CALENDAR_NAME, "session": sessions, "open": 1.0, "high": 1.0, "low": 1.0, "close": 1.0, "volume": 0.0}
-    )
+    prices = dict.fromkeys(("open", "high", "low", "close"), 1.0)
+    calendar = pd.DataFrame({"symbol": CALENDAR_NAME, "session": sessions, **prices, "volume": 0.0})
+    actions = inputs.actions
 
-    def features(bars: pd.DataFrame) -> pd.DataFrame:
-        symbol = str(bars["symbol"].iloc[0])
+    def features(names: pd.DataFrame, bars: pd.DataFrame) -> pd.DataFrame:
+        symbol = str(names["symbol"].iloc[0])
         events = action_table(raw.lines([key for key in actions if f"symbol={symbol}/" in key]))
         panel = build_market(pd.concat([bars, calendar], ignore_index=True), events, symbols=(symbol, CALENDAR_NAME))
         return to_table(panel.only((symbol,)))[list(OWN_COLUMNS)]
 
-    return good.groupBy("symbol").applyInPandas(features, OWN_SCHEMA)
+    names = spark.createDataFrame(pd.DataFrame({"symbol": list(inputs.bars)}))
+    return names.groupBy("symbol").cogroup(good.groupBy("symbol")).applyInPandas(features, OWN_SCHEMA)
 
 
 def _years(
@@ -122,7 +123,6 @@ def _year_table(rows: pd.DataFrame, *, year: int, symbols: tuple[str, ...]) -> p
     days = np.sort(rows["session"].unique())
     grid = pd.MultiIndex.from_product([days, symbols], names=["session", "symbol"])
     table = rows.set_index(["session", "symbol"]).reindex(grid).reset_index()
-    table = table.assign(split=table["split"].fillna(1.0), dividend=table["dividend"].fillna(0.0))
     asset = table[list(ASSET_NAMES)].to_numpy(dtype=np.float64).reshape(len(days), len(symbols), len(ASSET_NAMES))
     values = np.concatenate([asset, cross_section(asset)], axis=-1)
     context = context_features(asset)

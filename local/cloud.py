@@ -28,6 +28,7 @@ from local.emulator import ACCOUNT, ROOT, SECRET, Emulator
 CDK_OUT = ROOT / "cdk.out"
 NOT_RESOURCES = {"AWS::CDK::Metadata"}
 CAPABILITIES = ["CAPABILITY_IAM", "CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND"]
+TOOLKIT = "CDKToolkit"
 BOOTSTRAP_VERSION = "/cdk-bootstrap/hnb659fds/version"
 
 
@@ -124,6 +125,21 @@ def deploy_templates(emulator: Emulator, *, cdk_out: Path = CDK_OUT) -> Deployme
         client["s3"].put_object(Bucket=bucket, Key=key, Body=(cdk_out / key).read_bytes())
         outputs[stack] = _apply(stack, f"{emulator.url}/{bucket}/{key}", cloudformation=client["cloudformation"])
     return Deployment(outputs=outputs, stacks=len(stacks), resources=_resources(cdk_out, stacks), seconds=time.monotonic() - started)
+
+
+def deployed(emulator: Emulator) -> Deployment:
+    """What is deployed already, for a cloud that came back up with its state; raise CloudError when nothing is."""
+    cloudformation = _client("cloudformation", emulator)
+    found = [s for page in cloudformation.get_paginator("describe_stacks").paginate() for s in page["Stacks"] if s["StackName"] != TOOLKIT]
+    if not found:
+        raise CloudError("nothing is deployed in this run's folder: run `make demo` first")
+    pages = [p for s in found for p in cloudformation.get_paginator("list_stack_resources").paginate(StackName=s["StackName"])]
+    return Deployment(
+        outputs={s["StackName"]: {o["OutputKey"]: o["OutputValue"] for o in s.get("Outputs", [])} for s in found},
+        stacks=len(found),
+        resources=sum(r["ResourceType"] not in NOT_RESOURCES for page in pages for r in page["StackResourceSummaries"]),
+        seconds=0.0,
+    )
 
 
 def _client(service: str, emulator: Emulator) -> Any:

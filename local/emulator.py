@@ -8,6 +8,7 @@ state saved, when the pipe closes; `stop` asks first and kills after a grace per
 # ruff: noqa: S310  (plain http, to our own loopback port only)
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import shutil
@@ -150,7 +151,7 @@ class Emulator:
                 return json.load(answer)
         except urllib.error.HTTPError as error:
             return json.load(error)
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             time.sleep(0.2)
             self.check()
             raise EmulatorError(f"the local cloud does not answer {route} ({error}): see {_shown(self.log)}") from error

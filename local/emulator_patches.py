@@ -6,63 +6,42 @@ one exact version of ministack only. What the laptop adds to AWS's API is below 
 `recorded`.
 """
 
-# ruff: noqa: SLF001, ARG001, ARG005  (patches reach into ministack, keep its signatures, and speak plain http on loopback)
+# ruff: noqa: SLF001, ARG001, ARG005  (patches reach into ministack and keep its signatures)
 # mypy: disable-error-code="import-not-found,import-untyped,no-any-return"
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import hashlib
 import importlib.metadata
 import io
 import json
-import operator
 import os
 import queue
-import re
 import signal
-import subprocess
 import sys
 import threading
 import time
 import types
-import uuid
 import zipfile
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import ministack.app as app
 from ministack.core import lambda_runtime, router, sigv4
-from ministack.core.arn import parse_arn
-from ministack.core.responses import get_account_id, get_region, request_scope
-from ministack.services import apigateway_v1, cloudwatch, dynamodb, eventbridge, glue, lambda_svc, scheduler, sns, sqs
+from ministack.core.responses import get_account_id, get_region
+from ministack.services import apigateway_v1, cloudwatch, eventbridge, glue, lambda_svc, scheduler, sns
 from ministack.services.cloudformation import provisioners
 
-from local import sagemaker_service
-from local.sagemaker_pipeline import CHILD, StepError, Storage
+from local import emulator_control as control
+from local import emulator_metrics as metrics
+from local import glue_runs, sagemaker_service, sagemaker_templates
 
 VERSION = "1.5.33"
-PREFIX = "/_papertape/"
 END_OF_LOG = "\x1e"
 # Types that deploy as a record only: they have no effect that the loop could see on a laptop.
 RECORDED_TYPES = ("AWS::Budgets::Budget",)
 
-COMPARISONS: dict[str, Callable[[float, float], bool]] = {
-    "GreaterThanOrEqualToThreshold": operator.ge,
-    "GreaterThanThreshold": operator.gt,
-    "LessThanOrEqualToThreshold": operator.le,
-    "LessThanThreshold": operator.lt,
-}
-
 Record = dict[str, Any]
-_trigger: contextvars.ContextVar[str] = contextvars.ContextVar("trigger", default="direct")
-fired: Counter[str] = Counter()
-invoked: Counter[tuple[str, str]] = Counter()
-published: list[Record] = []
-recorded: dict[str, Record] = {}
 _unpack_lock = threading.Lock()
 
 
@@ -85,15 +64,6 @@ def handler_of(resource_type: str) -> dict[str, Any]:
     if resource_type not in handlers:
         raise PatchError(f"ministack has no handlers for {resource_type}; {VERSION} is needed")
     return handlers[resource_type]
-
-
-@contextmanager
-def triggered_by(trigger: str) -> Iterator[None]:
-    token = _trigger.set(trigger)
-    try:
-        yield
-    finally:
-        _trigger.reset(token)
 
 
 # Patches
@@ -127,18 +97,14 @@ def schedules_keep_their_time_zone() -> None:
     handlers |= {"create": created, "update": updated}
 
 
-def tables_keep_their_time_to_live() -> None:
-    """The table's template handler drops TimeToLiveSpecification."""
-    handlers = handler_of("AWS::DynamoDB::Table")
-    create = handlers["create"]
+def events_carry_the_replays_time() -> None:
+    """Events are stamped with the wall clock; what follows from a schedule fired for 2020 happens in 2020."""
+    replace(eventbridge, "_now_ts", lambda original: lambda: control.clock["now"] if control.clock else original())
 
-    def created(logical: str, properties: Record, stack: str) -> tuple[str, Record]:
-        physical, attributes = create(logical, properties, stack)
-        if properties.get("TimeToLiveSpecification"):
-            dynamodb._update_ttl({"TableName": physical, "TimeToLiveSpecification": properties["TimeToLiveSpecification"]})
-        return physical, attributes
 
-    handlers["create"] = created
+def gateway_does_not_throttle() -> None:
+    """Decisions that are days apart pass within milliseconds of a replay, and the stage's rate a second would refuse them."""
+    replace(apigateway_v1, "_check_throttle", lambda original: lambda *args: None)
 
 
 def rules_invoke_functions_asynchronously() -> None:
@@ -148,7 +114,7 @@ def rules_invoke_functions_asynchronously() -> None:
         record, config, name = lambda_svc._get_func_record_for_ref(arn)
         if not record or not config:
             raise LookupError(f"function {name} of a rule's target does not exist")
-        with triggered_by("event"):
+        with control.triggered_by("event"):
             lambda_svc.invoke_async_with_retry(lambda_svc._execution_record_for_config(record, config), json.loads(payload))
 
     replace(eventbridge, "_dispatch_to_lambda", lambda original: dispatch)
@@ -159,14 +125,14 @@ def invocations_are_counted() -> None:
 
     def counting(original: Any) -> Any:
         def execute(func: Record, config: Record, event: Any, request_id: str, started: float) -> Record:
-            invoked[config.get("FunctionName", "?"), _trigger.get()] += 1
+            control.invoked[config.get("FunctionName", "?"), control.trigger.get()] += 1
             return original(func, config, event, request_id, started)
 
         return execute
 
     def from_sns(original: Any) -> Any:
         def deliver(*args: Any) -> None:
-            with triggered_by("sns"):
+            with control.triggered_by("sns"):
                 original(*args)
 
         return deliver
@@ -182,60 +148,25 @@ def log_lines_become_metrics() -> None:
         def emit(func: Record, request_id: str, log_text: str, *args: Any, **kwargs: Any) -> None:
             original(func, request_id, log_text, *args, **kwargs)
             if '"CloudWatchMetrics"' in log_text:
-                _evaluate(set().union(*(_embedded_metrics(line) for line in log_text.splitlines())))
+                metrics.evaluate(set().union(*(metrics.embedded_metrics(line) for line in log_text.splitlines())))
 
         return emit
 
     replace(lambda_svc, "_emit_lambda_logs", emitting)
 
 
-def _embedded_metrics(line: str) -> set[tuple[str, str]]:
-    """Store the metrics of one log line; return their (namespace, name)."""
-    try:
-        document = json.loads(line)
-    except ValueError:
-        return set()
-    stored = set()
-    metadata = document.get("_aws", {}) if isinstance(document, dict) else {}
-    for directive in metadata.get("CloudWatchMetrics", []):
-        for dimensions in directive.get("Dimensions") or [[]]:
-            chosen = {name: str(document[name]) for name in dimensions if name in document}
-            for metric in directive["Metrics"]:
-                value = document[metric["Name"]]
-                values = value if isinstance(value, list) else [value]
-                at = metadata["Timestamp"] / 1000
-                unit = metric.get("Unit", "None")
-                cloudwatch._store_datum(directive["Namespace"], metric["Name"], chosen, at, unit, None, values, None, None)
-                stored.add((directive["Namespace"], metric["Name"]))
-    return stored
-
-
-def _evaluate(metrics: set[tuple[str, str]]) -> None:
-    """Let the alarms on any of `metrics` look at them."""
-    for alarm in list(cloudwatch._alarms.values()):
-        parts = [part["MetricStat"]["Metric"] for part in alarm.get("Metrics") or [] if "MetricStat" in part] or [alarm]
-        if any((part.get("Namespace"), part.get("MetricName")) in metrics for part in parts):
-            cloudwatch._evaluate_alarm(alarm)
-
-
 def every_call_has_lambda_metrics() -> None:
     """Only calls of the Invoke API have AWS/Lambda metrics, and these wake no alarm; a failing schedule must be able to."""
 
-    def measure(name: str, **values: float) -> None:
-        for metric, value in values.items():
-            for dimensions in ({"FunctionName": name}, {}):
-                cloudwatch.record_metric("AWS/Lambda", metric, value, "Milliseconds" if metric == "Duration" else "Count", dimensions)
-        _evaluate({("AWS/Lambda", metric) for metric in values})
-
     def throttles(function_name: str, duration_ms: float, error: bool, throttle: bool) -> None:
         if throttle:
-            measure(function_name, Throttles=1)
+            metrics.measure_call(function_name, Throttles=1)
 
     def measuring(original: Any) -> Any:
         def execute(func: Record, config: Record, event: Any, request_id: str, started: float) -> Record:
             result = original(func, config, event, request_id, started)
             duration = (time.time() - started) * 1000
-            measure(config["FunctionName"], Invocations=1, Errors=float(bool(result.get("error"))), Duration=duration)
+            metrics.measure_call(config["FunctionName"], Invocations=1, Errors=float(bool(result.get("error"))), Duration=duration)
             return result
 
         return execute
@@ -250,19 +181,11 @@ def dead_letters_are_measured() -> None:
     def routing(original: Any) -> Any:
         def route(target: str, *args: Any) -> None:
             original(target, *args)
-            _measure_queue(target)
+            metrics.measure_queue(target)
 
         return route
 
     replace(lambda_svc, "_route_async_failure", routing)
-
-
-def _measure_queue(arn: str) -> None:
-    waiting = sqs._queue_by_arn(arn)
-    if waiting is not None:
-        dimensions = {"QueueName": arn.rsplit(":", 1)[-1]}
-        cloudwatch.record_metric("AWS/SQS", "ApproximateNumberOfMessagesVisible", len(waiting["messages"]), "Count", dimensions)
-        _evaluate({("AWS/SQS", "ApproximateNumberOfMessagesVisible")})
 
 
 def alarms_read_their_own_metrics() -> None:
@@ -280,31 +203,7 @@ def alarms_read_their_own_metrics() -> None:
         return record
 
     replace(provisioners, "_cw_metric_alarm_record", describing)
-    replace(cloudwatch, "_evaluate_alarm", lambda original: _evaluate_one)
-
-
-def _evaluate_one(alarm: Record) -> None:
-    """Compare the alarm's statistic over its periods with its threshold; act on a change. Without data nothing changes."""
-    queries = alarm.get("Metrics") or []
-    sources = [query["MetricStat"]["Metric"] for query in queries if "MetricStat" in query] or [alarm]
-    sums = [query["Expression"] for query in queries if "Expression" in query]
-    comparison = COMPARISONS.get(alarm.get("ComparisonOperator", ""))
-    if comparison is None or not all(re.fullmatch(r"\w+( \+ \w+)*", expression) for expression in sums):
-        return
-    since = time.time() - alarm.get("Period", 60) * alarm.get("EvaluationPeriods", 1)
-    named = [(s.get("Namespace"), s.get("MetricName"), {d["Name"]: d["Value"] for d in s.get("Dimensions") or []}) for s in sources]
-    stored = [cloudwatch._metrics.get((space, name, cloudwatch._dims_key(dimensions))) or [] for space, name, dimensions in named]
-    recent = [point for points in stored for point in points if point["Timestamp"] >= since]
-    statistic = "Sum" if sums else alarm.get("ExtendedStatistic") or alarm.get("Statistic", "Average")
-    value = cloudwatch._stat_value(cloudwatch._calc_stats(recent), statistic, recent) if recent else None
-    before = alarm["StateValue"]
-    after = before if value is None else "ALARM" if comparison(value, alarm["Threshold"]) else "OK"
-    if after == before:
-        return
-    reason = f"Threshold Crossed: {statistic} {value} {alarm['ComparisonOperator']} {alarm['Threshold']}"
-    alarm |= {"StateValue": after, "StateReason": reason, "StateUpdatedTimestamp": int(time.time())}
-    cloudwatch._record_history(alarm["AlarmName"], before, after, reason)
-    cloudwatch._dispatch_alarm_actions(alarm, before, after, reason)
+    replace(cloudwatch, "_evaluate_alarm", lambda original: metrics.evaluate_alarm)
 
 
 def layers_are_unpacked_once() -> None:
@@ -374,15 +273,15 @@ def unknown_types_are_recorded() -> None:
 
     def create(logical: str, properties: Record, stack: str) -> tuple[str, Record]:
         physical = f"{stack}-{logical}"
-        recorded[physical] = properties
+        control.recorded[physical] = properties
         return physical, {"Arn": f"arn:aws:recorded:{get_region()}:{get_account_id()}:{physical}"}
 
     def update(physical: str, old: Record, new: Record, stack: str) -> tuple[str, Record]:
-        recorded[physical] = new
+        control.recorded[physical] = new
         return physical, {"Arn": f"arn:aws:recorded:{get_region()}:{get_account_id()}:{physical}"}
 
     def delete(physical: str, properties: Record) -> None:
-        recorded.pop(physical, None)
+        control.recorded.pop(physical, None)
 
     for name in RECORDED_TYPES:
         if name in provisioners._RESOURCE_HANDLERS:
@@ -395,7 +294,7 @@ def sagemaker_is_a_service() -> None:
     if "sagemaker" in app.SERVICE_HANDLERS:
         raise PatchError("ministack has a SageMaker service now; compare it with local/sagemaker_service.py")
     provisioners._RESOURCE_HANDLERS.update(
-        sagemaker_service.cloudformation_handlers(lambda stack, logical: provisioners._physical_name(stack, logical, max_len=63))
+        sagemaker_templates.handlers(lambda stack, logical: provisioners._physical_name(stack, logical, max_len=63))
     )
     app.SERVICE_HANDLERS["sagemaker"] = sagemaker_service.handle_request
     app.SERVICE_REGISTRY["sagemaker"] = {"module": "sagemaker"}
@@ -418,58 +317,7 @@ def spark_jobs_run() -> None:
     replace(glue, "_get_docker", lambda original: lambda: None)
     replace(glue, "_is_spark_job", lambda original: lambda job: False)
     replace(glue, "_resolve_script", lambda original: lambda location: location if str(location).endswith(".py") else f"{location}.py")
-    replace(glue, "_execute_subprocess", lambda original: _run_job)
-
-
-def _run_job(run: Record, job: Record, arguments: dict[str, str], script: str) -> None:
-    """Run a Glue job's script in the app's Python; its exit code is the run's state. A stop request wins over the result."""
-    storage = Storage(sagemaker_service._client("s3"))
-    folder = Path(os.environ["PAPERTAPE_RUN_DIR"]) / "glue" / run["Id"]
-    arguments = {**arguments, "--JOB_NAME": run["JobName"], "--JOB_RUN_ID": run["Id"], "--ENGINE": "pandas"}
-    try:
-        storage.download(script, folder)
-        for archive in filter(None, arguments.get("--extra-py-files", "").split(",")):
-            with zipfile.ZipFile(io.BytesIO(storage.read(archive))) as file:
-                file.extractall(folder / "lib")
-        child = subprocess.run(
-            [
-                os.environ["PAPERTAPE_PYTHON"],
-                str(CHILD),
-                str(folder / script.rsplit("/", 1)[-1]),
-                *(v for pair in arguments.items() for v in pair),
-            ],
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(folder / "lib") if "--extra-py-files" in arguments else os.environ["PAPERTAPE_ROOT"]},
-            stdin=_held_open(),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        sys.stderr.write(child.stdout + child.stderr)
-        tail = " | ".join(line for line in child.stderr.splitlines()[-5:] if line)
-        state, message = ("SUCCEEDED", "") if child.returncode == 0 else ("FAILED", f"exit code {child.returncode}: {tail}")
-    except (StepError, OSError, zipfile.BadZipFile) as error:
-        state, message = "FAILED", str(error)
-    run |= {"JobRunState": state, "ErrorMessage": message[:2000]}
-    detail = {
-        "jobName": run["JobName"],
-        "jobRunId": run["Id"],
-        "state": state,
-        "severity": "ERROR" if message else "INFO",
-        "message": message,
-    }
-    entry = {"Source": "aws.glue", "DetailType": "Glue Job State Change", "Detail": json.dumps(detail)}
-    eventbridge._put_events({"Entries": [entry]}, allow_aws_source=True)
-
-
-_pipes: list[int] = []
-
-
-def _held_open() -> int:
-    """The read end of a pipe whose write end this process keeps, so that a child notices its end."""
-    if not _pipes:
-        _pipes.extend(os.pipe())
-    return _pipes[0]
+    replace(glue, "_execute_subprocess", lambda original: glue_runs.run_job)
 
 
 def messages_are_kept() -> None:
@@ -479,7 +327,7 @@ def messages_are_kept() -> None:
         def fan_out(topic_arn: str, message_id: str, message: str, subject: str, *args: Any, **kwargs: Any) -> None:
             topic = sns._topic_by_arn_any_scope(topic_arn) or {"subscriptions": []}
             mails = [s["endpoint"] for s in topic["subscriptions"] if s.get("protocol", "").startswith("email")]
-            published.append({"topic": topic_arn, "id": message_id, "subject": subject, "message": message, "mails": mails})
+            control.published.append({"topic": topic_arn, "id": message_id, "subject": subject, "message": message, "mails": mails})
             original(topic_arn, message_id, message, subject, *args, **kwargs)
 
         return fan_out
@@ -505,7 +353,7 @@ def execute_api_checks_signatures() -> None:
                 if failure:
                     kind, message = failure
                     return 403, {"Content-Type": "application/json", "x-amzn-errortype": kind}, json.dumps({"message": message}).encode()
-            with triggered_by("api"):
+            with control.triggered_by("api"):
                 return await original(host, path, method, headers, body, query, **raw)
 
         return handle
@@ -518,14 +366,19 @@ def state_holds_what_was_counted() -> None:
     module = types.ModuleType("papertape")
 
     def load(data: Record) -> None:
-        published.extend(data["published"])
-        recorded.update(data["recorded"])
+        control.published.extend(data["published"])
+        control.recorded.update(data["recorded"])
+        control.clock.update(data["clock"])
 
     def reset() -> None:
-        for store in (published, recorded, fired, invoked):
+        for store in (control.published, control.recorded, control.fired, control.invoked, control.clock):
             store.clear()
 
-    module.__dict__.update(get_state=lambda: {"published": published, "recorded": recorded}, load_persisted_state=load, reset=reset)
+    module.__dict__.update(
+        get_state=lambda: {"published": control.published, "recorded": control.recorded, "clock": control.clock},
+        load_persisted_state=load,
+        reset=reset,
+    )
     app.SERVICE_REGISTRY["papertape"] = {"module": "papertape"}
     app._loaded_modules["papertape"] = module
     app._state_map["papertape"] = "papertape"
@@ -536,7 +389,7 @@ def control_routes_are_served() -> None:
 
     def serving(original: Any) -> Any:
         async def serve(scope: Record, receive: Any, send: Any) -> None:
-            if scope["type"] != "http" or not scope["path"].startswith(PREFIX):
+            if scope["type"] != "http" or not scope["path"].startswith(control.PREFIX):
                 await original(scope, receive, _stopping(send) if scope["type"] == "lifespan" else send)
                 return
             body = b""
@@ -545,7 +398,7 @@ def control_routes_are_served() -> None:
                 body += message.get("body", b"")
                 if not message.get("more_body"):
                     break
-            status, answer = await _control(scope["method"], scope["path"].removeprefix(PREFIX), body)
+            status, answer = await control.answer(scope["method"], scope["path"].removeprefix(control.PREFIX), body)
             headers = [(b"content-type", b"application/json")]
             await send({"type": "http.response.start", "status": status, "headers": headers})
             await send({"type": "http.response.body", "body": json.dumps(answer, default=str).encode()})
@@ -568,7 +421,8 @@ def _stopping(send: Any) -> Any:
 PATCHES = (
     own_schedulers_are_off,
     schedules_keep_their_time_zone,
-    tables_keep_their_time_to_live,
+    events_carry_the_replays_time,
+    gateway_does_not_throttle,
     rules_invoke_functions_asynchronously,
     invocations_are_counted,
     alarms_read_their_own_metrics,
@@ -585,99 +439,6 @@ PATCHES = (
     state_holds_what_was_counted,
     control_routes_are_served,
 )
-
-
-# Control routes
-
-
-async def _control(method: str, route: str, body: bytes) -> tuple[int, Any]:
-    match method, route:
-        case "POST", "fire":
-            request = json.loads(body)
-            return await asyncio.to_thread(fire, request["schedule"], request["time"])
-        case "GET", "fired":
-            functions: dict[str, dict[str, int]] = {}
-            for (name, trigger), count in sorted(invoked.items()):
-                functions.setdefault(name, {})[trigger] = count
-            return 200, {"schedules": dict(sorted(fired.items())), "functions": functions}
-        case "GET", "published":
-            return 200, published
-        case "GET", "recorded":
-            return 200, recorded
-    return 404, {"error": f"{method} {PREFIX}{route} is not a route"}
-
-
-def fire(name: str, at: str) -> tuple[int, Record]:
-    """Invoke the target of a deployed schedule as the scheduler would at `at` (ISO, UTC), and wait for a function's result.
-
-    `name` is the schedule's, with or without the app's prefix. A job or a pipeline is started, not awaited.
-    """
-    found = [(k, s) for k, s in scheduler._schedules._data.items() if s["Name"] == name or s["Name"].endswith(f"-{name}")]
-    if len(found) != 1:
-        known = ", ".join(sorted(s["Name"] for s in scheduler._schedules._data.values())) or "none"
-        return 404, {"status": "failed", "error": f"one deployed schedule called {name} is needed, {len(found)} found; deployed: {known}"}
-    ((account, region, _), schedule) = found[0]
-    if schedule["State"] != "ENABLED":
-        return 409, {"status": "failed", "error": f"schedule {name} is {schedule['State']}"}
-    fired[schedule["Name"]] += 1
-    target = schedule["Target"]
-    attributes = {
-        "scheduled-time": at,
-        "schedule-arn": schedule["Arn"],
-        "execution-id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"{schedule['Arn']}/{at}")),
-        "attempt-number": "1",
-    }
-    text = target.get("Input") or "{}"
-    for attribute, value in attributes.items():
-        text = text.replace(f"<aws.scheduler.{attribute}>", value)
-    with request_scope(account, region), triggered_by("schedule"):
-        result = _deliver(target["Arn"], json.loads(text), target)
-        if result["status"] == "failed" and not target["Arn"].startswith("arn:aws:lambda:") and target.get("DeadLetterConfig"):
-            eventbridge._dispatch_to_sqs(parse_arn(target["DeadLetterConfig"]["Arn"]), text)
-    return 200, result
-
-
-def _deliver(arn: str, payload: Any, target: Record) -> Record:
-    service, _, action = arn.removeprefix("arn:aws:scheduler:::aws-sdk:").partition(":")
-    if arn.startswith("arn:aws:lambda:"):
-        return _invoke_function(arn, payload)
-    if arn.startswith("arn:aws:sagemaker:") and ":pipeline/" in arn:
-        parameters = (target.get("SageMakerPipelineParameters") or {}).get("PipelineParameterList", [])
-        service, action, payload = (
-            "sagemaker",
-            "startPipelineExecution",
-            {"PipelineName": arn.rsplit("/", 1)[-1], "PipelineParameters": parameters},
-        )
-    match service, action:
-        case "glue", "startJobRun":
-            status, _, body = glue._start_job_run(payload)
-        case "sagemaker", "startPipelineExecution":
-            status, _, body = sagemaker_service.call("StartPipelineExecution", payload)
-        case _:
-            return {"status": "failed", "error": f"target {arn} is not dispatched on the laptop"}
-    answer = json.loads(body)
-    return (
-        {"status": "succeeded", "payload": answer} if status == 200 else {"status": "failed", "error": answer.get("message", str(answer))}
-    )
-
-
-def _invoke_function(arn: str, payload: Any) -> Record:
-    """One asynchronous invocation without its retries: the failure goes to the function's on-failure destination."""
-    record, config, name = lambda_svc._get_func_record_for_ref(arn)
-    if not record or not config:
-        return {"status": "failed", "error": f"function {name} does not exist"}
-    record = lambda_svc._execution_record_for_config(record, config)
-    result = lambda_svc._execute_function(record, payload)
-    if not result.get("error") and not result.get("throttle"):
-        return {"status": "succeeded", "payload": result.get("body")}
-    settings = (record.get("event_invoke_configs") or {}).get("$LATEST") or record.get("event_invoke_config") or {}
-    destination = (settings.get("DestinationConfig") or {}).get("OnFailure", {}).get("Destination")
-    destination = destination or (config.get("DeadLetterConfig") or {}).get("TargetArn")
-    if destination:
-        lambda_svc._route_async_failure(destination, name, payload, result)
-    error = result.get("body")
-    message = error.get("errorMessage") if isinstance(error, dict) else str(error)
-    return {"status": "failed", "error": message or "the function was throttled", "log": result.get("log", "")[-4000:]}
 
 
 def stop_with_parent() -> None:
@@ -697,7 +458,6 @@ def main() -> None:
             patch()
     except PatchError as error:
         sys.exit(f"patch {patch.__name__}: {error}")
-    assert apigateway_v1  # loaded early: the persistence of a module counts from its import
     stop_with_parent()
     app.main()
 

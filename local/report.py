@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import markupsafe
 import numpy as np
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
@@ -92,15 +93,15 @@ def _headline(year: YearInPictures) -> str:
 
 
 def _row(name: str, equity: Sequence[float], initial: float) -> dict[str, str]:
-    curve = np.concatenate([[initial], np.asarray(equity, dtype=np.float64)])
-    growth = np.diff(np.log(curve))
+    curve = np.asarray(equity, dtype=np.float64)
+    growth = metrics.log_growth(curve, initial=initial)
     return {
         "name": name,
         "final": f"${curve[-1]:,.2f}",
-        "total_return": f"{curve[-1] / curve[0] - 1:+.2%}",
+        "total_return": f"{curve[-1] / initial - 1:+.2%}",
         "volatility": f"{metrics.volatility(growth):.1%}",
         "sharpe": f"{metrics.sharpe(growth):.2f}",
-        "drawdown": f"{metrics.max_drawdown(curve):.1%}",
+        "drawdown": f"{metrics.max_drawdown(curve, initial=initial):.1%}",
     }
 
 
@@ -141,4 +142,4 @@ def _html(figure: go.Figure) -> Any:
 
 def _safe(text: str) -> Any:
     """Mark our own charts and plotly's script as markup; everything else on the page is escaped."""
-    return jinja2.utils.markupsafe.Markup(text)  # noqa: S704
+    return markupsafe.Markup(text)  # noqa: S704

@@ -17,13 +17,8 @@ import hashlib
 import json
 import os
 import re
-import shutil
-import socket
-import subprocess
-import sys
 import threading
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -33,17 +28,16 @@ from typing import Any
 import ministack.services.eventbridge as eventbridge
 from ministack.core.responses import AccountRegionScopedDict, get_account_id, get_region, request_scope
 
-from local.sagemaker_pipeline import CHILD, Execution, StepError, Storage, extract
+from local.sagemaker_endpoint import ModelServer, Response
+from local.sagemaker_pipeline import Execution, StepError, Storage
 
 Record = dict[str, Any]
-Response = tuple[int, dict[str, str], bytes]
 
 KINDS = ("pipeline", "execution", "model-package-group", "model-package", "model", "endpoint-config", "endpoint")
-READY_SECONDS = 60.0
-INVOKE_SECONDS = 60.0
+QUICK_SECONDS = 5.0  # an endpoint that is up by then is in service when its creation answers: no poll is waited for
 _stores: dict[str, Any] = {kind: AccountRegionScopedDict() for kind in KINDS}
 _executions: dict[str, Execution] = {}
-_servers: dict[str, tuple[subprocess.Popen[bytes], int]] = {}
+_servers: dict[str, ModelServer] = {}
 _lock = threading.RLock()
 
 
@@ -82,9 +76,11 @@ def _create(kind: str, name: str, record: Record) -> Record:
     return _stores[kind][name]  # type: ignore[no-any-return]
 
 
-def _in_background(work: Callable[[], None], name: str) -> None:
-    """Run `work` on a thread that keeps the request's account and region."""
-    threading.Thread(target=contextvars.copy_context().run, args=(work,), daemon=True, name=name).start()
+def _in_background(work: Callable[[], None], name: str, *, patience: float = 0.0) -> None:
+    """Run `work` on a thread that keeps the request's account and region; return when it ends or after `patience` seconds."""
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(work,), daemon=True, name=name)
+    thread.start()
+    thread.join(patience)
 
 
 def _emit(detail_type: str, resource: str, detail: Record) -> None:
@@ -143,7 +139,7 @@ def start_pipeline_execution(request: Record) -> Record:
         definition=definition,
         parameters={n: _typed(given.get(n, p.get("DefaultValue")), p["Type"]) for n, p in declared.items()},
         root=run_folder() / identifier,
-        storage=Storage(_client("s3")),
+        storage=Storage(client("s3")),
         python=os.environ["PAPERTAPE_PYTHON"],
         register=lambda arguments: create_model_package(arguments)["ModelPackageArn"],
         job_arn=arn,
@@ -172,7 +168,7 @@ def _typed(value: Any, kind: str) -> Any:
     return converters.get(kind, str)(value)
 
 
-def _client(service: str) -> Any:
+def client(service: str) -> Any:
     import boto3
 
     secret = os.environ["AWS_SECRET_ACCESS_KEY"]
@@ -256,7 +252,7 @@ def _put_endpoint(request: Record, *, create: bool) -> Record:
     _find("endpoint-config", config)
     record = _create("endpoint", name, {"EndpointName": name, "EndpointArn": arn("endpoint", name)}) if create else _find("endpoint", name)
     record |= {"EndpointConfigName": config, "EndpointStatus": "Creating" if create else "Updating", "LastModifiedTime": time.time()}
-    _in_background(lambda: _serve(record), f"endpoint-{name}")
+    _in_background(lambda: _serve(record), f"endpoint-{name}", patience=QUICK_SECONDS)
     return {"EndpointArn": record["EndpointArn"]}
 
 
@@ -264,62 +260,29 @@ def _serve(record: Record) -> None:
     """Bring up the endpoint's server, then take down the one it replaces."""
     key = record["EndpointArn"]
     try:
-        server = _start_server(record)
+        folder = run_folder() / "endpoints" / f"{record['EndpointName']}-{record['EndpointConfigName']}"
+        server = ModelServer.start(_container(record), folder=folder, storage=Storage(client("s3")), python=os.environ["PAPERTAPE_PYTHON"])
     except (StepError, RefusalError, OSError, KeyError) as error:
         record |= {"EndpointStatus": "InService" if key in _servers else "Failed", "FailureReason": str(error)[:1024]}
         return
     with _lock:
         previous = _servers.pop(key, None)
         _servers[key] = server
-    _end(previous)
+    if previous:
+        previous.stop()
     record.pop("FailureReason", None)
     record |= {"EndpointStatus": "InService", "LastModifiedTime": time.time()}
 
 
-def _start_server(record: Record) -> tuple[subprocess.Popen[bytes], int]:
+def _container(record: Record) -> Record:
+    """The container that an endpoint's configuration leads to: a model's own or its package's."""
     variant = _find("endpoint-config", record["EndpointConfigName"])["ProductionVariants"][0]
     model = _find("model", variant["ModelName"])
-    container = model.get("PrimaryContainer") or model["Containers"][0]
+    container: Record = model.get("PrimaryContainer") or model["Containers"][0]
     if "ModelPackageName" in container:
         package = _find("model-package", container["ModelPackageName"])
         container = {**package["InferenceSpecification"]["Containers"][0], **container}
-    folder = run_folder() / "endpoints" / f"{record['EndpointName']}-{record['EndpointConfigName']}"
-    shutil.rmtree(folder, ignore_errors=True)
-    extract(Storage(_client("s3")).read(container["ModelDataUrl"]), folder)
-    program = folder / "code" / container.get("Environment", {}).get("SAGEMAKER_PROGRAM", "inference.py")
-    if not program.is_file():
-        raise StepError(f"{container['ModelDataUrl']} holds no {program.relative_to(folder)}")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    process = subprocess.Popen(
-        [os.environ["PAPERTAPE_PYTHON"], str(CHILD), str(program), "--serve", str(port), "--model-dir", str(folder)],
-        cwd=program.parent,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **container.get("Environment", {})},
-        stdin=subprocess.PIPE,
-        stdout=sys.stderr,
-    )
-    deadline = time.monotonic() + READY_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5):
-                return process, port
-        except OSError:
-            time.sleep(0.05)
-    _end((process, port))
-    raise StepError(f"The primary container did not pass the ping health check (exit code {process.poll()})")
-
-
-def _end(server: tuple[subprocess.Popen[bytes], int] | None) -> None:
-    if server is None:
-        return
-    process, _ = server
-    process.terminate()
-    try:
-        process.wait(timeout=3)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    return container
 
 
 def _delete_endpoint(request: Record) -> Record:
@@ -327,7 +290,8 @@ def _delete_endpoint(request: Record) -> Record:
     with _lock:
         server = _servers.pop(record["EndpointArn"], None)
     del _stores["endpoint"][record["EndpointName"]]
-    _end(server)
+    if server:
+        server.stop()
     return {}
 
 
@@ -336,23 +300,7 @@ def _invoke(name: str, body: bytes, headers: dict[str, str]) -> Response:
     server = _servers.get(record["EndpointArn"]) if record else None
     if server is None:
         return _refused(RefusalError(f"Endpoint {name} of account {get_account_id()} not found.", "ValidationError"))
-    kept = {k: v for k, v in headers.items() if k in ("content-type", "accept")}
-    request = urllib.request.Request(f"http://127.0.0.1:{server[1]}/invocations", data=body, headers=kept, method="POST")
-    try:
-        with urllib.request.urlopen(request, timeout=INVOKE_SECONDS) as answer:
-            content = answer.headers.get("Content-Type", "application/json")
-            return 200, {"Content-Type": content, "x-Amzn-Invoked-Production-Variant": "AllTraffic"}, answer.read()
-    except urllib.error.HTTPError as error:
-        message, status = error.read().decode("utf-8", "replace"), error.code
-    except OSError as error:
-        message, status = f"the model's server does not answer ({error})", 500
-    document = {
-        "OriginalStatusCode": status,
-        "OriginalMessage": message,
-        "Message": f'Received {"client" if status < 500 else "server"} error ({status}) from primary with message "{message}".',
-        "LogStreamArn": "",
-    }
-    return 424, {"Content-Type": "application/json", "x-amzn-errortype": "ModelError"}, json.dumps(document).encode()
+    return server.invoke(body, headers)
 
 
 # The API
@@ -384,14 +332,18 @@ def _list(kind: str, key: str) -> Callable[[Record], Record]:
     return listing
 
 
-def create_model_package_group(request: Record) -> Record:
+def create_model_package_group(request: Record, *, exists: bool = False) -> Record:
+    """Create a group; with `exists` a group of that name is kept as it is."""
     name = request["ModelPackageGroupName"]
-    _create(
-        "model-package-group",
-        name,
-        {**request, "ModelPackageGroupArn": arn("model-package-group", name), "ModelPackageGroupStatus": "Completed"},
-    )
-    return {"ModelPackageGroupArn": arn("model-package-group", name)}
+    group = {"ModelPackageGroupArn": arn("model-package-group", name), "ModelPackageGroupStatus": "Completed"}
+    if not exists or name not in _stores["model-package-group"]:
+        _create("model-package-group", name, {**request, **group})
+    return {"ModelPackageGroupArn": group["ModelPackageGroupArn"]}
+
+
+def forget(kind: str, name: str) -> None:
+    """Remove what a template created."""
+    _stores[kind].pop(name.rsplit("/", 1)[-1], None)
 
 
 OPERATIONS: dict[str, Callable[[Record], Record]] = {
@@ -460,54 +412,6 @@ async def handle_request(method: str, path: str, headers: dict[str, str], body: 
     return await asyncio.to_thread(call, headers.get("x-amz-target", "").rsplit(".", 1)[-1], json.loads(body or b"{}"))
 
 
-# CloudFormation
-
-
-def cloudformation_handlers(physical_name: Callable[[str, str], str]) -> dict[str, Record]:
-    """Handlers of the SageMaker resource types that the templates hold."""
-
-    def group_create(logical: str, properties: Record, stack: str) -> tuple[str, Record]:
-        name = properties.get("ModelPackageGroupName") or physical_name(stack, logical)
-        if name not in _stores["model-package-group"]:
-            create_model_package_group({**properties, "ModelPackageGroupName": name})
-        return arn("model-package-group", name), {"ModelPackageGroupArn": arn("model-package-group", name)}
-
-    def pipeline_create(logical: str, properties: Record, stack: str) -> tuple[str, Record]:
-        name = properties.get("PipelineName") or physical_name(stack, logical)
-        source = properties["PipelineDefinition"]
-        location = source.get("PipelineDefinitionS3Location")
-        if location:
-            from ministack.services import s3
-
-            body = s3._get_object_data(location["Bucket"], location["Key"])
-            if body is None:
-                raise ValueError(f"pipeline {name}: no definition at s3://{location['Bucket']}/{location['Key']}")
-            text = body.decode()
-        else:
-            text = source["PipelineDefinitionBody"]
-        try:
-            put_pipeline(name, {"RoleArn": properties["RoleArn"], "PipelineDefinition": text})
-        except RefusalError as refusal:
-            raise ValueError(str(refusal)) from refusal
-        return name, {}
-
-    def forget(kind: str) -> Callable[[str, Record], None]:
-        def delete(physical: str, properties: Record) -> None:
-            _stores[kind].pop(physical.rsplit("/", 1)[-1], None)
-
-        return delete
-
-    def update(create: Callable[[str, Record, str], tuple[str, Record]]) -> Callable[[str, Record, Record, str], tuple[str, Record]]:
-        return lambda physical, old, new, stack: create(physical.rsplit("/", 1)[-1], new, stack)
-
-    return {
-        "AWS::SageMaker::ModelPackageGroup": {
-            "create": group_create, "update": update(group_create), "delete": forget("model-package-group"),
-        },
-        "AWS::SageMaker::Pipeline": {"create": pipeline_create, "update": update(pipeline_create), "delete": forget("pipeline")},
-    }  # fmt: skip
-
-
 # State, in the form that the emulator's persistence expects of a service module
 
 
@@ -556,4 +460,4 @@ def stop() -> None:
         servers = list(_servers.values())
         _servers.clear()
     for server in servers:
-        _end(server)
+        server.stop()

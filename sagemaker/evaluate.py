@@ -3,7 +3,7 @@
 Reads `input/features` (the channel) and `input/model-<seed>/model.tar.gz` below the root; writes `output/evaluation/evaluation.json` and
 `output/model/model.tar.gz`. The window is what lies after the training's end, up to `evaluation_end`: agent, equal weight and benchmark
 trade it under the same rules, costs and cash, and `trading_env.evaluation.gate` gives the verdict. A refusal is a result, not an error:
-the pipeline reads `gate.passed`. The archive is the same bytes for the same model and code. JSON has no NaN: what cannot be computed is null.
+the pipeline reads `gate.passed`. The archive is the same bytes for the same model and code. What cannot be computed is null, never NaN.
 Failure: a channel or a seed that is not what the settings say ends the job with one line, and nothing is written.
 """
 
@@ -203,5 +203,5 @@ def _write(path: Path, content: bytes) -> None:
 if __name__ == "__main__":
     try:
         main()
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, tarfile.TarError) as error:
         sys.exit(f"evaluate.py: {error}")

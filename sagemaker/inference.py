@@ -1,6 +1,6 @@
 """Serve a policy: `{"schema", "as_of", "symbols", "observation"}` -> `{"scores", "model_version", "diagnostics"}`.
 
-`model_fn`, `input_fn`, `predict_fn` and `output_fn` are the contract of Amazon's PyTorch serving container; `python inference.py --serve PORT
+`model_fn`, `input_fn`, `predict_fn` and `output_fn` are the contract of Amazon's PyTorch serving container; `inference.py --serve PORT
 --model-dir DIR` answers the same over loopback (GET /ping, POST /invocations) and ends with the process that started it. NumPy alone: no
 torch, no pickle. A request that cannot be answered raises `RequestError`, which either server turns into a 4xx whose JSON names the field,
 its value and what is allowed: wrong schema, wrong shape, NaN, a mask that is not 0 or 1, another feature table (`feature_hash`, optional in
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 try:
-    from sagemaker_inference.errors import BaseInferenceToolkitError
+    from sagemaker_inference.errors import BaseInferenceToolkitError  # type: ignore[import-not-found]
 except ImportError:  # outside the container
 
     class BaseInferenceToolkitError(Exception):  # type: ignore[no-redef]
@@ -46,7 +46,7 @@ JSON = "application/json"
 MAX_BODY = 4 * 1024 * 1024  # what a serverless endpoint accepts
 
 
-class RequestError(BaseInferenceToolkitError):
+class RequestError(BaseInferenceToolkitError):  # type: ignore[misc]
     """The request is wrong; `problem` says in which field and why."""
 
     def __init__(self, *, field: str, error: str, status: int = 400, **more: Any) -> None:
@@ -180,10 +180,10 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     model: Model
 
-    def do_GET(self) -> None:  # noqa: N802  (the name that http.server calls)
+    def do_GET(self) -> None:
         self._answer(*((200, "{}") if self.path == "/ping" else (404, '{"error": "is not a route", "field": "path"}')))
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         length = self.headers.get("Content-Length", "")
         if not length.isdigit() or int(length) > MAX_BODY:
             self.close_connection = True

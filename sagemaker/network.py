@@ -38,6 +38,9 @@ class ScoreNetwork(nn.Module):
     weight and the context, so A follows from its width. mu and sigma (F + 2 + 1 + G,) standardise one asset's block with the global one.
     """
 
+    mu: torch.Tensor
+    sigma: torch.Tensor
+
     def __init__(self, *, features: int, context: int, mu: NDArray[np.floating[Any]], sigma: NDArray[np.floating[Any]]) -> None:
         super().__init__()
         self.block, self.shared = features + 2, 1 + context
@@ -61,8 +64,8 @@ class ScoreNetwork(nn.Module):
 
     def encode(self, observations: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Hidden state of each asset (N, A, 64), its mean over tradable assets (N, 64), global block (N, 1 + G), mask (N, A)."""
-        assets = observations[:, : -self.shared].unflatten(1, (-1, self.block))
-        mask = assets[..., -1]
+        assets = observations[:, : -self.shared].reshape(len(observations), -1, self.block)
+        mask = assets[:, :, -1]
         # The standardisation is folded into the first layer, and the global block passes it once a row instead of once an asset.
         weight = self.first.weight / self.sigma
         own, common = weight[:, : self.block], weight[:, self.block :]
@@ -83,10 +86,12 @@ class ScoreNetwork(nn.Module):
         joint = torch.tanh(projected + (pooled @ common.T + self.third.bias).unsqueeze(1))
         raw = self.head(joint.view(rows * count, HIDDEN)).view(rows, count)
         mean = (raw * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1.0)
-        return ((raw - mean) * mask).clamp(-SCORE_LIMIT, SCORE_LIMIT)
+        scores: torch.Tensor = ((raw - mean) * mask).clamp(-SCORE_LIMIT, SCORE_LIMIT)
+        return scores
 
     def values(self, pooled: torch.Tensor, shared: torch.Tensor) -> torch.Tensor:
-        return self.value(torch.tanh(self.critic(torch.cat([pooled, shared], dim=1))))
+        values: torch.Tensor = self.value(torch.tanh(self.critic(torch.cat([pooled, shared], dim=1))))
+        return values
 
     def forward(self, observations: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         hidden, pooled, shared, mask = self.encode(observations)
@@ -112,23 +117,23 @@ class TiedGaussianPolicy(ActorCriticPolicy):
     def _build(self, lr_schedule: Schedule) -> None:
         self.network = ScoreNetwork(**self.network_arguments)
         self.log_std = nn.Parameter(torch.tensor(float(self.log_std_init)))
-        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
+        self.optimizer = torch.optim.Adam(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
 
     def forward(self, obs: torch.Tensor, deterministic: bool = False) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         scores, mask, values = self.network(obs)
         actions = scores if deterministic else scores + torch.randn_like(scores) * self.log_std.exp()
         return actions, values, self._log_likelihood(actions, scores, mask)
 
-    def evaluate_actions(self, obs: torch.Tensor, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def evaluate_actions(self, obs: Any, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         scores, mask, values = self.network(obs)
         entropy = mask.sum(1) * (0.5 + 0.5 * LOG_2PI + self.log_std)
         return values, self._log_likelihood(actions, scores, mask), entropy
 
-    def predict_values(self, obs: torch.Tensor) -> torch.Tensor:
+    def predict_values(self, obs: Any) -> torch.Tensor:
         _, pooled, shared, _ = self.network.encode(obs)
         return self.network.values(pooled, shared)
 
-    def _predict(self, observation: torch.Tensor, deterministic: bool = False) -> torch.Tensor:
+    def _predict(self, observation: Any, deterministic: bool = False) -> torch.Tensor:
         return self.forward(observation, deterministic=deterministic)[0]
 
     def _log_likelihood(self, actions: torch.Tensor, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

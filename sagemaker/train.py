@@ -117,7 +117,7 @@ class Sb3Environments(VecEnv):
     def env_method(self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any) -> list[Any]:
         raise NotImplementedError("the environments of a batch are stepped together")
 
-    def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
+    def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:  # noqa: ARG002
         return [False for _ in self._get_indices(indices)]
 
 
@@ -134,7 +134,8 @@ class Progress(BaseCallback):
         return True
 
     def _on_rollout_end(self) -> None:
-        finished, measured = self.environments.finished, self.logger.name_to_value
+        finished, measured, policy = self.environments.finished, self.logger.name_to_value, self.model.policy
+        assert isinstance(policy, TiedGaussianPolicy)
         seconds = time.monotonic() - self.began
         line = {
             "seed": self.seed,
@@ -142,7 +143,7 @@ class Progress(BaseCallback):
             "episode_reward": round(float(np.mean(finished)), 4) if finished else None,
             "rollout_reward": round(float(self.model.rollout_buffer.rewards.mean()), 6),  # type: ignore[attr-defined]
             "kl": round(float(measured["train/approx_kl"]), 5) if "train/approx_kl" in measured else None,
-            "log_std": round(self.model.policy.log_std.item(), 4),
+            "log_std": policy.log_std.item(),
             "steps_per_second": round(self.num_timesteps / seconds),
         }
         self.curve.append(line)
@@ -150,7 +151,7 @@ class Progress(BaseCallback):
 
 
 def standardisation(market: Market) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """mu and sigma (F + 2 + 1 + G,) over the market's tradable rows; 0 and 1 for held weight, mask and cash, which are scale-free already."""
+    """mu and sigma (F + 2 + 1 + G,) over the market's tradable rows; 0 and 1 for held weight, mask and cash, which are shares already."""
     own, shared = market.features[market.tradable], market.context[market.tradable.any(axis=1)]
     if not len(own):
         raise DatasetError("the training rows must hold at least one tradable asset, was none")
@@ -211,7 +212,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     job = _job(arguments)
     settings = job.settings
     dataset: Dataset = read_channel(
-        Path(os.environ["SM_CHANNEL_FEATURES"]), symbols=settings.universe.symbols, live_start=min(job.live_start, settings.training.live_start)
+        Path(os.environ["SM_CHANNEL_FEATURES"]),
+        symbols=settings.universe.symbols,
+        live_start=min(job.live_start, settings.training.live_start),
     )
     market = dataset.market.rows(job.start, job.end)
     began = time.monotonic()
@@ -230,8 +233,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code_version=code_version(),
         metrics={"timesteps": taken},
     )
+    policy = model.policy
+    assert isinstance(policy, TiedGaussianPolicy)
     folder = Path(os.environ["SM_MODEL_DIR"])
-    save_policy(folder, export([model.policy.network]), card)
+    save_policy(folder, export([policy.network]), card)
     record = {
         "algorithm": "PPO",
         "seed": job.seed,
@@ -270,5 +275,5 @@ def _job(arguments: Sequence[str] | None) -> Job:
 if __name__ == "__main__":
     try:
         main()
-    except (DatasetError, ValueError, OSError) as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"train.py: {error}")

@@ -1,6 +1,6 @@
-"""Everything that must survive: buckets, Glue database, ledger table, dead letters. Retained, and the stack is protected.
+"""Everything that must survive: buckets, ledger table, dead letters. Retained, and the stack is protected from deletion.
 
-Deleting the app leaves all of it behind; a new deployment makes new ones.
+Deleting the app leaves them behind; a new deployment makes new ones. The Glue database is here as well: it only describes the lake.
 """
 
 from __future__ import annotations
@@ -60,7 +60,6 @@ class LakeStack(Stack):
             catalog_id=self.account,
             database_input=glue.CfnDatabase.DatabaseInputProperty(name=self.database_name, description="Papertape's lake"),
         )
-        self.database.apply_removal_policy(RemovalPolicy.RETAIN)
         for name, value in {
             "RawBucket": self.raw.bucket_name,
             "ProcessedBucket": self.processed.bucket_name,
@@ -126,10 +125,13 @@ class LakeStack(Stack):
 
 
 def let_read_objects(role: iam.Role, bucket_arn: str, *prefixes: str) -> None:
-    """Allow reading and listing what is under `prefixes`, which end with a slash."""
+    """Allow reading what is under `prefixes`, which end with a slash, and listing the bucket.
+
+    Listing has no condition: S3 answers "no such key" only to who may list, and "access denied" to anyone else.
+    """
     objects = [f"{bucket_arn}/{prefix}*" for prefix in prefixes]
     allow(role, "s3:GetObject", on=objects, because=OBJECTS)
-    allow(role, "s3:ListBucket", on=[bucket_arn], conditions={"StringLike": {"s3:prefix": [f"{prefix}*" for prefix in prefixes]}})
+    allow(role, "s3:ListBucket", on=[bucket_arn])
 
 
 def let_write_objects(role: iam.Role, bucket_arn: str, *prefixes: str) -> None:

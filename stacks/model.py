@@ -1,7 +1,8 @@
 """Weekly training, the registry, and the deployment of what it approves or refuses.
 
 The pipeline's definition and the archive of its code come from `sagemaker/`, pure functions that are loaded by path: the folder must
-never be a package (it shares its name with the SDK). There is no endpoint here: `deploy_model` makes and moves endpoints.
+never be a package (it shares its name with the SDK). There is no endpoint here: `deploy_model` makes and moves endpoints. The group of
+model packages outlives the app; to deploy again under the same name, delete it first.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from aws_cdk import aws_sagemaker as sagemaker
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
-from settings import Settings
+from settings import Settings, SettingsError
 from stacks.constructs import archives
 from stacks.constructs.alarmed_schedule import AlarmedSchedule, Call, Cron, Retry
 from stacks.constructs.function import PythonFunction, Runtime
@@ -39,6 +40,9 @@ class ModelStack(Stack):
     ) -> None:
         super().__init__(scope, construct_id, env=env, description="Papertape: training, registry, deployment of models")
         pipelines, packing = _script("pipeline"), _script("package")
+        if settings.region not in pipelines.REGISTRIES:
+            known = ", ".join(sorted(pipelines.REGISTRIES))
+            raise SettingsError(f"region = {settings.region!r} is not allowed: AWS keeps the training image in {known}")
         images = pipelines.default_images(settings.region)
         packed = packing.source_archive(root=archives.ROOT, settings_json=settings.model_dump_json())
         archive = archives.file_of(packed, name="source", suffix=".tar.gz")

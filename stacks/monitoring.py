@@ -24,7 +24,7 @@ from stacks.constructs.function import PythonFunction, Runtime
 from stacks.constructs.permissions import acknowledge
 from stacks.features import FeaturesStack
 from stacks.ingest import IngestStack
-from stacks.lake import LakeStack, let_read_objects
+from stacks.lake import LakeStack, let_read_objects, let_write_objects
 from stacks.model import ModelStack
 from stacks.trading import TradingStack
 
@@ -55,6 +55,11 @@ class MonitoringStack(Stack):
         self._settings, self._runtime, self._lake = settings, runtime, lake
         health = self._function("health", "Pure rules over the ledger and the lake: one metric, one mail", timeout=Duration.minutes(2))
         report = self._function("report", "The week in one mail", timeout=Duration.minutes(5))
+        lake.let_write_ledger(health)
+        let_read_objects(health.own_role, lake.raw_arn, "raw/")
+        let_read_objects(health.own_role, lake.processed_arn, "processed/features/")
+        lake.let_read_ledger(report)
+        let_write_objects(report.own_role, lake.processed_arn, "processed/reports/")
         retry = Retry(attempts=2, within=Duration.minutes(10))
         every = settings.schedule.health_every_minutes
         for name, function, cron in (
@@ -112,9 +117,6 @@ class MonitoringStack(Stack):
             memory=256,
             description=description,
         )
-        lake.let_write_ledger(function)
-        let_read_objects(function.own_role, lake.raw_arn, "raw/")
-        let_read_objects(function.own_role, lake.processed_arn, "processed/")
         function.may("sns:Publish", on=[self.topic.topic_arn])
         return function
 

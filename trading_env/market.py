@@ -130,9 +130,10 @@ def build_market(bars: pd.DataFrame, actions: pd.DataFrame, *, symbols: Sequence
     split, dividend = _events(actions, names, sessions)
     adjusted = adjust_forward(**raw, split=split, dividend=dividend)
     values, context = features(open=adjusted.open, high=adjusted.high, low=adjusted.low, close=adjusted.close, volume=adjusted.volume)
+    # without a bar there is no feature, so what is complete has a bar
     complete: Mask = np.all(np.isfinite(values), axis=-1)
     informed: Mask = np.all(np.isfinite(context), axis=-1, keepdims=True)
-    tradable = np.isfinite(raw["close"]) & complete & informed
+    tradable = complete & informed
     return Market(
         symbols=names, sessions=sessions, **raw, split=split, dividend=dividend, tradable=tradable, features=values, context=context
     )

@@ -81,11 +81,12 @@ def market_block(features: FloatArray, context: FloatArray, tradable: BoolArray)
     layout = _layout(features, context)
     batch = features.shape[:-2]
     assets = np.zeros((*batch, layout.assets, layout.features + 2), dtype=np.float32)
-    assets[..., :-2] = np.where(tradable[..., None], features, 0.0)
-    assets[..., -1] = tradable
     vector = np.zeros((*batch, layout.width), dtype=np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite and is refused below
+        assets[..., :-2] = np.where(tradable[..., None], features, 0.0)
+        vector[..., layout.width - layout.context :] = context
+    assets[..., -1] = tradable
     vector[..., : -1 - layout.context] = assets.reshape(*batch, -1)
-    vector[..., layout.width - layout.context :] = context
     if not np.isfinite(vector).all():
         column = int(np.argwhere(~np.isfinite(vector))[0][-1])
         raise ObservationError(f"{_describe(column, layout)} must be finite in float32, was {vector[~np.isfinite(vector)][0]}")

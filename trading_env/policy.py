@@ -185,24 +185,28 @@ class NumpyPolicy:
         return self._ensemble(np.atleast_2d(vector), layout).reshape(*vector.shape[:-1], layout.assets)
 
     def _ensemble(self, vectors: NDArray[np.float32], layout: Layout) -> FloatArray:
-        parts = unpack(vectors, layout=layout)
-        own, rest, tradable = parts.assets.astype(np.float64), parts.rest.astype(np.float64), parts.tradable
-        count = np.maximum(tradable.sum(axis=-1), 1)[:, None]
-        mass = np.zeros(tradable.shape)
-        for seed in range(len(self._bias)):
-            mass += softmax(self._forward(seed, own, rest, tradable, count), tradable)
-        mean = mass / len(self._bias)
-        return np.log(mean, out=np.zeros_like(mean), where=tradable)
+        """(N, A) from (N, width); S seeds go together, as (S, N, A, HIDDEN)."""
+        a, parts = self.arrays, unpack(vectors, layout=layout)
+        tradable, mask = parts.tradable, parts.tradable[..., None]
+        own, rest = parts.assets.astype(np.float64), parts.rest.astype(np.float64)
+        count = np.maximum(tradable.sum(axis=-1, keepdims=True), 1)
 
-    def _forward(self, seed: int, own: FloatArray, rest: FloatArray, tradable: BoolArray, count: NDArray[np.int64]) -> FloatArray:
-        a, mask = self.arrays, tradable[..., None]
-        h = np.tanh(own @ self._own[seed] + (rest @ self._shared[seed] + self._bias[seed])[:, None])
-        h = np.tanh(h @ a["w2"][seed] + a["b2"][seed])
-        mean = (h * mask).sum(axis=1) / count
-        head = np.tanh(h @ self._head_own[seed] + (mean @ self._head_mean[seed] + a["b3"][seed])[:, None])
-        raw = head @ a["w4"][seed] + a["b4"][seed]
-        centred = raw - (raw * tradable).sum(axis=1, keepdims=True) / count
-        return np.asarray(np.clip(centred, -SCORE_LIMIT, SCORE_LIMIT) * tradable)
+        h = np.tanh(_each(own[None], self._own) + (rest @ self._shared + self._bias[:, None])[:, :, None])
+        h = np.tanh(_each(h, a["w2"]) + a["b2"][:, None, None])
+        mean = (h * mask).sum(axis=2) / count
+        head = np.tanh(_each(h, self._head_own) + (mean @ self._head_mean + a["b3"][:, None])[:, :, None])
+        raw = _each(head, a["w4"][..., None])[..., 0] + a["b4"][:, None, None]
+        centred = raw - (raw * tradable).sum(axis=-1, keepdims=True) / count
+
+        portfolio = softmax(np.clip(centred, -SCORE_LIMIT, SCORE_LIMIT), tradable).mean(axis=0)
+        return np.asarray(np.log(portfolio, out=np.zeros_like(portfolio), where=tradable))
+
+
+def _each(x: FloatArray, weight: FloatArray) -> FloatArray:
+    """(S or 1, N, A, in) by (S, in, out) to (S, N, A, out), as one product a seed."""
+    _, books, assets, _ = x.shape
+    product = x.reshape(len(x), books * assets, -1) @ weight
+    return np.asarray(product.reshape(len(weight), books, assets, -1))
 
 
 def stack_policies(policies: Sequence[NumpyPolicy]) -> NumpyPolicy:

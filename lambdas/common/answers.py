@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
 from typing import Any
 
 from aws_lambda_powertools.event_handler import Response, content_types
 from pydantic import ValidationError
 
-from lambdas.common.records import Decision, Leg, OrderRecord
+from lambdas.common.records import Decision, Leg, OrderRecord, plain
 
 
 def shown_order(order: OrderRecord) -> dict[str, Any]:
@@ -33,12 +32,6 @@ def _shown_leg(leg: Leg) -> dict[str, Any]:
     return {**leg.model_dump(mode="json"), "quantity": plain(leg.quantity)}
 
 
-def plain(number: Decimal) -> str:
-    """Every digit, without an exponent or trailing zeros."""
-    text = format(number, "f")
-    return text.rstrip("0").rstrip(".") if "." in text else text
-
-
 def answer(status: int, body: Mapping[str, Any]) -> Response[str]:
     return Response(status_code=status, content_type=content_types.APPLICATION_JSON, body=json.dumps(body, allow_nan=False))
 
@@ -51,4 +44,8 @@ def refusals(error: ValidationError) -> dict[str, Any]:
 def _refusal(problem: Any) -> dict[str, str]:
     field = ".".join(str(part) for part in problem["loc"] if part != "[key]") or "body"
     missing = problem["type"] == "missing"
-    return {"field": field, "value": "absent" if missing else repr(problem["input"])[:200], "allowed": problem["msg"]}
+    return {
+        "field": field,
+        "value": "absent" if missing else repr(problem["input"])[:200],
+        "allowed": problem["msg"].removeprefix("Value error, "),
+    }

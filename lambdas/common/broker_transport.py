@@ -57,7 +57,7 @@ class BrokerRefused(BrokerError):  # noqa: N818
     """This configuration may not reach a broker."""
 
 
-class NotFound(BrokerUnavailable):  # noqa: N818
+class NotFound(BrokerUnavailable):
     """The broker answered that it does not have this."""
 
 

@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 from lambdas.common import planning
+from lambdas.common.alerts import raise_alert
 from lambdas.common.broker import AlreadyAccepted, Broker, BrokerUnavailable, Clock, RateLimited, Rejected, Unresolved
 from lambdas.common.broker_time import iso, parse_utc
 from lambdas.common.ledger import AlreadyThere, Ledger
@@ -129,12 +130,14 @@ class Executor:
         )
         tripped = risk.breakers(situation, limits)
         if breakers.account_id is None or tripped.keys() - breakers.tripped.keys():
-            self._latch(breakers, situation, tripped)
+            self._latch(breakers, situation, tripped, view)
         return replace(situation, latched=risk.latch(situation, limits))
 
-    def _latch(self, breakers: Breakers, situation: risk.Situation, tripped: dict[str, str]) -> None:
+    def _latch(self, breakers: Breakers, situation: risk.Situation, tripped: dict[str, str], view: View) -> None:
         first = {} if breakers.account_id else {"account_id": situation.account, "peak_equity": Decimal(repr(situation.peak_equity))}
         self.ledger.put_breakers(breakers.model_copy(update={**first, "tripped": {**tripped, **breakers.tripped}}))
+        for name, detail in tripped.items():
+            raise_alert(ledger=self.ledger, rule=name, session=view.window.session.isoformat(), detail=detail, time=iso(view.now))
 
     def _work(self, legs: Sequence[Leg], known: dict[str, OrderRecord], decision: Decision, now: datetime) -> dict[str, OrderRecord]:
         """Send or settle each leg in turn; return the orders by client order id."""
@@ -181,6 +184,8 @@ class Executor:
             logger.warning(
                 "order refused", extra={"client_order_id": order.client_order_id, "rule": verdict.rule, "detail": verdict.detail}
             )
+            if order.missing_since is not None:
+                return order  # an earlier run may have sent it: only the broker or the end of its window settles it
             return self._save(order, status="refused", risk=verdict.rule, reason=verdict.detail, updated_at=iso(now))
         order = order.model_copy(update={"risk": "allowed"})
         try:

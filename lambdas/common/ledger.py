@@ -182,11 +182,15 @@ class Ledger:
         query["ExpressionAttributeValues"][":day"] = day
         return [OrderRecord.of(item) for item in _pages(self._table.query, query)]
 
-    def fills_of_day(self, day: str) -> list[Fill]:
-        query = self._month_query("fills", day[:7])
-        query["KeyConditionExpression"] += " AND begins_with(month_sk, :day)"
-        query["ExpressionAttributeValues"][":day"] = day
-        return [Fill.of(item) for item in _pages(self._table.query, query)]
+    def fills_since(self, start: str, *, months: Sequence[str]) -> list[Fill]:
+        """Return the fills after the instant `start` (ISO 8601 UTC) in `months`, oldest first in each."""
+        found = []
+        for month in months:
+            query = self._month_query("fills", month)
+            query["KeyConditionExpression"] += " AND month_sk > :start"
+            query["ExpressionAttributeValues"][":start"] = f"{start}~"
+            found += [Fill.of(item) for item in _pages(self._table.query, query)]
+        return found
 
     def fills(self, month: str) -> list[Fill]:
         return list(self._month(Fill, "fills", month))
@@ -237,6 +241,12 @@ class Ledger:
 
     def put_breakers(self, breakers: Breakers) -> None:
         self._table.put_item(Item=breakers.item())
+
+    def rearm_breakers(self) -> None:
+        """Clear what has tripped and count from the equity of the next look: a person has decided to go on."""
+        breakers = self.breakers()
+        if breakers.tripped:
+            self.put_breakers(Breakers(account_id=breakers.account_id, last_close_session=breakers.last_close_session))
 
     def acquire_lease(self, owner: str, *, now: float, seconds: float) -> int | None:
         """Take the executor's lease until `now + seconds` (wall clock) and return its fencing number; None while another holds it."""

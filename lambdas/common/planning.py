@@ -118,8 +118,8 @@ def look(broker: Broker, *, clock: Clock, window: Window, symbols: Sequence[str]
         account=broker.account(),
         positions=positions,
         open_orders=broker.open_orders(),
-        quotes=broker.latest_quotes(wanted),
-        trades=broker.latest_trades(wanted),
+        quotes=broker.latest_quotes(wanted) if wanted else {},
+        trades=broker.latest_trades(wanted) if wanted else {},
     )
 
 

@@ -49,6 +49,12 @@ def to_attribute(value: object) -> Any:
             raise TypeError(f"the ledger cannot store {type(value).__name__}")
 
 
+def plain(number: Decimal) -> str:
+    """Every digit, without an exponent or trailing zeros."""
+    text = format(number, "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
 class Record(BaseModel):
     """One item. `keys` gives its primary key and, where it has one, its place in an index."""
 

@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Sequence
 from datetime import date
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 from botocore.exceptions import BotoCoreError, ClientError
@@ -33,7 +33,7 @@ class Diagnostics(BaseModel):
 
 class Answer(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, protected_namespaces=())
-    scores: Annotated[list[float], Field(strict=True)]
+    scores: list[Annotated[float, Field(strict=True)]]
     model_version: str
     diagnostics: Diagnostics
 
@@ -68,15 +68,15 @@ def _believe(*, body: bytes, model: ServedModel, count: int) -> NDArray[np.float
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "body"
         raise EndpointError(f"endpoint {model.endpoint}: {where}: {first['msg']}") from error
-    problems: Literal[""] | str = ""
+    problem = ""
     if answer.model_version != model.model_version:
-        problems = f"model_version must be {model.model_version}, was {answer.model_version}"
+        problem = f"model_version must be {model.model_version}, was {answer.model_version}"
     elif answer.diagnostics.feature_hash != model.feature_hash:
-        problems = f"feature_hash must be {model.feature_hash}, was {answer.diagnostics.feature_hash}"
+        problem = f"feature_hash must be {model.feature_hash}, was {answer.diagnostics.feature_hash}"
     elif len(answer.scores) != count:
-        problems = f"scores must have {count} values, was {len(answer.scores)}"
+        problem = f"scores must have {count} values, was {len(answer.scores)}"
     elif not all(map(math.isfinite, answer.scores)):
-        problems = "scores must be finite"
-    if problems:
-        raise EndpointError(f"endpoint {model.endpoint}: {problems}")
+        problem = "scores must be finite"
+    if problem:
+        raise EndpointError(f"endpoint {model.endpoint}: {problem}")
     return np.asarray(answer.scores, dtype=np.float64)

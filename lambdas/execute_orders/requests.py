@@ -10,14 +10,15 @@ import re
 from collections.abc import Sequence
 from datetime import date
 from decimal import Decimal
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 
 from lambdas.common.records import PERSONAL
 from settings import Settings
 
 QUANTUM = Decimal("1e-9")
+SUM_TOLERANCE = 1e-9
 
 
 def _known(symbol: str, info: ValidationInfo) -> str:
@@ -33,8 +34,39 @@ def _whole(quantity: Decimal) -> Decimal:
     return quantity
 
 
+def _a_model_s(strategy: str) -> str:
+    if strategy in PERSONAL:
+        raise ValueError(f"may not be one of {', '.join(sorted(PERSONAL))}")
+    return strategy
+
+
+def _of_the_schedule(slot: str, info: ValidationInfo) -> str:
+    session, _, name = slot.partition("/")
+    allowed = (info.context or {})["settings"].schedule.slot
+    if name != allowed:
+        raise ValueError(f"must be <session>/{allowed}")
+    date.fromisoformat(session)
+    return slot
+
+
+def _at_most_one(weights: dict[str, float]) -> dict[str, float]:
+    total = sum(weights.values())
+    if not total <= 1 + SUM_TOLERANCE:
+        raise ValueError(f"must sum to at most 1, was {total:.12g}")
+    return weights
+
+
+def _of_strategy_and_slot(decision_id: str, info: ValidationInfo) -> str:
+    if "strategy" in info.data and "slot" in info.data and decision_id != (made := f"{info.data['strategy']}:{info.data['slot']}"):
+        raise ValueError(f"must be strategy and slot, {made}")
+    return decision_id
+
+
 KnownSymbol = Annotated[str, AfterValidator(_known)]
-Weight = Annotated[float, Field(strict=True, ge=0, le=1 + 1e-9, allow_inf_nan=False)]
+Weight = Annotated[float, Field(strict=True, ge=0, le=1 + SUM_TOLERANCE, allow_inf_nan=False)]
+Weights = Annotated[dict[KnownSymbol, Weight], Field(min_length=1), AfterValidator(_at_most_one)]
+Slot = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}/open\+\d{1,3}$"), AfterValidator(_of_the_schedule)]
+Strategy = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$"), AfterValidator(_a_model_s)]
 Quantity = Annotated[Decimal, Field(gt=0, lt=1_000_000_000, allow_inf_nan=False), AfterValidator(_whole)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -62,29 +94,14 @@ class DecisionRequest(Body):
     shares of equity before the cash buffer.
     """
 
-    decision_id: str
-    slot: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}/open\+\d{1,3}$")]
-    strategy: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
+    slot: Slot
+    strategy: Strategy
     model_version: Annotated[str, Field(min_length=1, max_length=200)]
     data_as_of: date
-    weights: Annotated[dict[KnownSymbol, Weight], Field(min_length=1)]
+    weights: Weights
     feature_hash: Digest
     observation_hash: Digest
-
-    @model_validator(mode="after")
-    def _consistent(self, info: ValidationInfo) -> Self:
-        settings: Settings = (info.context or {})["settings"]
-        if self.strategy in PERSONAL:
-            raise ValueError(f"strategy may not be one of {', '.join(sorted(PERSONAL))}")
-        if self.decision_id != f"{self.strategy}:{self.slot}":
-            raise ValueError(f"decision_id must be strategy and slot, {self.strategy}:{self.slot}")
-        date.fromisoformat(self.slot.partition("/")[0])
-        if self.slot.partition("/")[2] != settings.schedule.slot:
-            raise ValueError(f"slot must be <session>/{settings.schedule.slot}")
-        total = sum(self.weights.values())
-        if not total <= 1 + 1e-9:
-            raise ValueError(f"weights must sum to at most 1, was {total:.12g}")
-        return self
+    decision_id: Annotated[str, AfterValidator(_of_strategy_and_slot)]
 
 
 class OrderRequest(Body):

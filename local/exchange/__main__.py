@@ -12,7 +12,8 @@ import os
 import sys
 from pathlib import Path
 
-from local.exchange.server import KEY_VARIABLE, ROOT, SECRET_VARIABLE, ExchangeConfig, ExchangeError, serve
+from local.exchange.server import KEY_VARIABLE, ROOT, SECRET_VARIABLE, ExchangeConfig, ExchangeError
+from local.exchange.serving import serve
 
 
 def main() -> int:
@@ -25,6 +26,7 @@ def main() -> int:
         fee_bps=options.fee_bps,
         slippage_bps=options.slippage_bps,
         dividends=options.dividends,
+        journal=options.journal,
         key_id=os.environ.get(KEY_VARIABLE, "local-key"),
         secret_key=os.environ.get(SECRET_VARIABLE, "local-secret"),
     )
@@ -47,6 +49,7 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument("--fee-bps", default="0", help="fee of one side, in basis points of the amount traded")
     parser.add_argument("--slippage-bps", default="0", help="what a fill is worse than the last trade, in basis points")
     parser.add_argument("--dividends", choices=("ignore", "credit"), default="ignore", help="paper accounts get none (default)")
+    parser.add_argument("--journal", type=Path, help="file that keeps the account across restarts")
     parser.add_argument("--ready-file", type=Path, help="written with the ready line once the server listens")
     parser.add_argument("--parent-pid", type=int, help="end when this process is no longer the parent")
     return parser

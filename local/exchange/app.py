@@ -18,7 +18,6 @@ no key: the server listens on loopback only.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -93,7 +92,7 @@ def _endpoint(venue: Venue, handler: Handler, *, keys: Keys | None) -> Callable[
             status, content = refused.status, wire.error_json(refused)
         if content is None:
             return Response(status_code=status)
-        text = json.dumps(content, separators=(",", ":"), allow_nan=False)
+        text = content if isinstance(content, wire.Printed) else wire.dumps(content)
         return Response(text, status_code=status, media_type="application/json")
 
     return respond

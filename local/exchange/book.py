@@ -101,6 +101,10 @@ class Order:
     filled_price: Decimal | None = None
     settled_at: datetime | None = None
 
+    def __hash__(self) -> int:
+        """Cheap, and enough: an order is in one status once."""
+        return hash((self.id, self.status))
+
     @property
     def open(self) -> bool:
         return self.status is Status.ACCEPTED
@@ -117,6 +121,9 @@ class Fill:
     price: Decimal
     fee: Decimal
     at: datetime
+
+    def __hash__(self) -> int:
+        return hash(self.id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,25 +1,19 @@
-"""The exchange as a process: `serve` runs it, `RunningExchange` starts one, talks to its `/admin` and ends it by its pid.
+"""The exchange from outside: `RunningExchange` starts one as a process of its own, talks to its `/admin`, and ends it by its pid.
 
-A server listens on loopback only, says on standard output when it is ready (one JSON line with its port), and ends within a second of
-SIGTERM or of the death of the process that it was told to outlive by nothing. What goes wrong at the start (a port in use, a corrupt
-data file, a wrong clock) is one line, an `ExchangeError` here and exit code 2 at the command line: never a traceback.
+Promise: after `stop` nothing is left, and an exchange whose parent dies ends by itself. A start that fails, or an exchange that no longer
+answers, is an `ExchangeError` of one line with the cause and the remedy.
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import select
-import socket
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
-from decimal import Decimal, InvalidOperation
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -30,7 +24,6 @@ ROOT = Path(__file__).resolve().parents[2]
 HOST = "127.0.0.1"
 START_SECONDS = 60.0
 STOP_SECONDS = 5.0
-PARENT_POLL_SECONDS = 0.5
 KEY_VARIABLE, SECRET_VARIABLE = "PAPERTAPE_EXCHANGE_KEY_ID", "PAPERTAPE_EXCHANGE_SECRET_KEY"
 
 
@@ -40,7 +33,10 @@ class ExchangeError(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class ExchangeConfig:
-    """How an exchange starts. `now` is its clock, `cash` US dollars, costs basis points of one side; port 0 is a free one."""
+    """How an exchange starts. `now` is its clock, `cash` US dollars, costs basis points of one side; port 0 is a free one.
+
+    With a `journal` the books outlive the process: a start on the same terms goes on where the file ends.
+    """
 
     now: str
     cash: str = "100000"
@@ -49,94 +45,9 @@ class ExchangeConfig:
     fee_bps: str = "0"
     slippage_bps: str = "0"
     dividends: str = "ignore"
+    journal: Path | None = None
     key_id: str = field(default="local-key", repr=False)
     secret_key: str = field(default="local-secret", repr=False)
-
-
-def serve(config: ExchangeConfig, *, ready_file: Path | None, parent_pid: int | None) -> None:
-    """Serve until a signal, or until `parent_pid` is no longer the parent. Raises `ExchangeError` when it cannot start."""
-    import uvicorn
-
-    from local.exchange.app import Keys, create_app
-
-    listener = _listen(config.port)
-    app = create_app(venue=_venue(config), keys=Keys(key_id=config.key_id, secret_key=config.secret_key))
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app, http="h11", ws="none", loop="asyncio", lifespan="off", log_level="warning", access_log=False, timeout_graceful_shutdown=1
-        )
-    )
-    if parent_pid is not None:
-        threading.Thread(target=_follow, args=(parent_pid, server), daemon=True).start()
-    ready = json.dumps({"port": listener.getsockname()[1], "pid": os.getpid()})
-    if ready_file is not None:
-        partial = ready_file.with_suffix(ready_file.suffix + ".part")
-        partial.write_text(ready + "\n", encoding="utf-8")
-        partial.replace(ready_file)
-    print(ready, flush=True)
-    server.run(sockets=[listener])
-
-
-def _listen(port: int) -> socket.socket:
-    # With the protocol named, asyncio turns Nagle's algorithm off; without it each answer waits 40 ms for an acknowledgement.
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((HOST, port))
-        listener.listen(128)
-    except OSError as error:
-        listener.close()
-        cause = "is in use by another process" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"
-        raise ExchangeError(f"exchange: port {port} {cause}; stop that process or choose another port, 0 for a free one") from error
-    return listener
-
-
-def _venue(config: ExchangeConfig) -> Any:
-    from local import bundled
-    from local.exchange.book import Costs, Refused
-    from local.exchange.parsing import parse_moment
-    from local.exchange.sessions import Calendar
-    from local.exchange.tape import Tape, TapeError
-    from local.exchange.venue import Venue
-
-    try:
-        tape = Tape(
-            calendar=Calendar.xnys(start=date(2004, 1, 2), end=date(2029, 12, 31)),
-            bars=bundled.daily_bars(folder=config.data),
-            actions=bundled.corporate_actions(folder=config.data),
-            minute_quotes=bundled.minute_quotes(folder=config.data),
-            minute_trades=bundled.minute_trades(folder=config.data),
-        )
-        costs = Costs.from_basis_points(
-            fee_bps=_decimal(config.fee_bps, "fee-bps"), slippage_bps=_decimal(config.slippage_bps, "slippage-bps")
-        )
-        if config.dividends not in ("ignore", "credit"):
-            raise ExchangeError(f"exchange: dividends must be ignore or credit, was {config.dividends}")
-        return Venue(
-            tape=tape,
-            now=parse_moment(config.now, "now"),
-            cash=_decimal(config.cash, "cash"),
-            costs=costs,
-            dividends="credit" if config.dividends == "credit" else "ignore",
-        )
-    except (bundled.BundledDataError, TapeError, Refused, ValueError) as error:
-        raise ExchangeError(f"exchange: {error}") from error
-
-
-def _decimal(text: str, name: str) -> Decimal:
-    try:
-        number = Decimal(text)
-    except InvalidOperation:
-        number = Decimal("NaN")
-    if not number.is_finite() or number < 0:
-        raise ExchangeError(f"exchange: {name} must be a number of at least 0, was {text!r}")
-    return number
-
-
-def _follow(parent_pid: int, server: Any) -> None:
-    while os.getppid() == parent_pid:
-        time.sleep(PARENT_POLL_SECONDS)
-    server.should_exit = True
 
 
 class RunningExchange:
@@ -197,6 +108,7 @@ class RunningExchange:
             config.dividends,
         ]
         command += ["--parent-pid", str(os.getpid())]
+        command += ["--journal", str(config.journal.resolve())] if config.journal is not None else []
         environment = {**os.environ, KEY_VARIABLE: config.key_id, SECRET_VARIABLE: config.secret_key}
         with (self._log or Path(os.devnull)).open("a", encoding="utf-8") as errors:
             self._process = subprocess.Popen(

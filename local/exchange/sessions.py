@@ -68,11 +68,6 @@ class Calendar:
         index = bisect_right(self._opens, now) - 1
         return self.sessions[index] if index >= 0 else None
 
-    def day(self, day: date) -> Session | None:
-        """The session of `day`, if it is a trading day."""
-        index = bisect_right(self._midnights, new_york_midnight(day)) - 1
-        return self.sessions[index] if index >= 0 and self.sessions[index].date == day else None
-
     def next_open(self, now: datetime) -> datetime:
         """The first open strictly after `now`."""
         return self._first(self._opens, now)

@@ -156,20 +156,20 @@ class Tape:
         index = bisect_right(daily.opens, now) - 1
         return started is not None and index >= 0 and daily.dates[index] == started.date
 
-    def daily_bars(self, symbol: str, *, start: datetime, end: datetime, now: datetime) -> Sequence[Bar]:
+    def daily_bars(self, symbol: str, *, start: datetime, end: datetime, now: datetime) -> list[Bar]:
         """Bars whose start (midnight in New York) lies in [start, end] and whose session has closed by `now`."""
         if symbol not in self._daily:
-            return ()
+            return []
         daily = self._daily[symbol]
         visible = bisect_right(daily.closes, now)
         first = bisect_left(daily.bars, start, key=_start)
         last = bisect_right(daily.bars, end, key=_start)
         return daily.bars[first : min(last, visible)]
 
-    def minute_bars(self, symbol: str, *, start: datetime, end: datetime, now: datetime) -> Sequence[Bar]:
+    def minute_bars(self, symbol: str, *, start: datetime, end: datetime, now: datetime) -> list[Bar]:
         """Recorded minutes whose start lies in [start, end] and which have ended by `now`."""
         if symbol not in self._trades:
-            return ()
+            return []
         minutes = self._trades[symbol]
         visible = bisect_right(minutes.known, now)
         first = bisect_left(minutes.rows, start, key=_start)

@@ -9,9 +9,10 @@ A clock that would go back is `Refused`.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Callable, Mapping
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Literal
+from typing import Any, Literal
 
 from local.exchange.book import Book, Costs, Order, Refused, Status, Ticket
 from local.exchange.sessions import Session, new_york_date, new_york_midnight
@@ -32,6 +33,7 @@ class Venue:
         self._actions: dict[datetime, list[Action]] = {}
         for action in tape.actions:
             self._actions.setdefault(new_york_midnight(action.ex_date), []).append(action)
+        self.record: Callable[[Mapping[str, Any]], None] = _forget
         self._closes = {session.close: session for session in self.calendar.sessions}
         self.reset(cash=cash, now=now)
 
@@ -43,6 +45,7 @@ class Venue:
         self.created_at = now
         self._noted: list[tuple[date, Decimal]] = []
         self._turn_to(now)
+        self.record({"reset": {"cash": cash, "now": now}})
 
     def advance(self, now: datetime) -> None:
         """Move the clock to `now`, living through everything on the way."""
@@ -54,6 +57,7 @@ class Venue:
             self._turn_to(moment)
             self._happen()
         self._turn_to(now)
+        self.record({"advance": now})
 
     @property
     def is_open(self) -> bool:
@@ -95,10 +99,15 @@ class Venue:
             raise Refused(422, 42210000, f'asset "{ticket.symbol}" is not active')
         price = self.price(ticket.symbol)
         order = self.book.accept(ticket, price=price, at=self.now, expires_at=self.calendar.next_close(self.now))
-        return self.book.execute(order.id, price=price, at=self.now) if self._open else order
+        if self._open:
+            order = self.book.execute(order.id, price=price, at=self.now)
+        self.record({"submit": ticket})
+        return order
 
     def cancel(self, order_id: str) -> Order:
-        return self.book.settle(order_id, Status.CANCELED, at=self.now)
+        order = self.book.settle(order_id, Status.CANCELED, at=self.now)
+        self.record({"cancel": order_id})
+        return order
 
     def _turn_to(self, now: datetime) -> None:
         self.now = now
@@ -133,3 +142,7 @@ class Venue:
             if order.expires_at <= self.now:
                 self.book.settle(order.id, Status.EXPIRED, at=self.now)
         self._noted = [*self._noted[-1:], (session.date, self.equity)]
+
+
+def _forget(_command: Mapping[str, Any]) -> None:
+    """Without a journal nothing is recorded."""

@@ -6,9 +6,11 @@ recorded but may not be left out is printed as a number that nobody can mistake 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, time
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 from uuid import uuid5
 
@@ -18,6 +20,21 @@ from local.exchange.tape import ROUND_LOT, Action, Bar, Quote, Trade
 from local.exchange.venue import Venue
 
 Json = dict[str, Any]
+BOOK_FIELDS = (
+    "id",
+    "client_order_id",
+    "symbol",
+    "side",
+    "type",
+    "qty",
+    "notional",
+    "limit_price",
+    "status",
+    "submitted_at",
+    "updated_at",
+    "filled_qty",
+    "filled_avg_price",
+)
 
 ACCOUNT_ID = str(uuid5(NAMESPACE, "account"))
 ACCOUNT_NUMBER = "PA0PAPERTAPE"
@@ -35,6 +52,11 @@ LISTINGS = {
     "QQQ": ("Invesco QQQ Trust, Series 1", "NASDAQ", "C"),
     "SPY": ("SPDR S&P 500 ETF Trust", "ARCA", "B"),
 }
+
+
+def dumps(content: object) -> str:
+    """Compact JSON; NaN and infinity are a `ValueError`."""
+    return json.dumps(content, separators=(",", ":"), allow_nan=False)
 
 
 # Numbers and times
@@ -198,32 +220,51 @@ def position_json(venue: Venue, symbol: str, held: Position) -> Json:
     }
 
 
-def books_json(venue: Venue, *, since: datetime | None) -> Json:
+class Printed(str):
+    """JSON that is already text."""
+
+    __slots__ = ()
+
+
+def books_json(venue: Venue, *, since: datetime | None) -> Printed:
     """The exchange's own books; `since` leaves out orders and fills that were last touched before it."""
     book = venue.book
-    return {
+    summary = {
         "now": utc(venue.now),
         "cash": plain(book.cash),
         "equity": plain(venue.equity),
         "positions": {symbol: plain(held.quantity) for symbol, held in sorted(book.positions.items())},
-        "orders": [order_json(order) for order in book.orders.values() if since is None or order.updated_at >= since],
-        "fills": [fill_json(fill) for fill in book.fills if since is None or fill.at >= since],
         "counts": {"orders": len(book.orders), "fills": len(book.fills), "refused": book.refused, "duplicates": book.duplicates},
     }
+    orders = ",".join(_order_line(order) for order in book.orders.values() if since is None or order.updated_at >= since)
+    fills = ",".join(_fill_line(fill) for fill in book.fills if since is None or fill.at >= since)
+    return Printed(f'{dumps(summary)[:-1]},"orders":[{orders}],"fills":[{fills}]}}')
 
 
-def fill_json(fill: Fill) -> Json:
-    return {
-        "id": fill.id,
-        "order_id": fill.order_id,
-        "client_order_id": fill.client_order_id,
-        "symbol": fill.symbol,
-        "side": fill.side.value,
-        "quantity": plain(fill.quantity),
-        "price": plain(fill.price),
-        "fee": plain(fill.fee),
-        "at": utc(fill.at),
-    }
+# A year's books are read after every session: what has been printed once is kept.
+
+
+@lru_cache(maxsize=100_000)
+def _order_line(order: Order) -> str:
+    full = order_json(order)
+    return dumps({name: full[name] for name in BOOK_FIELDS})
+
+
+@lru_cache(maxsize=100_000)
+def _fill_line(fill: Fill) -> str:
+    return dumps(
+        {
+            "id": fill.id,
+            "order_id": fill.order_id,
+            "client_order_id": fill.client_order_id,
+            "symbol": fill.symbol,
+            "side": fill.side.value,
+            "quantity": plain(fill.quantity),
+            "price": plain(fill.price),
+            "fee": plain(fill.fee),
+            "at": utc(fill.at),
+        }
+    )
 
 
 # Clock and calendar

@@ -27,7 +27,7 @@ SCHEDULED_TIME = "<aws.scheduler.scheduled-time>"
 
 @dataclass(frozen=True, kw_only=True)
 class Cron:
-    """When a schedule fires, in New York; every minute, hour or week day that is not said."""
+    """When a schedule fires, in New York. No cron knows holidays: the functions ask the broker's calendar."""
 
     minute: str
     hour: str

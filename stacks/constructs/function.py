@@ -16,7 +16,7 @@ from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
-from settings import Settings
+from settings import Settings, SettingsError
 from stacks.constructs import archives
 from stacks.constructs.archives import Archive, Bundle, Target
 from stacks.constructs.permissions import allow
@@ -24,6 +24,7 @@ from stacks.constructs.permissions import allow
 RUNTIME = lambda_.Runtime.PYTHON_3_14
 ARCHITECTURE = lambda_.Architecture.X86_64
 METRICS_NAMESPACE = "Papertape"
+SETTINGS_LIMIT = 3_000  # bytes; a function's variables may have 4,096 together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,23 @@ class Runtime:
     settings: Settings
     target: Target
     code: Archive
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The variables of every function. Raise `SettingsError` when the settings are too long for them."""
+        document = self.settings.model_dump_json()
+        if (excess := len(document) - SETTINGS_LIMIT) > 0:
+            symbols = self.settings.universe.symbols
+            raise SettingsError(
+                f"universe.symbols: {len(symbols)} symbols are too many for a function's variables: as JSON the settings may have at most "
+                f"{SETTINGS_LIMIT} bytes, {excess} more; name fewer"
+            )
+        return {
+            "PAPERTAPE_SETTINGS": document,
+            "CODE_VERSION": self.code.key[:12],
+            "POWERTOOLS_METRICS_NAMESPACE": METRICS_NAMESPACE,
+            "LOG_LEVEL": "INFO",
+        }
 
     def layer(self, scope: Construct, bundle: Bundle) -> lambda_.LayerVersion:
         """Return the layer of `bundle` in the stack of `scope`, which holds it once."""
@@ -86,11 +104,8 @@ class PythonFunction(lambda_.Function):
             memory_size=memory,
             description=description,
             environment={
-                "PAPERTAPE_SETTINGS": runtime.settings.model_dump_json(),
-                "CODE_VERSION": runtime.code.key[:12],
+                **runtime.variables,
                 "POWERTOOLS_SERVICE_NAME": folder,
-                "POWERTOOLS_METRICS_NAMESPACE": METRICS_NAMESPACE,
-                "LOG_LEVEL": "INFO",
                 **environment,
             },
         )

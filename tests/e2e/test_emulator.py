@@ -24,7 +24,7 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from local.cloud import CloudError, Deployment, deploy_templates
+from local.cloud import CloudError, Deployment, deploy_templates, deployed
 from local.emulator import ACCOUNT, ROOT, SECRET, Emulator, EmulatorError
 
 pytestmark = pytest.mark.e2e
@@ -245,7 +245,6 @@ def template() -> dict[str, Any]:
                     "BillingMode": "PAY_PER_REQUEST",
                     "AttributeDefinitions": [{"AttributeName": "pk", "AttributeType": "S"}],
                     "KeySchema": [{"AttributeName": "pk", "KeyType": "HASH"}],
-                    "TimeToLiveSpecification": {"AttributeName": "expires", "Enabled": True},
                 },
             },
             "Layer": {"Type": "AWS::Lambda::LayerVersion", "Properties": {"Content": {"S3Bucket": asset_bucket, "S3Key": "layer.zip"}}},
@@ -456,7 +455,6 @@ def test_embedded_metric_rings_the_alarm_and_the_mail_is_kept(cloud: Cloud) -> N
 
 def test_template_details_survive(cloud: Cloud) -> None:
     assert cloud.client("scheduler").get_schedule(Name="toy-work")["ScheduleExpressionTimezone"] == "America/New_York"
-    assert cloud.client("dynamodb").describe_time_to_live(TableName="toy")["TimeToLiveDescription"]["TimeToLiveStatus"] == "ENABLED"
     with urllib.request.urlopen(f"{cloud.emulator.url}/_papertape/recorded") as answer:
         assert list(json.load(answer)) == [cloud.output("Budget")]
 
@@ -509,6 +507,11 @@ def test_call_that_aws_refuses_goes_to_the_schedules_queue(cloud: Cloud) -> None
     assert any(json.loads(body) == {"JobName": "gone"} for body in bodies)
 
 
+def log_of(cloud: Cloud, function: str) -> str:
+    events = cloud.client("logs").filter_log_events(logGroupName=f"/aws/lambda/{cloud.output(function)}")["events"]
+    return "\n".join(event["message"] for event in events)
+
+
 def run_pipeline(cloud: Cloud, execution: str) -> dict[str, Any]:
     sagemaker = cloud.client("sagemaker")
 
@@ -534,6 +537,7 @@ def test_pipeline_trains_judges_registers_and_serves(cloud: Cloud) -> None:
     assert "event" not in cloud.calls("Other")
     sagemaker.update_model_package(ModelPackageArn=package["ModelPackageArn"], ModelApprovalStatus="Approved")
     until(lambda: cloud.calls("Other").get("event") == 1)
+    assert '"time": "2020-01-04T11:00:00Z"' in log_of(cloud, "Other")
 
     sagemaker.create_model(ModelName="m1", PrimaryContainer={"ModelPackageName": package["ModelPackageArn"]}, ExecutionRoleArn=ROLE)
     variant = {"VariantName": "AllTraffic", "ModelName": "m1", "ServerlessConfig": {"MemorySizeInMB": 1024, "MaxConcurrency": 1}}
@@ -575,6 +579,11 @@ def test_refused_template_names_the_type(cloud: Cloud, tmp_path: Path) -> None:
         deploy_templates(cloud.emulator, cdk_out=assembly(tmp_path / "cdk.out", body))
 
 
+def test_unsynthesized_app_is_one_line(cloud: Cloud, tmp_path: Path) -> None:
+    with pytest.raises(CloudError, match="run `make synth`"):
+        deploy_templates(cloud.emulator, cdk_out=tmp_path)
+
+
 def test_port_in_use_is_one_line(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -595,7 +604,8 @@ def test_state_comes_back_after_a_clean_stop(cloud: Cloud, run_dir: Path) -> Non
     messages = len(cloud.emulator.published())
     cloud.emulator.stop()
     with Emulator.start(run_dir, exchange_url="http://127.0.0.1:9") as emulator:
-        again = Cloud(emulator, cloud.deployment)
+        again = Cloud(emulator, deployed(emulator))
+        assert (again.deployment.outputs, again.deployment.resources) == (cloud.deployment.outputs, cloud.deployment.resources)
         assert again.client("dynamodb").get_item(TableName="toy", Key={"pk": {"S": "kept"}})["Item"]["pk"]["S"] == "kept"
         assert len(emulator.published()) == messages
         assert again.emulator.fire("toy-work", "2020-01-06T14:35:00Z")["status"] == "succeeded"

@@ -297,7 +297,11 @@ def test_a_wrong_request_is_a_4xx_that_says_which(endpoint: Endpoint, request_bo
         (altered(request_body, "observation", [*observed[:5], float("nan"), *observed[6:]]), "observation[5]", "was nan"),
         (altered(request_body, "observation", [1e300, *observed[1:]]), "observation[0]", "finite in float32"),
         (altered(request_body, "observation", ["1.0", *observed[1:]]), "observation[0]", "must be a number"),
-        (altered(request_body, "observation", [*observed[: len(FEATURES) + 1], 0.5, *observed[len(FEATURES) + 2 :]]), "observation", "mask"),
+        (
+            altered(request_body, "observation", [*observed[: len(FEATURES) + 1], 0.5, *observed[len(FEATURES) + 2 :]]),
+            "observation",
+            "mask",
+        ),
         (altered(request_body, "feature_hash", "0" * 64), "feature_hash", "another feature table"),
         (altered(request_body, "symbols", [*SYMBOLS[:-1], SYMBOLS[0]]), "symbols", "distinct"),
         (altered(request_body, "symbols", list(SYMBOLS[:-1])), "observation", "for 7 symbols"),

@@ -51,8 +51,7 @@ def test_fills_explain_cash_and_shares_exactly(orders: list[tuple[str, Decimal, 
         before = (book.cash, dict(book.positions), len(book.orders), len(book.fills))
         try:
             trade(book, side, str(quantity), str(price))
-        except Refused as refused:
-            assert refused.status == 403
+        except Refused:
             assert before == (book.cash, dict(book.positions), len(book.orders), len(book.fills))
     cash, shares = Decimal(10_000), Decimal(0)
     for fill in book.fills:

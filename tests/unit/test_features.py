@@ -153,6 +153,15 @@ def test_volume_after_silence_is_bounded() -> None:
     assert by_name(asset_features(flat, flat, flat, flat, volume))["volume_z"][-2:].tolist() == [0.0, 5.0]
 
 
+def test_windows_leave_no_trace_of_what_was_before_them(adjusted: dict[str, Array]) -> None:
+    """AIG fell from 74 to 0.36; started after that fall, windowed deviations are the same to the last digits."""
+    aig = {name: values[:, UNIVERSE.index("AIG")] for name, values in adjusted.items()}
+    assert aig["close"].max() / aig["close"].min() > 200
+    whole, late = by_name(asset_features(**aig)), by_name(asset_features(**{name: values[1200:] for name, values in aig.items()}))
+    for name in ("bollinger_position", "bollinger_width", "volatility_21", "volatility_ratio", "volume_z"):
+        np.testing.assert_allclose(late[name][100:], whole[name][1300:], rtol=0, atol=1e-13, err_msg=name)
+
+
 def test_an_erroneous_print_is_bounded(market: Market) -> None:
     """GOOG's low of 0.01 on 2008-09-30: a log range of 10.8."""
     row, name = market.index_of("2008-09-30"), UNIVERSE.index("GOOG")

@@ -134,9 +134,7 @@ def _half_a_manifest(folder: Path) -> None:
         (_half_a_manifest, "manifest.json: must name end, feature_hash, files"),
     ],
 )
-def test_a_channel_that_may_not_be_used_is_refused_by_what_is_wrong(
-    tmp_path: Path, spoil: Callable[[Path], None], message: str
-) -> None:
+def test_a_channel_that_may_not_be_used_is_refused_by_what_is_wrong(tmp_path: Path, spoil: Callable[[Path], None], message: str) -> None:
     spoil(tmp_path)
     with pytest.raises(dataset.DatasetError, match=message):
         dataset.read_channel(tmp_path, symbols=SYMBOLS, live_start=LIVE)

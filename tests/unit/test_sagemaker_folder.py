@@ -107,5 +107,5 @@ def test_archives_are_the_same_bytes_whatever_the_order_and_the_time(tmp_path: P
 
 
 def test_a_missing_script_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="dataset.py"):
+    with pytest.raises(FileNotFoundError, match=r"dataset\.py"):
         package.source_archive(root=tmp_path, settings_json=SETTINGS)

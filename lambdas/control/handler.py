@@ -1,0 +1,119 @@
+"""The control function behind the API: the trading state, and what the ledger tells. It imports no broker client and waits for no batch.
+
+GET and PUT /trading-state, GET /portfolio, GET /orders?month=YYYY-MM[&cursor=][&limit=], GET /decisions/{id}. A wrong body or query is a
+422 that names the field; a ledger that cannot be read is a 503. Setting the state to `active` re-arms the breakers; every change is kept
+with its reason, its time and who asked.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from urllib.parse import unquote
+
+from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
+from botocore.exceptions import BotoCoreError, ClientError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lambdas.common.answers import answer, refusals, shown_decision, shown_order
+from lambdas.common.broker_time import iso
+from lambdas.common.ledger import CursorError, ledger_from_environment
+from lambdas.common.records import State
+from lambdas.common.telemetry import entry, logger
+
+app = APIGatewayRestResolver()
+
+
+class StateRequest(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    state: State
+    reason: Annotated[str, Field(min_length=1, max_length=300)]
+
+
+class OrdersQuery(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    month: Annotated[str, Field(pattern=r"^\d{4}-(0[1-9]|1[0-2])$")]
+    cursor: str | None = None
+    limit: Annotated[int, Field(ge=1, le=500)] = 100
+
+
+@app.get("/trading-state")
+def get_trading_state() -> Response[str]:
+    ledger = ledger_from_environment()
+    state = ledger.trading_state().model_dump(mode="json", exclude_none=True)
+    return answer(200, {**state, "breakers": ledger.breakers().tripped})
+
+
+@app.put("/trading-state")
+def put_trading_state() -> Response[str]:
+    request = StateRequest.model_validate_json(app.current_event.body or "")
+    ledger = ledger_from_environment()
+    state = ledger.set_trading_state(request.state, reason=request.reason, time=_requested_at(), by=_caller())
+    if request.state == "active":
+        ledger.rearm_breakers()
+    logger.info("trading state", extra={"state": state.state, "reason": state.reason})
+    return answer(200, state.model_dump(mode="json", exclude_none=True))
+
+
+@app.get("/portfolio")
+def get_portfolio() -> Response[str]:
+    """The last closing snapshot, and what has not settled since."""
+    ledger = ledger_from_environment()
+    snapshot = ledger.latest_snapshot()
+    return answer(
+        200,
+        {
+            "snapshot": None if snapshot is None else snapshot.model_dump(mode="json"),
+            "unsettled": [shown_order(order) for order in ledger.unsettled_orders()],
+            "trading_state": ledger.trading_state().state,
+        },
+    )
+
+
+@app.get("/orders")
+def get_orders() -> Response[str]:
+    query = OrdersQuery.model_validate(app.current_event.query_string_parameters or {})
+    page = ledger_from_environment().page_of_orders(query.month, limit=query.limit, cursor=query.cursor)
+    return answer(200, {"orders": [shown_order(order) for order in page.orders], "cursor": page.cursor})
+
+
+@app.get("/decisions/.+")  # not <id>: a decision id holds a slash, which gateways may have decoded
+def get_decision() -> Response[str]:
+    decision_id = unquote(app.current_event.path.partition("/decisions/")[2])
+    ledger = ledger_from_environment()
+    decision = ledger.decision(decision_id)
+    if decision is None:
+        return answer(404, {"message": f"no decision {decision_id}"})
+    orders = ledger.orders_by_id([leg.client_order_id for leg in decision.plan or ()])
+    return answer(200, shown_decision(decision, orders))
+
+
+@app.exception_handler(ValidationError)  # type: ignore[untyped-decorator]  # Powertools does not type it
+def wrong_request(error: ValidationError) -> Response[str]:
+    return answer(422, refusals(error))
+
+
+@app.exception_handler(CursorError)  # type: ignore[untyped-decorator]
+def wrong_cursor(error: CursorError) -> Response[str]:
+    return answer(422, {"errors": [{"field": "cursor", "value": "", "allowed": str(error)}]})
+
+
+@app.exception_handler([ClientError, BotoCoreError])  # type: ignore[untyped-decorator]
+def not_now(error: Exception) -> Response[str]:
+    logger.error("unavailable", extra={"error": str(error), "kind": type(error).__name__})
+    return answer(503, {"message": f"{type(error).__name__}: {error}; send the same request again"})
+
+
+def _requested_at() -> str:
+    """The gateway's time of this request, as ISO 8601 UTC."""
+    return iso(datetime.fromtimestamp(int(app.current_event["requestContext"]["requestTimeEpoch"]) / 1000, tz=UTC))
+
+
+def _caller() -> str:
+    identity = app.current_event["requestContext"].get("identity") or {}
+    return str(identity.get("userArn") or identity.get("caller") or "unknown")
+
+
+@entry
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    return app.resolve(event, context)

@@ -1,0 +1,89 @@
+"""The execution function behind the API: POST /decisions, POST /orders, DELETE /orders/{id}, POST /flatten.
+
+A wrong body is a 422 that names the field. A broker or ledger that cannot be read is a 503, and the same request may be sent again. Every
+other error leaves the function as an error, so that its alarm speaks.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+from urllib.parse import unquote
+
+from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
+from botocore.exceptions import BotoCoreError, ClientError
+from pydantic import ValidationError
+
+from lambdas.common import environment
+from lambdas.common.answers import answer, refusals
+from lambdas.common.broker import BrokerError, broker_from_environment
+from lambdas.common.ledger import ledger_from_environment
+from lambdas.common.telemetry import entry, logger
+from lambdas.execute_orders import service
+from lambdas.execute_orders.requests import DecisionRequest, FlattenRequest, OrderRequest, parse
+from settings import Settings
+
+app = APIGatewayRestResolver()
+
+
+class ExecutionVariables(environment.Variables):
+    code_version: str = "unknown"
+
+
+@app.post("/decisions")
+def post_decision() -> Response[str]:
+    request = parse(DecisionRequest, app.current_event.body, settings=_settings())
+    return answer(*service.accept_decision(request, _desk()))
+
+
+@app.post("/orders")
+def post_order() -> Response[str]:
+    request = parse(OrderRequest, app.current_event.body, settings=_settings())
+    return answer(*service.accept_order(request, _desk()))
+
+
+@app.delete("/orders/<order_id>")
+def delete_order(order_id: str) -> Response[str]:
+    return answer(*service.cancel_order(unquote(order_id), _desk()))
+
+
+@app.post("/flatten")
+def post_flatten() -> Response[str]:
+    request = parse(FlattenRequest, app.current_event.body, settings=_settings())
+    return answer(*service.flatten(request, _desk()))
+
+
+@app.exception_handler(ValidationError)  # type: ignore[untyped-decorator]  # Powertools does not type it
+def wrong_body(error: ValidationError) -> Response[str]:
+    return answer(422, refusals(error))
+
+
+@app.exception_handler([BrokerError, ClientError, BotoCoreError])  # type: ignore[untyped-decorator]
+def not_now(error: Exception) -> Response[str]:
+    """Everything is stored that must be; what cannot be read or written now stops the request, and no order goes out in doubt."""
+    logger.error("unavailable", extra={"error": str(error), "kind": type(error).__name__})
+    return answer(503, {"message": f"{type(error).__name__}: {error}; send the same request again"})
+
+
+def _settings() -> Settings:
+    return environment.settings()
+
+
+def _desk() -> service.Desk:
+    return service.Desk(
+        ledger=ledger_from_environment(),
+        broker=broker_from_environment(),
+        settings=_settings(),
+        owner=str(app.context["owner"]),
+        code_version=environment.read(ExecutionVariables).code_version,
+        started=float(app.context["started"]),
+        monotonic=time.monotonic,
+        wall=time.time,
+        sleep=time.sleep,
+    )
+
+
+@entry
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    app.context.update(started=time.monotonic(), owner=getattr(context, "aws_request_id", "unknown"))
+    return app.resolve(event, context)

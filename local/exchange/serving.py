@@ -1,0 +1,114 @@
+"""Inside the exchange's process: from a configuration to a listening server.
+
+Promise: it listens on loopback only, says on standard output when it is ready (one JSON line with its port), and ends within two seconds
+of SIGTERM, or of the death of the parent that it was told to follow. What goes wrong at the start (a port in use, a corrupt data file,
+a wrong clock) is an `ExchangeError` of one line.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+import threading
+import time
+from datetime import date
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+
+import uvicorn
+
+from local import bundled
+from local.exchange.app import Keys, create_app
+from local.exchange.book import Costs, Refused
+from local.exchange.journal import Journal
+from local.exchange.parsing import parse_moment
+from local.exchange.server import HOST, ExchangeConfig, ExchangeError
+from local.exchange.sessions import Calendar
+from local.exchange.tape import Tape
+from local.exchange.venue import Dividends, Venue
+
+PARENT_POLL_SECONDS = 0.5
+TERMS = ("now", "cash", "fee_bps", "slippage_bps", "dividends")
+
+
+def serve(config: ExchangeConfig, *, ready_file: Path | None, parent_pid: int | None) -> None:
+    """Serve until a signal, or until `parent_pid` is no longer the parent. Raises `ExchangeError` when it cannot start."""
+    listener = _listen(config.port)
+    app = create_app(venue=_venue(config), keys=Keys(key_id=config.key_id, secret_key=config.secret_key))
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app, http="h11", ws="none", loop="asyncio", lifespan="off", log_level="warning", access_log=False, timeout_graceful_shutdown=1
+        )
+    )
+    if parent_pid is not None:
+        threading.Thread(target=_follow, args=(parent_pid, server), daemon=True).start()
+    ready = json.dumps({"port": listener.getsockname()[1], "pid": os.getpid()})
+    if ready_file is not None:
+        partial = ready_file.with_suffix(ready_file.suffix + ".part")
+        partial.write_text(ready + "\n", encoding="utf-8")
+        partial.replace(ready_file)
+    print(ready, flush=True)
+    server.run(sockets=[listener])
+
+
+def _listen(port: int) -> socket.socket:
+    # With the protocol named, asyncio turns Nagle's algorithm off; without it each answer waits 40 ms for an acknowledgement.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((HOST, port))
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        cause = "is in use by another process" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"
+        raise ExchangeError(f"exchange: port {port} {cause}; stop that process or choose another port, 0 for a free one") from error
+    return listener
+
+
+def _venue(config: ExchangeConfig) -> Venue:
+    """The venue over the bundled data, brought to where the journal ends. Raises `ExchangeError`."""
+    try:
+        now, cash = parse_moment(config.now, "now"), _decimal(config.cash, "cash")
+        costs = Costs.from_basis_points(
+            fee_bps=_decimal(config.fee_bps, "fee-bps"), slippage_bps=_decimal(config.slippage_bps, "slippage-bps")
+        )
+        venue = Venue(tape=_tape(config.data), now=now, cash=cash, costs=costs, dividends=_dividends(config.dividends))
+        if config.journal is not None:
+            Journal(config.journal).attach(venue, terms={name: getattr(config, name) for name in TERMS})
+    except (bundled.BundledDataError, Refused, ValueError, OSError) as error:
+        raise ExchangeError(f"exchange: {error}") from error
+    return venue
+
+
+def _tape(data: Path) -> Tape:
+    return Tape(
+        calendar=Calendar.xnys(start=date(2004, 1, 2), end=date(2029, 12, 31)),
+        bars=bundled.daily_bars(folder=data),
+        actions=bundled.corporate_actions(folder=data),
+        minute_quotes=bundled.minute_quotes(folder=data),
+        minute_trades=bundled.minute_trades(folder=data),
+    )
+
+
+def _dividends(word: str) -> Dividends:
+    if word != "ignore" and word != "credit":
+        raise ExchangeError(f"exchange: dividends must be ignore or credit, was {word}")
+    return "ignore" if word == "ignore" else "credit"
+
+
+def _decimal(text: str, name: str) -> Decimal:
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        number = Decimal("NaN")
+    if not number.is_finite() or number < 0:
+        raise ExchangeError(f"exchange: {name} must be a number of at least 0, was {text!r}")
+    return number
+
+
+def _follow(parent_pid: int, server: uvicorn.Server) -> None:
+    while os.getppid() == parent_pid:
+        time.sleep(PARENT_POLL_SECONDS)
+    server.should_exit = True

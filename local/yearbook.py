@@ -1,0 +1,85 @@
+"""The traded year beside the simulator: what equal weight, the benchmark and the challenger would have reached under the same rules.
+
+Everything here is computed from the bundled bars, not from the lake, so that agreement with the deployed functions is agreement of two
+independent paths: recorded bars → simulator, and recorded bars → exchange → lake → functions → orders → books.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import tempfile
+from dataclasses import replace
+from datetime import date, datetime
+from pathlib import Path
+
+import numpy as np
+
+from local import bundled
+from local.plan import TradingSession
+from settings import Settings
+from trading_env.evaluation import BacktestResult, backtest, buy_and_hold
+from trading_env.features import FEATURE_HASH
+from trading_env.market import Market, build_market
+from trading_env.policy import NumpyPolicy, Policy, load_policy
+from trading_env.portfolio import Costs, Rules
+
+
+def market_of(settings: Settings) -> Market:
+    """The universe over all bundled sessions."""
+    return build_market(bundled.daily_bars(), bundled.corporate_actions(), symbols=settings.universe.symbols)
+
+
+def rules_of(settings: Settings) -> Rules:
+    """The rules of the settings, with dividends ignored: Alpaca's paper account pays none, and neither does the exchange."""
+    portfolio = settings.portfolio
+    return Rules(
+        cash_buffer=portfolio.cash_buffer,
+        band=portfolio.band,
+        min_notional=portfolio.min_notional,
+        credit_dividends=False,
+        costs=Costs(**settings.costs.model_dump()),
+    )
+
+
+class Yearbook:
+    """Backtests over the replayed sessions."""
+
+    def __init__(self, settings: Settings, *, start: date, end: date) -> None:
+        self._settings, self._start, self._end = settings, start, end
+        self.market = market_of(settings)
+        self.rules = rules_of(settings)
+
+    def of(self, policy: Policy) -> BacktestResult:
+        return backtest(
+            self.market, policy, rules=self.rules, start=self._start, end=self._end, initial_cash=self._settings.portfolio.initial_cash
+        )
+
+    def benchmark(self) -> BacktestResult:
+        return buy_and_hold(
+            self.market,
+            self._settings.universe.benchmark,
+            rules=replace(self.rules),
+            start=self._start,
+            end=self._end,
+            initial_cash=self._settings.portfolio.initial_cash,
+        )
+
+
+def policy_of(artifact: bytes) -> NumpyPolicy:
+    """The policy in a model.tar.gz; raises PolicyError when it is not one of this code's features."""
+    with tempfile.TemporaryDirectory() as folder, tarfile.open(fileobj=io.BytesIO(artifact), mode="r:gz") as archive:
+        archive.extractall(folder, filter="data")
+        return load_policy(Path(folder), expected_feature_hash=FEATURE_HASH)
+
+
+def trading_sessions(opens_and_closes: list[tuple[datetime, datetime]]) -> list[TradingSession]:
+    return [TradingSession(number=number, opens=opens, closes=closes) for number, (opens, closes) in enumerate(opens_and_closes)]
+
+
+def largest_gap(equity: list[float], backtested: BacktestResult) -> float:
+    """Largest relative difference of two equity curves at any session; raises ValueError when they are not of the same length."""
+    ours = np.asarray(equity)
+    if ours.shape != backtested.equity.shape:
+        raise ValueError(f"{len(ours)} sessions were traded and {len(backtested.equity)} backtested")
+    return float(np.abs(ours / backtested.equity - 1).max())

@@ -1,0 +1,367 @@
+"""decide, from raw bars in S3 to orders at a real exchange: data, policy, audit, shadow, and every reason not to trade.
+
+The execution API and SageMaker's runtime are one loopback server: it hands decisions to the real execution handler, and observations to
+the real `sagemaker/inference.py` with a real artifact.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from datetime import date
+from decimal import Decimal
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import boto3
+import numpy as np
+import pandas as pd
+import pytest
+
+from lambdas.common import lake as lakes
+from lambdas.common.lake import Lake, actions_key, bars_key
+from lambdas.common.ledger import Ledger
+from lambdas.common.records import Held, ServedModel, Snapshot
+from lambdas.decide import handler as deciding
+from lambdas.decide.data import known_at
+from local import bundled
+from local.exchange.server import RunningExchange
+from settings import Settings
+from tests.lakes import calendar_objects, fill_raw
+from trading_env.features import CONTEXT, FEATURE_HASH, FEATURES, SCHEMA_VERSION
+from trading_env.market import build_market
+from trading_env.policy import PolicyCard, array_shapes, save_policy, weights_from_scores
+
+ROOT = Path(__file__).resolve().parents[2]
+SLOT = {"schedule": "decide", "time": "2020-01-02T14:35:00Z"}
+DECISION = "agent:2020-01-02/open+5"
+RECORD = "audit/decisions/2020-01-02/agent:2020-01-02_open+5.json"
+Answer = tuple[int, dict[str, Any]]
+
+
+def inference() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("papertape_inference", ROOT / "sagemaker" / "inference.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+class Cloud:
+    """What decide calls over HTTP. `endpoints` maps a name to what answers a request's body."""
+
+    def __init__(self, execute: Callable[..., Any]) -> None:
+        self.endpoints: dict[str, Callable[[bytes], Answer]] = {}
+        self.decisions = 0
+
+        def post(path: str, body: bytes) -> Answer:
+            if path.startswith("/endpoints/"):
+                return self.endpoints[path.split("/")[2]](body)
+            self.decisions += 1
+            answer = execute("POST", "/decisions", body.decode())
+            return answer.status, answer.body
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                status, answer = post(self.path, self.rfile.read(int(self.headers["Content-Length"])))
+                content = json.dumps(answer).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+
+
+@pytest.fixture
+def cloud(execution: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
+    running = Cloud(execution)
+    monkeypatch.setenv("EXECUTION_API_URL", "https://abcdefgh.execute-api.us-east-1.amazonaws.com/v1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_EXECUTE_API", running.url)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", running.url)
+    deciding._runtime.cache_clear()
+    yield running
+    deciding._runtime.cache_clear()
+    running.server.shutdown()
+    running.server.server_close()
+
+
+@pytest.fixture
+def lake(buckets: SimpleNamespace, settings: Settings) -> Iterator[Lake]:
+    lakes.lake.cache_clear()
+    lake = Lake(s3=boto3.client("s3"), raw_bucket=buckets.raw, audit_bucket=buckets.audit)
+    fill_raw(lake, symbols=settings.universe.symbols, start="2016-01-04", end="2019-12-31")
+    yield lake
+    lakes.lake.cache_clear()
+
+
+@pytest.fixture
+def run(cloud: Cloud, lake: Lake) -> Callable[..., dict[str, Any]]:
+    return lambda event=SLOT: deciding.handler(event, None)  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def served(cloud: Cloud, ledger_table: Ledger, tmp_path: Path) -> Callable[..., ServedModel]:
+    """Put a random artifact behind an endpoint and point a role to it; keywords change the pointer."""
+    module = inference()
+
+    def serve(role: str = "incumbent", *, seed: int = 1, **changes: Any) -> ServedModel:
+        folder = tmp_path / role
+        card = PolicyCard(
+            features=tuple(feature.name for feature in FEATURES),
+            context=tuple(feature.name for feature in CONTEXT),
+            feature_hash=FEATURE_HASH,
+            schema_version=SCHEMA_VERSION,
+            kappa=0.1,
+            trained_on=("SPY",),
+            train_start="2006-01-03",
+            train_end="2015-12-31",
+            seeds=(0, 1),
+            code_version="test",
+        )
+        random = np.random.default_rng(seed)
+        shapes = array_shapes(seeds=2, inputs=card.inputs)
+        arrays = {name: random.normal(0, 0.2, shape) for name, shape in shapes.items()}
+        save_policy(folder, arrays | {"sigma": np.ones(shapes["sigma"])}, card)
+        model = module.model_fn(str(folder))
+
+        def answer(body: bytes) -> Answer:
+            return 200, module.predict_fn(module.input_fn(body, "application/json"), model)
+
+        cloud.endpoints[f"papertape-{role}"] = answer
+        pointer = ServedModel(
+            role=role,  # type: ignore[arg-type]
+            policy="endpoint",
+            spec=f"arn:aws:sagemaker:us-east-1:0:model-package/papertape/{seed}",
+            endpoint=f"papertape-{role}",
+            model_version=model.version,
+            kappa=0.1,
+            feature_hash=FEATURE_HASH,
+            since="2019-12-31T00:00:00Z",
+            trained_until="2019-12-31",
+            model_hash=model.version,
+        ).model_copy(update=changes)
+        ledger_table.put_model(pointer)
+        return pointer
+
+    return serve
+
+
+def alerts(ledger: Ledger) -> dict[str, str]:
+    return {alert.rule: alert.detail for alert in ledger.alerts("2020-01")}
+
+
+def record(lake: Lake, key: str = RECORD) -> dict[str, Any]:
+    return json.loads(lake.s3.get_object(Bucket=lake.audit_bucket, Key=key)["Body"].read())  # type: ignore[no-any-return]
+
+
+def test_the_first_decision_is_equal_weight_from_the_broker_s_account(
+    run: Any, cloud: Cloud, lake: Lake, ledger_table: Ledger, exchange: RunningExchange
+) -> None:
+    result = run()
+    assert (result["outcome"], result["as_of"], result["orders"], result["verdict"]) == ("decided", "2019-12-31", 8, "accepted")
+    assert len(exchange.books()["positions"]) == 8
+    made = ledger_table.decision(DECISION)
+    assert made is not None
+    assert made.weights == dict.fromkeys(made.weights, 0.125)
+    assert (made.model_version, made.feature_hash) == ("equal-weight", FEATURE_HASH)
+
+    audit = record(lake)
+    assert audit["decision"]["weights"] == made.weights
+    assert audit["decision"]["observation_hash"] == made.observation_hash
+    assert audit["cash_weight"] == 1.0
+    assert len(audit["observation"]) == 8 * (len(FEATURES) + 2) + 1 + len(CONTEXT)
+
+    again = run()
+    assert (again["outcome"], again["state"]) == ("decided before", "done")
+    assert cloud.decisions == 1
+
+
+def test_a_holiday_is_skipped_and_said(run: Any, cloud: Cloud) -> None:
+    result = run({"schedule": "decide", "time": "2020-01-01T14:35:00Z"})
+    assert result == {"outcome": "skipped", "reason": "2020-01-01 is not a session"}
+    assert cloud.decisions == 0
+
+
+def test_live_features_are_the_batch_s(lake: Lake, settings: Settings) -> None:
+    """Three years of history, cut at the session, against the whole of it with the year that follows."""
+    fresh = Lake(s3=lake.s3, raw_bucket=lake.raw_bucket)
+    sessions = [date.fromisoformat(row["session"]) for rows in calendar_objects().values() for row in rows]
+    known = known_at(lake=fresh, symbols=settings.universe.symbols, sessions=sessions, as_of=date(2019, 12, 31))
+    whole = build_market(bundled.daily_bars(), bundled.corporate_actions(), symbols=settings.universe.symbols)
+    row = whole.index_of("2019-12-31")
+    np.testing.assert_allclose(known.market.features[-1], whole.features[row], rtol=0, atol=1e-9)
+    np.testing.assert_allclose(known.market.context[-1], whole.context[row], rtol=0, atol=1e-9)
+    assert (known.market.tradable[-1] == whole.tradable[row]).all()
+    assert (known.quarantined, known.missing) == (0, ())
+
+
+def test_bars_after_the_close_observed_do_not_enter(lake: Lake, settings: Settings) -> None:
+    sessions = [date.fromisoformat(row["session"]) for rows in calendar_objects().values() for row in rows]
+    before = known_at(lake=lake, symbols=settings.universe.symbols, sessions=sessions, as_of=date(2019, 12, 31)).market
+    fill_raw(lake, symbols=settings.universe.symbols, start="2016-01-04", end="2020-01-31")
+    after = known_at(lake=lake, symbols=settings.universe.symbols, sessions=sessions, as_of=date(2019, 12, 31)).market
+    assert after.features.tobytes() == before.features.tobytes()
+    assert after.sessions[-1] == before.sessions[-1]
+
+
+def test_a_name_without_a_bar_at_the_close_is_left_out_and_named(run: Any, lake: Lake, ledger_table: Ledger) -> None:
+    key = bars_key("IBM", 2019)
+    lake.write({key: lake.read([key], prefix=lakes.BARS)[key][:-1]})
+    result = run()
+    made = ledger_table.decision(DECISION)
+    assert result["missing"] == ["IBM"]
+    assert made is not None
+    assert "IBM" not in made.weights
+    assert sum(made.weights.values()) == pytest.approx(1.0)
+
+
+def test_old_bars_make_no_decision(run: Any, lake: Lake, cloud: Cloud, ledger_table: Ledger, settings: Settings) -> None:
+    for symbol in settings.universe.symbols:
+        key = bars_key(symbol, 2019)
+        lake.write({key: lake.read([key], prefix=lakes.BARS)[key][:-1]})
+    result = run()
+    assert (result["outcome"], result["rule"]) == ("no-trade", "stale-data")
+    assert "must be of 2019-12-31, was 2019-12-30" in alerts(ledger_table)["stale-data"]
+    assert cloud.decisions == 0
+    assert ledger_table.decision(DECISION) is None
+
+
+def test_a_missing_snapshot_makes_no_decision_once_there_was_one(run: Any, ledger_table: Ledger, cloud: Cloud) -> None:
+    ledger_table.put_snapshot(Snapshot(session="2019-12-30", cash=Decimal(1000), equity=Decimal(1000), taken_at="2019-12-30T21:05:00Z"))
+    assert run()["rule"] == "missing-snapshot"
+    assert "no closing snapshot of 2019-12-31" in alerts(ledger_table)["missing-snapshot"]
+    assert cloud.decisions == 0
+
+
+def test_the_book_observed_is_the_closing_snapshot_at_raw_closes(run: Any, ledger_table: Ledger, lake: Lake, served: Any) -> None:
+    """The broker's own equity figure, which moves after hours, does not count; a name outside the universe does."""
+    model = served()
+    positions = {
+        "AAPL": Held(quantity=Decimal("100"), close=Decimal("1")),
+        "SPY": Held(quantity=Decimal("50.5"), close=Decimal("1")),
+        "TLT": Held(quantity=Decimal("10"), close=Decimal("135.48")),
+    }
+    ledger_table.put_snapshot(
+        Snapshot(session="2019-12-31", cash=Decimal("5000"), equity=Decimal("99"), positions=positions, taken_at="2019-12-31T21:05:00Z")
+    )
+    run()
+    closes = bundled.daily_bars().set_index(["symbol", "session"])["close"].xs(pd.Timestamp("2019-12-31"), level="session")
+    equity = 5000 + 100 * closes["AAPL"] + 50.5 * closes["SPY"] + 10 * 135.48
+    audit = record(lake)
+    assert audit["held"]["AAPL"] == pytest.approx(100 * closes["AAPL"] / equity, rel=1e-12)
+    assert audit["held"]["SPY"] == pytest.approx(50.5 * closes["SPY"] / equity, rel=1e-12)
+    assert audit["cash_weight"] == pytest.approx(5000 / equity, rel=1e-12)
+    held, values = np.array(list(audit["held"].values())), np.array(list(audit["scores"].values()))
+    wanted = weights_from_scores(values, held, np.ones(8, dtype=bool), kappa=model.kappa)
+    assert list(audit["decision"]["weights"].values()) == list(wanted)
+
+
+def test_the_incumbent_s_endpoint_decides(run: Any, served: Any, ledger_table: Ledger, lake: Lake) -> None:
+    model = served()
+    assert run()["outcome"] == "decided"
+    made = ledger_table.decision(DECISION)
+    assert made is not None
+    assert made.model_version == model.model_version
+    assert len(set(made.weights.values())) == 8
+    audit = record(lake)
+    assert audit["model"]["spec"] == model.spec
+    values = np.array([audit["scores"][symbol] for symbol in made.weights])
+    wanted = weights_from_scores(values, np.zeros(8), np.ones(8, dtype=bool), kappa=0.1)
+    assert list(made.weights.values()) == list(wanted)
+
+
+def test_a_random_incumbent_is_its_seed(run: Any, ledger_table: Ledger) -> None:
+    ledger_table.put_model(
+        ServedModel(role="incumbent", policy="random", spec="random:7", model_version="random:7", kappa=1.0, since="2019-12-31T00:00:00Z")
+    )
+    run()
+    made = ledger_table.decision(DECISION)
+    scores = np.random.default_rng([7, np.datetime64("2019-12-31").astype(int)]).standard_normal(8)
+    assert made is not None
+    assert list(made.weights.values()) == pytest.approx(list(np.exp(scores) / np.exp(scores).sum()), rel=1e-12)
+
+
+GOOD = {"scores": [0.0] * 8, "model_version": "v", "diagnostics": {"feature_hash": FEATURE_HASH}}
+
+
+@pytest.mark.parametrize(
+    ("answer", "named"),
+    [
+        ((500, {"message": "out of memory"}), "no answer"),
+        ((200, GOOD | {"scores": [0.0] * 7}), "scores must have 8 values, was 7"),
+        ((200, GOOD | {"scores": [float("nan")] * 8}), "scores"),
+        ((200, GOOD | {"scores": [True] * 8}), "scores.0"),
+        ((200, GOOD | {"model_version": "other"}), "model_version must be v, was other"),
+        ((200, GOOD | {"diagnostics": {"feature_hash": "abc"}}), f"feature_hash must be {FEATURE_HASH}, was abc"),
+        ((200, {"scores": [0.0] * 8}), "model_version: Field required"),
+    ],
+)
+def test_an_endpoint_that_cannot_be_believed_makes_no_decision(
+    run: Any, cloud: Cloud, served: Any, ledger_table: Ledger, answer: Answer, named: str
+) -> None:
+    served(model_version="v")
+    cloud.endpoints["papertape-incumbent"] = lambda _body: answer
+    result = run()
+    assert (result["outcome"], result["rule"]) == ("no-trade", "model-unavailable")
+    assert named in alerts(ledger_table)["model-unavailable"]
+    assert cloud.decisions == 0
+
+
+def test_a_model_of_another_feature_table_is_not_even_asked(run: Any, cloud: Cloud, served: Any, ledger_table: Ledger) -> None:
+    served(feature_hash="0" * 64)
+    cloud.endpoints.clear()
+    assert run()["rule"] == "model-unavailable"
+    assert "0" * 64 in alerts(ledger_table)["model-unavailable"]
+
+
+def test_a_model_past_its_age_stops_trading(run: Any, cloud: Cloud, served: Any, ledger_table: Ledger) -> None:
+    served(trained_until="2018-08-19")
+    assert run()["rule"] == "stale-model"
+    assert "may be 500 days old, was 501" in alerts(ledger_table)["stale-model"]
+    assert cloud.decisions == 0
+
+
+def test_the_shadow_watches_the_same_observation(run: Any, served: Any, ledger_table: Ledger) -> None:
+    shadow = served("shadow", seed=2)
+    run()
+    made, (seen,) = ledger_table.decision(DECISION), ledger_table.shadow_decisions("2020-01")
+    assert made is not None
+    assert (made.model_version, seen.model_version) == ("equal-weight", shadow.model_version)
+    assert seen.observation_hash == made.observation_hash
+    assert sum(seen.weights.values()) == pytest.approx(1.0)
+    assert seen.weights != made.weights
+
+
+def test_a_failing_shadow_is_an_alert_and_nothing_else(run: Any, cloud: Cloud, served: Any, ledger_table: Ledger) -> None:
+    served("shadow", seed=2)
+    cloud.endpoints["papertape-shadow"] = lambda _body: (500, {})
+    assert run()["outcome"] == "decided"
+    assert "papertape-shadow" in alerts(ledger_table)["shadow-unavailable"]
+    assert ledger_table.shadow_decisions("2020-01") == []
+
+
+def test_a_halt_is_told_and_nothing_is_ordered(run: Any, ledger_table: Ledger, exchange: RunningExchange) -> None:
+    ledger_table.set_trading_state("halted", reason="test", time="2020-01-02T14:00:00Z", by="test")
+    assert run()["outcome"] == "halted"
+    assert exchange.books()["orders"] == []
+
+
+def test_a_corrupt_action_stops_the_function(run: Any, lake: Lake, cloud: Cloud) -> None:
+    lake.write({actions_key("SPY"): [{"symbol": "SPY", "ex_date": "2019-12-20", "kind": "split", "value": -1.0}]})
+    with pytest.raises(ValueError, match="SPY"):
+        run()
+    assert cloud.decisions == 0

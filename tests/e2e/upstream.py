@@ -1,0 +1,191 @@
+"""What unpatched ministack does at each place that `local/emulator_patches.py` patches; runs in the emulator's environment.
+
+`python -m tests.e2e.upstream` prints one JSON object: {patch: "" or why the patch is no longer what it says}. A check fails when upstream
+has moved what the patch takes hold of, and when upstream has put it right, so that the patch can go.
+"""
+
+from __future__ import annotations
+
+import inspect
+import io
+import json
+import threading
+import time
+import traceback
+import zipfile
+from collections.abc import Callable
+from typing import Any
+
+import ministack.app as app
+from ministack.core import lambda_runtime, router
+from ministack.core.responses import request_scope
+from ministack.services import apigateway_v1, cloudwatch, eventbridge, glue, lambda_svc, scheduler, sns, sqs
+from ministack.services.cloudformation import provisioners
+
+ACCOUNT, REGION = "000000000000", "us-east-1"
+H = provisioners._RESOURCE_HANDLERS
+
+
+def config(name: str) -> dict[str, Any]:
+    arn = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{name}"
+    return {"FunctionName": name, "FunctionArn": arn, "Runtime": "python3.11", "Handler": "handler.handler", "Timeout": 20}
+
+
+def parameters(function: Callable[..., Any]) -> list[str]:
+    return list(inspect.signature(function).parameters)
+
+
+def own_schedulers_are_off() -> None:
+    scheduler.start_scheduler()
+    eventbridge.start_scheduler()
+    assert {"eb-scheduler", "evb-scheduler-ticker"} <= {thread.name for thread in threading.enumerate()}
+
+
+def schedules_keep_their_time_zone() -> None:
+    properties = {"Name": "s", "ScheduleExpression": "rate(1 day)", "ScheduleExpressionTimezone": "America/New_York"}
+    H["AWS::Scheduler::Schedule"]["create"]("S", properties, "stack")
+    assert scheduler._schedules["default/s"]["ScheduleExpressionTimezone"] == "UTC"
+    assert H["AWS::Scheduler::Schedule"]["update"]
+
+
+def events_carry_the_replays_time() -> None:
+    assert abs(eventbridge._now_ts() - time.time()) < 5
+    assert "int(_now_ts())" in inspect.getsource(eventbridge._put_events)
+
+
+def gateway_does_not_throttle() -> None:
+    assert "_check_throttle(" in inspect.getsource(apigateway_v1)
+    limits = {"rateLimit": 1, "burstLimit": 1}
+    assert [apigateway_v1._take_token("slot", limits) for _ in range(2)] == [True, False]
+
+
+def rules_invoke_functions_asynchronously() -> None:
+    assert parameters(eventbridge._dispatch_to_lambda) == ["arn", "payload"]
+    assert "invoke_async_with_retry" not in inspect.getsource(eventbridge._dispatch_to_lambda)
+    assert parameters(lambda_svc.invoke_async_with_retry) == ["func", "event"]
+
+
+def invocations_are_counted() -> None:
+    assert parameters(lambda_svc._execute_function_dispatch) == ["func", "config", "event", "request_id", "started"]
+    assert "_execute_function_dispatch(func, config, event, request_id, started)" in inspect.getsource(lambda_svc._execute_function)
+    assert "_deliver_to_lambda" in inspect.getsource(sns._fanout)
+
+
+def log_lines_become_metrics() -> None:
+    directive = {"Namespace": "Upstream", "Dimensions": [[]], "Metrics": [{"Name": "M"}]}
+    line = json.dumps({"_aws": {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": [directive]}, "M": 1})
+    lambda_svc._emit_lambda_logs({"config": config("emf")}, "id", line, False, 1)
+    assert not any(key[0] == "Upstream" for key in cloudwatch._metrics)
+    assert parameters(cloudwatch._store_datum) == ["namespace", "name", "dims", "ts", "unit", "value", "values", "counts", "stat_values"]
+
+
+def every_call_has_lambda_metrics() -> None:
+    assert lambda_svc._execute_function({"config": config("unmeasured")}, {})["body"]["statusCode"] == 200
+    assert not any(key[2] == "FunctionName=unmeasured" for key in cloudwatch._metrics)
+    assert parameters(lambda_svc._emit_lambda_metrics) == ["function_name", "duration_ms", "error", "throttle"]
+
+
+def dead_letters_are_measured() -> None:
+    H["AWS::SQS::Queue"]["create"]("Q", {"QueueName": "q"}, "stack")
+    arn = f"arn:aws:sqs:{REGION}:{ACCOUNT}:q"
+    lambda_svc._route_async_failure(arn, "f", {}, {"error": True, "body": {}})
+    assert len(sqs._queue_by_arn(arn)["messages"]) == 1
+    assert not any(key[0] == "AWS/SQS" for key in cloudwatch._metrics)
+
+
+def alarms_read_their_own_metrics() -> None:
+    plain = {
+        "MetricName": "Errors", "Namespace": "N", "Dimensions": [{"Name": "f", "Value": "b"}], "Statistic": "Sum", "Period": 60,
+        "EvaluationPeriods": 1, "Threshold": 1, "ComparisonOperator": "GreaterThanOrEqualToThreshold",
+    }  # fmt: skip
+    alarm = provisioners._cw_metric_alarm_record("a", plain)
+    cloudwatch.record_metric("N", "Errors", 5, "Count", {"f": "a"})
+    cloudwatch._evaluate_alarm(alarm)
+    assert alarm["StateValue"] == "ALARM", "another function's metric rings it"
+    try:
+        provisioners._cw_metric_alarm_record("a", {**plain, "Metrics": [{"Id": "x"}]})
+    except ValueError:
+        return
+    raise AssertionError("metric math is accepted now")
+
+
+def layers_are_unpacked_once() -> None:
+    assert "lzf.extractall(layer_dir)" in inspect.getsource(lambda_runtime.Worker._spawn)
+    assert "_LAMBDA_LAYERS_DIRS" not in lambda_runtime._RESERVED_RUNTIME_ENV_VARS
+    assert '"_LAMBDA_LAYERS_DIRS"' in lambda_runtime._PYTHON_WORKER_SCRIPT
+
+
+def logs_end_at_a_marker() -> None:
+    raw = io.BytesIO()
+    with zipfile.ZipFile(raw, "w") as archive:
+        archive.writestr("handler.py", "def handler(event, context):\n    return event\n")
+    worker = lambda_runtime.Worker("silent", config("silent"), raw.getvalue())
+    try:
+        worker.invoke({}, "first")
+        started = time.monotonic()
+        assert worker.invoke({"a": 1}, "second")["result"] == {"a": 1}
+        assert time.monotonic() - started > 0.045, "a silent call is no longer slow"
+    finally:
+        worker.kill()
+
+
+def unknown_types_are_recorded() -> None:
+    assert "AWS::Budgets::Budget" not in H
+
+
+def sagemaker_is_a_service() -> None:
+    assert "sagemaker" not in app.SERVICE_HANDLERS
+    assert not any(name.startswith("AWS::SageMaker::") for name in H)
+    assert app.detect_service is router.detect_service
+
+
+def spark_jobs_run() -> None:
+    glue._jobs["spark"] = {"Command": {"Name": "glueetl", "ScriptLocation": "s3://nowhere/job.py"}}
+    run = json.loads(glue._start_job_run({"JobName": "spark"})[2])["JobRunId"]
+    deadline = time.monotonic() + 5
+    while (state := json.loads(glue._get_job_run({"JobName": "spark", "RunId": run})[2])["JobRun"]["JobRunState"]) != "SUCCEEDED":
+        assert time.monotonic() < deadline, f"a job without a script is {state} now"
+        time.sleep(0.01)
+    assert parameters(glue._execute_subprocess) == ["run", "job", "args", "resolved"]
+
+
+def messages_are_kept() -> None:
+    assert parameters(sns._fanout)[:4] == ["topic_arn", "msg_id", "message", "subject"]
+    assert "(stub)" in inspect.getsource(sns._fanout)
+
+
+def execute_api_checks_signatures() -> None:
+    forged = f"AWS4-HMAC-SHA256 Credential={ACCOUNT}/20200102/{REGION}/execute-api/aws4_request, SignedHeaders=host, Signature=00"
+    refused = app._enforce_execute_api("a", "v1", "POST", "/orders", {"authorization": forged, "host": "h"}, {})
+    assert refused is None, "a forged signature is refused now"
+    assert parameters(app._handle_execute_api_request)[:6] == ["host", "path", "method", "headers", "body", "query_params"]
+
+
+def state_holds_what_was_counted() -> None:
+    assert "papertape" not in app._state_map
+    assert "_loaded_modules.get(mod_name)" in inspect.getsource(app._build_persistence_save_dict)
+
+
+def control_routes_are_served() -> None:
+    assert "hypercorn_serve(app, config)" in inspect.getsource(app.main)
+    assert parameters(app.app) == ["scope", "receive", "send"]
+
+
+HELPERS = (config, parameters)
+CHECKS = [value for value in list(vars().values()) if inspect.isfunction(value) and value.__module__ == __name__ and value not in HELPERS]
+
+
+def main() -> None:
+    results = {}
+    with request_scope(ACCOUNT, REGION):
+        for check in CHECKS:
+            try:
+                check()
+                results[check.__name__] = ""
+            except Exception:  # noqa: BLE001 - whatever went wrong is the result
+                results[check.__name__] = traceback.format_exc(limit=-2)
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()

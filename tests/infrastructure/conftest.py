@@ -1,0 +1,32 @@
+"""The app, synthesized once a session for AWS and once for the laptop."""
+
+from __future__ import annotations
+
+import pytest
+
+from settings import Settings, load
+from tests.infrastructure.assembly import ACCOUNT, ROOT, Assembly, synthesize
+
+
+@pytest.fixture(scope="session")
+def settings() -> Settings:
+    return load(ROOT / "settings.toml")
+
+
+@pytest.fixture(scope="session")
+def aws(tmp_path_factory: pytest.TempPathFactory, settings: Settings) -> Assembly:
+    return synthesize(tmp_path_factory.mktemp("aws"), settings=settings)
+
+
+@pytest.fixture(scope="session")
+def laptop(tmp_path_factory: pytest.TempPathFactory, settings: Settings) -> Assembly:
+    return synthesize(tmp_path_factory.mktemp("laptop"), settings=settings, target="laptop", account=ACCOUNT)
+
+
+@pytest.fixture(scope="session")
+def changed_settings(tmp_path_factory: pytest.TempPathFactory, settings: Settings) -> Assembly:
+    """An app with a subscriber, deciding as late as a session allows."""
+    late = settings.schedule.model_copy(update={"slot": "open+360"})
+    return synthesize(
+        tmp_path_factory.mktemp("changed"), settings=settings.model_copy(update={"alert_email": "owner@example.com", "schedule": late})
+    )

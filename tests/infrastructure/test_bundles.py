@@ -1,0 +1,129 @@
+"""What a function is made of: one platform, under the service's limit, the same bytes from the same sources, and it imports."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from stacks.constructs import archives
+from stacks.constructs.archives import Archive, Bundle, BundleError, Target
+from tests.infrastructure.assembly import ROOT
+
+CLOUD_PYTHON = ROOT / ".venv-cloud" / "bin" / "python"  # what runs the functions on the laptop; it holds boto3, as Lambda's runtime does
+FOLDERS: dict[Bundle, list[str]] = {
+    "edge": ["control", "deploy_model", "health", "report"],
+    "trade": ["backfill_bars", "decide", "execute_orders", "ingest_quotes", "reconcile"],
+}
+HEAVY = ("numpy", "pandas", "talib", "alpaca", "exchange_calendars")
+
+
+def code() -> Archive:
+    return archives.modules("lambdas", "trading_env", "settings.py", name="code")
+
+
+def entries(archive: Archive) -> list[zipfile.ZipInfo]:
+    with zipfile.ZipFile(archive.path) as opened:
+        return opened.infolist()
+
+
+@pytest.mark.parametrize("target", ["aws", "laptop"])
+@pytest.mark.parametrize("bundle", ["edge", "trade"])
+def test_a_function_stays_under_the_limit(bundle: Bundle, target: Target) -> None:
+    unzipped = sum(entry.file_size for archive in (archives.dependencies(bundle, target=target), code()) for entry in entries(archive))
+    assert unzipped < archives.UNZIPPED_LIMIT
+
+
+def test_libraries_are_of_the_runtime_and_of_one_platform() -> None:
+    names = [entry.filename for entry in entries(archives.dependencies("trade", target="aws"))]
+    extensions = [name for name in names if ".cpython-" in name]
+    assert len(extensions) > 50
+    assert [name for name in extensions if not name.endswith(".cpython-314-x86_64-linux-gnu.so")] == []
+    assert all(name.startswith("python/") for name in names)
+
+
+@pytest.mark.parametrize("bundle", ["edge", "trade"])
+def test_archives_hold_no_traces_of_this_machine(bundle: Bundle) -> None:
+    for archive in (archives.dependencies(bundle, target="aws"), code()):
+        listed = entries(archive)
+        assert {entry.date_time for entry in listed} == {(1980, 1, 1, 0, 0, 0)}
+        names = [entry.filename for entry in listed]
+        assert names == sorted(names)
+        assert not [name for name in names if "__pycache__" in name or name.startswith("python/bin/") or "requirements-" in name]
+        assert not [name for name in names if name.endswith(("/RECORD", "/direct_url.json"))]
+
+
+def test_code_is_the_functions_the_domain_and_the_settings() -> None:
+    names = {entry.filename for entry in entries(code())}
+    assert {name.partition("/")[0] for name in names} == {"lambdas", "trading_env", "settings.py"}
+    assert {f"lambdas/{folder}/handler.py" for folders in FOLDERS.values() for folder in folders} <= names
+
+
+def test_the_same_sources_give_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, first = archives.dependencies("edge", target="laptop"), code()
+    with zipfile.ZipFile(kept.path) as opened:
+        files = {name: opened.read(name) for name in opened.namelist()}
+    monkeypatch.setattr(archives, "CACHE", tmp_path)
+    again = code()
+    assert (again.key, again.path.read_bytes()) == (first.key, first.path.read_bytes())
+    assert archives.archive_of(files, name="edge").path.read_bytes() == kept.path.read_bytes()
+
+
+def test_a_kept_bundle_needs_neither_pip_nor_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = archives.dependencies("edge", target="laptop")
+    monkeypatch.setattr(sys, "executable", "/nonexistent/python")
+    assert archives.dependencies("edge", target="laptop") == kept
+
+
+def test_a_pin_that_cannot_be_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lambdas").mkdir()
+    (tmp_path / "lambdas" / "requirements-edge.txt").write_text("requests==0.0.0\n")
+    monkeypatch.setattr(archives, "ROOT", tmp_path)
+    monkeypatch.setattr(archives, "CACHE", tmp_path / "cache")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    with pytest.raises(
+        BundleError, match=r"^lambdas/requirements-edge.txt cannot be installed for Python 3.14: .*requests==0.0.0.*network"
+    ) as refused:
+        archives.dependencies("edge", target="aws")
+    assert "\n" not in str(refused.value)
+    assert not list((tmp_path / "cache").glob("*"))
+
+
+def test_pins_agree_with_the_lock() -> None:
+    """The functions run what was tested: wherever both pin a package, they pin the same version."""
+    lock = pins(ROOT / "requirements.txt")
+    for bundle in FOLDERS:
+        own = pins(ROOT / "lambdas" / f"requirements-{bundle}.txt")
+        assert {name: (version, lock[name]) for name, version in own.items() if lock.get(name, version) != version} == {}
+        assert not own.get("python-dateutil", "2").startswith(("3", "4"))  # botocore, in the runtime, needs less than 3
+
+
+def pins(path: Path) -> dict[str, str]:
+    lines = (line.partition("==") for line in path.read_text().splitlines() if "==" in line and not line.startswith("#"))
+    return {name.lower().replace("_", "-"): version.strip() for name, _, version in lines}
+
+
+@pytest.mark.parametrize("bundle", ["edge", "trade"])
+def test_handlers_import_with_their_bundle_alone(bundle: Bundle, tmp_path: Path) -> None:
+    for archive, folder in ((archives.dependencies(bundle, target="laptop"), "layer"), (code(), "code")):
+        with zipfile.ZipFile(archive.path) as opened:
+            opened.extractall(tmp_path / folder)
+    imports = "\n".join(f"import lambdas.{folder}.handler" for folder in FOLDERS[bundle])
+    program = f"""
+import sys
+sys.path[:0] = [{str(tmp_path / "code")!r}, {str(tmp_path / "layer" / "python")!r}]
+{imports}
+heavy = sorted(set({HEAVY!r}) & set(sys.modules))
+elsewhere = sorted(name for name in ("pydantic", "requests", "aws_lambda_powertools", "numpy") if name in sys.modules
+                   and not sys.modules[name].__file__.startswith({str(tmp_path)!r}))
+print(heavy, elsewhere)
+"""
+    environment = {"AWS_DEFAULT_REGION": "us-east-1", "POWERTOOLS_SERVICE_NAME": bundle, "POWERTOOLS_METRICS_NAMESPACE": "Papertape"}
+    done = subprocess.run([str(CLOUD_PYTHON), "-I", "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    heavy, elsewhere = done.stdout.strip().rsplit(" [", 1)
+    assert elsewhere == "]"
+    assert (heavy == "[]") == (bundle == "edge"), heavy

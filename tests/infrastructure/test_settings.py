@@ -1,0 +1,117 @@
+"""Wrong settings are refused with one line that names the key, its value and what is allowed, also through the app."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from settings import Settings, SettingsError, load
+from tests.infrastructure.assembly import ROOT, Assembly, synthesize
+
+TEXT = (ROOT / "settings.toml").read_text(encoding="utf-8")
+
+
+def changed(tmp_path: Path, old: str, new: str) -> Path:
+    assert TEXT.count(old) == 1, old
+    path = tmp_path / "settings.toml"
+    path.write_text(TEXT.replace(old, new), encoding="utf-8")
+    return path
+
+
+def test_the_settings_of_this_repository_are_valid(settings: Settings) -> None:
+    assert settings.universe.benchmark in settings.universe.symbols
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("kappa = 0.1 ", "kapa = 0.1 ", "settings.toml: portfolio.kappa is missing; settings.toml: portfolio.kapa = 0.1 is not a setting"),
+        ("kappa = 0.1 ", "kappa = 1.5 ", "portfolio.kappa = 1.5 is not allowed: Input should be less than or equal to 1"),
+        ("kappa = 0.1 ", "kappa = nan ", "portfolio.kappa = nan is not allowed"),
+        ('name = "papertape"', 'name = "Paper Tape"', "name = 'Paper Tape' is not allowed"),
+        ('region = "us-east-1"', 'region = "virginia"', "region = 'virginia' is not allowed"),
+        ('alert_email = ""', 'alert_email = "me"', "alert_email = 'me' is not allowed"),
+        ('"SPY", "QQQ"', '"SPY", "spy"', "universe.symbols.1 = 'spy' is not allowed"),
+        ('"SPY", "QQQ"', '"SPY", "SPY"', "universe: symbols must be distinct, SPY is repeated"),
+        ('benchmark = "SPY"', 'benchmark = "TLT"', "universe: benchmark must be one of symbols, was TLT"),
+        ('slot = "open+5"', 'slot = "09:35"', "schedule.slot = '09:35' is not allowed"),
+        (
+            "end = 2015-12-31",
+            "end = 2020-12-31",
+            "training: start < end < evaluation_end < live_start must hold, was 2006-01-03, 2020-12-31",
+        ),
+        ("live_start = 2020-01-02", 'live_start = "soon"', "training.live_start = 'soon' is not allowed"),
+        ("monthly_budget_usd = 15.0", "monthly_budget_usd = -1", "cost.monthly_budget_usd = -1 is not allowed"),
+        ("[cost]", "[costt]", "costt = {'monthly_budget_usd': 15.0} is not a setting; remove it or check its spelling"),
+        ("[cost]", "[cost", "is not valid TOML"),
+    ],
+)
+def test_a_wrong_value_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        load(changed(tmp_path, old, new))
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"^settings.toml: cannot be read \(No such file"):
+        load(tmp_path / "settings.toml")
+
+
+def test_a_slot_after_the_session_is_refused_at_synth(tmp_path: Path) -> None:
+    settings = load(changed(tmp_path, 'slot = "open+5"', 'slot = "open+361"'))
+    with pytest.raises(SettingsError, match=r"schedule.slot = 'open\+361' is not allowed: .* use open\+360 or earlier"):
+        synthesize(tmp_path / "out", settings=settings)
+
+
+def test_the_last_possible_slot_is_accepted(changed_settings: Assembly) -> None:
+    assert changed_settings.schedules()["decide"]["ScheduleExpression"] == "cron(30 15 ? * MON-FRI *)"
+
+
+def test_settings_that_a_function_cannot_hold_are_refused_at_synth(tmp_path: Path) -> None:
+    names = [f"S{number:07d}".translate(str.maketrans("0123456789", "ABCDEFGHIJ")) for number in range(400)]
+    settings = load(changed(tmp_path, '"SPY", "QQQ"', ", ".join(f'"{name}"' for name in ("SPY", "QQQ", *names))))
+    with pytest.raises(SettingsError, match=r"universe.symbols: 408 symbols are too many .* at most 3000 bytes"):
+        synthesize(tmp_path / "out", settings=settings)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "max_gross = 1.0 ",
+            "max_gross = 2.0 ",
+            "settings.toml: risk.max_gross = 2.0 is not allowed: Input should be less than or equal to 1",
+        ),
+        ('slot = "open+5"', 'slot = "open+999"', "schedule.slot = 'open+999' is not allowed"),
+        ('region = "us-east-1"', 'region = "xx-east-9"', "region = 'xx-east-9' is not allowed"),
+    ],
+)
+def test_the_app_ends_with_one_line_and_no_traceback(tmp_path: Path, old: str, new: str, message: str) -> None:
+    assert message in refused_by_app(tmp_path, {"settings": str(changed(tmp_path, old, new))})
+
+
+def test_an_unknown_target_is_refused(tmp_path: Path) -> None:
+    assert "context target = 'lap-top' is not allowed: aws or laptop" in refused_by_app(tmp_path, {"target": "lap-top"})
+
+
+def refused_by_app(tmp_path: Path, context: dict[str, str]) -> str:
+    """Run the app, which must refuse; return its one line."""
+    done = subprocess.run(
+        [sys.executable, "app.py"],
+        cwd=ROOT,
+        env={**os.environ, "CDK_CONTEXT_JSON": json.dumps(context), "CDK_OUTDIR": str(tmp_path / "out")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("papertape: ")
+    assert not list(tmp_path.glob("out/*.template.json"))
+    return line

@@ -1,0 +1,189 @@
+"""The environments: both checkers, determinism, episode ends, and the batch as N single environments."""
+
+from __future__ import annotations
+
+import warnings
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers.vector import RecordEpisodeStatistics
+from stable_baselines3.common.env_checker import check_env as sb3_check_env
+
+from tests.markets import market_of, walk
+from trading_env.env import BatchedTradingEnv, EnvConfig, EnvError, TradingEnv
+from trading_env.market import Market
+from trading_env.portfolio import Costs, Rules
+from trading_env.rewards import REWARD_SCALE
+
+RULES = Rules(costs=Costs(fee_bps=2.0, slippage_bps=10.0))
+CONFIG = EnvConfig(rules=RULES, episode_sessions=20)
+MARKET = walk(sessions=120, assets=4, seed=1)
+
+
+def actions(count: int, *, books: int = 5, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, 3, (count, books, 4)).astype(np.float32)
+
+
+@pytest.mark.parametrize("start", ["equal", "random"])
+def test_both_checkers_pass(start):
+    config = EnvConfig(rules=RULES, episode_sessions=20, start=start)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        # Features have no bounds
+        warnings.filterwarnings("ignore", message=".*A Box observation space m.* value is.*infinity.*")
+        # The design's scores are +-10; SB3 would rather have +-1
+        warnings.filterwarnings("ignore", message=".*symmetric and normalized.*")
+        warnings.filterwarnings("ignore", message=".*not being rescaled to a tanh.*")
+        # They differ from a registered environment in having no spec
+        warnings.filterwarnings("ignore", message=".*env.spec.*|.*not having a spec.*|.*not able to test alternative render modes.*")
+        check_env(TradingEnv(MARKET, config=config))
+        sb3_check_env(TradingEnv(MARKET, config=config))
+
+
+def test_the_batch_is_single_environments_with_same_step_autoreset():
+    config = EnvConfig(rules=RULES, episode_sessions=20, random_start=False)
+    batch = BatchedTradingEnv(MARKET, num_envs=3, config=config)
+    singles = SyncVectorEnv([lambda: TradingEnv(MARKET, config=config)] * 3, autoreset_mode=AutoresetMode.SAME_STEP)
+    assert batch.metadata["autoreset_mode"] == singles.metadata["autoreset_mode"]
+    assert (batch.observation_space, batch.action_space) == (singles.observation_space, singles.action_space)
+    assert batch.single_observation_space == singles.single_observation_space
+    np.testing.assert_array_equal(batch.reset(seed=0)[0], singles.reset(seed=0)[0])
+    for action in actions(45, books=3):
+        ours, theirs = batch.step(action), singles.step(action)
+        for mine, reference in zip(ours[:4], theirs[:4], strict=True):
+            np.testing.assert_array_equal(mine, reference)
+            assert mine.dtype == reference.dtype
+        assert ours[0] in batch.observation_space
+        assert ("final_obs" in ours[4]) == ("final_obs" in theirs[4]) == bool(ours[3].any())
+        if ours[3].any():
+            np.testing.assert_array_equal(np.stack(ours[4]["final_obs"]), np.stack(theirs[4]["final_obs"]))
+            np.testing.assert_array_equal(ours[4]["_final_obs"], theirs[4]["_final_obs"])
+            assert ours[4]["final_info"].keys() == theirs[4]["final_info"].keys()
+            np.testing.assert_array_equal(ours[4]["final_info"]["value"], theirs[4]["final_info"]["value"])
+
+
+def test_a_seed_repeats_everything_and_another_does_not():
+    env = BatchedTradingEnv(MARKET, num_envs=5, config=EnvConfig(rules=RULES, episode_sessions=7, start="random"))
+
+    def run(seed: int) -> tuple[np.ndarray, np.ndarray]:
+        observations, rewards = [env.reset(seed=seed)[0]], []
+        for action in actions(30):
+            observation, reward, *_ = env.step(action)
+            observations.append(observation)
+            rewards.append(reward)
+        return np.array(observations), np.array(rewards)
+
+    first, again, other = run(3), run(3), run(4)
+    np.testing.assert_array_equal(first[0], again[0])
+    np.testing.assert_array_equal(first[1], again[1])
+    assert not np.array_equal(first[0][0], other[0][0])
+    assert len({row.tobytes() for row in first[0][0]}) == 5
+
+
+def test_an_episode_is_truncated_never_terminated_and_its_last_observation_is_kept():
+    env = BatchedTradingEnv(MARKET, num_envs=5, config=CONFIG)
+    first, _ = env.reset(seed=0)
+    for index, action in enumerate(actions(40)):
+        observation, _, terminated, truncated, infos = env.step(action)
+        assert not terminated.any()
+        assert truncated.tolist() == [index % 20 == 19] * 5
+        if truncated.any():
+            # The columns of context and features differ: the episode ended elsewhere than the next one begins
+            assert all(not np.array_equal(final, now) for final, now in zip(infos["final_obs"], observation, strict=True))
+            assert all(final.shape == first[0].shape and final.dtype == np.float32 for final in infos["final_obs"])
+        else:
+            assert "final_obs" not in infos
+
+
+def test_the_gymnasium_wrappers_work_on_the_batch():
+    env = RecordEpisodeStatistics(BatchedTradingEnv(MARKET, num_envs=5, config=CONFIG))
+    env.reset(seed=0)
+    total = np.zeros(5)
+    for action in actions(20):
+        _, reward, _, _, infos = env.step(action)
+        total += reward
+    np.testing.assert_allclose(infos["episode"]["r"], total)
+    assert infos["episode"]["l"].tolist() == [20] * 5
+
+
+def test_equal_weight_all_the_way_earns_nothing_over_itself():
+    config = EnvConfig(rules=RULES, kappa=1.0, episode_sessions=100, random_start=False)
+    env = TradingEnv(walk(sessions=120, assets=4, seed=2), config=config)
+    env.reset(seed=0)
+    for _ in range(100):
+        _, reward, _, ended, info = env.step(np.zeros(4, dtype=np.float32))
+        assert abs(reward) <= REWARD_SCALE * 1e-9
+        assert info["log_growth"] == pytest.approx(info["baseline_log_growth"], abs=1e-9)
+    assert ended
+
+
+def test_the_reward_is_the_scaled_excess_of_log_growth():
+    env = TradingEnv(MARKET, config=CONFIG)
+    env.reset(seed=0)
+    value = 100_000.0
+    for action in actions(20, books=1):
+        _, reward, _, _, info = env.step(action[0])
+        assert reward == pytest.approx(300 * (np.log(info["value"] / value) - info["baseline_log_growth"]), abs=1e-9)
+        value = info["value"]
+
+
+def test_going_all_in_on_the_winner_pays_what_arithmetic_says():
+    prices = np.array([[10.0, 10.0], [10.0, 10.0], [11.0, 10.0]])
+    market = market_of(open=np.array([[10.0, 10.0], [10.0, 10.0], [10.0, 10.0]]), close=prices, features=np.zeros((3, 2, 1)))
+    config = EnvConfig(rules=Rules(cash_buffer=0.0), kappa=1.0, episode_sessions=1, reward_scale=1.0)
+    env = TradingEnv(market, config=config)
+    env.reset(seed=0, options={"session": market.sessions[1]})
+    _, reward, _, truncated, _ = env.step(np.array([10.0, -10.0], dtype=np.float32))
+    share = 1 / (1 + np.exp(-20))
+    assert reward == pytest.approx(np.log(1 + 0.1 * share) - np.log(1.05), abs=1e-8)
+    assert truncated
+
+
+def test_episodes_start_where_a_name_is_tradable_and_the_context_is_known():
+    context = np.zeros((30, 1))
+    context[:4] = np.nan
+    context[20] = np.nan
+    tradable = np.ones((30, 2), dtype=bool)
+    tradable[4:6] = False
+    flat = np.full((30, 2), 10.0)
+    market = market_of(open=flat, close=flat, features=np.zeros((30, 2, 1)), context=context, tradable=tradable)
+    env = BatchedTradingEnv(market, num_envs=200, config=EnvConfig(episode_sessions=5))
+    env.reset(seed=0)
+    # 6 .. 14 end before the blind row 20, 21 .. 24 begin after it and end at the last row
+    assert set(env._simulation.rows.tolist()) == {*range(6, 15), *range(21, 25)}
+
+
+@pytest.mark.parametrize(
+    ("market", "config", "message"),
+    [
+        (walk(sessions=20, assets=2), CONFIG, "needs 21 sessions in a row"),
+        (MARKET, EnvConfig(kappa=0.0), r"kappa in \(0, 1\]"),
+        (MARKET, EnvConfig(episode_sessions=0), "at least 1"),
+    ],
+)
+def test_an_impossible_environment_is_refused(market: Market, config: EnvConfig, message: str):
+    with pytest.raises(EnvError, match=message):
+        TradingEnv(market, config=config)
+
+
+def test_bad_actions_and_options_are_refused():
+    env = BatchedTradingEnv(MARKET, num_envs=2, config=CONFIG)
+    env.reset(seed=0)
+    with pytest.raises(EnvError, match="finite scores"):
+        env.step(np.array([[0, np.nan, 0, 0], [0, 0, 0, 0]], dtype=np.float32))
+    with pytest.raises(EnvError, match=r"of shape \(2, 4\), was \(4,\)"):
+        env.step(np.zeros(4, dtype=np.float32))
+    with pytest.raises(EnvError, match="options may hold 'session', was row"):
+        env.reset(options={"row": 3})
+    with pytest.raises(EnvError, match="cannot start at"):
+        env.reset(options={"session": MARKET.sessions[-1]})
+
+
+def test_it_is_a_gymnasium_vector_environment():
+    env = BatchedTradingEnv(MARKET, num_envs=2, config=CONFIG)
+    assert isinstance(env, gym.vector.VectorEnv)
+    assert env.action_space.contains(env.action_space.sample())
+    env.close()
