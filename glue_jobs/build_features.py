@@ -27,8 +27,14 @@ def main(argv: Sequence[str]) -> dict[str, Any]:
     arguments = _parser().parse_known_args(argv)[0]  # Glue adds arguments of its own
     raw, processed = Bucket(arguments.raw_bucket), Bucket(arguments.processed_bucket)
     if arguments.mode == "features":
+        settings = arguments.settings
         built = build_features(
-            raw=raw, processed=processed, symbols=arguments.settings.universe.symbols, built_for=arguments.time, engine=arguments.engine
+            raw=raw,
+            processed=processed,
+            symbols=settings.universe.symbols,
+            live_start=settings.training.live_start,
+            built_for=arguments.time,
+            engine=arguments.engine,
         )
     else:
         day = arguments.date or arguments.time.date()

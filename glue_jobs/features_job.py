@@ -10,12 +10,13 @@ import hashlib
 import pkgutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, Literal
 
 import pandas as pd
 
 from glue_jobs.files import FEATURES, Bucket, Part, publish, write_year
+from glue_jobs.training_view import publish_training_view
 from trading_env.bars import validate
 from trading_env.features import FEATURE_HASH, SCHEMA_VERSION
 from trading_env.market import TABLE_COLUMNS, build_market, to_table
@@ -34,6 +35,7 @@ SOURCES = (
     ("glue_jobs", "features_job.py"),
     ("glue_jobs", "files.py"),
     ("glue_jobs", "spark.py"),
+    ("glue_jobs", "training_view.py"),
 )
 
 Engine = Literal["pandas", "spark"]
@@ -64,8 +66,10 @@ class Built:
     end: str
 
 
-def build_features(*, raw: Bucket, processed: Bucket, symbols: Sequence[str], built_for: datetime, engine: Engine) -> dict[str, Any]:
-    """Build the whole table, write the years that changed, then the manifest; return the manifest without its files."""
+def build_features(
+    *, raw: Bucket, processed: Bucket, symbols: Sequence[str], live_start: date, built_for: datetime, engine: Engine
+) -> dict[str, Any]:
+    """Build the whole table, write the years that changed, then the manifest, then the training view; return the manifest without files."""
     inputs = find_inputs(raw, symbols)
     present = frozenset(processed.index(FEATURES))
     if engine == "spark":
@@ -90,6 +94,7 @@ def build_features(*, raw: Bucket, processed: Bucket, symbols: Sequence[str], bu
         "built_for": built_for.isoformat().replace("+00:00", "Z"),
     }
     publish(processed, manifest, built.parts)
+    publish_training_view(processed, manifest, built.parts, live_start=live_start)
     return manifest
 
 

@@ -105,41 +105,43 @@ def parquet(table: pd.DataFrame) -> bytes:
     return buffer.getvalue()
 
 
-def write_year(bucket: Bucket, year: int, table: pd.DataFrame, *, present: Iterable[str]) -> Part:
+def write_year(bucket: Bucket, year: int, table: pd.DataFrame, *, present: Iterable[str], prefix: str = FEATURES) -> Part:
     """Write one year's rows of TABLE_COLUMNS unless a file of the same content is `present` (keys of the bucket)."""
     body = parquet(table[list(TABLE_COLUMNS)])
     digest = hashlib.sha256(body).hexdigest()
     part = Part(key=f"year={year}/part-{digest[:12]}.parquet", rows=len(table), sha256=digest)
-    if FEATURES + part.key not in present:
-        bucket.put(FEATURES + part.key, body, content_type="application/vnd.apache.parquet")
+    if prefix + part.key not in present:
+        bucket.put(prefix + part.key, body, content_type="application/vnd.apache.parquet")
     return part
 
 
-def publish(bucket: Bucket, manifest: Mapping[str, Any], parts: Sequence[Part]) -> None:
-    """Write the manifest that lists `parts`, then remove every file that it does not list."""
+def publish(bucket: Bucket, manifest: Mapping[str, Any], parts: Sequence[Part], *, prefix: str = FEATURES) -> None:
+    """Write the manifest that lists `parts`, then remove every file under `prefix` that it does not list."""
     document = {**manifest, "files": [asdict(part) for part in parts]}
-    bucket.put(MANIFEST, (json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n").encode(), content_type="application/json")
-    listed = {FEATURES + part.key for part in parts} | {MANIFEST}
-    bucket.delete(sorted(key for key in bucket.index(FEATURES) if key not in listed))
+    key = prefix + "manifest.json"
+    bucket.put(key, (json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n").encode(), content_type="application/json")
+    listed = {prefix + part.key for part in parts} | {key}
+    bucket.delete(sorted(found for found in bucket.index(prefix) if found not in listed))
 
 
-def read_features(bucket: Bucket, *, feature_hash: str = FEATURE_HASH) -> pd.DataFrame:
+def read_features(bucket: Bucket, *, prefix: str = FEATURES, feature_hash: str = FEATURE_HASH) -> pd.DataFrame:
     """The whole feature table, TABLE_COLUMNS, sessions in order; every file is checked against the manifest before it is used."""
-    body = bucket.get(MANIFEST)
+    location = f"s3://{bucket.name}/{prefix}manifest.json"
+    body = bucket.get(prefix + "manifest.json")
     if body is None:
-        raise FeaturesUnreadableError(f"s3://{bucket.name}/{MANIFEST} does not exist; run the build_features job")
+        raise FeaturesUnreadableError(f"{location} does not exist; run the build_features job")
     manifest = json.loads(body)
     if manifest["feature_hash"] != feature_hash:
-        raise FeaturesUnreadableError(f"s3://{bucket.name}/{MANIFEST}: feature_hash must be {feature_hash}, was {manifest['feature_hash']}")
-    return pd.concat([_read_part(bucket, Part(**entry)) for entry in manifest["files"]], ignore_index=True)
+        raise FeaturesUnreadableError(f"{location}: feature_hash must be {feature_hash}, was {manifest['feature_hash']}")
+    return pd.concat([_read_part(bucket, Part(**entry), prefix=prefix) for entry in manifest["files"]], ignore_index=True)
 
 
-def _read_part(bucket: Bucket, part: Part) -> pd.DataFrame:
-    body = bucket.get(FEATURES + part.key)
+def _read_part(bucket: Bucket, part: Part, *, prefix: str) -> pd.DataFrame:
+    body = bucket.get(prefix + part.key)
     digest = "absent" if body is None else hashlib.sha256(body).hexdigest()
     if body is None or digest != part.sha256:
-        raise FeaturesUnreadableError(f"s3://{bucket.name}/{FEATURES}{part.key}: sha256 must be {part.sha256}, was {digest}; build again")
+        raise FeaturesUnreadableError(f"s3://{bucket.name}/{prefix}{part.key}: sha256 must be {part.sha256}, was {digest}; build again")
     table: pd.DataFrame = pq.read_table(io.BytesIO(body)).to_pandas()
     if len(table) != part.rows:
-        raise FeaturesUnreadableError(f"s3://{bucket.name}/{FEATURES}{part.key}: must have {part.rows} rows, was {len(table)}")
+        raise FeaturesUnreadableError(f"s3://{bucket.name}/{prefix}{part.key}: must have {part.rows} rows, was {len(table)}")
     return table

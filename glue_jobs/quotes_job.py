@@ -9,8 +9,10 @@ from __future__ import annotations
 from datetime import date, datetime
 from typing import Any
 
+import awswrangler as wr
+
 from glue_jobs.features_job import NothingToBuildError, quarantine
-from glue_jobs.files import Bucket, parquet
+from glue_jobs.files import Bucket
 from trading_env.bars import quotes_to_bars
 from trading_env.raw_lines import quote_table
 
@@ -24,7 +26,18 @@ def build_minute_bars(*, raw: Bucket, processed: Bucket, day: date, built_for: d
     if not keys:
         raise NothingToBuildError(f"s3://{raw.name}/{QUOTES}date={day.isoformat()}/ has no quotes; was ingest_quotes running?")
     quoted = quotes_to_bars(quote_table(raw.lines(keys)))
-    key = f"{MINUTE_BARS}date={day.isoformat()}/part.parquet"
-    processed.put(key, parquet(quoted.bars), content_type="application/vnd.apache.parquet")
+    written = wr.s3.to_parquet(
+        df=quoted.bars.assign(date=day.isoformat()),
+        path=f"s3://{processed.name}/{MINUTE_BARS}",
+        dataset=True,
+        partition_cols=["date"],
+        mode="overwrite_partitions",
+    )
     quarantine(processed, "quotes", quoted.quarantined, built_for=built_for)
-    return {"date": day.isoformat(), "objects": len(keys), "bars": len(quoted.bars), "quarantined": len(quoted.quarantined), "key": key}
+    return {
+        "date": day.isoformat(),
+        "objects": len(keys),
+        "bars": len(quoted.bars),
+        "quarantined": len(quoted.quarantined),
+        "files": [str(path).removeprefix(f"s3://{processed.name}/") for path in written["paths"]],
+    }

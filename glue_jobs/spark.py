@@ -71,7 +71,7 @@ def _checked(spark: SparkSession, *, raw: Bucket, inputs: Inputs) -> DataFrame:
             found.quarantined.assign(fate="quarantined"),
             found.gaps.reindex(columns=list(BAR_COLUMNS)).assign(fate="gap", reason=""),
         ]
-        return pd.concat([table for table in tables if not table.empty], ignore_index=True)[[*BAR_COLUMNS, "fate", "reason"]]
+        return _plain(pd.concat([table for table in tables if not table.empty], ignore_index=True)[[*BAR_COLUMNS, "fate", "reason"]])
 
     keys = pd.DataFrame([(symbol, key) for symbol, found in inputs.bars.items() for key in found], columns=["symbol", "key"])
     return spark.createDataFrame(keys).groupBy("symbol").applyInPandas(check, CHECKED_SCHEMA)
@@ -88,7 +88,7 @@ def _own_features(spark: SparkSession, good: DataFrame, *, raw: Bucket, inputs: 
         symbol = str(names["symbol"].iloc[0])
         events = action_table(raw.lines([key for key in actions if f"symbol={symbol}/" in key]))
         panel = build_market(pd.concat([bars, calendar], ignore_index=True), events, symbols=(symbol, CALENDAR_NAME))
-        return to_table(panel.only((symbol,)))[list(OWN_COLUMNS)]
+        return _plain(to_table(panel.only((symbol,)))[list(OWN_COLUMNS)])
 
     names = spark.createDataFrame(pd.DataFrame({"symbol": list(inputs.bars)}))
     return names.groupBy("symbol").cogroup(good.groupBy("symbol")).applyInPandas(features, OWN_SCHEMA)
@@ -106,6 +106,11 @@ def _years(
     plan = spark.createDataFrame(needed, "session timestamp_ntz, year int")
     written = own.join(plan, "session").groupBy("year").applyInPandas(finish, PART_SCHEMA).collect()
     return [Part(key=row.key, rows=row.rows, sha256=row.sha256) for row in sorted(written, key=lambda row: int(row.year))]
+
+
+def _plain(table: pd.DataFrame) -> pd.DataFrame:
+    """Texts as objects: pandas keeps them in Arrow's chunked arrays, which Spark 3.5 cannot take over."""
+    return table.astype(dict.fromkeys(table.columns[table.dtypes == "str"], object))
 
 
 def _needed_by(sessions: pd.DatetimeIndex) -> Iterator[tuple[pd.Timestamp, int]]:

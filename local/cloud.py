@@ -143,7 +143,7 @@ def deployed(emulator: Emulator) -> Deployment:
 
 
 def _client(service: str, emulator: Emulator) -> Any:
-    return boto3.client(
+    return boto3.Session().client(  # the default session's may not be made in two threads at once
         service,
         endpoint_url=emulator.url,
         region_name=emulator.region,

@@ -12,7 +12,7 @@ import shutil
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from decimal import Decimal
@@ -94,39 +94,37 @@ def sessions_between(start: date, end: date) -> list[TradingSession]:
     return [TradingSession(number=n, opens=session.open, closes=session.close) for n, session in enumerate(calendar.sessions)]
 
 
-def run(settings: Settings, *, console: Console) -> dict[str, Any]:
-    """Run the demo; return the summary that it also wrote."""
+def run(settings: Settings, *, console: Console, settings_file: Path | None = None, port: int = 0) -> dict[str, Any]:
+    """Run the demo; return the summary that it also wrote. `settings_file`: where the settings are from, for the CDK app to read too."""
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True)
     show = Show(console)
     plan = replay_plan.year(settings.schedule.slot)
-    with show.progress:
-        with show.stage("synthesize"):
-            synthesize(FOLDER / "cdk.out")
+    with show.progress, ExitStack() as stack:
         with show.stage("start"):
-            laptop = Laptop(FOLDER, settings=settings, now=f"{EVE}T22:00:00Z")
-            laptop.__enter__()
-        with laptop:
-            with show.stage("deploy") as stage:
-                deployment = laptop.deploy(FOLDER / "cdk.out")
-                stage.note(f"{deployment.stacks} stacks, {deployment.resources} resources")
-            with show.stage("backfill") as stage:
-                backfilled = laptop.backfill(start=HISTORY_STARTS)
-                stage.note(f"{backfilled['bars']:,} daily bars")
-            with show.stage("features") as stage:
-                manifest = laptop.build_features(time=f"{EVE}T23:30:00Z")
-                stage.note(f"{manifest['rows']:,} rows, {len(manifest['columns'])} columns")
-            with show.stage("train") as stage:
-                trained = laptop.train(
-                    time=f"{EVE}T23:45:00Z",
-                    on_step=lambda steps: stage.note(", ".join(f"{s['StepName']} {s['StepStatus'].lower()}" for s in steps[-2:])),
-                )
-                stage.note("passed the gate" if trained.evaluation["gate"]["passed"] else "refused by the gate: runs in shadow")
-            with show.stage("trade 2020", total=len(sessions_between(*YEAR))) as stage:
-                traded = _trade(laptop, settings, plan, stage)
-            with show.stage("report"):
-                page = _Page(laptop, settings, deployment, backfilled, manifest, trained, traded, plan, show.timings)
-                summary = page.write()
+            laptop = stack.enter_context(Laptop(FOLDER, settings=settings, now=f"{EVE}T22:00:00Z", cloud_port=port))
+        with show.stage("synthesize"):
+            synthesize(FOLDER / "cdk.out", settings=settings_file)
+        with show.stage("deploy") as stage:
+            deployment = laptop.deploy(FOLDER / "cdk.out")
+            stage.note(f"{deployment.stacks} stacks, {deployment.resources} resources")
+        with show.stage("backfill") as stage:
+            backfilled = laptop.backfill(start=HISTORY_STARTS)
+            stage.note(f"{backfilled['bars']:,} daily bars")
+        with show.stage("features") as stage:
+            manifest = laptop.build_features(time=f"{EVE}T23:30:00Z")
+            stage.note(f"{manifest['rows']:,} rows, {len(manifest['columns'])} columns")
+        with show.stage("train") as stage:
+            trained = laptop.train(
+                time=f"{EVE}T23:45:00Z",
+                on_step=lambda steps: stage.note(", ".join(f"{s['StepName']} {s['StepStatus'].lower()}" for s in steps[-2:])),
+            )
+            stage.note("passed the gate" if trained.evaluation["gate"]["passed"] else "refused by the gate: runs in shadow")
+        with show.stage("trade 2020", total=len(sessions_between(*YEAR))) as stage:
+            traded = _trade(laptop, settings, plan, stage)
+        with show.stage("report"):
+            page = _Page(laptop, settings, deployment, backfilled, manifest, trained, traded, plan, show.timings)
+            summary = page.write()
         summary["seconds"] = round(show.timings.total, 1)
         (FOLDER / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     console.print(_table(summary))
@@ -173,6 +171,7 @@ class _Page:
         self.orders = [order for month in months for order in ledger.orders(month)]
         self.decisions = [decision for month in months for decision in ledger.decisions(month)]
         self.shadow = [decision for month in months for decision in ledger.shadow_decisions(month)]
+        self.alerts = [alert for month in months for alert in ledger.alerts(month)]
         self.published = self.laptop.cloud.published()
         challenger = policy_of(self.trained.artifact)
         year = Yearbook(self.settings, start=YEAR[0], end=YEAR[1])
@@ -197,7 +196,9 @@ class _Page:
         return {
             "data": {
                 "symbols": len(manifest["symbols"]),
-                "sessions": len(Calendar.xnys(start=date.fromisoformat(manifest["start"]), end=date.fromisoformat(manifest["end"])).sessions),
+                "sessions": len(
+                    Calendar.xnys(start=date.fromisoformat(manifest["start"]), end=date.fromisoformat(manifest["end"])).sessions
+                ),
                 "rows": self.backfilled["bars"],
                 "quarantined": manifest["quarantined"],
             },
@@ -212,9 +213,7 @@ class _Page:
                 "seconds": round(self.timings.stages["features"], 1),
             },
             "training": {key: training[key] for key in ("algorithm", "timesteps", "seeds", "seconds", "steps_per_second")},
-            "gate": {
-                key: gate[key] for key in ("passed", "reasons", "sharpe", "equal_weight_sharpe", "benchmark_sharpe", "max_drawdown")
-            },
+            "gate": {key: gate[key] for key in ("passed", "reasons", "sharpe", "equal_weight_sharpe", "benchmark_sharpe", "max_drawdown")},
             "model": {"version": self.trained.package_version, "kind": self.kind, "hash": evaluation["model_hash"]},
             "trading": {
                 "sessions": len(traded.days),
@@ -278,7 +277,7 @@ class _Page:
                 }
                 for order in sorted(self.orders, key=lambda o: (o.slot, o.symbol))[-16:]
             ],
-            alerts=[{"at": alert.get("time", ""), "subject": alert.get("subject") or alert["message"][:80]} for alert in self.published],
+            alerts=[{"session": alert.session, "rule": alert.rule, "detail": alert.detail} for alert in self.alerts],
             replay=[{**asdict(entry), "mode": entry.mode, "fired": self.traded.fired[entry.schedule]} for entry in self.plan],
             facts=self._facts(summary),
             gate_window=f"{windows['evaluation_start']} to {windows['evaluation_end']}",
@@ -297,7 +296,10 @@ class _Page:
         windows, training = self.trained.evaluation["windows"], summary["training"]
         data, features = summary["data"], summary["features"]
         return [
-            ("bars", f"{data['rows']:,} daily bars of {data['symbols']} symbols, {data['sessions']:,} sessions; {data['quarantined']} set aside"),
+            (
+                "bars",
+                f"{data['rows']:,} daily bars of {data['symbols']} symbols, {data['sessions']:,} sessions; {data['quarantined']} set aside",
+            ),
             ("features", f"{features['rows']:,} rows of {features['columns']} columns in {features['seconds']} s"),
             ("training window", f"{windows['train_start']} to {windows['train_end']}"),
             (
@@ -305,9 +307,15 @@ class _Page:
                 f"{training['algorithm']}, {training['timesteps']:,} steps over seeds {', '.join(map(str, training['seeds']))}, "
                 f"{training['steps_per_second']:,.0f} steps/s a seed",
             ),
-            ("judged", f"{windows['evaluation_start']} to {windows['evaluation_end']}; no bar from {windows['live_start']} on was readable"),
+            (
+                "judged",
+                f"{windows['evaluation_start']} to {windows['evaluation_end']}; no bar from {windows['live_start']} on was readable",
+            ),
             ("model", f"version {summary['model']['version']}, sha256 {summary['model']['hash']}"),
-            ("deployed", f"{summary['deploy']['stacks']} stacks, {summary['deploy']['resources']} resources in {summary['deploy']['seconds']} s"),
+            (
+                "deployed",
+                f"{summary['deploy']['stacks']} stacks, {summary['deploy']['resources']} resources in {summary['deploy']['seconds']} s",
+            ),
             ("stages", ", ".join(f"{name} {seconds:.0f} s" for name, seconds in self.timings.stages.items())),
         ]
 
@@ -344,7 +352,9 @@ def _table(summary: dict[str, Any]) -> Table:
     table.add_column()
     table.add_row("deployed", f"{summary['deploy']['stacks']} stacks, {summary['deploy']['resources']} resources")
     table.add_row("gate", ("passed" if gate["passed"] else "refused") + f": {gate['reasons'][0]}")
-    table.add_row("traded", f"{summary['model']['kind']}, {trading['sessions']} sessions, {trading['orders']:,} orders, {trading['fills']:,} fills")
+    table.add_row(
+        "traded", f"{summary['model']['kind']}, {trading['sessions']} sessions, {trading['orders']:,} orders, {trading['fills']:,} fills"
+    )
     table.add_row("final equity", f"${trading['final_equity']:,.2f}")
     table.add_row("equal weight", f"${trading['equal_weight_equity']:,.2f}  (simulator)")
     table.add_row("benchmark", f"${trading['benchmark_equity']:,.2f}  (simulator)")

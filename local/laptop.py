@@ -21,10 +21,11 @@ from typing import Any, Self, TypeVar
 
 import boto3
 from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
 
 from lambdas.common.ledger import Ledger
 from lambdas.common.records import ServedModel
-from local.cloud import Deployment, deploy, deploy_templates
+from local.cloud import Deployment, deploy, deploy_templates, deployed
 from local.emulator import ACCOUNT, ROOT, SECRET, Emulator
 from local.exchange.server import ExchangeConfig, RunningExchange
 from settings import Settings
@@ -33,6 +34,8 @@ T = TypeVar("T")
 MANIFEST = "processed/features/timeframe=1Day/manifest.json"
 JOB_SECONDS = 900.0
 SERVED_SECONDS = 120.0
+JOURNAL = "exchange.journal"
+DYING_SECONDS = 0.2
 
 
 class LaptopError(RuntimeError):
@@ -63,7 +66,9 @@ class Laptop:
             port=exchange_port,
             fee_bps=str(settings.costs.fee_bps),
             slippage_bps=str(settings.costs.slippage_bps),
+            journal=run_dir / JOURNAL,
         )
+        self._aws_session = boto3.Session()  # clients of the default session may not be made in two threads at once
         self._cloud_port = cloud_port
         self._deployment: Deployment | None = None
 
@@ -80,7 +85,23 @@ class Laptop:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            if isinstance(error, Exception):
+                self._explain(error)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """End both processes; whoever waits for them in another thread gets an error."""
         self._stack.close()
+
+    def _explain(self, error: Exception) -> None:
+        """Raise what lies behind `error`: a process that has ended, or a refused call; return when it speaks for itself."""
+        time.sleep(DYING_SECONDS)
+        self.exchange.check()
+        self.cloud.check()
+        if isinstance(error, BotoCoreError | ClientError):
+            raise LaptopError(f"the local cloud did not do what it was asked: {error}; see {self.cloud.log}") from error
 
     # --- what the app's user does
 
@@ -94,6 +115,11 @@ class Laptop:
             self._deployment = deploy(self.run_dir, self.cloud, cdk_out=cdk_out)
         else:
             self._deployment = deploy_templates(self.cloud, cdk_out=cdk_out)
+        return self._deployment
+
+    def resume(self) -> Deployment:
+        """Go on with what is deployed in this folder's cloud already; raise CloudError when nothing is."""
+        self._deployment = deployed(self.cloud)
         return self._deployment
 
     def backfill(self, *, start: str) -> dict[str, Any]:
@@ -110,7 +136,7 @@ class Laptop:
         manifest: dict[str, Any] = json.loads(self.object("processed", MANIFEST))
         return manifest
 
-    def train(self, *, time: str, on_step: Callable[[Sequence[Mapping[str, Any]]], None] = lambda steps: None) -> Trained:
+    def train(self, *, time: str, on_step: Callable[[Sequence[Mapping[str, Any]]], None] = lambda _: None) -> Trained:
         """Fire the weekly training and wait until its model is registered and served, as incumbent or as shadow."""
         started = _now()
         self._fire("train", time)
@@ -175,10 +201,10 @@ class Laptop:
         return self._deployment.output(key)
 
     def client(self, service: str) -> Any:
-        return boto3.client(service, **self._aws())
+        return self._aws_session.client(service, **self._aws())
 
     def _resource(self, service: str) -> Any:
-        return boto3.resource(service, **self._aws())
+        return self._aws_session.resource(service, **self._aws())
 
     def _aws(self) -> dict[str, Any]:
         return {
@@ -229,12 +255,13 @@ RUNNING = {"STARTING", "RUNNING", "STOPPING", "WAITING"}
 _now = time.monotonic
 
 
-def synthesize(cdk_out: Path) -> None:
-    """Run `app.py` for this laptop into `cdk_out`; raise LaptopError with its one line when it refuses."""
+def synthesize(cdk_out: Path, *, settings: Path | None = None) -> None:
+    """Run `app.py` for this laptop into `cdk_out`, with `settings` in the place of settings.toml; raise LaptopError when it refuses."""
+    context = {"target": "laptop"} | ({"settings": str(settings.resolve())} if settings else {})
     done = subprocess.run(
         [sys.executable, "app.py"],
         cwd=ROOT,
-        env={**os.environ, "CDK_OUTDIR": str(cdk_out.resolve()), "CDK_CONTEXT_JSON": json.dumps({"target": "laptop"})},
+        env={**os.environ, "CDK_OUTDIR": str(cdk_out.resolve()), "CDK_CONTEXT_JSON": json.dumps(context)},
         capture_output=True,
         text=True,
         check=False,

@@ -90,7 +90,7 @@ def replay(
             _fire(cloud, exchange, schedule=schedule, prefix=prefix, time=time)
             result.fired[schedule] += 1
         books = exchange.books()
-        day = _compare(ledger, books, session.date)
+        day = compare(ledger, books, session.date)
         result.days.append(day)
         on_session(day)
     identifiers = Counter(order["client_order_id"] for order in books["orders"])
@@ -107,7 +107,7 @@ def _fire(cloud: Cloud, exchange: Exchange, *, schedule: str, prefix: str, time:
         raise ReplayError(f"schedule {schedule} at {instant} failed: {outcome.get('error', outcome)}")
 
 
-def _compare(ledger: Ledger, books: Mapping[str, Any], session: str) -> Day:
+def compare(ledger: Ledger, books: Mapping[str, Any], session: str) -> Day:
     """The ledger against the exchange's books at the end of `session`."""
     snapshot = ledger.snapshot(session)
     if snapshot is None:

@@ -64,14 +64,15 @@ def write(year: YearInPictures, path: Path) -> None:
             {"label": "fills", "value": f"{trading['fills']:,}"},
             {"label": "duplicate orders", "value": trading["duplicates"]},
             {"label": "ledger = broker", "value": "always" if trading["ledger_matches_broker"] else "NO"},
-            {"label": "seconds, deploy to report", "value": f"{year.summary['seconds']:.0f}"},
+            {"label": "seconds in all", "value": f"{year.summary['seconds']:.0f}"},
         ],
         table=[_row(name, series, year.initial_cash) for name, series in year.equity.items()],
         plots={
             "equity": _html(_equity(year)),
             "weights": _html(_areas(year.sessions, year.weights)),
-            "shadow": _html(_areas(year.sessions, year.shadow_weights)) if year.shadow_weights else "",
+            "shadow": _html(_tilts(year.sessions, year.shadow_weights)) if year.shadow_weights else "",
         },
+        reasons=[tuple(reason.split(": ", 1)) for reason in year.summary["gate"]["reasons"]],
         shadow_note=year.shadow_note,
         months=year.months,
         orders=year.last_orders,
@@ -130,6 +131,16 @@ def _areas(sessions: Sequence[str], weights: Mapping[str, Sequence[float]]) -> g
     for symbol, series in weights.items():
         figure.add_scatter(x=list(sessions), y=[round(w, 5) for w in series], name=symbol, stackgroup="one", line={"width": 0.5})
     figure.update_layout(yaxis={"tickformat": ".0%", "range": [0, 1]}, height=360)
+    return figure
+
+
+def _tilts(sessions: Sequence[str], weights: Mapping[str, Sequence[float]]) -> go.Figure:
+    """How far each target weight lies from equal weight, in percentage points."""
+    figure = go.Figure()
+    for symbol, series in weights.items():
+        tilt = [round(100 * (w - 1 / len(weights)), 3) for w in series]
+        figure.add_scatter(x=list(sessions), y=tilt, name=symbol, line={"width": 1.4})
+    figure.update_layout(yaxis={"ticksuffix": " pp", "zeroline": True}, height=360)
     return figure
 
 

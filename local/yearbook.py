@@ -9,9 +9,11 @@ from __future__ import annotations
 import io
 import tarfile
 import tempfile
+import zlib
 from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -21,8 +23,11 @@ from settings import Settings
 from trading_env.evaluation import BacktestResult, backtest, buy_and_hold
 from trading_env.features import FEATURE_HASH
 from trading_env.market import Market, build_market
-from trading_env.policy import NumpyPolicy, Policy, load_policy
+from trading_env.policy import NumpyPolicy, Policy, PolicyError, load_policy
 from trading_env.portfolio import Costs, Rules
+from trading_env.risk import Limits
+
+Dividends = Literal["credit", "ignore"]
 
 
 def market_of(settings: Settings) -> Market:
@@ -30,14 +35,14 @@ def market_of(settings: Settings) -> Market:
     return build_market(bundled.daily_bars(), bundled.corporate_actions(), symbols=settings.universe.symbols)
 
 
-def rules_of(settings: Settings) -> Rules:
-    """The rules of the settings, with dividends ignored: Alpaca's paper account pays none, and neither does the exchange."""
+def rules_of(settings: Settings, *, dividends: Dividends = "ignore") -> Rules:
+    """The rules of the settings, but for dividends: Alpaca's paper account pays none, and neither does the exchange."""
     portfolio = settings.portfolio
     return Rules(
         cash_buffer=portfolio.cash_buffer,
         band=portfolio.band,
         min_notional=portfolio.min_notional,
-        credit_dividends=False,
+        credit_dividends=dividends == "credit",
         costs=Costs(**settings.costs.model_dump()),
     )
 
@@ -45,14 +50,21 @@ def rules_of(settings: Settings) -> Rules:
 class Yearbook:
     """Backtests over the replayed sessions."""
 
-    def __init__(self, settings: Settings, *, start: date, end: date) -> None:
+    def __init__(self, settings: Settings, *, start: date, end: date, dividends: Dividends = "ignore") -> None:
         self._settings, self._start, self._end = settings, start, end
         self.market = market_of(settings)
-        self.rules = rules_of(settings)
+        self.rules = rules_of(settings, dividends=dividends)
 
-    def of(self, policy: Policy) -> BacktestResult:
+    def of(self, policy: Policy, *, limits: Limits | None = None) -> BacktestResult:
+        """`limits`: with the executor's risk rules; None trades every plan as it is."""
         return backtest(
-            self.market, policy, rules=self.rules, start=self._start, end=self._end, initial_cash=self._settings.portfolio.initial_cash
+            self.market,
+            policy,
+            rules=self.rules,
+            start=self._start,
+            end=self._end,
+            initial_cash=self._settings.portfolio.initial_cash,
+            limits=limits,
         )
 
     def benchmark(self) -> BacktestResult:
@@ -68,8 +80,12 @@ class Yearbook:
 
 def policy_of(artifact: bytes) -> NumpyPolicy:
     """The policy in a model.tar.gz; raises PolicyError when it is not one of this code's features."""
-    with tempfile.TemporaryDirectory() as folder, tarfile.open(fileobj=io.BytesIO(artifact), mode="r:gz") as archive:
-        archive.extractall(folder, filter="data")
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with tarfile.open(fileobj=io.BytesIO(artifact), mode="r:gz") as archive:
+                archive.extractall(folder, filter="data")
+        except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+            raise PolicyError(f"the artifact is not a model.tar.gz ({error})") from error
         return load_policy(Path(folder), expected_feature_hash=FEATURE_HASH)
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from datetime import date
     from pathlib import Path
 
-PREFIX = "processed/features/timeframe=1Day/"
+PREFIX = "processed/training/timeframe=1Day/"
 
 
 class DatasetError(ValueError):
@@ -39,7 +39,7 @@ class Dataset:
 
 
 def read_channel(folder: Path, *, symbols: Sequence[str], live_start: date) -> Dataset:
-    """Read `folder`, the content of the prefix `processed/features/timeframe=1Day/`, for `symbols` in their order."""
+    """Read `folder`, the content of the prefix `processed/training/timeframe=1Day/`, for `symbols` in their order."""
     content, manifest = _manifest(folder / "manifest.json")
     if manifest["feature_hash"] != FEATURE_HASH:
         raise DatasetError(f"manifest.json: feature_hash must be this code's {FEATURE_HASH}, was {manifest['feature_hash']}")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from settings import Settings
 
 SCHEMA = "2020-12-01"
-FEATURES_PREFIX = "processed/features/timeframe=1Day/"
+FEATURES_PREFIX = "processed/training/timeframe=1Day/"
 PROCESSING_ROOT = "/opt/ml/processing"
 BOOTSTRAP = (
     f"set -e; mkdir -p {PROCESSING_ROOT}/code; cd {PROCESSING_ROOT}/code; tar -xzf ../input/code/*; "

@@ -19,7 +19,7 @@ from stacks.constructs.permissions import acknowledge, allow
 from stacks.lake import OBJECTS, LakeStack, let_read_objects, let_write_objects
 
 SCRIPT = archives.ROOT / "glue_jobs" / "build_features.py"
-LIBRARIES = {"numpy", "pandas", "pyarrow", "pydantic", "ta-lib"}  # beside Spark and boto3, which the service has
+LIBRARIES = {"awswrangler", "numpy", "pandas", "pyarrow", "pydantic", "ta-lib"}  # beside Spark and boto3, which the service has
 PREFIX = "processed/features/timeframe=1Day"
 FIRST_YEAR, LAST_YEAR = 1990, 2100
 
@@ -100,7 +100,8 @@ class FeaturesStack(Stack):
         let_read_objects(role, lake.processed_arn, "processed/")
         let_write_objects(role, lake.processed_arn, "processed/")
         # After the manifest is written, the files that it no longer lists
-        allow(role, "s3:DeleteObject", on=[f"{lake.processed_arn}/processed/features/*"], because=OBJECTS)
+        built = [f"{lake.processed_arn}/processed/{table}/*" for table in ("features", "training")]
+        allow(role, "s3:DeleteObject", on=built, because=OBJECTS)
         # Glue writes to its own groups before ours is in use
         groups = self.format_arn(
             service="logs", resource="log-group", resource_name="/aws-glue/*", arn_format=ArnFormat.COLON_RESOURCE_NAME

@@ -30,7 +30,7 @@ from stacks.lake import LakeStack, let_read_objects, let_write_objects
 
 SERVICE = "sagemaker.amazonaws.com"
 MODELS = "models/"
-FEATURES = "processed/features/"
+FEATURES = "processed/training/"  # what lies before live_start, and nothing later
 VERSIONS = "packages of the group are numbered as they are registered"
 
 

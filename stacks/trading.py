@@ -38,7 +38,7 @@ class TradingStack(Stack):
         url = f"https://{self.api.rest_api_id}.execute-api.{self.region}.{self.url_suffix}/{STAGE}"
         decide = self._function(
             "decide",
-            timeout=Duration.minutes(2),
+            timeout=Duration.minutes(5),
             memory=1769,  # from here a function has a whole processor
             description="Bars, features, observation, scores, weights",
             EXECUTION_API_URL=url,
@@ -141,7 +141,8 @@ class TradingStack(Stack):
 
         decisions, orders = api.root.add_resource("decisions"), api.root.add_resource("orders")
         decisions.add_method("POST", executed, request_models={"application/json": decision_model(api)})
-        decisions.add_resource("{id}").add_method("GET", controlled)
+        # Greedy: an id holds a slash, and whether an encoded one is decoded before the route is chosen should not matter
+        decisions.add_resource("{id+}").add_method("GET", controlled)
         orders.add_method("POST", executed, request_models={"application/json": order_model(api)})
         orders.add_method("GET", controlled)
         orders.add_resource("{id}").add_method("DELETE", executed)

@@ -65,9 +65,7 @@ class Parts:
     tradable: BoolArray
 
 
-def observe(
-    features: FloatArray, context: FloatArray, tradable: BoolArray, held: FloatArray, cash_weight: FloatArray | float
-) -> Vector:
+def observe(features: FloatArray, context: FloatArray, tradable: BoolArray, held: FloatArray, cash_weight: FloatArray | float) -> Vector:
     """The vector (width,) or, with a leading axis N on every argument, (N, width).
 
     `features` (A, F), `context` (G,), `tradable` (A,), `held` (A,) shares of equity, `cash_weight` a share of equity.

@@ -29,8 +29,6 @@ ACTIONS = "raw/actions/"
 QUOTES = "raw/quotes/"
 CALENDAR = "raw/calendar/"
 FEATURES = "processed/features/timeframe=1Day/"
-MINUTE_BARS = "processed/bars/timeframe=1Min/"
-QUARANTINE = "processed/quarantine/"
 REPORTS = "processed/reports/"
 MANIFEST = FEATURES + "manifest.json"
 
@@ -206,7 +204,7 @@ class Lake:
         self._seen[key] = (answer["ETag"], list(rows))
 
     def _put(self, bucket: str, key: str, body: bytes, content_type: str) -> Any:
-        return self.s3.put_object(Bucket=bucket, Key=key, Body=body, ContentType=content_type, ChecksumAlgorithm="SHA256")
+        return self.s3.put_object(Bucket=bucket, Key=key, Body=body, ContentType=content_type)
 
     def _get(self, bucket: str, key: str) -> bytes | None:
         try:

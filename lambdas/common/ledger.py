@@ -308,13 +308,6 @@ class Ledger:
         """Put an alert; False if this rule has already spoken in this session."""
         return self._put_once(alert)
 
-    def mark_mailed(self, alert: AlertRecord) -> None:
-        self._table.put_item(Item=alert.model_copy(update={"mailed": True}).item())
-
-    def alerts_to_mail(self) -> list[AlertRecord]:
-        """Return the alerts that nobody was told of yet, oldest first."""
-        return [AlertRecord.of(item) for item in self._unsettled("alerts")]
-
     def alerts(self, month: str) -> list[AlertRecord]:
         return list(self._query(AlertRecord, f"alert#{month}", "", "~"))
 

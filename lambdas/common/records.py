@@ -295,7 +295,7 @@ class ShadowDecision(Record):
 
 
 class AlertRecord(Record):
-    """One alert of a rule in a session, whose key makes the second of the same a no-op. It waits in an index until it is mailed."""
+    """One alert of a rule in a session, whose key makes the second of the same a no-op."""
 
     kind: ClassVar[str] = "alert"
     rule: str
@@ -303,11 +303,9 @@ class AlertRecord(Record):
     subject: str
     detail: str
     time: str
-    mailed: bool = False
 
     def keys(self) -> dict[str, str]:
-        place = {"pk": f"alert#{self.session[:7]}", "sk": f"{self.session}#{self.rule}"}
-        return place if self.mailed else {**place, "unsettled": "alerts", "unsettled_sk": place["sk"]}
+        return {"pk": f"alert#{self.session[:7]}", "sk": f"{self.session}#{self.rule}"}
 
 
 def decision_key(decision_id: str) -> dict[str, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -135,6 +136,12 @@ class RunningExchange:
             process.wait(STOP_SECONDS)
         if process.stdout is not None:
             process.stdout.close()
+
+    def check(self) -> None:
+        """Raise `ExchangeError` when the process has ended by itself."""
+        if self._process is not None and (code := self._process.poll()) is not None:
+            ending = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+            raise ExchangeError(f"exchange: it has ended ({ending}): see {self._log or 'its log'} and start again")
 
     def advance(self, now: str | datetime) -> dict[str, Any]:
         """Move the clock forward to `now` (UTC); returns {now, is_open}."""

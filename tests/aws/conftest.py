@@ -13,7 +13,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from lambdas.common import alerts, broker, ledger
+from lambdas.common import broker, ledger
 from local.exchange.server import ExchangeConfig, RunningExchange
 from settings import Settings, load
 from tests.aws.proxy import Proxy, running
@@ -44,8 +44,7 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     }.items():
         monkeypatch.setenv(name, value)
     with mock_aws():
-        for cached in (ledger.ledger_of, alerts._sns):
-            cached.cache_clear()
+        ledger.ledger_of.cache_clear()
         broker.forget_broker()
         yield
 

@@ -11,6 +11,7 @@ import json
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,9 +24,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lambdas.backfill_bars.handler import handler as backfill
 from lambdas.common import lake as lakes
 from lambdas.common.lake import Lake, actions_key, bars_key
 from lambdas.common.ledger import Ledger
+from lambdas.common.planning import limits_of, rules_of
 from lambdas.common.records import Held, ServedModel, Snapshot
 from lambdas.decide import handler as deciding
 from lambdas.decide.data import known_at
@@ -33,9 +36,10 @@ from local import bundled
 from local.exchange.server import RunningExchange
 from settings import Settings
 from tests.lakes import calendar_objects, fill_raw
+from trading_env.evaluation import backtest
 from trading_env.features import CONTEXT, FEATURE_HASH, FEATURES, SCHEMA_VERSION
 from trading_env.market import build_market
-from trading_env.policy import PolicyCard, array_shapes, save_policy, weights_from_scores
+from trading_env.policy import PolicyCard, SeededRandom, array_shapes, save_policy, weights_from_scores
 
 ROOT = Path(__file__).resolve().parents[2]
 SLOT = {"schedule": "decide", "time": "2020-01-02T14:35:00Z"}
@@ -365,3 +369,30 @@ def test_a_corrupt_action_stops_the_function(run: Any, lake: Lake, cloud: Cloud)
     with pytest.raises(ValueError, match="SPY"):
         run()
     assert cloud.decisions == 0
+
+
+def test_a_fortnight_across_a_split_is_the_backtest(
+    run: Any, reconcile: Any, lake: Lake, ledger_table: Ledger, exchange: RunningExchange, settings: Settings
+) -> None:
+    """Slot, close, night: decide, execute, reconcile, backfill from 2020-08-24 to 09-04, with AAPL 4:1 on 08-31; against `backtest`."""
+    policy = SeededRandom(seed=7, kappa=0.3)
+    ledger_table.put_model(
+        ServedModel(role="incumbent", policy="random", spec="random:7", model_version="random:7", kappa=0.3, since="2020-08-21T00:00:00Z")
+    )
+    fill_raw(lake, symbols=settings.universe.symbols, start="2016-01-04", end="2020-08-21")
+    exchange.reset(now="2020-08-24T13:00:00Z", cash="100000")
+    sessions = list(pd.bdate_range("2020-08-24", "2020-09-04").strftime("%Y-%m-%d"))
+    for day in sessions:
+        exchange.advance(f"{day}T13:35:00Z")
+        assert run({"schedule": "decide", "time": f"{day}T13:35:00Z"})["outcome"] == "decided"
+        exchange.advance(f"{day}T20:05:00Z")
+        reconcile()
+        exchange.advance(f"{day}T22:00:00Z")
+        assert backfill({"schedule": "backfill_bars", "time": f"{day}T22:00:00Z"}, None)["end"] == day
+
+    market = build_market(bundled.daily_bars(), bundled.corporate_actions(), symbols=settings.universe.symbols)
+    rules = replace(rules_of(settings), credit_dividends=False)
+    wanted = backtest(market, policy, rules=rules, start=sessions[0], end=sessions[-1], initial_cash=100_000.0, limits=limits_of(settings))
+    live = [float(snapshot.equity) for snapshot in ledger_table.snapshots(sessions[0], sessions[-1])]
+    np.testing.assert_allclose(live, wanted.equity, rtol=1e-9)
+    assert not [alert for alert in ledger_table.alerts("2020-08") if alert.rule.startswith("drift")]

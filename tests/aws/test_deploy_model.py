@@ -33,6 +33,7 @@ def update_endpoint(response: SageMakerResponse) -> str:
 @pytest.fixture
 def sagemaker(ledger_table: Ledger, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(SageMakerResponse, "update_endpoint", update_endpoint, raising=False)
+    monkeypatch.setattr(deploying, "POLL_SECONDS", 0.0)
     monkeypatch.setenv("ENDPOINT_NAME", "papertape")
     monkeypatch.setenv("SERVING_ROLE_ARN", f"arn:aws:iam::{DEFAULT_ACCOUNT_ID}:role/serving")
     monkeypatch.setenv("MODEL_PACKAGE_GROUP", GROUP)
@@ -61,7 +62,7 @@ def register(sagemaker: Any) -> Register:
     return register
 
 
-def send(arn: str, *, remaining_ms: int = 0, time: str = "2020-01-01T12:00:00Z") -> dict[str, Any]:
+def send(arn: str, *, remaining_ms: int = 60_000, time: str = "2020-01-01T12:00:00Z") -> dict[str, Any]:
     event = {"detail-type": "SageMaker Model Package State Change", "time": time, "detail": {"ModelPackageArn": arn}}
     context = SimpleNamespace(aws_request_id="r", get_remaining_time_in_millis=lambda: remaining_ms)
     return deploying.handler(event, context)  # type: ignore[no-any-return]
@@ -135,7 +136,7 @@ def test_the_pointer_waits_until_the_endpoint_serves(register: Register, ledger_
     newer = register("Approved", model_hash="b" * 64)
     endpoint_of("papertape-incumbent").endpoint_status = "Updating"
     with pytest.raises(NotServingYetError, match="does not serve papertape-2-incumbent yet"):
-        send(newer)
+        send(newer, remaining_ms=0)
     model = ledger_table.incumbent()
     assert model is not None
     assert model.spec == arn

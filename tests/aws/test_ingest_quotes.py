@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import boto3
+import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
+from glue_jobs.build_features import main
+from glue_jobs.files import Bucket
 from lambdas.common import lake as lakes
 from lambdas.common import telemetry
 from lambdas.ingest_quotes.handler import handler
 from lambdas.ingest_quotes.quotes import NoQuotesError
+from local import bundled
 from local.exchange.server import RunningExchange
 from settings import Settings
 
@@ -79,6 +85,29 @@ def test_a_missing_symbol_is_counted_and_not_invented(
     assert [line["symbol"] for line in stored(raw)] == ["SPY"]
     metrics = [json.loads(line) for line in capsys.readouterr().out.splitlines() if '"MissingQuotes"' in line]
     assert metrics[0]["MissingQuotes"] == [1.0]
+
+
+def test_recorded_quotes_reach_the_minute_bars_and_agree_with_the_trades_within_the_spread(
+    raw: str, buckets: SimpleNamespace, settings: Settings, exchange: RunningExchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The session of 2013-10-04, minute by minute: feed, this function, raw, the job, bars; against the recorded trades."""
+    universe = with_universe(settings, "SPY", "AIG", "BAC", "IBM")
+    monkeypatch.setenv("PAPERTAPE_SETTINGS", universe)
+    exchange.reset(now="2013-10-04T13:30:30Z", cash="100000")
+    for scheduled in pd.date_range("2013-10-04T13:31Z", periods=389, freq="min"):
+        exchange.advance(scheduled.to_pydatetime())
+        assert run({"schedule": "ingest_quotes", "time": scheduled.isoformat()})["missing"] == []
+    names = ["--raw-bucket", raw, "--processed-bucket", buckets.processed, "--settings", universe, "--time", "2013-10-04T22:30:00Z"]
+    built = main([*names, "--mode", "quotes", "--engine", "pandas"])
+    assert (built["objects"], built["bars"]) == (389, 4 * 389 - built["quarantined"])
+
+    bars = pq.read_table(io.BytesIO(Bucket(buckets.processed).get(built["files"][0]) or b"")).to_pandas()
+    both = bars.merge(bundled.minute_trades(), on=["symbol", "ts"], suffixes=("", "_trade"))
+    assert len(both) > 1500
+    beyond = (both["close"] - both["close_trade"]).abs() - both["spread"]
+    # A minute's last trade may be older than its last quote: then the quote has moved on, by hundredths of a percent
+    assert (beyond <= 1e-9).mean() > 0.95
+    assert (beyond / both["close"]).max() < 1e-3
 
 
 def test_a_feed_without_any_quote_is_an_error(raw: str, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

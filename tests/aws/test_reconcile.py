@@ -159,7 +159,7 @@ def test_an_empty_ledger_sends_no_order(
 
 
 def test_the_closing_snapshot_is_the_broker_s_book_once(
-    execution: Any, reconcile: Any, exchange: RunningExchange, ledger_table: Ledger, decide: Any, topic: Any
+    execution: Any, reconcile: Any, exchange: RunningExchange, ledger_table: Ledger, decide: Any
 ) -> None:
     execution("POST", "/decisions", decide())
     reconcile()
@@ -175,11 +175,11 @@ def test_the_closing_snapshot_is_the_broker_s_book_once(
     assert breakers.last_close_equity == snapshot.equity
     assert breakers.account_id is not None
     assert reconcile()["snapshot"] == "taken before"
-    assert topic() == []
+    assert _alerts(ledger_table) == []
 
 
 def test_a_split_is_not_drift_and_a_foreign_position_is(
-    execution: Any, reconcile: Any, exchange: RunningExchange, ledger_table: Ledger, decide: Any, topic: Any
+    execution: Any, reconcile: Any, exchange: RunningExchange, ledger_table: Ledger, decide: Any
 ) -> None:
     exchange.reset(now="2020-08-28T13:35:00Z", cash="100000")
     execution("POST", "/decisions", decide(session="2020-08-28", as_of="2020-08-27", weights={"AAPL": 0.5}))
@@ -189,24 +189,24 @@ def test_a_split_is_not_drift_and_a_foreign_position_is(
     exchange.advance("2020-08-31T20:05:00Z")
     reconcile()
     assert _positions(exchange)["AAPL"] == before * 4
-    assert [message["Subject"] for message in topic()] == ["Papertape: missed-slot in session 2020-08-31"]
+    assert _alerts(ledger_table, "2020-08") == ["missed-slot"]
 
     exchange.advance("2020-09-01T14:00:00Z")
     foreign = _buy_elsewhere(exchange, "IBM", "3")
     exchange.advance("2020-09-01T20:05:00Z")
     assert reconcile()["drift"] == ["IBM"]
-    mails = [message["Message"] for message in topic()]
-    assert any("IBM: our fills say 0, the broker holds 3" in mail for mail in mails)
+    said = {alert.rule: alert.detail for alert in ledger_table.alerts("2020-09")}
+    assert said["drift:IBM"].startswith("IBM: our fills say 0, the broker holds 3")
     assert [order["client_order_id"] for order in exchange.books()["orders"]][-1] == foreign
 
 
-def test_a_missed_slot_is_said_once(reconcile: Any, exchange: RunningExchange, topic: Any) -> None:
+def test_a_missed_slot_is_said_once(reconcile: Any, exchange: RunningExchange, ledger_table: Ledger) -> None:
     reconcile()
-    assert topic() == []
+    assert _alerts(ledger_table) == []
     exchange.advance(WINDOW_OVER)
     reconcile()
     reconcile()
-    assert [message["Subject"] for message in topic()] == ["Papertape: missed-slot in session 2020-01-02"]
+    assert _alerts(ledger_table) == ["missed-slot"]
 
 
 def test_a_holiday_has_no_slot_and_no_snapshot(reconcile: Any, exchange: RunningExchange, ledger_table: Ledger) -> None:
@@ -216,7 +216,7 @@ def test_a_holiday_has_no_slot_and_no_snapshot(reconcile: Any, exchange: Running
 
 
 def test_a_breaker_latches_and_only_a_person_rearms_it(
-    execution: Any, control: Any, reconcile: Any, exchange: RunningExchange, ledger_table: Ledger, decide: Any, topic: Any
+    execution: Any, control: Any, reconcile: Any, exchange: RunningExchange, ledger_table: Ledger, decide: Any
 ) -> None:
     execution("POST", "/decisions", decide())
     high = ledger_table.breakers().model_copy(update={"peak_equity": Decimal(300_000)})
@@ -227,27 +227,14 @@ def test_a_breaker_latches_and_only_a_person_rearms_it(
     buy = {"key": "k1", "symbol": "SPY", "side": "buy", "quantity": "1"}
     assert execution("POST", "/orders", buy).body["orders"][0]["risk"] == "breaker"
     assert execution("POST", "/orders", {**buy, "key": "k2", "side": "sell"}).body["orders"][0]["status"] == "filled"
-    assert [message["Subject"] for message in topic()] == ["Papertape: max_drawdown in session 2020-01-02"]
+    assert _alerts(ledger_table) == ["max_drawdown"]
     control("PUT", "/trading-state", {"state": "active", "reason": "looked at it"})
     assert ledger_table.breakers().tripped == {}
     assert execution("POST", "/orders", {**buy, "key": "k3"}).body["orders"][0]["status"] == "filled"
 
 
-def test_alerts_raised_where_there_is_no_topic_are_mailed_later(
-    reconcile: Any, exchange: RunningExchange, ledger_table: Ledger, topic: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import os
-
-    from lambdas.common.alerts import mail_waiting
-
-    arn = os.environ["ALERT_TOPIC_ARN"]
-    monkeypatch.delenv("ALERT_TOPIC_ARN")
-    exchange.advance(WINDOW_OVER)
-    reconcile()
-    assert topic() == []
-    assert mail_waiting(ledger=ledger_table, topic=arn) == 1
-    assert len(topic()) == 1
-    assert mail_waiting(ledger=ledger_table, topic=arn) == 0
+def _alerts(ledger_table: Ledger, month: str = "2020-01") -> list[str]:
+    return [alert.rule for alert in ledger_table.alerts(month)]
 
 
 def _positions(exchange: RunningExchange) -> dict[str, Decimal]:

@@ -56,7 +56,7 @@ from sagemaker.train.configs import Compute, InputData, OutputDataConfig
 given = json.loads(sys.stdin.read())
 session = PipelineSession(boto_session=boto3.Session(region_name="us-east-1"), default_bucket="lake")
 session._default_bucket = "lake"
-features = "s3://lake/processed/features/timeframe=1Day/"
+features = "s3://lake/processed/training/timeframe=1Day/"
 training_image = image_uris.retrieve("pytorch-amzn2023", "us-east-1", version="2.13", instance_type="ml.m5.large", image_scope="training")
 serving_image = image_uris.retrieve(
     "pytorch", "us-east-1", version="2.6.0", py_version="py312", instance_type="ml.m5.large", image_scope="inference"

@@ -242,7 +242,7 @@ def test_api_is_signed_throttled_and_bounded(aws: Assembly) -> None:
 
     served = {(m["HttpMethod"], path(m["ResourceId"])): text(m["Integration"]["Uri"]) for m in methods}
     execute = {("POST", "/decisions"), ("POST", "/orders"), ("DELETE", "/orders/{id}"), ("POST", "/flatten")}
-    control = {("GET", "/decisions/{id}"), ("GET", "/portfolio"), ("GET", "/orders"), ("GET", "/trading-state"), ("PUT", "/trading-state")}
+    control = {("GET", "/decisions/{id+}"), ("GET", "/portfolio"), ("GET", "/orders"), ("GET", "/trading-state"), ("PUT", "/trading-state")}
     assert {route for route, uri in served.items() if '"ExecuteOrders' in uri} == execute
     assert {route for route, uri in served.items() if '"Control' in uri} == control
     ((_, _, stage),) = aws.resources("AWS::ApiGateway::Stage")
@@ -278,7 +278,10 @@ def test_nobody_deletes_from_the_ledger_or_the_raw_lake(aws: Assembly) -> None:
             assert not any(action.endswith(":*") for action in actions(statement)), name
             if "s3:DeleteObject" in actions(statement):
                 assert name.startswith("JobRole")
-                assert "/processed/features/*" in text(statement["Resource"])
+                resources = text(statement["Resource"])
+                assert "/processed/features/*" in resources
+                assert "/processed/training/*" in resources
+                assert resources.count("/*") == 2
 
 
 def test_both_verdicts_reach_deploy_model(aws: Assembly) -> None:
@@ -312,7 +315,7 @@ def test_glue_job_gets_code_and_locked_libraries(aws: Assembly) -> None:
     arguments = job["Properties"]["DefaultArguments"]
     assert job["Properties"]["GlueVersion"] == "5.1"
     libraries = arguments["--additional-python-modules"].split(",")
-    assert sorted(line.partition("==")[0].lower() for line in libraries) == ["numpy", "pandas", "pyarrow", "pydantic", "ta-lib"]
+    assert sorted(line.partition("==")[0].lower() for line in libraries) == ["awswrangler", "numpy", "pandas", "pyarrow", "pydantic", "ta-lib"]
     assert set(libraries) <= set((ROOT / "requirements.txt").read_text().splitlines())
     assert text(arguments["--extra-py-files"]).endswith('.zip"}')
     run = json.loads(
@@ -355,3 +358,19 @@ def test_no_account_or_key_is_in_the_templates(aws: Assembly) -> None:
         written = (aws.folder / f"papertape-{stack}.template.json").read_text()
         assert ACCOUNT not in written
         assert "AKIA" not in written
+
+
+def test_no_job_of_the_pipeline_can_read_a_bar_of_the_live_period(aws: Assembly) -> None:
+    """Training and evaluation run under the model stack's job role: of the processed bucket it reads the training view and its models."""
+    statements = [
+        statement
+        for stack, name, policy in aws.resources("AWS::IAM::Policy")
+        if stack == "model" and name.startswith("JobRole")
+        for statement in policy["Properties"]["PolicyDocument"]["Statement"]
+        if "s3:GetObject" in actions(statement)
+    ]
+    read = text([statement["Resource"] for statement in statements])
+    assert "/processed/training/*" in read
+    assert "/models/*" in read
+    assert "raw" not in read.lower()
+    assert "processed/features" not in read

@@ -126,7 +126,7 @@ def test_tokens_pass_through_as_they_are() -> None:
     assert found["Train-0"]["Arguments"]["RoleArn"] == token
     assert found["RegisterRejected"]["Arguments"]["ModelPackageGroupName"] == token
     channel = found["Train-0"]["Arguments"]["InputDataConfig"][0]["DataSource"]["S3DataSource"]["S3Uri"]
-    assert channel == f"s3://{token}/processed/features/timeframe=1Day/"
+    assert channel == f"s3://{token}/processed/training/timeframe=1Day/"
     assert json.dumps(definition).count(token) == sum(text.count(token) for text in strings(definition))
 
 

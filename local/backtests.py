@@ -1,0 +1,120 @@
+"""`papertape.py backtest`: one policy in the simulator over the bundled bars, beside equal weight and the benchmark.
+
+Promise: costs, rules and risk limits are the settings'; equal weight and the benchmark trade the same sessions from the same cash. What is
+asked wrongly (a date, a policy, a word) is a `BacktestError` of one line that names the value and what is allowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from lambdas.common.planning import limits_of
+from local.demo import YEAR, sessions_between
+from local.plan import TradingSession
+from local.yearbook import Dividends, Yearbook, policy_of
+from settings import Settings
+from trading_env import metrics
+from trading_env.evaluation import BacktestResult
+from trading_env.features import FEATURE_HASH
+from trading_env.policy import Policy, PolicyError, load_policy, make_policy
+
+
+class BacktestError(ValueError):
+    """What was asked cannot be traded; the message names the value and what is allowed."""
+
+
+def run(settings: Settings, *, policy: str, start: str, end: str, dividends: str, console: Console) -> None:
+    """Backtest and print a table. `dividends`: credit, ignore, or empty for the settings' own."""
+    asked = policy_called(policy)
+    (word,) = one_of(get_args(Dividends), [dividends] if dividends else [settings.portfolio.dividends])
+    first, last = _period(start, end)
+    year = Yearbook(settings, start=first, end=last, dividends="ignore" if word == "ignore" else "credit")
+    sessions = year.market.sessions.astype(object)
+    if first <= sessions[0] or last > sessions[-1] or not any(first <= day <= last for day in sessions):
+        raise BacktestError(f"--start and --end must hold a session after {sessions[0]} and up to {sessions[-1]}, were {first} and {last}")
+    result = year.of(asked, limits=limits_of(settings))
+    others = {"equal weight": year.of(make_policy("equal-weight")), settings.universe.benchmark: year.benchmark()}
+    console.print(_table({policy: result, **others}, title=f"{result.sessions[0]} to {result.sessions[-1]}, dividends {word}"))
+    if result.denied:
+        console.print(f"{len(result.denied)} orders were denied by the risk limits, the first: {result.denied[0]}")
+
+
+def policy_called(name: str) -> Policy:
+    """`equal-weight`, `random:<seed>`, or the artifact in a model.tar.gz or in a folder."""
+    path = Path(name)
+    try:
+        if path.is_dir():
+            return load_policy(path, expected_feature_hash=FEATURE_HASH)
+        return policy_of(path.read_bytes()) if path.is_file() else make_policy(name)
+    except PolicyError as error:
+        if path.exists():
+            raise BacktestError(f"--policy {name}: {error}") from error
+        allowed = "equal-weight, random:<seed>, a model.tar.gz, or a folder with policy.npz and policy.json"
+        raise BacktestError(f"--policy must be {allowed}; there is no {name}") from error
+
+
+def sessions_of_2020(start: str, end: str) -> list[TradingSession]:
+    """The sessions of a period within the replayed year."""
+    first, last = _period(start, end)
+    if first < YEAR[0] or last > YEAR[1]:
+        raise BacktestError(f"--start and --end must lie between {YEAR[0]} and {YEAR[1]}, were {first} and {last}")
+    sessions = sessions_between(first, last)
+    if len(sessions) < 2:
+        raise BacktestError(f"--start and --end must hold two sessions or more, {first} to {last} holds {len(sessions)}")
+    return sessions
+
+
+def one_of(allowed: Sequence[str], chosen: Sequence[str] | None) -> tuple[str, ...]:
+    """`chosen`, all of `allowed` when that is empty."""
+    for word in chosen or ():
+        if word not in allowed:
+            raise BacktestError(f"{word} is not one of {', '.join(allowed)}")
+    return tuple(dict.fromkeys(chosen)) if chosen else tuple(allowed)
+
+
+def _period(start: str, end: str) -> tuple[date, date]:
+    first, last = _date("--start", start), _date("--end", end)
+    if first > last:
+        raise BacktestError(f"--start must not be after --end, were {first} and {last}")
+    return first, last
+
+
+def _date(option: str, text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise BacktestError(f"{option} must be a date like 2020-01-02, was {text}") from error
+
+
+def _table(results: dict[str, BacktestResult], *, title: str) -> Table:
+    table = Table(title=title)
+    table.add_column("")
+    for name in results:
+        table.add_column(name, justify="right")
+    for measure, values in zip(_MEASURES, zip(*map(_measures, results.values()), strict=True), strict=True):
+        table.add_row(measure, *values)
+    return table
+
+
+_MEASURES = ("sessions", "final equity", "return", "volatility, a year", "Sharpe ratio", "deepest drawdown", "turnover, a session", "costs")
+
+
+def _measures(result: BacktestResult) -> tuple[str, ...]:
+    many = len(result.sessions) > 1
+    return (
+        f"{len(result.sessions)}",
+        f"${result.equity[-1]:,.2f}",
+        f"{result.equity[-1] / result.initial_cash - 1:+.2%}",
+        f"{metrics.volatility(result.growth):.2%}" if many else "",
+        f"{metrics.sharpe(result.growth):.2f}" if many else "",
+        f"{metrics.max_drawdown(result.equity, initial=result.initial_cash):.2%}" if many else "",
+        f"{np.mean(result.turnover):.2%}",
+        f"${result.costs.sum():,.2f}",
+    )

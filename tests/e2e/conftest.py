@@ -1,0 +1,231 @@
+"""The synthesized app on a laptop: one deployment for all tests that trade through it, and a second for those that need its beginning.
+
+The settings are the app's own with a small training: its window ends where the bundled split week of AAPL begins, so the eve of that week
+is the eve of these tests. `market` gives each test a new account and an empty ledger at a moment of its choice.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+
+from local.emulator import ACCOUNT, ROOT, SECRET
+from local.exchange.server import RunningExchange
+from local.laptop import Laptop, Trained, synthesize
+from settings import Settings, load
+from tests.aws.proxy import Proxy, running
+
+EVE, FIRST, LAST = "2020-08-25", "2020-08-26", "2020-09-02"
+HISTORY = "2016-01-04"  # more than the 600 sessions that a decision reads, and a year and a half to train in
+SMALL_TRAINING = {
+    "start": "2017-02-01",
+    "end": "2018-12-31",
+    "evaluation_end": EVE,
+    "live_start": FIRST,
+    "timesteps": "2000",
+    "seeds": "[0]",
+    "environments": "8",
+    "episode_sessions": "63",
+}
+FUNCTIONS = {
+    "backfill_bars": "BackfillBarsFunction",
+    "control": "ControlFunction",
+    "decide": "DecideFunction",
+    "deploy_model": "DeployModelFunction",
+    "execute_orders": "ExecuteOrdersFunction",
+    "health": "HealthFunction",
+    "ingest_quotes": "IngestQuotesFunction",
+    "reconcile": "ReconcileFunction",
+    "report": "ReportFunction",
+}
+
+
+@pytest.fixture(scope="session")
+def settings_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    text = (ROOT / "settings.toml").read_text(encoding="utf-8")
+    head, training, tail = re.split(r"(?ms)(^\[training\].*?)(?=^\[)", text)
+    for key, value in SMALL_TRAINING.items():
+        training, found = re.subn(rf"(?m)^{key} = [^#\n]*", f"{key} = {value} ", training)
+        assert found == 1, key
+    path = tmp_path_factory.mktemp("settings") / "settings.toml"
+    path.write_text(head + training + tail, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def small(settings_file: Path) -> Settings:
+    return load(settings_file)
+
+
+@pytest.fixture(scope="session")
+def synthesized(settings_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("synth") / "cdk.out"
+    synthesize(folder, settings=settings_file)
+    return folder
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    body: dict[str, Any]
+
+
+@dataclass
+class Gateway:
+    """The deployed execution API, as its owner calls it: signed with botocore's own signer."""
+
+    base: str
+    region: str
+    calls: int = 0
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | str | None = None,
+        *,
+        secret: str | None = SECRET,
+        sent: str | None = None,
+    ) -> Answer:
+        """One request, its `body` JSON or text as it is; `secret` None leaves it unsigned, `sent` goes out in place of what was signed."""
+        data = body if isinstance(body, str) or body is None else json.dumps(body)
+        request = AWSRequest(method, self.base + path, data=data, headers={"Content-Type": "application/json"})
+        if secret is not None:
+            SigV4Auth(Credentials(ACCOUNT, secret), "execute-api", self.region).add_auth(request)
+        response = requests.request(method, self.base + path, data=sent or data, headers=dict(request.headers), timeout=60)
+        return Answer(response.status_code, response.json())
+
+
+@dataclass
+class App:
+    """The deployed app with what a test asks of it."""
+
+    laptop: Laptop
+    settings: Settings
+    names: dict[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.names = {self.laptop.output(key): folder for folder, key in FUNCTIONS.items()}
+        url = f"{self.laptop.cloud.url}/restapis/{self.laptop.output('ExecutionApiId')}/v1/_user_request_"
+        self.api = Gateway(base=url, region=self.settings.region)
+
+    @property
+    def exchange(self) -> RunningExchange:
+        return self.laptop.exchange
+
+    def begin(self, now: str) -> None:
+        """A new account at `now`, and an empty ledger."""
+        self.exchange.reset(now=now)
+        dynamodb, table = self.laptop.client("dynamodb"), self.laptop.output("LedgerTable")
+        for page in dynamodb.get_paginator("scan").paginate(TableName=table):
+            for item in page["Items"]:
+                dynamodb.delete_item(TableName=table, Key={"pk": item["pk"], "sk": item["sk"]})
+
+    def fire(self, schedule: str, time: str) -> dict[str, Any]:
+        """Advance the exchange to `time` and fire the deployed schedule there; its outcome."""
+        self.exchange.advance(time)
+        return self.laptop.fire(f"{self.settings.name}-{schedule}", time)
+
+    def succeed(self, schedule: str, time: str) -> dict[str, Any]:
+        """`fire`, and the function's own answer."""
+        outcome = self.fire(schedule, time)
+        assert outcome["status"] == "succeeded", (schedule, time, outcome)
+        payload: dict[str, Any] = outcome["payload"]
+        return payload
+
+    def invoked(self) -> Counter[tuple[str, str]]:
+        """How often each function ran, by (folder, trigger)."""
+        counts = self.laptop.cloud.fired()["functions"]
+        return Counter({(self.names.get(name, name), trigger): n for name, by in counts.items() for trigger, n in by.items()})
+
+    def fired(self) -> Counter[str]:
+        """How often each schedule was fired, by its name without the app's."""
+        prefix = f"{self.settings.name}-"
+        return Counter({name.removeprefix(prefix): n for name, n in self.laptop.cloud.fired()["schedules"].items()})
+
+    def dead_letters(self) -> list[dict[str, Any]]:
+        """Every message that waits in the dead-letter queue."""
+        sqs = self.laptop.client("sqs")
+        (url,) = sqs.list_queues(QueueNamePrefix=f"{self.settings.name}-lake-DeadLetters")["QueueUrls"]
+        found: list[dict[str, Any]] = []
+        while messages := sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, VisibilityTimeout=60).get("Messages"):
+            found += [json.loads(message["Body"]) for message in messages]
+        return found
+
+    def alarm(self, name: str) -> dict[str, Any]:
+        """The deployed alarm with this construct name."""
+        alarms = self.laptop.client("cloudwatch").describe_alarms()["MetricAlarms"]
+        (found,) = [alarm for alarm in alarms if f"-{name}" in alarm["AlarmName"]]
+        assert isinstance(found, dict)
+        return found
+
+    @contextmanager
+    def with_broker(self, folder: str, url: str) -> Iterator[None]:
+        """One function's broker is at `url`: nothing else of its configuration changes, and it is put back."""
+        client, name = self.laptop.client("lambda"), self.laptop.output(FUNCTIONS[folder])
+        variables = client.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
+        changed = {**variables, "ALPACA_TRADING_URL": url, "ALPACA_DATA_URL": url}
+        client.update_function_configuration(FunctionName=name, Environment={"Variables": changed})
+        try:
+            yield
+        finally:
+            client.update_function_configuration(FunctionName=name, Environment={"Variables": variables})
+
+    @contextmanager
+    def slow_exchange(self) -> Iterator[Proxy]:
+        """The executor's way to the exchange leads through a proxy that a test can hold up."""
+        with running(self.exchange.url) as proxy, self.with_broker("execute_orders", proxy.url):
+            yield proxy
+
+
+@pytest.fixture(scope="session")
+def app(small: Settings, synthesized: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    """Deployed, its bars backfilled and its features built, on the eve of the split week."""
+    with Laptop(tmp_path_factory.mktemp("laptop"), settings=small, now=f"{EVE}T22:00:00Z") as laptop:
+        laptop.deploy(synthesized, with_cli=False)
+        laptop.backfill(start=HISTORY)
+        laptop.build_features(time=f"{EVE}T23:30:00Z")
+        yield App(laptop, small)
+
+
+@pytest.fixture(scope="session")
+def trained(app: App) -> Trained:
+    """The model of the weekly schedule, fired once on the eve, with its verdict and its endpoint."""
+    return app.laptop.train(time=f"{EVE}T23:45:00Z")
+
+
+@pytest.fixture
+def market(app: App) -> Callable[[str], App]:
+    """`market(now)`: the app with a new account and an empty ledger at `now`."""
+
+    def at(now: str) -> App:
+        app.begin(now)
+        return app
+
+    return at
+
+
+@contextmanager
+def in_background(call: Callable[[], Answer]) -> Iterator[Sequence[Answer]]:
+    """Run `call` in a thread; its answer is in the list when the block has ended."""
+    answers: list[Answer] = []
+    thread = threading.Thread(target=lambda: answers.append(call()), daemon=True)
+    thread.start()
+    try:
+        yield answers
+    finally:
+        thread.join(60)
+        assert not thread.is_alive(), "no answer came"
