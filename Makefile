@@ -42,8 +42,8 @@ destroy: setup
 	$(CDK) destroy --all
 
 lock:  ## requirements.txt from requirements.in
-	$(BIN)/pip-compile -q --upgrade --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-header --no-annotate --strip-extras -o requirements.txt requirements.in
-	@sed -i -e 's/+cpu$$//' -e '1i # Compiled from requirements.in by `make lock`; edit that file.' requirements.txt
+	$(BIN)/pip-compile -q --upgrade --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-header --no-annotate --strip-extras -o requirements.txt requirements.in
+	@sed -i -e '/^#/d' -e 's/+cpu$$//' requirements.txt && sed -i '1i # Compiled from requirements.in by `make lock`; edit that file.' requirements.txt
 
 setup: .venv/.installed .venv-cloud/.installed node_modules/.installed
 

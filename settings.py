@@ -47,11 +47,23 @@ class Portfolio(Section):
     band: Annotated[float, Field(ge=0, lt=0.5)]
     min_notional: Annotated[float, Field(ge=0)]
     dividends: Literal["credit", "ignore"]
+    whole_shares: bool = False
 
 
 class Costs(Section):
+    """What is off by default may be left out: files from before it existed stay valid."""
+
     fee_bps: BasisPoints
     slippage_bps: BasisPoints
+    half_spread_bps: BasisPoints = 0.0
+    impact: Annotated[float, Field(ge=0, le=10)] = 0.0
+    max_volume_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+    @model_validator(mode="after")
+    def _impact_holds_for_a_share_of_the_volume(self) -> Self:
+        if self.impact > 0 and self.max_volume_share == 0:
+            raise ValueError(f"impact needs max_volume_share above 0, was {self.impact} with {self.max_volume_share}")
+        return self
 
 
 class Schedule(Section):

@@ -41,7 +41,7 @@ def run(settings: Settings, *, policy: str, start: str, end: str, dividends: str
         raise BacktestError(f"--start and --end must hold a session after {sessions[0]} and up to {sessions[-1]}, were {first} and {last}")
     result = year.of(asked, limits=limits_of(settings))
     others = {"equal weight": year.of(make_policy("equal-weight")), settings.universe.benchmark: year.benchmark()}
-    console.print(_table({policy: result, **others}, title=f"{result.sessions[0]} to {result.sessions[-1]}, dividends {word}"))
+    console.print(_table({Path(policy).name: result, **others}, title=f"{result.sessions[0]} to {result.sessions[-1]}, dividends {word}"))
     if result.denied:
         console.print(f"{len(result.denied)} orders were denied by the risk limits, the first: {result.denied[0]}")
 
@@ -65,7 +65,7 @@ def sessions_of_2020(start: str, end: str) -> list[TradingSession]:
     first, last = _period(start, end)
     if first < YEAR[0] or last > YEAR[1]:
         raise BacktestError(f"--start and --end must lie between {YEAR[0]} and {YEAR[1]}, were {first} and {last}")
-    sessions = sessions_between(first, last)
+    sessions = [session for session in sessions_between(*YEAR) if first <= date.fromisoformat(session.date) <= last]
     if len(sessions) < 2:
         raise BacktestError(f"--start and --end must hold two sessions or more, {first} to {last} holds {len(sessions)}")
     return sessions

@@ -351,7 +351,7 @@ def _table(summary: dict[str, Any]) -> Table:
     table.add_column(style="dim")
     table.add_column()
     table.add_row("deployed", f"{summary['deploy']['stacks']} stacks, {summary['deploy']['resources']} resources")
-    table.add_row("gate", ("passed" if gate["passed"] else "refused") + f": {gate['reasons'][0]}")
+    table.add_row("gate", gate["reasons"][0])
     table.add_row(
         "traded", f"{summary['model']['kind']}, {trading['sessions']} sessions, {trading['orders']:,} orders, {trading['fills']:,} fills"
     )

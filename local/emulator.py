@@ -8,6 +8,7 @@ state saved, when the pipe closes; `stop` asks first and kills after a grace per
 # ruff: noqa: S310  (plain http, to our own loopback port only)
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -93,10 +94,15 @@ class Emulator:
             try:
                 self.process.wait(timeout=STOP_SECONDS)
             except subprocess.TimeoutExpired:
-                os.killpg(self.process.pid, signal.SIGKILL)
+                self._kill_group()
                 self.process.wait()
+        self._kill_group()  # a function that was at work when the emulator was killed would try to reach it for a while
         if self.process.stdin:
             self.process.stdin.close()
+
+    def _kill_group(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
 
     def __enter__(self) -> Self:
         return self

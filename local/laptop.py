@@ -12,9 +12,10 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -58,14 +59,16 @@ class Laptop:
     """Use as a context manager; `deploy` first."""
 
     def __init__(self, run_dir: Path, *, settings: Settings, now: str, exchange_port: int = 0, cloud_port: int = 0) -> None:
-        self.run_dir, self.settings = run_dir, settings
+        self.run_dir, self.settings, costs = run_dir, settings, settings.costs
+        if costs.impact or costs.max_volume_share:
+            raise LaptopError("settings.toml: costs.impact and costs.max_volume_share must be 0 here; the exchange fills every order whole")
         self._stack = ExitStack()
         self._exchange_config = ExchangeConfig(
             now=now,
             cash=str(settings.portfolio.initial_cash),
             port=exchange_port,
             fee_bps=str(settings.costs.fee_bps),
-            slippage_bps=str(settings.costs.slippage_bps),
+            slippage_bps=str(Decimal(str(costs.slippage_bps)) + Decimal(str(costs.half_spread_bps))),
             journal=run_dir / JOURNAL,
         )
         self._aws_session = boto3.Session()  # clients of the default session may not be made in two threads at once
@@ -90,6 +93,15 @@ class Laptop:
                 self._explain(error)
         finally:
             self.close()
+
+    @contextmanager
+    def explaining(self) -> Iterator[None]:
+        """Errors inside the block become what lies behind them, as at the end of the laptop's own block."""
+        try:
+            yield
+        except Exception as error:
+            self._explain(error)
+            raise
 
     def close(self) -> None:
         """End both processes; whoever waits for them in another thread gets an error."""
@@ -128,9 +140,9 @@ class Laptop:
 
     def build_features(self, *, time: str) -> dict[str, Any]:
         """Fire the nightly feature job and wait for it; return the manifest that it wrote."""
-        self._fire("build_features", time)
+        started = self._fire("build_features", time)["payload"]["JobRunId"]
         glue, job = self.client("glue"), self.output("GlueJobName")
-        run = self._wait(lambda: glue.get_job_runs(JobName=job)["JobRuns"][0], done=lambda r: r["JobRunState"] not in RUNNING)
+        run = self._wait(lambda: glue.get_job_run(JobName=job, RunId=started)["JobRun"], done=lambda r: r["JobRunState"] not in RUNNING)
         if run["JobRunState"] != "SUCCEEDED":
             raise LaptopError(f"the feature job {run['JobRunState'].lower()}: {run.get('ErrorMessage', 'see its log')}")
         manifest: dict[str, Any] = json.loads(self.object("processed", MANIFEST))
@@ -228,10 +240,11 @@ class Laptop:
             raise LaptopError(f"function {function} failed: {payload.get('errorMessage', payload)}")
         return payload
 
-    def _fire(self, schedule: str, time: str) -> None:
+    def _fire(self, schedule: str, time: str) -> dict[str, Any]:
         answer = self.fire(f"{self.settings.name}-{schedule}", time)
         if answer["status"] != "succeeded":
             raise LaptopError(f"schedule {schedule} at {time} failed: {answer.get('error', answer)}")
+        return answer
 
     def _wait(
         self,

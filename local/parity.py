@@ -80,7 +80,7 @@ def run(
         }
 
         def work(policy: str) -> Agreement:
-            with show.stage(policy, total=len(sessions)) as stage:
+            with laptops[policy].explaining(), show.stage(policy, total=len(sessions)) as stage:
                 return _trade(policy, laptops[policy], settings=settings, sessions=sessions, cdk_out=folder / "cdk.out", stage=stage)
 
         found = _side_by_side(work, policies, otherwise=stack.close)
@@ -168,10 +168,11 @@ def _compare(traded: Replayed, policy: Policy, *, settings: Settings, seconds: f
 
 
 def _table(found: Mapping[str, Agreement]) -> Table:
-    table = Table("policy", "sessions", "final equity", "largest gap", "at", "ledger = broker", "duplicates", "seconds", title="Parity")
+    sessions = next(iter(found.values())).sessions
+    table = Table("policy", "final equity", "largest gap", "at", "books", "seconds", title=f"Traded and backtested, {sessions} sessions")
     for policy, one in found.items():
-        verdict = f"{one.largest_gap:.1e}" + ("" if one.largest_gap <= TOLERANCE else f" > {TOLERANCE:g}")
-        books = "always" if one.ledger_matches_broker else "NO"
-        row = (str(one.sessions), f"${one.final_equity:,.2f}", verdict, one.at, books, str(one.duplicates), f"{one.seconds:.0f}")
-        table.add_row(policy, *row)
+        gap = f"{one.largest_gap:.1e}" + ("" if one.largest_gap <= TOLERANCE else f" > {TOLERANCE:g}")
+        books = "agree" if one.ledger_matches_broker else "DIFFER"
+        twice = f", {one.duplicates} TWICE" if one.duplicates else ""
+        table.add_row(policy, f"${one.final_equity:,.2f}", gap, one.at, books + twice, f"{one.seconds:.0f}")
     return table

@@ -52,7 +52,11 @@ class Day:
 
 @dataclass(kw_only=True)
 class Replayed:
-    """What happened: a `Day` a session, firings by schedule, and orders that the broker's books hold more than once."""
+    """What happened: a `Day` a session, firings by schedule, and from the exchange's own books what went wrong with orders.
+
+    `duplicates`: orders beyond one a symbol and session, since a session has one decision (the exchange takes a client order id only
+    once, so ids tell nothing). `rejected`: requests for orders that it refused, and orders that it took and then rejected.
+    """
 
     days: list[Day] = field(default_factory=list)
     fired: Counter[str] = field(default_factory=Counter)
@@ -93,10 +97,14 @@ def replay(
         day = compare(ledger, books, session.date)
         result.days.append(day)
         on_session(day)
-    identifiers = Counter(order["client_order_id"] for order in books["orders"])
-    result.duplicates = sum(count - 1 for count in identifiers.values())
-    result.rejected = sum(order["status"] == "rejected" for order in books["orders"])
+    result.duplicates = duplicates(books)
+    result.rejected = int(books["counts"]["refused"]) + sum(order["status"] == "rejected" for order in books["orders"])
     return result
+
+
+def duplicates(books: Mapping[str, Any]) -> int:
+    placed = Counter((order["symbol"], order["submitted_at"][:10]) for order in books["orders"])
+    return sum(count - 1 for count in placed.values())
 
 
 def _fire(cloud: Cloud, exchange: Exchange, *, schedule: str, prefix: str, time: datetime) -> None:

@@ -11,14 +11,13 @@ import tarfile
 import tempfile
 import zlib
 from dataclasses import replace
-from datetime import date, datetime
+from datetime import date
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from local import bundled
-from local.plan import TradingSession
 from settings import Settings
 from trading_env.evaluation import BacktestResult, backtest, buy_and_hold
 from trading_env.features import FEATURE_HASH
@@ -44,6 +43,7 @@ def rules_of(settings: Settings, *, dividends: Dividends = "ignore") -> Rules:
         min_notional=portfolio.min_notional,
         credit_dividends=dividends == "credit",
         costs=Costs(**settings.costs.model_dump()),
+        whole_shares=portfolio.whole_shares,
     )
 
 
@@ -87,10 +87,6 @@ def policy_of(artifact: bytes) -> NumpyPolicy:
         except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
             raise PolicyError(f"the artifact is not a model.tar.gz ({error})") from error
         return load_policy(Path(folder), expected_feature_hash=FEATURE_HASH)
-
-
-def trading_sessions(opens_and_closes: list[tuple[datetime, datetime]]) -> list[TradingSession]:
-    return [TradingSession(number=number, opens=opens, closes=closes) for number, (opens, closes) in enumerate(opens_and_closes)]
 
 
 def largest_gap(equity: list[float], backtested: BacktestResult) -> float:

@@ -30,7 +30,8 @@ def rules_of(settings: Settings) -> Rules:
         band=portfolio.band,
         min_notional=portfolio.min_notional,
         credit_dividends=portfolio.dividends == "credit",
-        costs=Costs(fee_bps=settings.costs.fee_bps, slippage_bps=settings.costs.slippage_bps),
+        costs=Costs(**settings.costs.model_dump()),
+        whole_shares=portfolio.whole_shares,
     )
 
 

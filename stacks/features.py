@@ -99,8 +99,8 @@ class FeaturesStack(Stack):
         let_read_objects(role, lake.raw_arn, "raw/")
         let_read_objects(role, lake.processed_arn, "processed/")
         let_write_objects(role, lake.processed_arn, "processed/")
-        # After the manifest is written, the files that it no longer lists
-        built = [f"{lake.processed_arn}/processed/{table}/*" for table in ("features", "training")]
+        # Files that the manifest, once written, no longer lists, and the minute bars of a day that is built again
+        built = [f"{lake.processed_arn}/processed/{table}/*" for table in ("features", "training", "bars")]
         allow(role, "s3:DeleteObject", on=built, because=OBJECTS)
         # Glue writes to its own groups before ours is in use
         groups = self.format_arn(

@@ -23,7 +23,7 @@ from constructs import Construct
 
 from settings import Settings, SettingsError
 from stacks.constructs import archives
-from stacks.constructs.alarmed_schedule import AlarmedSchedule, Call, Cron, Retry
+from stacks.constructs.alarmed_schedule import SCHEDULED_TIME, AlarmedSchedule, Call, Cron, Retry
 from stacks.constructs.function import PythonFunction, Runtime
 from stacks.constructs.permissions import allow
 from stacks.lake import LakeStack, let_read_objects, let_write_objects
@@ -84,7 +84,8 @@ class ModelStack(Stack):
             runs=Call(
                 service="sagemaker",
                 action="startPipelineExecution",
-                parameters={"PipelineName": self.pipeline_name},
+                # The API requires the token, and SDKs invent one where the scheduler may not; a repeated delivery starts nothing twice
+                parameters={"PipelineName": self.pipeline_name, "ClientRequestToken": f"scheduled-training-{SCHEDULED_TIME}"},
                 permission="sagemaker:StartPipelineExecution",
                 resources=[self.pipeline_arn],
             ),

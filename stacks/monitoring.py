@@ -30,8 +30,8 @@ from stacks.trading import TradingStack
 
 HOUR = Duration.hours(1)
 FIVE_MINUTES = Duration.minutes(5)
-# Health runs from 08:00 to 18:59 every day: thirteen hours of silence are a night, fourteen are a fault
-SILENT_HOURS = 14
+# Health runs from 08:00 to 18:59 every day: thirteen hours of silence are a night, fourteen the night on which clocks go back
+SILENT_HOURS = 15
 AT_LEAST = cloudwatch.ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD
 
 

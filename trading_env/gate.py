@@ -1,4 +1,4 @@
-"""The bar a recipe clears before its models may trade, and the shorter one for each weekly refit of a recipe that did.
+"""The bar a recipe clears before its models may trade; refit.py has the shorter one for each weekly refit of a recipe that did.
 
 Promise: every rule is judged on d, daily log growth less that of equal weight, net of cost, and gives one sentence with its numbers;
 all must hold. The logged d of a trial counts, not what a later run of it made, and evidence that is missing, short or NaN refuses.
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from trading_env import statistics
 from trading_env.metrics import SESSIONS_PER_YEAR
-from trading_env.statistics import FloatArray, StatisticError
+from trading_env.statistics import FloatArray
 from trading_env.trials import Days, Entry, TrialLog
 
 
@@ -171,8 +171,8 @@ def power(excess: FloatArray, *, bar: RecipeThresholds) -> Check:
     detectable = statistics.detectable_ir(excess, power=bar.power, significance=bar.significance, mean_block=bar.mean_block)
     held = detectable <= bar.max_detectable_ir
     sentence = (
-        f"{'' if held else 'underpowered, '}{len(excess)} sessions find an information ratio of {detectable:.2f} with {bar.power:.0%} power, "
-        f"it must be at most {bar.max_detectable_ir:.2f}"
+        f"{'' if held else 'underpowered, '}{len(excess)} sessions find an information ratio of {detectable:.2f} with {bar.power:.0%} "
+        f"power, it must be at most {bar.max_detectable_ir:.2f}"
     )
     return Check("power", held, sentence, {"detectable_ir": detectable, "information_ratio": statistics.information_ratio(excess)})
 
@@ -211,8 +211,8 @@ def overfitting(trial: Entry, *, log: TrialLog, bar: RecipeThresholds) -> Check:
         return Check("overfitting", False, sentence, {"cscv_columns": float(columns.shape[1])})
     found = statistics.cscv(columns, blocks=bar.cscv_blocks)
     sentence = (
-        f"the best of {found.columns} trials in sample loses to equal weight out of sample in {found.loss_share:.1%} of {found.splits} splits, "
-        f"at most {bar.max_loss_share:.0%} (PBO {found.pbo:.2f})"
+        f"the best of {found.columns} trials in sample loses to equal weight out of sample in {found.loss_share:.1%} of {found.splits} "
+        f"splits, at most {bar.max_loss_share:.0%} (PBO {found.pbo:.2f})"
     )
     numbers = {"cscv_loss_share": found.loss_share, "pbo": found.pbo, "cscv_columns": float(found.columns)}
     return Check("overfitting", found.loss_share <= bar.max_loss_share, sentence, numbers)
@@ -245,15 +245,18 @@ def seeds(result: RecipeResult, *, bar: RecipeThresholds) -> Check:
 
 def sealed_span(trial: str, *, log: TrialLog, bar: RecipeThresholds) -> Check:
     """The last sessions before the live period, seen once a recipe: a veto, not a proof, for it is too short to prove anything."""
-    opening = log.opening(trial)
-    if opening is None or len(opening.excess) < bar.min_sealed_sessions:
+    recipe, opening = log.trial(trial), log.opening(trial)
+    if recipe is None or opening is None or len(opening.excess) < bar.min_sealed_sessions:
         size = 0 if opening is None else len(opening.excess)
         return Check("sealed span", False, f"the sealed span shows {size} sessions, at least {bar.min_sealed_sessions} are needed")
+    if opening.sessions[0] <= recipe.sessions[-1]:
+        sentence = f"the sealed span begins {opening.sessions[0]}, it must be after the last judged session, {recipe.sessions[-1]}"
+        return Check("sealed span", False, sentence)
     yearly, lower = _yearly(opening.excess), _lower(opening.excess, bar)
     times = sum(bool(np.isin(other.sessions, opening.sessions).any()) for other in log.openings)
     sentence = (
-        f"over the sealed {len(opening.excess)} sessions (opened for {times} recipe{'s' if times > 1 else ''}) it grows {yearly * 1e4:+.0f} bp a "
-        f"year against equal weight, {bar.confidence:.0%} bound {lower * 1e4:+.0f}; above 0 and {bar.sealed_floor * 1e4:+.0f} are needed"
+        f"over the {len(opening.excess)} sealed sessions (openings so far: {times}) it grows {yearly * 1e4:+.0f} bp "
+        f"a year against equal weight, {bar.confidence:.0%} bound {lower * 1e4:+.0f}; above 0 and {bar.sealed_floor * 1e4:+.0f} are needed"
     )
     numbers = {"sealed_bp_per_year": yearly * 1e4, "sealed_lower_bp_per_year": lower * 1e4, "sealed_openings": float(times)}
     return Check("sealed span", yearly > 0 and lower > bar.sealed_floor, sentence, numbers)
@@ -299,68 +302,10 @@ def behaviour(seen: Behaviour, *, bar: RecipeThresholds) -> tuple[Check, Check, 
     )
 
 
-@dataclass(frozen=True, eq=False)
-class RefitResult:
-    """A recipe trained again. `weights` and `incumbent_weights` (K, A): targets on the same K latest sessions. `excess` (M,): daily d of
-    the refit at the standard cost, latest last; `tracking_error`: deviation of a session's d in the recipe's logged trial.
-    """
-
-    trial: str
-    recipe: str
-    weights: FloatArray
-    incumbent_weights: FloatArray
-    excess: FloatArray
-    tracking_error: float
-    behaviour: Behaviour
-
-    def __post_init__(self) -> None:
-        if self.weights.ndim != 2 or self.weights.shape != self.incumbent_weights.shape:
-            raise GateError(f"weights must be (K, A) as the incumbent's {self.incumbent_weights.shape}, were {self.weights.shape}")
-
-
-def refit_check(result: RefitResult, *, bar: RecipeThresholds | None = None) -> Verdict:
-    """Judge a weekly retrain of a recipe that passed: it is the same recipe, sane, near what trades, and not failing."""
-    rules = bar if bar is not None else RecipeThresholds()
-    same = Check(
-        "recipe", result.trial == result.recipe, f"it is trial {result.trial[:12]}, the recipe that passed is {result.recipe[:12]}"
-    )
-    finite = bool(result.weights.size and np.isfinite(result.weights).all() and np.isfinite(result.excess).all())
-    sane = Check("finite", finite, "every weight and every d is finite" if finite else "a weight or a d is missing or not finite")
-    return Verdict(
-        "refit check", (same, sane, distance(result, bar=rules), recent(result, bar=rules), *behaviour(result.behaviour, bar=rules))
-    )
-
-
-def distance(result: RefitResult, *, bar: RecipeThresholds) -> Check:
-    """No session on which a week's new data turned the book over."""
-    gaps = np.abs(result.weights - result.incumbent_weights).sum(axis=1)
-    widest = float(gaps.max()) if len(gaps) else float("nan")
-    sentence = (
-        f"weights differ from the incumbent's by {widest:.3f} (L1) at most over {len(gaps)} sessions, {bar.max_distance:.3f} is allowed"
-    )
-    return Check("distance", widest <= bar.max_distance, sentence, {"incumbent_distance_l1": widest})
-
-
-def recent(result: RefitResult, *, bar: RecipeThresholds) -> Check:
-    """The latest sessions are not worse than chance makes of a recipe without an edge."""
-    last = result.excess[-bar.refit_sessions :]
-    floor = -bar.refit_tracking_errors * result.tracking_error * float(np.sqrt(bar.refit_sessions))
-    total = float(last.sum())
-    sentence = (
-        f"d adds up to {total * 1e4:+.0f} bp over the last {len(last)} sessions ({bar.refit_sessions} are needed), "
-        f"not below {floor * 1e4:+.0f} ({bar.refit_tracking_errors:g} tracking errors)"
-    )
-    held = len(last) == bar.refit_sessions and result.tracking_error > 0 and total >= floor
-    return Check("recent", held, sentence, {"recent_bp": total * 1e4, "recent_floor_bp": floor * 1e4})
-
-
 def _yearly(series: FloatArray) -> float:
     return float(series.mean() * SESSIONS_PER_YEAR) if len(series) else float("nan")
 
 
 def _lower(series: FloatArray, bar: RecipeThresholds) -> float:
-    try:
-        bound = statistics.lower_bound(series, confidence=bar.confidence, mean_block=bar.mean_block, draws=bar.draws, seed=bar.seed)
-    except StatisticError as error:
-        raise GateError(f"no bound of the mean: {error}") from error
+    bound = statistics.lower_bound(series, confidence=bar.confidence, mean_block=bar.mean_block, draws=bar.draws, seed=bar.seed)
     return bound * SESSIONS_PER_YEAR

@@ -9,6 +9,7 @@ Amounts are dollars, quantities shares, ratios shares of equity.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -53,7 +54,7 @@ class Situation:
     `prices`: last trade of every name held, worked or proposed. `peak_equity`: the highest equity on record; `last_close_equity`: at
     the last close. `traded_today` and `orders_today` count this session's orders so far, worked or filled. `bar_age_sessions`: closed
     sessions since the newest bar that the decision saw, 0 when the order rests on no bar (a manual one); `model_age_days`: None when it
-    rests on no model.
+    rests on no model. `leaving`: the orders are a flatten's; its sells get out whatever their size, number and turnover.
     `account` and `pinned_account`: the broker's account number and the one this app may trade; None pins nothing.
     """
 
@@ -69,6 +70,7 @@ class Situation:
     orders_today: int = 0
     model_age_days: float | None = None
     latched: frozenset[str] = frozenset()
+    leaving: bool = False
     account: str | None = None
     pinned_account: str | None = None
 
@@ -161,6 +163,11 @@ class _Case:
     def buys(self) -> bool:
         return self.order.side == "buy"
 
+    @property
+    def leaves(self) -> bool:
+        """A flatten's sell: limits that hold trading back may not hold back the way out of it."""
+        return self.situation.leaving and not self.buys
+
 
 def _ratio(part: float, whole: float) -> float:
     return part / whole if whole > 0 else float("nan")
@@ -201,12 +208,12 @@ def _restricted(case: _Case) -> str | None:
 
 def _price_collar(case: _Case) -> str | None:
     sized, last = float(case.order.price_reference), case.situation.price(case.order.symbol)
-    gap, limit = abs(_ratio(sized, last) - 1), case.limits.price_collar
+    gap, limit = abs(_ratio(sized, last) - 1), math.inf if case.leaves else case.limits.price_collar
     return None if gap <= limit else f"sized at {sized}, {gap:.4f} from the last trade {last}, at most {limit}"
 
 
 def _order_notional(case: _Case) -> str | None:
-    limit = case.limits.max_order_notional
+    limit = math.inf if case.leaves else case.limits.max_order_notional
     return None if 0 < case.notional <= limit else f"notional must be above 0 and at most {limit:.2f}, was {case.notional:.2f}"
 
 
@@ -217,12 +224,12 @@ def _long_only(case: _Case) -> str | None:
 
 def _orders_per_day(case: _Case) -> str | None:
     count, limit = case.situation.orders_today + 1, case.limits.max_orders_per_day
-    return None if count <= limit else f"order {count} of the day, at most {limit}"
+    return None if case.leaves or count <= limit else f"order {count} of the day, at most {limit}"
 
 
 def _turnover_per_day(case: _Case) -> str | None:
     turnover, limit = _ratio(case.situation.traded_today + case.notional, case.situation.equity), case.limits.max_turnover_per_day
-    return None if turnover <= limit else f"turnover of the day would be {turnover:.4f} of equity, at most {limit}"
+    return None if case.leaves or turnover <= limit else f"turnover of the day would be {turnover:.4f} of equity, at most {limit}"
 
 
 def _max_weight(case: _Case) -> str | None:

@@ -183,16 +183,17 @@ def sharpe_error(returns: FloatArray) -> float:
     centred = values - values.mean()
     spread = float(np.sqrt(np.mean(centred**2)))
     skewness, kurtosis = (float(np.mean(centred**power)) / spread**power if spread > 0 else float("nan") for power in (3, 4))
-    return float(np.sqrt((1 - skewness * ratio + (kurtosis - 1) / 4 * ratio**2) / (len(values) - 1)))
+    # Not below 0 but for rounding, as kurtosis >= 1 + skewness^2; max would lose the NaN of a series that does not vary
+    return float(np.sqrt(np.maximum(1 - skewness * ratio + (kurtosis - 1) / 4 * ratio**2, 0.0) / (len(values) - 1)))
 
 
 def probabilistic_sharpe(returns: FloatArray, *, threshold: float = 0.0) -> float:
     """PSR: probability that the true Sharpe ratio exceeds `threshold` (a session's): Phi((SR - threshold) / error).
 
-    Bailey and López de Prado (2012). NaN when the returns do not vary.
+    Bailey and López de Prado (2012). NaN when the returns do not vary, or their ratio has no error.
     """
-    score = (sharpe(returns) - threshold) / sharpe_error(returns)
-    return _NORMAL.cdf(score) if np.isfinite(score) else float("nan")
+    error = sharpe_error(returns)
+    return _NORMAL.cdf((sharpe(returns) - threshold) / error) if error > 0 else float("nan")
 
 
 def expected_max_sharpe(*, trials: int, variance: float) -> float:

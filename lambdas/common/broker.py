@@ -1,9 +1,9 @@
 """The only module that speaks to the broker: alpaca-py's clients on a transport of our own (`broker_transport`).
 
 Promises: every call has a connect and a read timeout; a read is tried at most three times; an order is POSTed once, and repeated only
-after a 429 (which says that it was not accepted) with the same client order id. No address but Alpaca's paper and data endpoints or
-this machine is ever contacted, unless two independent switches allow real money. Keys come from Secrets Manager and appear nowhere
-else. What it raises is the tree in `broker_transport`.
+after a 429 or, with rotated keys, a 401 (which say that it was not accepted) with the same client order id. No address but Alpaca's paper
+and data endpoints or this machine is ever contacted, unless two independent switches allow real money. Keys come from Secrets Manager and
+appear nowhere else. What it raises is the tree in `broker_transport`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Protocol
 from urllib.parse import quote
 
@@ -26,7 +26,7 @@ from alpaca.data.requests import CorporateActionsRequest, StockBarsRequest, Stoc
 from alpaca.data.timeframe import TimeFrame, TimeFrameUnit
 from alpaca.trading.client import TradingClient
 from alpaca.trading.enums import QueryOrderStatus
-from alpaca.trading.requests import GetAssetsRequest, GetCalendarRequest, GetOrdersRequest
+from alpaca.trading.requests import GetCalendarRequest, GetOrdersRequest
 from botocore.exceptions import ClientError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -42,14 +42,13 @@ from lambdas.common.broker_transport import (
     Transport,
     Unresolved,
 )
-from lambdas.common.broker_wire import Account, Asset, Clock, Order, Position, Quote, Session, Trade
+from lambdas.common.broker_wire import Account, Clock, Order, Position, Quote, Session, Trade
 from lambdas.common.environment import Variables, is_loopback, read
 from lambdas.common.telemetry import logger
 
 __all__ = [
     "Account",
     "AlreadyAccepted",
-    "Asset",
     "Broker",
     "BrokerError",
     "BrokerRefused",
@@ -149,6 +148,7 @@ class Broker:
         live_switch: str = "",
         timeouts: tuple[float, float] = (3.0, 10.0),
         sleep: Callable[[float], None] = time.sleep,
+        renew: Callable[[], tuple[str, str] | None] = lambda: None,
     ) -> None:
         refuse_foreign_broker(trading_url=trading_url, data_url=data_url, environment_switch=live_switch, secret_switch=credentials.live)
         keys: dict[str, Any] = {"api_key": credentials.key_id, "secret_key": credentials.secret_key, "raw_data": True}
@@ -156,8 +156,7 @@ class Broker:
         self._stocks = _Stocks(**keys, url_override=data_url)
         self._actions = _Actions(**keys, url_override=data_url)
         for client in (self._trading, self._stocks, self._actions):
-            client.use(timeouts=timeouts, sleep=sleep)
-        self._assets: dict[str, Asset] | None = None
+            client.use(timeouts=timeouts, sleep=sleep, renew=renew)
 
     def clock(self) -> Clock:
         return wire.clock_of(self._trading.get_clock())
@@ -211,13 +210,6 @@ class Broker:
         """Ask the broker to cancel; whether it was in time, the order's status tells. Raises as `submit` does."""
         self._trading.delete(f"/orders/{quote(order_id, safe='')}")
 
-    def asset(self, symbol: str) -> Asset | None:
-        """Return the asset, None if the broker does not know it; all are read once a process."""
-        if self._assets is None:
-            answer = self._trading.get_all_assets(GetAssetsRequest())
-            self._assets = {asset.symbol: asset for asset in (wire.asset_of(row) for row in wire.rows(answer, "assets"))}
-        return self._assets.get(symbol)
-
     def latest_quotes(self, symbols: Sequence[str]) -> dict[str, Quote]:
         """Return the newest quote of each symbol that has one; prices as the feed sent them, zero and crossed included."""
         request = StockLatestQuoteRequest(symbol_or_symbols=list(symbols), feed=DataFeed.IEX)
@@ -230,12 +222,16 @@ class Broker:
         return {symbol: wire.trade_of(symbol, row) for symbol, row in answer.items()}
 
     def daily_bars(self, symbols: Sequence[str], start: date, end: date) -> list[dict[str, Any]]:
-        """Return raw (unadjusted) daily bars from `start` to `end`, both included, by symbol and time; rows as `wire.bar_of` says."""
+        """Return raw (unadjusted) daily bars from `start` to `end`, both included, by symbol and time; rows as `wire.bar_of` says.
+
+        A bar is stamped with midnight in New York, so noon UTC of `end` is after it; a later hour would lie in the future when the evening
+        asks for its own session, and a free subscription refuses whatever reaches into the last fifteen minutes.
+        """
         request = StockBarsRequest(
             symbol_or_symbols=list(symbols),
             timeframe=TimeFrame(1, TimeFrameUnit.Day),
             start=datetime(start.year, start.month, start.day, tzinfo=UTC),
-            end=datetime(end.year, end.month, end.day, 23, 59, 59, tzinfo=UTC),
+            end=datetime(end.year, end.month, end.day, 12, tzinfo=UTC),
             adjustment=Adjustment.RAW,
             feed=DataFeed.SIP,
         )
@@ -273,12 +269,22 @@ def _broker(variables: BrokerVariables) -> Broker:
         data_url=variables.alpaca_data_url,
         live_switch=variables.allow_live_trading,
         timeouts=(variables.broker_connect_timeout, variables.broker_read_timeout),
+        renew=partial(_rotated, variables.broker_secret_arn),
     )
 
 
 def forget_broker() -> None:
-    """Drop the cached broker and with it the keys, as after a rotation of the secret."""
+    """Drop the cached broker and with it the keys."""
     _broker.cache_clear()
+
+
+def _rotated(arn: str) -> tuple[str, str] | None:
+    try:
+        now = _credentials(arn)
+    except BrokerRefused as error:
+        logger.error("the keys were refused and cannot be read again", extra={"error": str(error)})
+        return None
+    return now.key_id, now.secret_key
 
 
 def _credentials(arn: str) -> Credentials:

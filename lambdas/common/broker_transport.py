@@ -66,13 +66,20 @@ class Transport:
 
     _timeouts: tuple[float, float]
     _sleep: Callable[[float], None]
+    _renew: Callable[[], tuple[str, str] | None]
+    _api_key: str | None
+    _secret_key: str | None
     _session: requests.Session
     _base_url: Any
     _api_version: str
 
-    def use(self, *, timeouts: tuple[float, float], sleep: Callable[[float], None]) -> None:
+    def use(
+        self, *, timeouts: tuple[float, float], sleep: Callable[[float], None], renew: Callable[[], tuple[str, str] | None] = lambda: None
+    ) -> None:
+        """`renew` gives the keys as they are now (None: they cannot be read); it is asked after a 401."""
         self._timeouts = timeouts
         self._sleep = sleep
+        self._renew = renew
         self._session.trust_env = False  # no proxy, netrc or certificate file of the environment between us and the broker
 
     def _request(self, method: str, path: str, data: Any = None, base_url: Any = None, api_version: str | None = None) -> Any:
@@ -85,6 +92,14 @@ class Transport:
         return self._write(verb, url, data)
 
     def _send(self, verb: str, url: str, data: Any) -> requests.Response:
+        """One request; after a 401, which says that nothing was done, once more if the keys have been rotated since."""
+        response = self._send_once(verb, url, data)
+        if response.status_code == 401 and (keys := self._renew()) and keys != (self._api_key, self._secret_key):
+            self._api_key, self._secret_key = keys
+            response = self._send_once(verb, url, data)
+        return response
+
+    def _send_once(self, verb: str, url: str, data: Any) -> requests.Response:
         body = {"params": data} if verb in {"GET", "DELETE"} else {"json": data}
         headers = self._get_default_headers()  # type: ignore[attr-defined]
         return self._session.request(verb, url, headers=headers, timeout=self._timeouts, allow_redirects=False, **body)

@@ -71,16 +71,6 @@ class Order:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProposedMarketOrder:
-    """What `submit` needs to know; `trading_env.orders.ProposedOrder` fits as well."""
-
-    symbol: str
-    side: Literal["buy", "sell"]
-    quantity: Decimal
-    client_order_id: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class Quote:
     symbol: str
     ts: str
@@ -95,14 +85,6 @@ class Trade:
     symbol: str
     ts: str
     price: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asset:
-    symbol: str
-    tradable: bool
-    fractionable: bool
-    status: str
 
 
 @contextmanager
@@ -173,19 +155,13 @@ def order_of(row: Any) -> Order:
             client_order_id=str(row["client_order_id"]),
             symbol=str(row["symbol"]),
             side=side,
-            quantity=_number(row["qty"]),
+            # A person's order for a notional has no quantity before it fills; such an order may not hide all the others
+            quantity=_number(row["filled_qty"] if row["qty"] is None else row["qty"]),
             filled_quantity=_number(row["filled_qty"]),
             filled_average_price=None if price is None else _number(price),
             status=str(row["status"]),
             submitted_at=str(row["submitted_at"]),
             filled_at=None if row.get("filled_at") is None else str(row["filled_at"]),
-        )
-
-
-def asset_of(row: dict[str, Any]) -> Asset:
-    with reading("assets"):
-        return Asset(
-            symbol=str(row["symbol"]), tradable=_flag(row["tradable"]), fractionable=_flag(row["fractionable"]), status=str(row["status"])
         )
 
 

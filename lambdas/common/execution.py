@@ -29,7 +29,8 @@ from trading_env import risk
 
 #: How long an order that the broker does not know may still turn up there, on the broker's clock.
 GRACE = timedelta(seconds=30)
-#: How long one run waits for its orders to become terminal, and how often it asks.
+#: How long one run waits for its orders to become terminal, and the first pause between two questions; each is twice the one before,
+#: because every order is asked for and the broker answers 200 questions a minute.
 PATIENCE_SECONDS = 5.0
 POLL_SECONDS = 0.25
 
@@ -77,7 +78,8 @@ class Executor:
         if order.broker_id is not None:
             return order  # it was there before: the broker's views may disagree for seconds
         if order.missing_since is None or now - parse_utc(order.created_at) < GRACE:
-            return self._save(order, status="unknown", missing_since=order.missing_since or iso(now), updated_at=iso(now))
+            since = {name: getattr(order, name) or iso(now) for name in ("unknown_since", "missing_since")}
+            return self._save(order, status="unknown", updated_at=iso(now), **since)
         return order
 
     # --- a batch
@@ -130,12 +132,15 @@ class Executor:
         )
         tripped = risk.breakers(situation, limits)
         if breakers.account_id is None or tripped.keys() - breakers.tripped.keys():
-            self._latch(breakers, situation, tripped, view)
+            self._latch(situation, tripped, view)
         return replace(situation, latched=risk.latch(situation, limits))
 
-    def _latch(self, breakers: Breakers, situation: risk.Situation, tripped: dict[str, str], view: View) -> None:
-        first = {} if breakers.account_id else {"account_id": situation.account, "peak_equity": Decimal(repr(situation.peak_equity))}
-        self.ledger.put_breakers(breakers.model_copy(update={**first, "tripped": {**tripped, **breakers.tripped}}))
+    def _latch(self, situation: risk.Situation, tripped: dict[str, str], view: View) -> None:
+        def latched(now: Breakers) -> Breakers:
+            first = {} if now.account_id else {"account_id": situation.account, "peak_equity": Decimal(repr(situation.peak_equity))}
+            return now.model_copy(update={**first, "tripped": {**tripped, **now.tripped}})
+
+        self.ledger.change_breakers(latched)
         for name, detail in tripped.items():
             raise_alert(ledger=self.ledger, rule=name, session=view.window.session.isoformat(), detail=detail, time=iso(view.now))
 
@@ -208,11 +213,12 @@ class Executor:
 
     def _wait(self, orders: dict[str, OrderRecord], now: datetime) -> bool:
         """Ask about unfinished orders until all are terminal (True), or until patience or the budget ends (False)."""
-        until = min(self.monotonic() + PATIENCE_SECONDS, self.deadline)
+        until, pause = min(self.monotonic() + PATIENCE_SECONDS, self.deadline), POLL_SECONDS
         while waiting := [order for order in orders.values() if not order.terminal]:
-            if self.monotonic() + POLL_SECONDS >= until or any(order.status in {"pending", "unknown"} for order in waiting):
+            if self.monotonic() + pause >= until or any(order.status in {"pending", "unknown"} for order in waiting):
                 return False
-            self.sleep(POLL_SECONDS)
+            self.sleep(pause)
+            pause *= 2
             for order in waiting:
                 orders[order.client_order_id] = self.settle(order, now=now)
         return True

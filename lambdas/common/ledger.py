@@ -41,6 +41,8 @@ from lambdas.common.records import (
 LEASE = {"pk": "lease", "sk": "executor"}
 BY_MONTH = "by_month"
 UNSETTLED = "unsettled"
+#: How often a change that another writer overtakes is made again.
+RACES = 5
 
 R = TypeVar("R", bound=Record)
 
@@ -239,14 +241,31 @@ class Ledger:
     def breakers(self) -> Breakers:
         return self._get(Breakers, Breakers().keys()) or Breakers()
 
-    def put_breakers(self, breakers: Breakers) -> None:
-        self._table.put_item(Item=breakers.item())
+    def change_breakers(self, change: Callable[[Breakers], Breakers]) -> Breakers:
+        """Replace the breakers by what `change` makes of them; if another writer was first, of what that one wrote."""
+        for _ in range(RACES):
+            was = self.breakers()
+            now = change(was)
+            if now == was:
+                return was
+            following = now.model_copy(update={"version": was.version + 1})
+            try:
+                self._table.put_item(
+                    Item=following.item(),
+                    ConditionExpression="attribute_not_exists(version) OR version = :version",
+                    ExpressionAttributeValues={":version": was.version},
+                )
+            except ClientError as error:
+                if _code(error) != "ConditionalCheckFailedException":
+                    raise
+            else:
+                return following
+        raise Stale(f"the breakers changed {RACES} times while they were written")
 
     def rearm_breakers(self) -> None:
         """Clear what has tripped and count from the equity of the next look: a person has decided to go on."""
-        breakers = self.breakers()
-        if breakers.tripped:
-            self.put_breakers(Breakers(account_id=breakers.account_id, last_close_session=breakers.last_close_session))
+        kept = {"account_id", "last_close_session", "version"}
+        self.change_breakers(lambda was: Breakers(**was.model_dump(include=kept)) if was.tripped else was)
 
     def acquire_lease(self, owner: str, *, now: float, seconds: float) -> int | None:
         """Take the executor's lease until `now + seconds` (wall clock) and return its fencing number; None while another holds it."""

@@ -1,8 +1,9 @@
 """What a batch may know and do: the broker's truth at one instant, the slot's window, sizing, and the situation that risk judges.
 
 Promises: orders are sized by `trading_env.portfolio` from the broker's own positions and cash, at the quote mid of this session; a name
-without a valid quote is not traded and says why, and is valued at its last trade; a held name without any price refuses the whole plan.
-Nothing here writes. `PlanRefused` is a definite no, with its reason; a failed read stays `BrokerUnavailable`.
+without a valid quote, or with one beyond the price collar, is not traded and says why, and is valued at its last trade; a held name
+without any price refuses the whole plan. Nothing here writes. `PlanRefused` is a definite no, with its reason; a failed read stays
+`BrokerUnavailable`.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from datetime import date, datetime, timedelta
 import numpy as np
 
 from lambdas.common.broker import Account, Broker, Clock, Order, Position, Quote, Session, Trade
-from lambdas.common.broker_time import parse_utc
-from lambdas.common.records import PERSONAL, Breakers, Decision, Leg, OrderRecord, ServedModel, State
+from lambdas.common.broker_time import new_york_date, parse_utc
+from lambdas.common.records import FLATTEN, PERSONAL, Breakers, Decision, Leg, OrderRecord, ServedModel, State
 from settings import Settings
 from trading_env import risk
 from trading_env.orders import OrderError, ProposedOrder, propose, to_decimal, to_float
@@ -78,9 +79,11 @@ class Plan:
 
 
 def window_of(decision: Decision, *, broker: Broker, clock: Clock, settings: Settings) -> Window:
-    """Return the window of `decision` today; raise `PlanRefused` if its slot is of another session or its data are not past."""
+    """Return the window of `decision` today; raise `PlanRefused` if it is of another session or its data are not past."""
     today = clock.session_date
     personal = decision.strategy in PERSONAL
+    if personal and (received := new_york_date(parse_utc(decision.received_at))) != today:
+        raise PlanRefused(f"it was received on {received} and is not sent on {today}")
     known = today if personal else date.fromisoformat(decision.data_as_of)
     if not personal and known >= today:
         raise PlanRefused(f"data_as_of must be a session before {today}, was {known}")
@@ -124,13 +127,14 @@ def look(broker: Broker, *, clock: Clock, window: Window, symbols: Sequence[str]
 
 
 def rules_of(settings: Settings) -> Rules:
-    book, costs = settings.portfolio, settings.costs
+    book = settings.portfolio
     return Rules(
         cash_buffer=book.cash_buffer,
         band=book.band,
         min_notional=book.min_notional,
         credit_dividends=book.dividends == "credit",
-        costs=Costs(fee_bps=costs.fee_bps, slippage_bps=costs.slippage_bps),
+        costs=Costs(**settings.costs.model_dump()),
+        whole_shares=book.whole_shares,
     )
 
 
@@ -141,14 +145,16 @@ def limits_of(settings: Settings) -> risk.Limits:
 def plan(decision: Decision, view: View, settings: Settings) -> Plan:
     """Size the orders that move the account to the decision's weights. A symbol without a weight is carried; weight 0 is sold whole.
 
-    Raises `PlanRefused` when the account cannot be valued.
+    Raises `PlanRefused` when the account is blocked or cannot be valued.
     """
+    if view.account.blocked:
+        raise PlanRefused(f"the broker has blocked the account, its status is {view.account.status}")
     symbols = _in_order({*decision.weights, *view.positions}, settings)
     busy = {order.symbol for order in view.open_orders}
     prices, refused = [], {}
     for symbol in symbols:
         try:
-            prices.append(view.mid(symbol))
+            prices.append(_believable(view.mid(symbol), symbol, view, collar=settings.risk.price_collar))
         except PlanRefused as reason:
             prices.append(_mark(view, symbol))
             refused[symbol] = str(reason)
@@ -222,6 +228,7 @@ def situation(
         orders_today=len(sent),
         model_age_days=_age_days(model, decision, view.window.session),
         latched=frozenset(breakers.tripped),
+        leaving=decision.strategy == FLATTEN,
         account=view.account.id,
         pinned_account=breakers.account_id,
     )
@@ -263,6 +270,14 @@ def _mark(view: View, symbol: str) -> float:
     """The last trade, to value what cannot be traded; NaN where there is none, which `plan_orders` refuses for a held name."""
     trade = view.trades.get(symbol)
     return float("nan") if trade is None else trade.price
+
+
+def _believable(mid: float, symbol: str, view: View, *, collar: float) -> float:
+    """The mid, unless risk would refuse an order at it: a stub quote would size every other order by an equity that is not there."""
+    last = _mark(view, symbol)
+    if not (last > 0 and abs(mid / last - 1) <= collar):
+        raise PlanRefused(f"{symbol}: its quote mid {mid} must be within {collar} of the last trade {last}")
+    return mid
 
 
 def _rank(symbol: str, settings: Settings) -> tuple[int, str]:

@@ -2,7 +2,8 @@
 
 `record` keeps the larger filled quantity, turns each rise into one fill whose sequence follows from the order's own count, and never goes
 back from a terminal status. The same news twice, or old news after new, changes nothing. A status that nobody has heard of is kept
-verbatim and counts as not terminal.
+verbatim and counts as not terminal. More filled than was ordered is what the account now holds, so it is recorded; trading is halted before
+that, with an alert.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 from datetime import datetime
 from decimal import Context, Decimal
 
+from lambdas.common.alerts import raise_alert
 from lambdas.common.broker import Order
-from lambdas.common.broker_time import iso
+from lambdas.common.broker_time import iso, new_york_date
 from lambdas.common.ledger import Ledger, Stale
 from lambdas.common.records import Fill, OrderRecord
 
@@ -20,7 +22,7 @@ _PRICES = Context(prec=38)
 
 
 class RecordingError(RuntimeError):
-    """The broker's word contradicts the ledger (another symbol or side under our id, or more filled than ordered)."""
+    """The broker's word contradicts the ledger: another symbol or side under our id, or a fill without a price."""
 
 
 def record(ledger: Ledger, order: OrderRecord, seen: Order, *, now: datetime) -> OrderRecord:
@@ -30,6 +32,8 @@ def record(ledger: Ledger, order: OrderRecord, seen: Order, *, now: datetime) ->
         changed, fill = merged(order, seen, now=now)
         if changed == order:
             return order
+        if changed.filled_quantity > max(order.quantity, order.filled_quantity):
+            _halt(ledger, changed, now=now)
         try:
             return ledger.save_order(changed, fill=fill)
         except Stale:
@@ -88,5 +92,11 @@ def _refuse_contradiction(order: OrderRecord, seen: Order) -> None:
         raise RecordingError(
             f"order {order.client_order_id} must be a {order.side} of {order.symbol}, was a {seen.side} of {seen.symbol} at the broker"
         )
-    if seen.filled_quantity > order.quantity:
-        raise RecordingError(f"order {order.client_order_id}: at most {order.quantity} may fill, was {seen.filled_quantity}")
+
+
+def _halt(ledger: Ledger, order: OrderRecord, *, now: datetime) -> None:
+    """Before the overfill is recorded, so that a crash in between repeats the halt and never misses it."""
+    detail = f"{order.side} {order.symbol} {order.client_order_id}: at most {order.quantity} may fill, {order.filled_quantity} did"
+    ledger.set_trading_state("halted", reason=f"overfill: {detail}", time=iso(now), by="recording")
+    rule, session = f"overfill:{order.client_order_id}", new_york_date(now).isoformat()
+    raise_alert(ledger=ledger, rule=rule, session=session, detail=f"{detail}; trading is halted, ask the broker", time=iso(now))

@@ -251,6 +251,7 @@ class Breakers(Record):
     last_close_session: str | None = None
     tripped: dict[str, str] = Field(default_factory=dict)
     account_id: str | None = None
+    version: int = 0
 
     def keys(self) -> dict[str, str]:
         return {"pk": "state", "sk": "breakers"}

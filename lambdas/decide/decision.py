@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from trading_env.market import Market
 from trading_env.observation import Observation, observe
 from trading_env.policy import weights_from_scores
+from trading_env.portfolio import Tape
 
 Array = NDArray[np.float64]
 
@@ -51,7 +51,7 @@ def see(*, market: Market, account: Account) -> Seen:
 
     Equity is cash and every position at its raw close, not the broker's own figure, which moves after hours.
     """
-    closes = _last_closes(market.close)
+    closes = Tape.of(market).closing[-1]  # of a name without a bar now: its last close, through the splits since
     quantities = np.array([account.quantities.get(symbol, 0.0) for symbol in market.symbols])
     worth = np.where(quantities == 0, 0.0, quantities * closes)
     others = sum(shares * account.other_closes[name] for name, shares in account.quantities.items() if name not in market.symbols)
@@ -74,13 +74,3 @@ def target(*, seen: Seen, scores: Array, kappa: float) -> dict[str, float]:
     return {
         symbol: float(weight) for symbol, weight, trades in zip(seen.observation.symbols, weights, seen.tradable, strict=True) if trades
     }
-
-
-def as_date(session: np.datetime64) -> date:
-    return date.fromisoformat(np.datetime_as_string(session, unit="D"))
-
-
-def _last_closes(close: Array) -> Array:
-    """(A,) each name's last raw close, NaN where it never had one."""
-    rows = np.where(np.isfinite(close), np.arange(len(close))[:, None], 0).max(axis=0)
-    return np.asarray(close[rows, np.arange(close.shape[1])])

@@ -213,14 +213,15 @@ def _new_flatten(clock: Clock, desk: Desk, *, number: int) -> Decision:
     view = _view(decision, clock, desk, symbols=[])
     if not view.positions:
         raise PlanRefused("nothing is held")
-    legs = tuple(_leg(decision, symbol, "sell", held.quantity, _price(view, symbol)) for symbol, held in sorted(view.positions.items()))
-    return decision.model_copy(update={"plan": legs, "buys_final": True, "verdict": "accepted", "window_ends": iso(view.window.ends)})
-
-
-def _price(view: View, symbol: str) -> float:
-    """The last trade of a name to be left whatever its quote; without one, risk refuses its order."""
-    trade = view.trades.get(symbol)
-    return trade.price if trade is not None else view.mid(symbol)
+    legs, refused = [], {}
+    for symbol, held in sorted(view.positions.items()):
+        trade = view.trades.get(symbol)  # of a name to be left whatever its quote
+        if trade is None:
+            refused[symbol] = f"{symbol} has no last trade"  # and keeps no other name from being sold
+        else:
+            legs.append(_leg(decision, symbol, "sell", held.quantity, trade.price))
+    planned = {"plan": tuple(legs), "refused": refused, "buys_final": True, "verdict": "accepted", "window_ends": iso(view.window.ends)}
+    return decision.model_copy(update=planned)
 
 
 def _cancel(broker_id: str, desk: Desk) -> None:

@@ -1,7 +1,7 @@
 """Every few minutes: evaluate the rules, write how many are broken, mail what is new.
 
-Event: {"schedule": "health", "time": "<scheduled time>"}, which is "now". A rule is mailed once a session. The mail goes out before the
-ledger remembers it: after a failure in between, the next run mails again, and nothing is lost.
+Event: {"schedule": "health", "time": "<scheduled time>"}, which is "now". What a rule finds is mailed once a session. The mail goes out
+before the ledger remembers it: after a failure in between, the next run mails again, and nothing is lost.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lambdas.common.records import AlertRecord
 from lambdas.common.telemetry import MetricUnit, entry, logger, metrics
 from lambdas.health.facts import MAILED, gather
 from lambdas.health.mail import compose
-from lambdas.health.rules import evaluate
+from lambdas.health.rules import evaluate, names
 
 
 class Variables(environment.LakeVariables, environment.AlertVariables):
@@ -36,20 +36,20 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     store = lake.lake(raw_bucket=variables.raw_bucket, processed_bucket=variables.processed_bucket)
     facts = gather(now=now, ledger=ledger, lake=store, settings=settings)
     findings = evaluate(facts, settings)
-    metrics.add_metric(name="UnhealthyRules", unit=MetricUnit.Count, value=len(findings))
+    metrics.add_metric(name="UnhealthyRules", unit=MetricUnit.Count, value=len(names(findings)))
 
     session = facts.day.isoformat()
     mailed = {alert.rule for alert in ledger.alerts(session[:7]) if alert.session == session}
-    new = [finding for finding in findings if MAILED + finding.rule.name not in mailed]
+    new = [finding for finding in findings if MAILED + finding.key not in mailed]
     if new:
         subject, body = compose(name=settings.name, now=now, new=new, known=[finding for finding in findings if finding not in new])
         _sns().publish(TopicArn=variables.alert_topic_arn, Subject=subject, Message=body)
     for finding in new:
         record = AlertRecord(
-            rule=MAILED + finding.rule.name, session=session, subject=finding.rule.threshold, detail=finding.detail, time=iso(now)
+            rule=MAILED + finding.key, session=session, subject=finding.rule.threshold, detail=finding.detail, time=iso(now)
         )
         ledger.put_alert(record)
-    result = {"unhealthy": [finding.rule.name for finding in findings], "mailed": [finding.rule.name for finding in new]}
+    result = {"unhealthy": names(findings), "mailed": names(new)}
     logger.info("evaluated", extra=result)
     return result
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
-from lambdas.health.rules import Finding
+from lambdas.health.rules import Finding, names
 
 SUBJECT_LIMIT = 100
 
 
 def compose(*, name: str, now: datetime, new: Sequence[Finding], known: Sequence[Finding]) -> tuple[str, str]:
-    """Subject and body; `new` findings in full, those mailed before in this session by name."""
-    subject = f"{name}: {', '.join(finding.rule.name for finding in new)}"
+    """Subject and body; `new` findings in full, those mailed before in this session by rule."""
+    subject = f"{name}: {', '.join(names(new))}"
     if len(subject) > SUBJECT_LIMIT:
         subject = f"{name}: {len(new)} things need a look"
     return subject, "\n".join(_lines(now=now, new=new, known=known))
@@ -28,4 +28,4 @@ def _lines(*, now: datetime, new: Sequence[Finding], known: Sequence[Finding]) -
         yield f"  To do: {finding.rule.runbook}"
     if known:
         yield ""
-        yield f"Still so, mailed before: {', '.join(finding.rule.name for finding in known)}"
+        yield f"Still so, mailed before: {', '.join(names(known))}"

@@ -6,7 +6,7 @@ unknown breaks the rule that needs it, or is said to be no concern, never silent
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
@@ -45,12 +45,15 @@ class Facts:
     last_snapshot: date | None
 
 
-Check = Callable[[Facts, Settings], str]
+Check = Callable[[Facts, Settings], str | Mapping[str, str]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """`broken` answers a sentence with the numbers when the rule is broken, else an empty text."""
+    """`broken` answers a sentence with the numbers when the rule is broken, else an empty text.
+
+    A rule that can be broken by several things at once answers a sentence for each, by its name: each is mailed once.
+    """
 
     name: str
     threshold: str
@@ -63,10 +66,23 @@ class Rule:
 class Finding:
     rule: Rule
     detail: str
+    subject: str = ""
+
+    @property
+    def key(self) -> str:
+        """What is mailed once a session."""
+        return f"{self.rule.name}:{self.subject}" if self.subject else self.rule.name
+
+
+def names(findings: Iterable[Finding]) -> list[str]:
+    """The rules of `findings`, each once."""
+    return list(dict.fromkeys(finding.rule.name for finding in findings))
 
 
 def evaluate(facts: Facts, settings: Settings) -> tuple[Finding, ...]:
-    return tuple(Finding(rule, detail) for rule in RULES if (detail := rule.broken(facts, settings)))
+    told = ((rule, rule.broken(facts, settings)) for rule in RULES)
+    each = ((rule, {"": answer} if isinstance(answer, str) else answer) for rule, answer in told)
+    return tuple(Finding(rule, detail, subject) for rule, details in each for subject, detail in details.items() if detail)
 
 
 def _calendar(facts: Facts, _settings: Settings) -> str:
@@ -91,26 +107,26 @@ def _slot(facts: Facts, settings: Settings) -> str:
     return f"no decision in slot {facts.day}/{settings.schedule.slot}, its window ended at {_time(ends)}" if facts.now > ends else ""
 
 
-def _unknown(facts: Facts, _settings: Settings) -> str:
+def _unknown(facts: Facts, _settings: Settings) -> Mapping[str, str]:
     late = [o for o in facts.unknown if o.unknown_since and facts.now - datetime.fromisoformat(o.unknown_since) > UNKNOWN_LIMIT]
-    return "; ".join(f"{order.symbol} {order.client_order_id} since {order.unknown_since}" for order in late)
+    return {order.client_order_id: f"{order.symbol} {order.client_order_id} since {order.unknown_since}" for order in late}
 
 
-def _batch(facts: Facts, _settings: Settings) -> str:
+def _batch(facts: Facts, _settings: Settings) -> Mapping[str, str]:
     late = [d for d in facts.working if d.window_ends and facts.now - datetime.fromisoformat(d.window_ends) > BATCH_GRACE]
-    return "; ".join(f"{decision.decision_id} still works, its window ended at {decision.window_ends}" for decision in late)
+    return {d.decision_id: f"{d.decision_id} still works, its window ended at {d.window_ends}" for d in late}
 
 
-def _alerts(facts: Facts, _settings: Settings) -> str:
-    return "; ".join(f"{alert.rule}: {alert.subject}. {alert.detail}" for alert in facts.alerts)
+def _alerts(facts: Facts, _settings: Settings) -> Mapping[str, str]:
+    return {alert.rule: f"{alert.rule}: {alert.subject}. {alert.detail}" for alert in facts.alerts}
 
 
-def _breaker(facts: Facts, _settings: Settings) -> str:
-    return "; ".join(f"{name}: {detail}" for name, detail in facts.tripped.items())
+def _breaker(facts: Facts, _settings: Settings) -> Mapping[str, str]:
+    return {name: f"{name}: {detail}" for name, detail in facts.tripped.items()}
 
 
-def _state(facts: Facts, _settings: Settings) -> str:
-    return "" if facts.state == "active" else f"trading is {facts.state}: {facts.state_reason}"
+def _state(facts: Facts, _settings: Settings) -> Mapping[str, str]:
+    return {} if facts.state == "active" else {facts.state: f"trading is {facts.state}: {facts.state_reason}"}
 
 
 def _model(facts: Facts, settings: Settings) -> str:
@@ -247,8 +263,8 @@ def _page() -> Iterator[str]:
     yield "Written from the table in `lambdas/health/rules.py`, by `python -m lambdas.health.rules > docs/alarms.md`; a test compares them."
     yield ""
     yield "Health evaluates these rules over the ledger and the lake, writes the number of broken ones as the metric"
-    yield "`Papertape/UnhealthyRules`, and mails what is new: each rule at most once a session. What it cannot see (its own silence,"
-    yield "errors, dead letters, failed jobs) is watched by the alarms in `stacks/monitoring.py`."
+    yield "`Papertape/UnhealthyRules`, and mails what is new: each rule, and each alert, order or breaker that it names, once a session."
+    yield "What it cannot see (its own silence, errors, dead letters, failed jobs) is watched by the alarms in `stacks/monitoring.py`."
     for rule in RULES:
         yield ""
         yield f"## {rule.name}"

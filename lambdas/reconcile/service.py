@@ -118,25 +118,19 @@ def _close(desk: Desk, clock: Clock, session: Session) -> dict[str, Any]:
 
 def _remember(desk: Desk, clock: Clock, session: Session, snapshot: Snapshot) -> None:
     """Judge the close by the breakers, then make it what the next session is judged by."""
-    breakers = _trip(desk, clock, session, desk.ledger.breakers(), snapshot.equity)
-    desk.ledger.put_breakers(
-        breakers.model_copy(
-            update={
-                "peak_equity": max(breakers.peak_equity, snapshot.equity),
-                "last_close_equity": snapshot.equity,
-                "last_close_session": snapshot.session,
-            }
-        )
-    )
+
+    def remembered(now: Breakers) -> Breakers:
+        closed = {"peak_equity": max(now.peak_equity, snapshot.equity), "last_close_equity": snapshot.equity}
+        return _trip(desk, clock, session, now, snapshot.equity).model_copy(update={**closed, "last_close_session": snapshot.session})
+
+    desk.ledger.change_breakers(remembered)
 
 
 def _watch_breakers(desk: Desk, clock: Clock, session: Session) -> None:
-    breakers = desk.ledger.breakers()
-    if not breakers.peak_equity:
+    if not desk.ledger.breakers().peak_equity:
         return  # nothing was traded yet
-    after = _trip(desk, clock, session, breakers, desk.broker.account().equity)
-    if after != breakers:
-        desk.ledger.put_breakers(after)
+    equity = desk.broker.account().equity
+    desk.ledger.change_breakers(lambda now: _trip(desk, clock, session, now, equity))
 
 
 def _trip(desk: Desk, clock: Clock, session: Session, breakers: Breakers, equity: Decimal) -> Breakers:

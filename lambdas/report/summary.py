@@ -82,7 +82,7 @@ def summarise(period: Period, records: Records) -> Summary:
     days = (period.end - period.start).days + 1
     earlier = (period.start - timedelta(days=days)).isoformat()
     last = inside[-1] if inside else None
-    orders = [order for order in records.orders if period.holds(order.slot)]
+    orders = [order for order in records.orders if period.holds(order.created_at)]  # a manual order's slot is no date
     fills = [fill for fill in records.fills if period.holds(fill.time)]
     alerts = [alert for alert in records.alerts if period.holds(alert.session)]
     return Summary(
@@ -96,11 +96,11 @@ def summarise(period: Period, records: Records) -> Summary:
         change_since_start=_growth([*before, *inside]),
         drawdown=_drawdown([*before, *inside]),
         positions={} if last is None else _weights(last),
-        decisions=sum(period.holds(decision.slot) for decision in records.decisions),
+        decisions=sum(period.holds(decision.received_at) for decision in records.decisions),
         orders=dict(sorted(Counter(order.status for order in orders).items())),
         fills=len(fills),
         traded=float(sum(fill.quantity * fill.price for fill in fills)),
-        alerts=dict(sorted(Counter(alert.rule.removeprefix(HEALTH) for alert in alerts).items())),
+        alerts=dict(sorted(Counter(alert.rule.removeprefix(HEALTH).partition(":")[0] for alert in alerts).items())),
         incumbent=_name(records.incumbent) or "equal-weight",
         shadow=_name(records.shadow) or "none",
         shadow_decisions=sum(period.holds(decision.slot) for decision in records.shadow_decisions),

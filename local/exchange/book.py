@@ -56,14 +56,29 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Costs:
-    """Shares of the price (`slippage`) and of the traded amount (`fee`), of one side."""
+    """Shares of the price (`slippage`) and of the traded amount (`fee`), of one side.
+
+    An order fills whole at one price: impact and a cap on the volume, which the simulator knows, are refused by `ValueError`.
+    """
 
     fee: Decimal = Decimal(0)
     slippage: Decimal = Decimal(0)
 
     @classmethod
-    def from_basis_points(cls, *, fee_bps: Decimal, slippage_bps: Decimal) -> Costs:
-        return cls(fee=EXACT.divide(fee_bps, Decimal(10_000)), slippage=EXACT.divide(slippage_bps, Decimal(10_000)))
+    def from_basis_points(
+        cls,
+        *,
+        fee_bps: Decimal,
+        slippage_bps: Decimal,
+        half_spread_bps: Decimal = Decimal(0),
+        impact: Decimal = Decimal(0),
+        max_volume_share: Decimal = Decimal(0),
+    ) -> Costs:
+        """The costs of the settings, key by key."""
+        if impact or max_volume_share:
+            raise ValueError(f"impact and max_volume_share must be 0, an order fills whole here; was {impact} and {max_volume_share}")
+        adverse = EXACT.add(slippage_bps, half_spread_bps)
+        return cls(fee=EXACT.divide(fee_bps, Decimal(10_000)), slippage=EXACT.divide(adverse, Decimal(10_000)))
 
     def price(self, side: Side, price: Decimal) -> Decimal:
         """What a trade at the market price `price` is done at."""

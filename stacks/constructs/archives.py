@@ -28,7 +28,7 @@ PLATFORMS = ("manylinux2014_x86_64", "manylinux_2_28_x86_64")
 UNZIPPED_LIMIT = 250 * 2**20  # bytes, of a function's code and layers together
 
 # Package folders whose tests, headers and stubs no function imports: a sixth of the trade bundle
-TRIMMED_PACKAGES = {"numpy", "pandas", "talib", "toolz", "certifi"}
+TRIMMED_PACKAGES = {"numpy", "pandas", "talib", "certifi"}
 TRIMMED_FOLDERS = {"tests", "include"}
 TRIMMED_SUFFIXES = {".pyi", ".pyx", ".pxd", ".h", ".c", ".pyc"}
 # Written by pip; they hold the path of this machine's interpreter

@@ -15,7 +15,8 @@ import requests
 class Proxy:
     """What to do: `before`/`after` count the POSTs of orders to fail with 504 before they reach the exchange, or after it accepted them.
 
-    `hide` makes that many questions by client order id answer 404. `on_post` is called after each order that was forwarded.
+    `hide` makes that many questions by client order id answer 404.
+    `on_post` is called after each order that was forwarded; `rewrite` sees each path and answer and may tell another story.
     """
 
     target: str
@@ -25,6 +26,7 @@ class Proxy:
     hide: int = 0
     posts: int = 0
     on_post: Callable[[int], None] = field(default=lambda _count: None)
+    rewrite: Callable[[str, bytes], bytes] = field(default=lambda _path, content: content)
 
     @property
     def url(self) -> str:
@@ -45,7 +47,7 @@ class Proxy:
             if self.after:
                 self.after -= 1
                 return 504, b"{}"
-        return answer.status_code, answer.content
+        return answer.status_code, self.rewrite(path, answer.content)
 
 
 @contextmanager

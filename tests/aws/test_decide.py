@@ -32,10 +32,12 @@ from lambdas.common.planning import limits_of, rules_of
 from lambdas.common.records import Held, ServedModel, Snapshot
 from lambdas.decide import handler as deciding
 from lambdas.decide.data import known_at
+from lambdas.decide.decision import Account, see
 from local import bundled
 from local.exchange.server import RunningExchange
 from settings import Settings
 from tests.lakes import calendar_objects, fill_raw
+from tests.markets import market_of
 from trading_env.evaluation import backtest
 from trading_env.features import CONTEXT, FEATURE_HASH, FEATURES, SCHEMA_VERSION
 from trading_env.market import build_market
@@ -272,6 +274,19 @@ def test_the_book_observed_is_the_closing_snapshot_at_raw_closes(run: Any, ledge
     held, values = np.array(list(audit["held"].values())), np.array(list(audit["scores"].values()))
     wanted = weights_from_scores(values, held, np.ones(8, dtype=bool), kappa=model.kappa)
     assert list(audit["decision"]["weights"].values()) == list(wanted)
+
+
+def test_a_halted_name_is_valued_through_a_split_while_it_has_no_bar() -> None:
+    """Four for one while halted: the broker holds four times the shares, and the equity observed does not jump."""
+    nan = np.nan
+    prices = np.array([[100.0, 50.0], [100.0, 50.0], [nan, 50.0]])
+    split = np.array([[1.0, 1.0], [1.0, 1.0], [4.0, 1.0]])
+    market = market_of(
+        open=prices, close=prices, split=split, features=np.zeros((3, 2, len(FEATURES))), context=np.zeros((3, len(CONTEXT)))
+    )
+    seen = see(market=market, account=Account(cash=100.0, quantities={"S0": 4.0, "S1": 4.0}, other_closes={}))
+    assert list(seen.held) == [0.25, 0.5]
+    assert seen.cash_weight == 0.25
 
 
 def test_the_incumbent_s_endpoint_decides(run: Any, served: Any, ledger_table: Ledger, lake: Lake) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
+from datetime import UTC, datetime
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 
 import boto3
@@ -12,7 +15,10 @@ import numpy as np
 import pytest
 
 from lambdas.common import planning
+from lambdas.common.broker import Broker
+from lambdas.common.execution import Executor
 from lambdas.common.ledger import Ledger
+from lambdas.common.records import OrderRecord
 from lambdas.common.telemetry import logger
 from local.exchange.server import RunningExchange
 from settings import Settings
@@ -178,6 +184,35 @@ def test_the_risk_limits_refuse_an_order_and_say_which(
     assert "IBM" not in _positions(exchange.books())
 
 
+def test_a_blocked_account_is_not_traded(execution: Any, exchange: RunningExchange, decide: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    every = Broker.account
+    monkeypatch.setattr(Broker, "account", lambda self: replace(every(self), blocked=True, status="ACCOUNT_CLOSED"))
+    answer = execution("POST", "/decisions", decide())
+    assert answer.body["verdict"] == "refused"
+    assert answer.body["reason"] == "the broker has blocked the account, its status is ACCOUNT_CLOSED"
+    assert exchange.books()["orders"] == []
+
+
+def test_a_stub_quote_of_one_name_changes_no_order_of_another(
+    execution: Any, exchange: RunningExchange, decide: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execution("POST", "/decisions", decide(weights={"SPY": 0.4, "IBM": 0.4}))
+    exchange.advance(SLOT_2)
+    every = Broker.latest_quotes
+
+    def stubbed(self: Broker, symbols: Any) -> Any:
+        quotes = every(self, symbols)
+        return {**quotes, "IBM": replace(quotes["IBM"], bid=0.01, ask=400.0)}
+
+    held, last = _positions(exchange.books()), _last_trade(exchange, "SPY")
+    worth = float(exchange.books()["cash"]) + sum(float(held[name]) * _last_trade(exchange, name) for name in held)
+    monkeypatch.setattr(Broker, "latest_quotes", stubbed)
+    answer = execution("POST", "/decisions", decide(session="2020-01-03", as_of="2020-01-02", weights={"SPY": 0.3, "IBM": 0.3}))
+    assert "of the last trade" in answer.body["refused"]["IBM"]
+    assert _positions(exchange.books())["IBM"] == held["IBM"]
+    assert float(_positions(exchange.books())["SPY"]) * last == pytest.approx(0.995 * 0.3 * worth, rel=1e-9)
+
+
 def test_a_manual_order_is_sent_once_under_its_key_and_can_be_cancelled_when_open(execution: Any, exchange: RunningExchange) -> None:
     body = {"key": "mine-1", "symbol": "SPY", "side": "buy", "quantity": "1.5"}
     first = execution("POST", "/orders", body)
@@ -207,6 +242,44 @@ def test_flatten_sells_every_exact_holding_once_and_lets_nothing_buy(
     assert buy.body["orders"][0]["risk"] == "trading_state"
 
 
+def test_a_flatten_sells_what_the_limits_of_an_order_and_of_a_day_would_keep(
+    execution: Any, exchange: RunningExchange, decide: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execution("POST", "/decisions", decide())
+    small = settings.risk.model_copy(update={"max_order_notional": 5_000.0, "max_orders_per_day": 8, "max_turnover_per_day": 1.0})
+    monkeypatch.setenv("PAPERTAPE_SETTINGS", settings.model_copy(update={"risk": small}).model_dump_json())
+    answer = execution("POST", "/flatten", {"reason": "get out"})
+    assert {order["status"] for order in answer.body["orders"]} == {"filled"}
+    assert _positions(exchange.books()) == {}
+
+
+def test_a_flatten_leaves_out_a_name_without_a_last_trade_and_sells_the_others(
+    execution: Any, exchange: RunningExchange, decide: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execution("POST", "/decisions", decide(weights={"SPY": 0.4, "IBM": 0.4}))
+    every = Broker.latest_trades
+    monkeypatch.setattr(Broker, "latest_trades", lambda self, symbols: every(self, [one for one in symbols if one != "IBM"]))
+    answer = execution("POST", "/flatten", {"reason": "get out"})
+    assert answer.body["refused"] == {"IBM": "IBM has no last trade"}
+    assert set(_positions(exchange.books())) == {"IBM"}
+
+
+def test_a_manual_order_that_was_not_sent_is_not_sent_in_a_later_session(
+    execution: Any, reconcile: Any, exchange: RunningExchange, ledger_table: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lambdas.execute_orders import service
+
+    with monkeypatch.context() as late:
+        late.setattr(service, "BUDGET_SECONDS", 0.0)
+        assert execution("POST", "/orders", {"key": "k", "symbol": "SPY", "side": "buy", "quantity": "1"}).status == 202
+    exchange.advance(SLOT_2)
+    assert reconcile()["finished"] == 1
+    assert exchange.books()["orders"] == []
+    stored = ledger_table.decision("manual:k")
+    assert stored is not None
+    assert (stored.state, stored.reason) == ("done", "it was received on 2020-01-02 and is not sent on 2020-01-03")
+
+
 def test_what_the_time_budget_leaves_is_finished_by_reconcile(
     execution: Any, reconcile: Any, exchange: RunningExchange, decide: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -220,6 +293,23 @@ def test_what_the_time_budget_leaves_is_finished_by_reconcile(
     assert reconcile()["finished"] == 1
     assert len(exchange.books()["orders"]) == 8
     assert execution("POST", "/decisions", decide()).status == 200
+
+
+def test_an_order_that_takes_its_time_is_asked_for_a_few_times_only(ledger_table: Ledger, settings: Settings) -> None:
+    """The account may ask 200 questions a minute, and a batch waits for each of its orders, sells and buys."""
+    order = OrderRecord(
+        client_order_id="pt1-x", decision_id="d", slot="s", symbol="SPY", side="sell", quantity=Decimal(1), price=300.0,
+        status="accepted", broker_id="o-1", created_at="2020-01-02T14:35:00Z",
+    )  # fmt: skip
+    asked: list[str] = []
+    slept: list[float] = []
+    slow: Any = SimpleNamespace(order_by_client_id=asked.append)
+    executor = Executor(
+        ledger=ledger_table, broker=slow, settings=settings, fence=0, monotonic=lambda: sum(slept), deadline=20.0, sleep=slept.append
+    )
+    assert not executor._wait({"pt1-x": order}, datetime(2020, 1, 2, 14, 35, tzinfo=UTC))
+    assert len(asked) == len(slept) <= 5
+    assert 2 <= sum(slept) <= 5
 
 
 def test_while_another_executor_holds_the_lease_nothing_is_sent(

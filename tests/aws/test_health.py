@@ -69,6 +69,19 @@ EVENING = replace(WELL, now=CLOSES + timedelta(minutes=15), last_snapshot=date(2
 LONG = tuple(date(2019, 11, 1) + timedelta(days=day) for day in range(22))
 
 
+def test_what_breaks_a_rule_twice_is_told_twice(settings: Settings) -> None:
+    two = (ORDER, ORDER.model_copy(update={"client_order_id": "pt1-y"}))
+    facts = replace(WELL, unknown=two, tripped={"max_drawdown": "a", "max_daily_loss": "b"}, state="halted")
+    keys = [
+        "order-unknown:pt1-x",
+        "order-unknown:pt1-y",
+        "breaker-tripped:max_drawdown",
+        "breaker-tripped:max_daily_loss",
+        "not-active:halted",
+    ]
+    assert [finding.key for finding in evaluate(facts, settings)] == keys
+
+
 def broken(facts: Facts, settings: Settings) -> list[str]:
     return [finding.rule.name for finding in evaluate(facts, settings)]
 
@@ -193,6 +206,29 @@ def test_what_is_wrong_is_mailed_once_a_session_with_what_to_do(run: Any, lake: 
     assert run("2020-01-02T21:45:00Z")["mailed"] == ["not-active"]
     (mail,) = topic()
     assert "Still so, mailed before: slot-missed, alert-raised" in mail["Message"]
+
+
+def test_a_second_alert_of_the_same_session_is_mailed_and_the_first_is_not_again(
+    run: Any, lake: Lake, ledger_table: Ledger, topic: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def raised(rule: str) -> None:
+        ledger_table.put_alert(AlertRecord(rule=rule, session="2020-01-02", subject="s", detail=f"{rule} happened", time="t"))
+
+    raised("drift:AAPL")
+    run("2020-01-02T21:15:00Z")
+    topic()
+    raised("drift:IBM")
+    raised("no-snapshot")
+    assert run("2020-01-02T21:30:00Z")["mailed"] == ["alert-raised"]
+    (mail,) = topic()
+    assert mail["Subject"] == "papertape: alert-raised"
+    assert "drift:IBM happened" in mail["Message"]
+    assert "no-snapshot happened" in mail["Message"]
+    assert "drift:AAPL happened" not in mail["Message"]
+    capsys.readouterr()
+    assert run("2020-01-02T21:45:00Z")["mailed"] == []
+    metric = next(json.loads(line) for line in capsys.readouterr().out.splitlines() if '"UnhealthyRules"' in line)
+    assert metric["UnhealthyRules"] == [2.0]  # rules, not what each of them found
 
 
 def test_an_empty_lake_is_unhealthy_not_healthy(run: Any, topic: Any) -> None:

@@ -12,7 +12,7 @@ from lambdas.common.broker import Order
 from lambdas.common.broker_time import parse_utc
 from lambdas.common.ledger import AlreadyThere, CursorError, Fenced, Ledger, Stale
 from lambdas.common.recording import RecordingError, record
-from lambdas.common.records import AlertRecord, Decision, Fill, Leg, OrderRecord, ServedModel, ShadowDecision, Snapshot
+from lambdas.common.records import AlertRecord, Breakers, Decision, Fill, Leg, OrderRecord, ServedModel, ShadowDecision, Snapshot
 
 NOW = parse_utc("2020-01-02T14:35:00Z")
 
@@ -142,12 +142,25 @@ def test_a_status_that_nobody_has_heard_of_is_kept_and_not_terminal(ledger_table
     assert ledger_table.unsettled_orders() == [order]
 
 
-@pytest.mark.parametrize("wrong", [{"symbol": "IBM"}, {"side": "sell"}, {"filled_quantity": Decimal(11)}])
+@pytest.mark.parametrize("wrong", [{"symbol": "IBM"}, {"side": "sell"}])
 def test_a_contradiction_is_never_recorded(ledger_table: Ledger, wrong: dict[str, Any]) -> None:
     ledger_table.open_order(an_order(), fence=lease(ledger_table))
     with pytest.raises(RecordingError):
         record(ledger_table, an_order(), seen("4", **wrong), now=NOW)
     assert ledger_table.order("pt1-000001") == an_order()
+
+
+def test_more_filled_than_ordered_halts_trading_once_and_is_recorded_as_it_is(ledger_table: Ledger) -> None:
+    ledger_table.open_order(an_order(), fence=lease(ledger_table))
+    order = record(ledger_table, an_order(), seen("11", status="filled"), now=NOW)
+    assert (order.status, order.filled_quantity) == ("filled", Decimal(11))
+    state = ledger_table.trading_state()
+    assert (state.state, state.by) == ("halted", "recording")
+    assert "at most 10.123456789 may fill, 11 did" in state.reason
+    assert [alert.rule for alert in ledger_table.alerts("2020-01")] == ["overfill:pt1-000001"]
+    ledger_table.set_trading_state("active", reason="looked at it", time="2020-01-02T15:00:00Z", by="person")
+    record(ledger_table, order, seen("11", status="filled"), now=NOW)
+    assert ledger_table.trading_state().state == "active"
 
 
 def test_orders_page_in_time_order_without_loss(ledger_table: Ledger) -> None:
@@ -203,6 +216,22 @@ def test_models_shadow_decisions_and_alerts_are_found_again(ledger_table: Ledger
     assert ledger_table.put_alert(alert)
     assert not ledger_table.put_alert(alert)
     assert ledger_table.alerts("2020-01") == [alert]
+
+
+def test_a_breaker_that_trips_while_another_writes_is_not_lost(ledger_table: Ledger) -> None:
+    def trip(now: Breakers) -> Breakers:
+        return now.model_copy(update={"tripped": {**now.tripped, "max_drawdown": "51 %"}})
+
+    def close(now: Breakers) -> Breakers:
+        if not now.tripped:
+            ledger_table.change_breakers(trip)  # the executor, between reading and writing
+        return now.model_copy(update={"last_close_equity": Decimal(49_000)})
+
+    ledger_table.change_breakers(close)
+    stored = ledger_table.breakers()
+    assert (stored.tripped, stored.last_close_equity, stored.version) == ({"max_drawdown": "51 %"}, Decimal(49_000), 2)
+    ledger_table.rearm_breakers()
+    assert ledger_table.breakers().tripped == {}
 
 
 def test_every_change_of_the_trading_state_is_kept(ledger_table: Ledger) -> None:

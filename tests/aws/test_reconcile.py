@@ -124,6 +124,7 @@ def test_a_crash_between_pending_and_the_post_sends_the_order_once(
     exchange.advance(LATER)
     reconcile()
     assert len(exchange.books()["orders"]) == 7
+    assert [order.unknown_since for order in ledger_table.unsettled_orders()] == ["2020-01-02T14:40:00Z"]  # what health watches
     exchange.advance("2020-01-02T14:45:00Z")
     reconcile()
     assert len(exchange.books()["orders"]) == 8
@@ -200,6 +201,21 @@ def test_a_split_is_not_drift_and_a_foreign_position_is(
     assert [order["client_order_id"] for order in exchange.books()["orders"]][-1] == foreign
 
 
+def test_a_split_that_the_broker_announced_and_did_not_apply_is_drift(
+    execution: Any, reconcile: Any, proxy: Proxy, exchange: RunningExchange, ledger_table: Ledger, decide: Any
+) -> None:
+    exchange.reset(now="2020-08-28T13:35:00Z", cash="100000")
+    execution("POST", "/decisions", decide(session="2020-08-28", as_of="2020-08-27", weights={"AAPL": 0.5}))
+    held = _positions(exchange)["AAPL"]
+    exchange.advance("2020-08-28T20:05:00Z")
+    reconcile()
+    proxy.rewrite = lambda path, content: content.replace(str(held * 4).encode(), str(held).encode()) if "positions" in path else content
+    exchange.advance("2020-08-31T20:05:00Z")
+    assert reconcile()["drift"] == ["AAPL"]
+    said = {alert.rule: alert.detail for alert in ledger_table.alerts("2020-08")}
+    assert said["drift:AAPL"].startswith(f"AAPL: our fills say {held * 4}, the broker holds {held};")
+
+
 def test_a_missed_slot_is_said_once(reconcile: Any, exchange: RunningExchange, ledger_table: Ledger) -> None:
     reconcile()
     assert _alerts(ledger_table) == []
@@ -219,11 +235,10 @@ def test_a_breaker_latches_and_only_a_person_rearms_it(
     execution: Any, control: Any, reconcile: Any, exchange: RunningExchange, ledger_table: Ledger, decide: Any
 ) -> None:
     execution("POST", "/decisions", decide())
-    high = ledger_table.breakers().model_copy(update={"peak_equity": Decimal(300_000)})
-    ledger_table.put_breakers(high)
+    ledger_table.change_breakers(lambda now: now.model_copy(update={"peak_equity": Decimal(300_000)}))
     reconcile()
     assert list(ledger_table.breakers().tripped) == ["max_drawdown"]
-    ledger_table.put_breakers(ledger_table.breakers().model_copy(update={"peak_equity": Decimal(100_000)}))
+    ledger_table.change_breakers(lambda now: now.model_copy(update={"peak_equity": Decimal(100_000)}))
     buy = {"key": "k1", "symbol": "SPY", "side": "buy", "quantity": "1"}
     assert execution("POST", "/orders", buy).body["orders"][0]["risk"] == "breaker"
     assert execution("POST", "/orders", {**buy, "key": "k2", "side": "sell"}).body["orders"][0]["status"] == "filled"

@@ -65,6 +65,18 @@ def history(ledger_table: Ledger) -> Ledger:
         ledger_table.put_alert(
             AlertRecord(rule="health:slot-missed", session=session, subject="s", detail="d", time=f"{session}T20:00:00Z")
         )
+    for number, symbol in enumerate(("IBM", "AAPL")):  # a person's: their slot is no date
+        ledger_table.open_decision(
+            Decision(decision_id=f"manual:{symbol}", strategy="manual", slot=symbol, body_sha256="b", received_at="2020-01-07T15:00:00Z")
+        )
+        ledger_table.open_order(
+            OrderRecord(
+                client_order_id=f"pt1-{number}", decision_id=f"manual:{symbol}", slot=symbol, symbol=symbol, side="buy",
+                quantity=Decimal(1), price=1.0, status="canceled", created_at="2020-01-07T15:00:00Z",
+            ),
+            fence=fence,
+        )  # fmt: skip
+    ledger_table.put_alert(AlertRecord(rule="health:alert-raised:drift:IBM", session="2020-01-08", subject="s", detail="d", time="t"))
     ledger_table.put_model(
         ServedModel(role="incumbent", policy="random", spec="random:7", model_version="random:7", kappa=1.0, since="2020-01-02")
     )
@@ -89,20 +101,20 @@ def test_the_week_in_numbers(run: Any, history: Ledger, buckets: SimpleNamespace
     assert report["change_since_start"] == pytest.approx(0.0098)
     assert report["drawdown"] == pytest.approx(100980 / 102000 - 1)
     assert report["positions"]["SPY"] == pytest.approx(30294 / 100980)
-    assert (report["decisions"], report["orders"], report["fills"]) == (2, {"filled": 1, "rejected": 1}, 0)
-    assert report["alerts"] == {"slot-missed": 2}
+    assert (report["decisions"], report["orders"], report["fills"]) == (4, {"canceled": 2, "filled": 1, "rejected": 1}, 0)
+    assert report["alerts"] == {"alert-raised": 1, "slot-missed": 2}
     assert (report["incumbent"], report["shadow_decisions"]) == ("random random:7 since 2020-01-02", 1)
 
     (mail,) = topic()
     assert mail["Subject"] == "papertape: 2020-01-10 $100,980.00 (+0.48%)"
     assert "The one before  +0.50%" in mail["Message"]
-    assert "filled 1, rejected 1" in mail["Message"]
+    assert "canceled 2, filled 1, rejected 1" in mail["Message"]
 
 
 def test_the_month_so_far(run: Any, history: Ledger, buckets: SimpleNamespace) -> None:
     run(period="month")
     report = stored(buckets)
-    assert (report["start"], report["sessions"], report["decisions"]) == ("2020-01-01", 5, 3)
+    assert (report["start"], report["sessions"], report["decisions"]) == ("2020-01-01", 5, 5)
     assert report["change"] == pytest.approx(0.0098)
 
 

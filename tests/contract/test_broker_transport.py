@@ -9,9 +9,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -53,6 +55,7 @@ class Vendor:
     script: list[Behaviour]
     port: int = 0
     requests: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
 
     @property
     def url(self) -> str:
@@ -92,6 +95,7 @@ def vendor() -> Iterator[Vendor]:
         def _serve(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             state.requests.append((self.command, self.path, json.loads(body) if body else {}))
+            state.keys.append(self.headers.get("APCA-API-KEY-ID", ""))
             (state.script.pop(0) if len(state.script) > 1 else state.script[0])(self)
 
         do_GET = do_POST = do_DELETE = _serve  # noqa: N815 -- the names that http.server calls
@@ -200,6 +204,39 @@ def test_a_definite_refusal_is_rejected_with_its_code(broker: Broker, vendor: Ve
     assert len(vendor.requests) == 1
 
 
+@pytest.fixture
+def rotating(vendor: Vendor) -> Broker:
+    """A broker whose keys have been rotated since it was made."""
+    old = Credentials(key_id="old", secret_key="old")
+    return Broker(credentials=old, trading_url=vendor.url, data_url=vendor.url, timeouts=(0.3, 0.2), renew=lambda: ("new", "new"))
+
+
+def test_after_a_401_rotated_keys_are_used_once(rotating: Broker, vendor: Vendor) -> None:
+    vendor.script = [answers(401, {"message": "unauthorized"}), answers(200, ACCEPTED)]
+    assert rotating.submit(ORDER).id == "o-1"
+    assert rotating.submit(ORDER).id == "o-1"
+    assert vendor.keys == ["old", "new", "new"]
+    assert {body["client_order_id"] for _, _, body in vendor.requests} == {"pt1-abc"}
+
+
+def test_keys_that_are_still_refused_end_as_a_refusal(rotating: Broker, vendor: Vendor) -> None:
+    vendor.script = [answers(401, {"message": "unauthorized"})]
+    with pytest.raises(Rejected):
+        rotating.submit(ORDER)
+    with pytest.raises(BrokerUnavailable):
+        rotating.positions()
+    assert vendor.keys == ["old", "new", "new"]
+
+
+def test_the_last_session_s_bars_are_asked_for_without_reaching_into_the_evening(broker: Broker, vendor: Vendor) -> None:
+    """A free subscription refuses SIP data of the last fifteen minutes, and the nightly run asks at 18:00 New York for its own session."""
+    vendor.script = [answers(200, {"bars": {}, "next_page_token": None})]
+    broker.daily_bars(["SPY"], date(2020, 1, 2), date(2020, 1, 2))
+    ((_, path, _),) = vendor.requests
+    query = parse_qs(urlsplit(path).query)
+    assert datetime(2020, 1, 2, 5, tzinfo=UTC) < datetime.fromisoformat(query["end"][0]) < datetime(2020, 1, 2, 22, 45, tzinfo=UTC)
+
+
 def test_a_used_client_order_id_means_that_it_was_accepted(broker: Broker, vendor: Vendor) -> None:
     vendor.script = [answers(422, {"code": 40010001, "message": "client_order_id must be unique"})]
     with pytest.raises(AlreadyAccepted):
@@ -246,6 +283,11 @@ def test_positions_that_cannot_be_read_are_never_an_empty_book(broker: Broker, v
     vendor.script = [answers(200, body)]
     with pytest.raises(BrokerUnavailable):
         broker.positions()
+
+
+def test_a_person_s_order_for_a_notional_does_not_hide_the_open_orders(broker: Broker, vendor: Vendor) -> None:
+    vendor.script = [answers(200, [ACCEPTED, {**ACCEPTED, "id": "o-2", "symbol": "IBM", "qty": None, "notional": "500"}])]
+    assert [(order.symbol, order.quantity) for order in broker.open_orders()] == [("SPY", Decimal("1.123456789")), ("IBM", Decimal(0))]
 
 
 def test_an_order_is_absent_only_if_the_broker_says_so(broker: Broker, vendor: Vendor) -> None:

@@ -176,6 +176,7 @@ def test_another_wrong_request_is_422_naming_the_field(slot: App, method: str, p
 def test_decision_and_portfolio_read_back_what_the_exchange_says(slot: App) -> None:
     made = slot.api.call("POST", "/decisions", decision())
     assert slot.api.call("GET", f"/decisions/{quote(DECISION, safe='')}") == made
+    assert slot.api.call("GET", f"/decisions/{quote(DECISION, safe='/')}") == made, "the slash may also go as it is"
     assert slot.api.call("GET", f"/decisions/{quote('agent:2019-01-02/open+5', safe='')}").status == 404
     assert slot.api.call("GET", "/portfolio").body["snapshot"] is None
     slot.succeed("reconcile", f"{FIRST}T20:05:00Z")

@@ -27,7 +27,6 @@ from botocore.credentials import Credentials
 from local.cloud import CloudError, Deployment, deploy_templates, deployed
 from local.emulator import ACCOUNT, ROOT, SECRET, Emulator, EmulatorError
 
-pytestmark = pytest.mark.e2e
 REGION = "us-east-1"
 BUCKET = "toy-lake"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/toy"

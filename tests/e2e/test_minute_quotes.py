@@ -44,12 +44,15 @@ def test_a_session_of_real_quotes_becomes_minute_bars_that_agree_with_the_trades
     ended = until(lambda: (r := glue.get_job_run(JobName=job, RunId=run)["JobRun"])["JobRunState"] in {"SUCCEEDED", "FAILED"} and r)
     assert ended["JobRunState"] == "SUCCEEDED", ended["ErrorMessage"]
 
-    bars = pd.read_parquet(io.BytesIO(app.laptop.object("processed", f"processed/bars/timeframe=1Min/date={DAY}/part.parquet")))
+    processed, table = app.laptop.output("ProcessedBucket"), f"processed/bars/timeframe=1Min/date={DAY}/"
+    (file,) = s3.list_objects_v2(Bucket=processed, Prefix=table)["Contents"]
+    bars = pd.read_parquet(io.BytesIO(app.laptop.object("processed", file["Key"])))
     bars["ts"] = pd.to_datetime(bars["ts"], utc=True)
     trades = bundled.minute_trades()
     both = bars[bars["symbol"].isin(RECORDED)].merge(trades, on=["symbol", "ts"], suffixes=("", "_of_trades"))
     assert both.groupby("symbol").size().min() >= len(minutes) - 5
     assert both["spread"].gt(0).mean() > 0.99, "real quotes have two sides"
+    assert both["spread"].median() <= 0.02, "and lie close to each other"
     within = (both["close"] - both["close_of_trades"]).abs() <= both["spread"] + 0.01 + 1e-9
     assert within.mean() >= 0.99
     assert within.groupby(both["symbol"]).mean().min() >= 0.985

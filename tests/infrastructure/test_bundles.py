@@ -18,7 +18,7 @@ FOLDERS: dict[Bundle, list[str]] = {
     "edge": ["control", "deploy_model", "health", "report"],
     "trade": ["backfill_bars", "decide", "execute_orders", "ingest_quotes", "reconcile"],
 }
-HEAVY = ("numpy", "pandas", "talib", "alpaca", "exchange_calendars")
+HEAVY = ("numpy", "pandas", "talib", "alpaca")
 
 
 def code() -> Archive:

@@ -281,7 +281,8 @@ def test_nobody_deletes_from_the_ledger_or_the_raw_lake(aws: Assembly) -> None:
                 resources = text(statement["Resource"])
                 assert "/processed/features/*" in resources
                 assert "/processed/training/*" in resources
-                assert resources.count("/*") == 2
+                assert "/processed/bars/*" in resources
+                assert resources.count("/*") == 3
 
 
 def test_both_verdicts_reach_deploy_model(aws: Assembly) -> None:
@@ -315,13 +316,29 @@ def test_glue_job_gets_code_and_locked_libraries(aws: Assembly) -> None:
     arguments = job["Properties"]["DefaultArguments"]
     assert job["Properties"]["GlueVersion"] == "5.1"
     libraries = arguments["--additional-python-modules"].split(",")
-    assert sorted(line.partition("==")[0].lower() for line in libraries) == ["awswrangler", "numpy", "pandas", "pyarrow", "pydantic", "ta-lib"]
+    assert sorted(line.partition("==")[0].lower() for line in libraries) == [
+        "awswrangler",
+        "numpy",
+        "pandas",
+        "pyarrow",
+        "pydantic",
+        "ta-lib",
+    ]
     assert set(libraries) <= set((ROOT / "requirements.txt").read_text().splitlines())
     assert text(arguments["--extra-py-files"]).endswith('.zip"}')
     run = json.loads(
         "".join(p if isinstance(p, str) else "job" for p in aws.schedules()["build_features"]["Target"]["Input"]["Fn::Join"][1])
     )
     assert run["Arguments"] == {"--EVENT_TIME": "<aws.scheduler.scheduled-time>"}
+
+
+def test_a_scheduled_training_has_the_token_that_the_api_requires(aws: Assembly) -> None:
+    """32 characters at least, and the same for a repeated delivery of one scheduled time."""
+    asked = json.loads(aws.schedules()["train"]["Target"]["Input"])
+    assert asked["PipelineName"] == "papertape-training"
+    token = asked["ClientRequestToken"].replace("<aws.scheduler.scheduled-time>", "2020-01-04T11:00:00Z")
+    assert 32 <= len(token) <= 128
+    assert "2020-01-04" in token
 
 
 def test_alarms_reach_a_topic_that_lets_them(aws: Assembly) -> None:
@@ -331,7 +348,7 @@ def test_alarms_reach_a_topic_that_lets_them(aws: Assembly) -> None:
     assert {text(alarm["AlarmActions"]) for alarm in alarms} == {text([{"Ref": topic}])}
     assert all(alarm["AlarmDescription"] for alarm in alarms)
     (silent,) = (alarm for alarm in alarms if alarm["TreatMissingData"] == "breaching")
-    assert (silent["MetricName"], silent["Period"] * silent["EvaluationPeriods"]) == ("Invocations", 14 * 3600)
+    assert (silent["MetricName"], silent["Period"] * silent["EvaluationPeriods"]) == ("Invocations", 15 * 3600)
     ((_, _, policy),) = aws.resources("AWS::SNS::TopicPolicy")
     allowed = [s for s in policy["Properties"]["PolicyDocument"]["Statement"] if s["Effect"] == "Allow"]
     assert all(service in text(allowed) for service in ("cloudwatch.amazonaws.com", "budgets.amazonaws.com", "events.amazonaws.com"))

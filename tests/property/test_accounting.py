@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import ROUND_FLOOR, Decimal
 
 import numpy as np
@@ -19,13 +19,21 @@ from trading_env.portfolio import Book, Costs, Rules, Tape, step
 
 ROWS, NAMES = 7, 3
 COSTS = st.builds(Costs, fee_bps=st.sampled_from([0.0, 5.0, 200.0]), slippage_bps=st.sampled_from([0.0, 10.0, 300.0]))
+IMPACT = st.builds(
+    Costs,
+    fee_bps=st.sampled_from([0.0, 5.0]),
+    half_spread_bps=st.sampled_from([0.0, 3.0]),
+    impact=st.sampled_from([0.0, 1.0, 20.0]),
+    max_volume_share=st.sampled_from([0.01, 1.0]),
+)
 RULES = st.builds(
     Rules,
     cash_buffer=st.sampled_from([0.0, 0.005, 0.3]),
     band=st.sampled_from([0.0, 0.05]),
     min_notional=st.sampled_from([0.0, 1.0, 500.0]),
     credit_dividends=st.booleans(),
-    costs=COSTS,
+    costs=COSTS | IMPACT,
+    whole_shares=st.booleans(),
 )
 
 
@@ -46,7 +54,8 @@ def markets(draw: st.DrawFn) -> Market:
         open_[t] = last / split[t] * np.exp(gap[t])
         last = close[t] = open_[t] * np.exp(move[t])
     dividend = draw(shaped(st.sampled_from([0.0, 0.0, 0.37])))
-    return market_of(
+    volume = draw(shaped(st.sampled_from([0.0, 300.0, 1e4, 1e7])))
+    market = market_of(
         open=np.where(absent, np.nan, open_),
         close=np.where(absent, np.nan, close),
         split=split,
@@ -54,6 +63,7 @@ def markets(draw: st.DrawFn) -> Market:
         features=np.zeros((ROWS, NAMES, 1)),
         tradable=~absent,
     )
+    return replace(market, volume=np.where(absent, np.nan, volume))
 
 
 @dataclass(frozen=True)
@@ -75,6 +85,19 @@ ACTIONS = st.builds(
 )
 
 
+def daily_volatility(market: Market, row: int, name: int) -> float:
+    """Root mean square of the log returns up to `row`, from bar to bar, splits taken out; what 7 rows have, less than the 20 allowed."""
+    squares, level, mark = [], 1.0, None
+    for t in range(row + 1):
+        level *= market.split[t, name]
+        close = market.close[t, name]
+        if math.isfinite(close):
+            if mark is not None:
+                squares.append(math.log(close * level / mark) ** 2)
+            mark = close * level
+    return math.sqrt(math.fsum(squares) / len(squares))
+
+
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(market=markets(), actions=ACTIONS, rules=RULES)
 def test_value_changes_by_price_moves_less_costs_plus_dividends(market: Market, actions: Actions, rules: Rules):
@@ -86,7 +109,8 @@ def test_value_changes_by_price_moves_less_costs_plus_dividends(market: Market, 
         taken = step(book, tape=tape, rows=np.array([row]), weights=weights, rules=rules)
 
         # An account written independently, name by name
-        fee, slip = rules.costs.fee_bps / 1e4, rules.costs.slippage_bps / 1e4
+        model = rules.costs
+        fee, fixed = model.fee_bps / 1e4, (model.slippage_bps + model.half_spread_bps) / 1e4
         moves, costs, dividends = [], [], []
         for name in range(NAMES):
             shares, after = float(book.quantities[0, name]), float(taken.book.quantities[0, name])
@@ -102,7 +126,14 @@ def test_value_changes_by_price_moves_less_costs_plus_dividends(market: Market, 
                 moves.append(after * (tape.closing[row + 1, name] - opening))
             if delta:
                 side = 1 if delta > 0 else -1
-                costs.append(abs(delta) * opening * (slip + fee * (1 + side * slip)))
+                worse = fixed
+                if model.max_volume_share:
+                    bar = market.volume[row + 1, name]
+                    assert abs(delta) <= model.max_volume_share * bar
+                    worse += model.impact * daily_volatility(market, row, name) * math.sqrt(abs(delta) / bar) if model.impact else 0.0
+                worse = worse if side > 0 else min(worse, 1.0)
+                costs.append(abs(delta) * opening * (worse + fee * (1 + side * worse)))
+                assert not rules.whole_shares or delta == int(delta) or after == 0
                 assert market.tradable[row, name]
                 assert np.isfinite(market.open[row + 1, name])
         before = float(book.cash[0]) + math.fsum(q * p for q, p in zip(book.quantities[0], tape.closing[row], strict=True) if q)

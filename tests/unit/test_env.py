@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import tracemalloc
 import warnings
 
 import gymnasium as gym
@@ -17,6 +20,7 @@ from trading_env.env import BatchedTradingEnv, EnvConfig, EnvError, TradingEnv
 from trading_env.market import Market
 from trading_env.portfolio import Costs, Rules
 from trading_env.rewards import REWARD_SCALE
+from trading_env.risk import Limits
 
 RULES = Rules(costs=Costs(fee_bps=2.0, slippage_bps=10.0))
 CONFIG = EnvConfig(rules=RULES, episode_sessions=20)
@@ -96,6 +100,90 @@ def test_an_episode_is_truncated_never_terminated_and_its_last_observation_is_ke
             assert all(final.shape == first[0].shape and final.dtype == np.float32 for final in infos["final_obs"])
         else:
             assert "final_obs" not in infos
+
+
+def test_without_copies_an_observation_outlives_one_step():
+    """A learner stores the observation before after it has stepped."""
+    copies = BatchedTradingEnv(MARKET, num_envs=5, config=CONFIG)
+    buffers = BatchedTradingEnv(MARKET, num_envs=5, config=CONFIG, copy=False)
+    expected, before = copies.reset(seed=0)[0], buffers.reset(seed=0)[0]
+    seen = set()
+    for action in actions(45):
+        (following, *_, infos), (now, *_, ours) = copies.step(action), buffers.step(action)
+        np.testing.assert_array_equal(before, expected)
+        np.testing.assert_array_equal(now, following)
+        if "final_obs" in infos:
+            np.testing.assert_array_equal(np.stack(ours["final_obs"]), np.stack(infos["final_obs"]))
+            assert not any(np.shares_memory(final, now) for final in ours["final_obs"])
+        seen.add(now.ctypes.data)
+        before, expected = now, following
+    assert len(seen) == 2
+
+
+def test_sb3_bootstraps_from_the_observation_that_the_episode_ended_with():
+    """`terminal_observation` as train.py hands it on: the state after the last step, not the first of the next episode."""
+    env = BatchedTradingEnv(MARKET, num_envs=5, config=CONFIG, copy=False)
+    single = TradingEnv(MARKET, config=CONFIG)
+    env.reset(seed=0)
+    starts = [MARKET.sessions[row] for row in env._simulation.rows]
+    played = actions(20)
+    for action in played:
+        *_, truncated, infos = env.step(action)
+    assert truncated.all()
+    for index, start in enumerate(starts):
+        single.reset(options={"session": start})
+        for action in played:
+            last, *_ = single.step(action[index])
+        np.testing.assert_array_equal(infos["final_obs"][index], last)
+
+
+def test_limits_hold_in_the_environment():
+    limits = Limits(
+        max_weight=0.3,
+        max_gross=1.0,
+        max_order_notional=1e6,
+        max_turnover_per_day=2.0,
+        max_orders_per_day=60,
+        price_collar=0.1,
+        max_drawdown=0.5,
+        max_daily_loss=0.25,
+        max_bar_age_sessions=1,
+        max_model_age_days=500,
+    )
+    all_in = np.array([10, -10, -10, -10], dtype=np.float32)
+    heaviest = {}
+    for bound in (None, limits):
+        env = TradingEnv(MARKET, config=EnvConfig(rules=RULES, kappa=1.0, episode_sessions=20, random_start=False, limits=bound))
+        env.reset(seed=0)
+        pitch = env.layout.features + 2
+        heaviest[bound] = max(env.step(all_in)[0][pitch - 2] for _ in range(20))
+    assert heaviest[None] > 0.9
+    assert heaviest[limits] < 0.35
+
+
+def test_memory_does_not_grow_with_the_steps():
+    env = BatchedTradingEnv(MARKET, num_envs=5, config=CONFIG, copy=False)
+    env.reset(seed=0)
+    played = actions(64)
+
+    def run(count: int) -> int:
+        for index in range(count):
+            env.step(played[index % 64])
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        first, last = run(300), run(3000)
+    finally:
+        tracemalloc.stop()
+    assert last - first < 20_000
+
+
+def test_only_the_environment_needs_numba():
+    """The functions and the endpoint are bundled without it."""
+    names = ("bars", "features", "market", "observation", "orders", "risk", "policy", "portfolio", "rewards", "evaluation", "gate")
+    code = f"import sys; [__import__('trading_env.' + name) for name in {names}]; sys.exit('numba' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_the_gymnasium_wrappers_work_on_the_batch():

@@ -157,3 +157,11 @@ def test_an_order_ends_once() -> None:
     (order_id,) = book.orders
     with pytest.raises(Refused, match='already in "filled" state'):
         book.settle(order_id, Status.CANCELED, at=NOON)
+
+
+def test_the_half_spread_is_filled_as_slippage_and_what_needs_a_volume_is_refused() -> None:
+    costs = Costs.from_basis_points(fee_bps=Decimal(0), slippage_bps=Decimal(10), half_spread_bps=Decimal("2.5"))
+    assert costs.price(Side.BUY, Decimal(100)) == Decimal("100.125")
+    for name in ("impact", "max_volume_share"):
+        with pytest.raises(ValueError, match="must be 0, an order fills whole here"):
+            Costs.from_basis_points(fee_bps=Decimal(0), slippage_bps=Decimal(0), **{name: Decimal("0.1")})

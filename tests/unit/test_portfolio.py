@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import ROUND_FLOOR, Decimal
 
 import numpy as np
@@ -117,6 +118,31 @@ class TestPlanOrders:
             np.testing.assert_array_equal(together[n], alone)
 
 
+class TestWholeShares:
+    rules = Rules(cash_buffer=0.0, min_notional=0.0, whole_shares=True)
+
+    def test_orders_are_whole_and_an_exit_sells_the_fraction_too(self):
+        book = {"cash": 55.0, "quantities": [2.5, 1.5, 1.5], "prices": [10.0, 10.0, 10.0], "rules": self.rules}
+        # of 110 dollars: 6.6 shares wanted of the first, 2.2 of the second
+        assert plan(**book, weights=[0.6, 0.2, 0.0]).tolist() == [3.0, 0.0, -1.5]
+        assert plan(**book, weights=[0.1, 0.0, 0.2]).tolist() == [-1.0, -1.5, 0.0]
+
+    def test_buys_are_scaled_to_whole_shares(self):
+        scaled = scale_buys(buys=np.array([7.0, 3.0]), prices=np.array([10.0, 10.0]), cash=50.0, rules=self.rules)
+        assert scaled.tolist() == [3.0, 1.0]
+
+    def test_a_book_starts_with_whole_shares(self):
+        book = Book.invested(100.0, weights=np.array([[0.5, 0.5]]), prices=np.array([[30.0, 7.0]]), rules=self.rules)
+        assert book.quantities.tolist() == [[1.0, 7.0]]
+        assert book.cash.tolist() == [21.0]
+
+
+@pytest.mark.parametrize("wrong", [{"impact": 1.0}, {"impact": -1.0}, {"max_volume_share": 1.5}, {"impact": nan, "max_volume_share": 1.0}])
+def test_costs_that_no_market_has_are_refused(wrong):
+    with pytest.raises(PortfolioError, match="max_volume_share in"):
+        Costs(**wrong)
+
+
 class TestScaleBuys:
     rules = Rules(costs=Costs(fee_bps=20.0, slippage_bps=50.0))
 
@@ -223,6 +249,50 @@ class TestStep:
             review=lambda plan: np.maximum(plan.deltas, 0.0),
         )
         np.testing.assert_allclose(taken.book.quantities, [[90.0, 10.0]], atol=1e-9)
+
+    def test_an_order_takes_its_share_of_the_bar_and_no_more_that_day(self):
+        market = replace(
+            market_of(open=np.full((3, 2), 10.0), close=np.full((3, 2), 10.0)), volume=np.array([[9e9, 9e9], [400.0, 9e9], [50.0, 0.0]])
+        )
+        rules, tape = Rules(cash_buffer=0.0, costs=Costs(max_volume_share=0.1)), Tape.of(market)
+        book = Book(cash=np.array([0.0]), quantities=np.array([[100.0, 0.0]]))
+        weights = np.array([[0.0, 1.0]])
+        first = step(book, tape=tape, rows=np.array([0]), weights=weights, rules=rules)
+        # 40 of 100 are sold, and only their money buys
+        assert first.book.quantities[0, 0] == 60.0
+        np.testing.assert_allclose(first.book.quantities[0, 1], 40.0, atol=1e-9)
+        second = step(first.book, tape=tape, rows=np.array([1]), weights=weights, rules=rules)
+        # a bar without volume fills nothing
+        assert second.book.quantities[0, 0] == 55.0
+        assert second.book.quantities[0, 1] == first.book.quantities[0, 1]
+
+    def test_impact_follows_the_square_root_law(self):
+        close = np.array([[10.0], [10.0 * np.exp(0.02)], [10.0]])
+        market = replace(market_of(open=np.full((3, 1), 10.0), close=close), volume=np.full((3, 1), 400.0))
+        rules = Rules(cash_buffer=0.0, costs=Costs(half_spread_bps=10.0, impact=0.5, max_volume_share=0.25))
+        book = Book(cash=np.array([0.0]), quantities=np.array([[100.0]]))
+        sold = step(book, tape=Tape.of(market), rows=np.array([1]), weights=np.zeros((1, 1)), rules=rules)
+        # one return of 2 %, a quarter of the volume: 0.5 x 0.02 x 0.5 = 50 bp, and 10 bp of spread
+        np.testing.assert_allclose(sold.book.cash, 1000 * (1 - 0.005 - 0.001), rtol=1e-12)
+        np.testing.assert_allclose(sold.costs, 6.0, rtol=1e-9)
+
+    def test_without_a_volatility_an_impact_cannot_be_charged_and_nothing_is_filled(self):
+        market = market_of(open=np.full((2, 1), 10.0), close=np.full((2, 1), 10.0))
+        rules = Rules(cash_buffer=0.0, costs=Costs(impact=1.0, max_volume_share=1.0))
+        taken = step(Book.of_cash(1000.0, assets=1), tape=Tape.of(market), rows=np.array([0]), weights=np.ones((1, 1)), rules=rules)
+        assert taken.book.quantities.tolist() == [[0.0]]
+        assert taken.book.cash.tolist() == [1000.0]
+
+    def test_a_delisted_position_is_carried_at_its_last_mark(self):
+        nothing = np.full(3, nan)
+        prices = np.column_stack([[10.0, 12.0, *nothing], np.full(5, 10.0)])
+        tape = Tape.of(market_of(open=prices, close=prices, features=np.zeros((5, 2, 1))))
+        book = Book(cash=np.array([0.0]), quantities=np.array([[10.0, 0.0]]))
+        for row in range(1, 4):
+            taken = step(book, tape=tape, rows=np.array([row]), weights=np.array([[0.0, 1.0]]), rules=FREE)
+            book = taken.book
+            assert taken.value.tolist() == [120.0]
+            assert book.quantities.tolist() == [[10.0, 0.0]]
 
     def test_selling_more_than_is_held_is_an_error(self):
         market = market_of(open=np.full((2, 1), 10.0), close=np.full((2, 1), 10.0))

@@ -131,6 +131,36 @@ def test_a_restricted_name_can_be_sold():
     assert check_order(order("AIG", "sell", "1", "50"), replace(CALM, positions={"AIG": 5.0}), LIMITS).allowed
 
 
+@pytest.mark.parametrize(
+    ("sell", "change"),
+    [
+        (order("SPY", "sell", "200", "300"), {"positions": {"SPY": 200.0}}),
+        (SELL, {"orders_today": 10}),
+        (SELL, {"traded_today": 100_000.0}),
+        (order("SPY", "sell", "10", "400"), {}),
+    ],
+)
+def test_no_size_count_turnover_or_price_limit_holds_back_a_flatten(sell, change):
+    situation = replace(CALM, **change)
+    assert not check_order(sell, situation, LIMITS).allowed
+    assert check_order(sell, replace(situation, leaving=True), LIMITS).allowed
+    assert not check_order(order(quantity="201"), replace(situation, leaving=True), LIMITS).allowed
+
+
+@pytest.mark.parametrize(
+    ("sell", "change", "rule"),
+    [
+        (SELL, {"state": "halted"}, "trading_state"),
+        (SELL, {"account": "PA2", "pinned_account": "PA1"}, "account_pin"),
+        (order("SPY", "sell", "101", "300"), {}, "long_only"),
+        (order("SPY", "sell", "0", "300"), {}, "order_notional"),
+        (SELL, {"prices": {"SPY": float("nan")}}, "price_collar"),
+    ],
+)
+def test_a_flatten_still_sells_only_what_is_held_in_this_account(sell, change, rule):
+    assert check_order(sell, replace(CALM, leaving=True, **change), LIMITS).rule == rule
+
+
 SITUATION_NUMBERS = ["equity", "peak_equity", "last_close_equity", "bar_age_sessions", "traded_today", "orders_today", "model_age_days"]
 LIMIT_NUMBERS = [field.name for field in fields(Limits) if field.name != "restricted"]
 
