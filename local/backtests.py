@@ -15,7 +15,6 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from lambdas.common.planning import limits_of
 from local.demo import YEAR, sessions_between
 from local.plan import TradingSession
 from local.yearbook import Dividends, Yearbook, policy_of
@@ -39,7 +38,7 @@ def run(settings: Settings, *, policy: str, start: str, end: str, dividends: str
     sessions = year.market.sessions.astype(object)
     if first <= sessions[0] or last > sessions[-1] or not any(first <= day <= last for day in sessions):
         raise BacktestError(f"--start and --end must hold a session after {sessions[0]} and up to {sessions[-1]}, were {first} and {last}")
-    result = year.of(asked, limits=limits_of(settings))
+    result = year.of(asked)
     others = {"equal weight": year.of(make_policy("equal-weight")), settings.universe.benchmark: year.benchmark()}
     console.print(_table({Path(policy).name: result, **others}, title=f"{result.sessions[0]} to {result.sessions[-1]}, dividends {word}"))
     if result.denied:

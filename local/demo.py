@@ -281,7 +281,7 @@ class _Page:
             replay=[{**asdict(entry), "mode": entry.mode, "fired": self.traded.fired[entry.schedule]} for entry in self.plan],
             facts=self._facts(summary),
             gate_window=f"{windows['evaluation_start']} to {windows['evaluation_end']}",
-            cost_bps=self.settings.costs.fee_bps + self.settings.costs.slippage_bps,
+            cost_bps=self.settings.costs.fee_bps + self.settings.costs.half_spread_bps + self.settings.costs.slippage_bps,
             parity=gap,
             shadow_note=(
                 f"The refused challenger was served by its own endpoint and asked in each of {len(self.shadow)} sessions. "

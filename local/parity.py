@@ -22,7 +22,6 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from lambdas.common.planning import limits_of
 from lambdas.common.records import ServedModel
 from local import plan as replay_plan
 from local.demo import EVE, HISTORY_STARTS, Show, Stage
@@ -152,7 +151,7 @@ def _compare(traded: Replayed, policy: Policy, *, settings: Settings, seconds: f
     """What was traded against the backtest over the same sessions, under the same limits."""
     days = traded.days
     first, last = (date.fromisoformat(day.session) for day in (days[0], days[-1]))
-    expected = Yearbook(settings, start=first, end=last).of(policy, limits=limits_of(settings))
+    expected = Yearbook(settings, start=first, end=last).of(policy)
     gaps = np.abs(np.asarray(traded.equity) / expected.equity - 1)
     worst = int(gaps.argmax())
     return Agreement(

@@ -86,8 +86,8 @@ def year(slot: str) -> tuple[Entry, ...]:
         Entry(
             schedule="build_features",
             moments=("18:30",),
-            every=21,
-            reason="1 session in 21: a run starts a process for seconds, and decide computes its features from raw bars itself",
+            every=20,
+            reason="1 session in 20: a run starts a process for seconds, and decide computes its features from raw bars itself",
         ),
         Entry(schedule="report", moments=("17:30",), weekday=4),
         Entry(

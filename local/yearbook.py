@@ -55,8 +55,8 @@ class Yearbook:
         self.market = market_of(settings)
         self.rules = rules_of(settings, dividends=dividends)
 
-    def of(self, policy: Policy, *, limits: Limits | None = None) -> BacktestResult:
-        """`limits`: with the executor's risk rules; None trades every plan as it is."""
+    def of(self, policy: Policy, *, limited: bool = True) -> BacktestResult:
+        """`policy` under the executor's risk limits, or every plan as it is."""
         return backtest(
             self.market,
             policy,
@@ -64,7 +64,7 @@ class Yearbook:
             start=self._start,
             end=self._end,
             initial_cash=self._settings.portfolio.initial_cash,
-            limits=limits,
+            limits=Limits(**self._settings.risk.model_dump()) if limited else None,
         )
 
     def benchmark(self) -> BacktestResult:

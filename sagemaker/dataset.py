@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from datetime import date
     from pathlib import Path
 
-PREFIX = "processed/training/timeframe=1Day/"
-
 
 class DatasetError(ValueError):
     """The channel does not hold what a job may use; the message is one line for its log."""
@@ -71,7 +69,7 @@ def _manifest(path: Path) -> tuple[bytes, dict[str, Any]]:
 
 
 def _file(folder: Path, entry: dict[str, Any]) -> pd.DataFrame:
-    name = str(entry["key"]).removeprefix(PREFIX)
+    name = str(entry["key"])
     path = (folder / name).resolve()
     if not path.is_relative_to(folder.resolve()):
         raise DatasetError(f"manifest.json: key {entry['key']} leads out of the channel")

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import package
 from dataset import Dataset, DatasetError, read_channel
 from inference import model_hash
-from job import FOLDER, read_settings, rules_of
+from job import FOLDER, limits_of, read_settings, rules_of
 
 import trading_env
 from trading_env.evaluation import BacktestResult, backtest, buy_and_hold, gate
@@ -62,6 +62,7 @@ class Judge:
         training = settings.training
         self.market = dataset.market.rows(training.start, training.evaluation_end)
         self.benchmark = settings.universe.benchmark
+        self.limits = limits_of(settings)
         self.terms: dict[str, Any] = {
             "rules": rules_of(settings),
             "start": training.end + timedelta(days=1),
@@ -70,7 +71,7 @@ class Judge:
         }
 
     def of(self, policy: NumpyPolicy | EqualWeight) -> BacktestResult:
-        return backtest(self.market, policy, **self.terms)
+        return backtest(self.market, policy, limits=self.limits, **self.terms)
 
     def hold(self) -> BacktestResult:
         return buy_and_hold(self.market, self.benchmark, **self.terms)

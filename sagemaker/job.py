@@ -12,6 +12,7 @@ from pathlib import Path
 import trading_env
 from settings import Settings
 from trading_env.portfolio import Costs, Rules
+from trading_env.risk import Limits
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -33,6 +34,11 @@ def rules_of(settings: Settings) -> Rules:
         costs=Costs(**settings.costs.model_dump()),
         whole_shares=portfolio.whole_shares,
     )
+
+
+def limits_of(settings: Settings) -> Limits:
+    """The risk limits: what live trading refuses, training and judging refuse too."""
+    return Limits(**settings.risk.model_dump())
 
 
 def code_version() -> str:

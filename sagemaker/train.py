@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from dataset import Dataset, DatasetError, read_channel
-from job import code_version, read_settings, rules_of
+from job import code_version, limits_of, read_settings, rules_of
 from network import TiedGaussianPolicy, export
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
@@ -185,8 +185,9 @@ def train(job: Job, market: Market) -> tuple[PPO, Progress, int]:
         reward_scale=REWARD_SCALE,
         random_start=True,
         start="random",
+        limits=limits_of(job.settings),
     )
-    environments = Sb3Environments(BatchedTradingEnv(market, num_envs=training.environments, config=config))
+    environments = Sb3Environments(BatchedTradingEnv(market, num_envs=training.environments, config=config, copy=False))
     rollouts, steps, batch = rollout_size(timesteps=job.timesteps, environments=training.environments)
     mu, sigma = standardisation(market)
     model = PPO(

@@ -1,8 +1,10 @@
 """The step of a book: size orders, fill them, keep cash and shares; one code for simulator, backtest and executor.
 
-Promise: `plan_orders` and `scale_buys` are the only sizing there is, for one book (A,) and for N books (N, A), bit for bit alike.
-After every `step`, `value(t+1) - value(t) = sum(shares * price change) - costs + dividends` to 1e-9 relative, cash is never
-negative, and every quantity is a whole number of 1e-9 shares (exact up to two million shares a name, by float64's 53 bits).
+Promise: `plan_orders` and `scale_buys` are the only sizing there is, for one book (A,) and for N books (N, A), bit for bit alike
+(`kernel.py` is their compiled twin, held to them by tests). After every `step`, `value(t+1) - value(t) = sum(shares * price change) -
+costs + dividends` to 1e-9 relative, cash is never negative, and every quantity is a whole number of 1e-9 shares (exact up to two
+million shares a name, by float64's 53 bits). Fills are at the next open; there is no fill at the close that was observed.
+A halted or delisted name does not trade and its position is carried at its last mark, for a delisted one until the book ends.
 Failure: a position without a price, a weight outside [0, 1] or negative cash raises `PortfolioError`; nothing is filled in.
 Prices are raw, in dollars; quantities in shares; arrays are float64 with the names on the last axis.
 """
@@ -25,6 +27,7 @@ IntArray = NDArray[np.int64]
 
 QUANTUM = 1e-9
 _QUANTA_PER_SHARE = 1e9
+VOLATILITY_SESSIONS = 20
 # Buys may use cash up to this relative distance, so that a broker who adds the same bill in exact decimals never finds it short
 _CASH_HEADROOM = 1e-12
 
@@ -35,10 +38,26 @@ class PortfolioError(ValueError):
 
 @dataclass(frozen=True)
 class Costs:
-    """Of one side, in basis points of the notional: `fee_bps` leaves in cash, `slippage_bps` worsens the fill price."""
+    """Of one side, in basis points of the notional: `fee_bps` leaves in cash, `slippage_bps` and `half_spread_bps` worsen the price.
+
+    `impact` Y worsens it further by the square-root law, Y x volatility x sqrt(shares / volume) with the daily volatility and the
+    volume of the bar that fills (Grinold and Kahn, Active Portfolio Management, 2nd ed., 1999, ch. 16; Tóth et al., Phys. Rev. X 1,
+    021006, 2011, who find Y of order one). `max_volume_share` is how much of that volume an order may take; what is left is not filled
+    that day. 0 turns either off. The law holds for a share of the volume, so impact needs the cap: `PortfolioError` otherwise.
+    """
 
     fee_bps: float = 0.0
     slippage_bps: float = 0.0
+    half_spread_bps: float = 0.0
+    impact: float = 0.0
+    max_volume_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (self.impact >= 0 and 0 <= self.max_volume_share <= 1) or (self.impact > 0 and self.max_volume_share == 0):
+            raise PortfolioError(
+                f"impact must be at least 0, max_volume_share in [0, 1], and above 0 with an impact; "
+                f"was {self.impact} and {self.max_volume_share}"
+            )
 
     @property
     def fee(self) -> float:
@@ -48,16 +67,34 @@ class Costs:
     def slippage(self) -> float:
         return self.slippage_bps / 1e4
 
+    @property
+    def adverse(self) -> float:
+        """By what share of the price every fill is worse than the sizing price, whatever its size."""
+        return (self.slippage_bps + self.half_spread_bps) / 1e4
+
 
 @dataclass(frozen=True)
 class Rules:
-    """`cash_buffer` and `band` are shares of equity, `min_notional` dollars."""
+    """`cash_buffer` and `band` are shares of equity, `min_notional` dollars.
+
+    `whole_shares`: orders are whole shares, but an exit sells the exact holding. A fraction that a split leaves stays until then.
+    """
 
     cash_buffer: float = 0.005
     band: float = 0.0
     min_notional: float = 1.0
     credit_dividends: bool = True
     costs: Costs = field(default_factory=Costs)
+    whole_shares: bool = False
+
+
+@dataclass(frozen=True)
+class Liquidity:
+    """What the bar that fills can take, (A,) or (N, A): its `volume` in shares, and the `volatility` of a session's log return as known
+    at the close before. A name whose volume or volatility is NaN fills nothing where the costs depend on it."""
+
+    volume: FloatArray
+    volatility: FloatArray
 
 
 def floor_quantity(shares: FloatArray) -> FloatArray:
@@ -73,6 +110,10 @@ def floor_quantity(shares: FloatArray) -> FloatArray:
 def nearest_quantity(shares: FloatArray) -> FloatArray:
     """Remove the dust that adding and subtracting 9-decimal quantities leaves in binary."""
     return np.asarray(np.rint(shares * _QUANTA_PER_SHARE) / _QUANTA_PER_SHARE)
+
+
+def _floor(shares: FloatArray, rules: Rules) -> FloatArray:
+    return np.asarray(np.floor(shares)) if rules.whole_shares else floor_quantity(shares)
 
 
 def split_quantity(quantities: FloatArray, ratio: FloatArray) -> FloatArray:
@@ -110,34 +151,62 @@ def plan_orders(
         raise PortfolioError(f"weights must lie in [0, 1], was {weights[~((weights >= 0) & (weights <= 1 + 1e-9))][0]}")
     equity = np.asarray(cash + worth(quantities, prices))[..., None]
     exits = weights == 0
-    target = floor_quantity((1 - rules.cash_buffer) * weights * equity / prices)
-    deltas = np.where(exits, 0.0 - quantities, nearest_quantity(target - quantities))
+    target = _floor((1 - rules.cash_buffer) * weights * equity / prices, rules)
+    wanted = nearest_quantity(target - quantities)
+    deltas = np.where(exits, 0.0 - quantities, np.trunc(wanted) if rules.whole_shares else wanted)
     large = np.abs(deltas) * prices >= np.maximum(rules.min_notional, rules.band * equity)
     return np.where(tradable & (prices > 0) & (exits | large), deltas, 0.0)
 
 
-def bill(buys: FloatArray, prices: FloatArray, rules: Rules) -> FloatArray:
-    """Dollars that the buys take from cash: at p(1 + slippage), fee on that notional."""
-    return worth(buys, prices) * ((1 + rules.costs.slippage) * (1 + rules.costs.fee))
+def fillable(deltas: FloatArray, *, liquidity: Liquidity, rules: Rules) -> FloatArray:
+    """The deltas, none beyond the share of the bar's volume that an order may take; 0 where the bar's volume is not known."""
+    costs = rules.costs
+    known = liquidity.volume > 0
+    if costs.impact:
+        known = known & np.isfinite(liquidity.volatility)
+    most = np.where(known, _floor(costs.max_volume_share * liquidity.volume, rules), 0.0)
+    return np.minimum(np.maximum(deltas, -most), most)
 
 
-def proceeds(sells: FloatArray, prices: FloatArray, rules: Rules) -> FloatArray:
-    """Dollars that the sells (positive quantities) bring: at p(1 - slippage), less the fee on that notional."""
-    return worth(sells, prices) * ((1 - rules.costs.slippage) * (1 - rules.costs.fee))
+def _impact(quantities: FloatArray, *, liquidity: Liquidity, rules: Rules) -> FloatArray:
+    """Share of the price by which trading `quantities` moves it: Y x volatility x sqrt(shares / volume)."""
+    share = np.divide(quantities, liquidity.volume, out=np.zeros_like(quantities), where=quantities > 0)
+    return np.asarray(rules.costs.impact * liquidity.volatility * np.sqrt(share))
 
 
-def scale_buys(*, buys: FloatArray, prices: FloatArray, cash: FloatArray | float, rules: Rules) -> FloatArray:
-    """The buys, or all of them scaled by one factor cash / bill and floored to 9 decimals when the bill exceeds the cash.
+def bill(buys: FloatArray, prices: FloatArray, rules: Rules, liquidity: Liquidity | None = None) -> FloatArray:
+    """Dollars that the buys take from cash: at p(1 + adverse + impact), fee on that notional. Without `liquidity` there is no impact."""
+    costs = rules.costs
+    if liquidity is None or not costs.impact:
+        return worth(buys, prices) * ((1 + costs.adverse) * (1 + costs.fee))
+    return worth(buys, prices * (1 + costs.adverse + _impact(buys, liquidity=liquidity, rules=rules))) * (1 + costs.fee)
 
-    `buys` (A,) or (N, A) positive quantities, `cash` a number or (N,). Without cash every buy becomes 0.
+
+def proceeds(sells: FloatArray, prices: FloatArray, rules: Rules, liquidity: Liquidity | None = None) -> FloatArray:
+    """Dollars that the sells (positive quantities) bring: at p(1 - adverse - impact), never below 0, less the fee on that notional."""
+    costs = rules.costs
+    if liquidity is None or not costs.impact:
+        return worth(sells, prices) * ((1 - costs.adverse) * (1 - costs.fee))
+    left = np.maximum(1 - costs.adverse - _impact(sells, liquidity=liquidity, rules=rules), 0.0)
+    return worth(sells, prices * left) * (1 - costs.fee)
+
+
+def scale_buys(
+    *, buys: FloatArray, prices: FloatArray, cash: FloatArray | float, rules: Rules, liquidity: Liquidity | None = None
+) -> FloatArray:
+    """The buys, or all of them scaled by one factor cash / bill and floored to 9 decimals (to whole shares where rules say so) when the
+    bill exceeds the cash.
+
+    `buys` (A,) or (N, A) positive quantities, `cash` a number or (N,). Without cash every buy becomes 0. With `liquidity` the bill is
+    that of the unscaled orders, whose impact is the larger; without it the market's impact is not foreseen.
     """
-    need, available = bill(buys, prices, rules), np.maximum(cash, 0.0)
+    need, available = bill(buys, prices, rules, liquidity), np.maximum(cash, 0.0)
     short = need > available * (1 - _CASH_HEADROOM)
     if not short.any():
         return buys
     # To twice the headroom, so that scaling what was scaled changes nothing
     factor = np.divide(available * (1 - 2 * _CASH_HEADROOM), need, out=np.ones_like(need), where=short)
-    return np.where(short[..., None], floor_quantity(buys * factor[..., None]), buys)
+    return np.where(short[..., None], _floor(buys * factor[..., None], rules), buys)
 
 
 @dataclass(frozen=True)
@@ -155,7 +224,7 @@ class Book:
     def invested(cls, value: float, *, weights: FloatArray, prices: FloatArray, rules: Rules) -> Self:
         """Books of `value` dollars that already hold `weights` (N, A) at `prices` (N, A), less the cash buffer; no cost was paid."""
         wanted = np.where(weights > 0, (1 - rules.cash_buffer) * weights * value / prices, 0.0)
-        quantities = floor_quantity(wanted)
+        quantities = _floor(wanted, rules)
         return cls(cash=value - worth(quantities, prices), quantities=quantities)
 
     def value(self, prices: FloatArray) -> FloatArray:
@@ -175,7 +244,8 @@ class Tape:
 
     `opening`: sizing price, the raw open, else the last mark through the split; `closing`: the mark, the raw close, else the last one
     through the splits since; both NaN before a name's first bar. `opens`: the name trades at that row's open. `decidable`: a decision
-    at that row's close may use the name.
+    at that row's close may use the name. `volume`: raw shares of the row's bar. `volatility`: root mean square of the log returns of the
+    marks in the last `VOLATILITY_SESSIONS` rows, this one included, that have a bar, splits taken out; NaN where there is none.
     """
 
     opening: FloatArray
@@ -184,6 +254,8 @@ class Tape:
     decidable: BoolArray
     split: FloatArray
     dividend: FloatArray
+    volume: FloatArray
+    volatility: FloatArray
 
     @classmethod
     def of(cls, market: Market) -> Self:
@@ -193,15 +265,31 @@ class Tape:
             carried = closing[t - 1] / market.split[t] if t else np.full(closing.shape[1], np.nan)
             opening[t] = np.where(opens[t], opening[t], carried)
             closing[t] = np.where(np.isfinite(closing[t]), closing[t], carried)
-        return cls(opening, closing, opens, market.tradable, market.split, market.dividend)
+        volatility = _volatility(closing, split=market.split, bars=np.isfinite(market.close))
+        return cls(opening, closing, opens, market.tradable, market.split, market.dividend, market.volume, volatility)
 
     def __len__(self) -> int:
         return len(self.closing)
 
 
+def _volatility(marks: FloatArray, *, split: FloatArray, bars: BoolArray) -> FloatArray:
+    squares = np.zeros(marks.shape)
+    squares[1:] = np.log(marks[1:] * split[1:] / marks[:-1]) ** 2
+    known = bars & np.isfinite(squares)
+    known[:1] = False
+    squares = np.where(known, squares, 0.0)
+    total, count = np.zeros(marks.shape), np.zeros(marks.shape)
+    # Window by window, not by a running sum: a row must not carry the rounding of all the rows before it
+    for back in range(min(VOLATILITY_SESSIONS, len(marks))):
+        total[back:] += squares[: len(marks) - back]
+        count[back:] += known[: len(marks) - back]
+    return np.asarray(np.sqrt(np.divide(total, count, out=np.full(marks.shape, np.nan), where=count > 0)))
+
+
 @dataclass(frozen=True)
 class Plan:
-    """What a review of the orders sees: the book before them, sizing prices (N, A), the deltas (N, A) that its cash affords, the rows."""
+    """What a review of the orders sees: the book before them, sizing prices (N, A), the deltas (N, A) that its cash and the bar's volume
+    afford, the rows."""
 
     book: Book
     prices: FloatArray
@@ -216,7 +304,7 @@ Review = Callable[[Plan], FloatArray]
 class Step:
     """The book after a step and what happened: (N,) dollars, `turnover` = buys and sells over the equity at the open, `deltas` (N, A).
 
-    `costs`: slippage, fees, and the fraction under 1e-9 share that a split may leave.
+    `costs`: slippage, spread, impact, fees, and the fraction under 1e-9 share that a split may leave.
     """
 
     book: Book
@@ -245,20 +333,29 @@ def step(book: Book, *, tape: Tape, rows: IntArray, weights: FloatArray, rules: 
         tradable=tape.decidable[rows] & tape.opens[after],
         rules=rules,
     )
-    filled, executed, costs = fill(before, deltas=deltas, prices=prices, rules=rules)
+    liquidity = Liquidity(tape.volume[after], tape.volatility[rows]) if rules.costs.max_volume_share else None
+    filled, executed, costs = fill(before, deltas=deltas, prices=prices, rules=rules, liquidity=liquidity)
     if review is not None:
-        filled, executed, costs = fill(before, deltas=review(Plan(before, prices, executed, rows)), prices=prices, rules=rules)
+        passed = review(Plan(before, prices, executed, rows))
+        filled, executed, costs = fill(before, deltas=passed, prices=prices, rules=rules, liquidity=liquidity)
     turnover = worth(np.abs(executed), prices) / before.value(prices)
     return Step(filled, filled.value(tape.closing[after]), costs + lost, dividends, turnover, executed)
 
 
-def fill(book: Book, *, deltas: FloatArray, prices: FloatArray, rules: Rules) -> tuple[Book, FloatArray, FloatArray]:
-    """All sells, then as many buys as the cash allows; the book, the executed deltas (N, A) and the costs (N,) in dollars."""
+def fill(
+    book: Book, *, deltas: FloatArray, prices: FloatArray, rules: Rules, liquidity: Liquidity | None = None
+) -> tuple[Book, FloatArray, FloatArray]:
+    """All sells, then as many buys as the cash allows, of each what the bar's volume allows; without `liquidity` it allows everything.
+
+    The book, the executed deltas (N, A) and the costs (N,) in dollars.
+    """
+    if liquidity is not None:
+        deltas = fillable(deltas, liquidity=liquidity, rules=rules)
     sells, buys = np.maximum(-deltas, 0.0), np.maximum(deltas, 0.0)
-    income = proceeds(sells, prices, rules)
+    income = proceeds(sells, prices, rules, liquidity)
     cash = book.cash + income
-    buys = scale_buys(buys=buys, prices=prices, cash=cash, rules=rules)
-    spent = bill(buys, prices, rules)
+    buys = scale_buys(buys=buys, prices=prices, cash=cash, rules=rules, liquidity=liquidity)
+    spent = bill(buys, prices, rules, liquidity)
     cash = cash - spent
     quantities = nearest_quantity(book.quantities + (buys - sells))
     if not ((cash >= 0).all() and (quantities >= 0).all()):

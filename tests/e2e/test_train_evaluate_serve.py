@@ -68,7 +68,7 @@ def channel(market: Market, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = folder / "year=all" / "part-0.parquet"
     path.parent.mkdir()
     table.to_parquet(path, index=False)
-    entry = {"key": "processed/features/timeframe=1Day/year=all/part-0.parquet", "rows": len(table)}
+    entry = {"key": "year=all/part-0.parquet", "rows": len(table)}
     entry["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
     manifest = {"feature_hash": FEATURE_HASH, "rows": len(table), "end": str(market.sessions[-1]), "files": [entry]}
     (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from local.exchange.book import Book, Costs, Kind, Refused, Side, Status, Ticket
+from local.laptop import Laptop, LaptopError
+from settings import load
 
 NOON = datetime(2020, 1, 2, 17, tzinfo=UTC)
 CLOSE = datetime(2020, 1, 2, 21, tzinfo=UTC)
@@ -165,3 +168,10 @@ def test_the_half_spread_is_filled_as_slippage_and_what_needs_a_volume_is_refuse
     for name in ("impact", "max_volume_share"):
         with pytest.raises(ValueError, match="must be 0, an order fills whole here"):
             Costs.from_basis_points(fee_bps=Decimal(0), slippage_bps=Decimal(0), **{name: Decimal("0.1")})
+
+
+def test_the_laptop_does_not_start_with_costs_that_its_exchange_cannot_charge(tmp_path: Path) -> None:
+    settings = load(Path(__file__).parents[2] / "settings.toml")
+    costs = settings.costs.model_copy(update={"impact": 1.0, "max_volume_share": 0.1})
+    with pytest.raises(LaptopError, match=r"costs\.impact and costs\.max_volume_share must be 0 here"):
+        Laptop(tmp_path, settings=settings.model_copy(update={"costs": costs}), now="2019-12-31T22:00:00Z")

@@ -56,7 +56,7 @@ def write(folder: Path, frame: pd.DataFrame, **changes: Any) -> Path:
         path = folder / f"year={year}" / "part-0.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
         part.to_parquet(path, index=False)
-        key = f"processed/training/timeframe=1Day/{path.relative_to(folder).as_posix()}"
+        key = path.relative_to(folder).as_posix()
         files.append({"key": key, "rows": len(part), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()})
     manifest = {"feature_hash": FEATURE_HASH, "rows": len(frame), "end": str(frame["session"].max())[:10], "files": files, **changes}
     (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
