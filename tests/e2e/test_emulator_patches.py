@@ -15,7 +15,6 @@ from local.emulator import ROOT
 
 PYTHON = ROOT / ".venv-cloud" / "bin" / "python"
 SOURCE = ROOT / "local" / "emulator_patches.py"
-TEMPLATES = sorted((ROOT / "cdk.out").glob("*.template.json"))
 
 pytestmark = pytest.mark.skipif(not PYTHON.exists(), reason="the local cloud's environment is not installed: make setup")
 
@@ -77,9 +76,10 @@ def test_pins_agree() -> None:
         assert f"ministack=={version}" in Path(ROOT / name).read_text(encoding="utf-8")
 
 
-@pytest.mark.skipif(not TEMPLATES, reason="the app is not synthesized: make synth")
-def test_recorded_types_are_those_of_the_templates_that_upstream_does_not_know() -> None:
-    used = {r["Type"] for path in TEMPLATES for r in json.loads(path.read_text(encoding="utf-8"))["Resources"].values()}
+def test_recorded_types_are_those_of_the_templates_that_upstream_does_not_know(synthesized: Path) -> None:
+    templates = list(synthesized.glob("*.template.json"))
+    assert len(templates) == 6
+    used = {r["Type"] for path in templates for r in json.loads(path.read_text(encoding="utf-8"))["Resources"].values()}
     listed = "import json; from ministack.services.cloudformation import provisioners as p; print(json.dumps(list(p._RESOURCE_HANDLERS)))"
     known = set(json.loads(cloud_python("-c", listed).stdout.splitlines()[-1]))
     served = {name for name in used if name.startswith("AWS::SageMaker::")}

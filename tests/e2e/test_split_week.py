@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lambdas.common.planning import limits_of
 from lambdas.common.records import AlertRecord, Breakers, Fill, OrderRecord, ServedModel
 from local import plan as replay_plan
 from local.demo import sessions_between
@@ -76,7 +75,7 @@ def trade(app: App, plan: tuple[Entry, ...]) -> Week:
 def gap_to_backtest(week: Week, policy: Policy, settings: Settings) -> float:
     """Largest relative difference at any session to the backtest of `policy`, from bundled bars, under the same rules and limits."""
     year = Yearbook(settings, start=date.fromisoformat(FIRST), end=date.fromisoformat(LAST))
-    return largest_gap(week.replayed.equity, year.of(policy, limits=limits_of(settings)))
+    return largest_gap(week.replayed.equity, year.of(policy))
 
 
 @pytest.fixture(scope="module")
