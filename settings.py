@@ -69,9 +69,9 @@ class Costs(Section):
 class Schedule(Section):
     slot: Annotated[str, StringConstraints(pattern=r"^open\+\d{1,3}$")]
     slot_window_minutes: Annotated[int, Field(ge=5, le=180)]
-    quotes_every_minutes: Annotated[int, Field(ge=1, le=60)]
-    reconcile_every_minutes: Annotated[int, Field(ge=1, le=60)]
-    health_every_minutes: Annotated[int, Field(ge=1, le=60)]
+    quotes_every_minutes: Annotated[int, Field(ge=1, le=30)]
+    reconcile_every_minutes: Annotated[int, Field(ge=1, le=30)]
+    health_every_minutes: Annotated[int, Field(ge=1, le=30)]
 
     @property
     def slot_minutes(self) -> int:

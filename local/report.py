@@ -59,7 +59,7 @@ def write(year: YearInPictures, path: Path) -> None:
         gate_window=year.gate_window,
         cost_bps=year.cost_bps,
         cards=[
-            {"label": "final equity", "value": f"${trading['final_equity']:,.2f}"},
+            {"label": "final equity", "value": f"${trading['final_equity']:,.0f}"},
             {"label": "orders", "value": f"{trading['orders']:,}"},
             {"label": "fills", "value": f"{trading['fills']:,}"},
             {"label": "duplicate orders", "value": trading["duplicates"]},
@@ -148,7 +148,7 @@ def _html(figure: go.Figure) -> Any:
     figure.update_layout(
         template="plotly_white", margin={"l": 60, "r": 20, "t": 20, "b": 30}, legend={"orientation": "h"}, hovermode="x unified"
     )
-    return _safe(figure.to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False, "responsive": True}))
+    return _safe(figure.to_html(full_html=False, include_plotlyjs=False, config={"displayModeBar": False, "responsive": True}))
 
 
 def _safe(text: str) -> Any:

@@ -17,14 +17,13 @@ from typing import Literal
 
 import numpy as np
 
+from lambdas.common.planning import limits_of, rules_of
 from local import bundled
 from settings import Settings
 from trading_env.evaluation import BacktestResult, backtest, buy_and_hold
 from trading_env.features import FEATURE_HASH
 from trading_env.market import Market, build_market
 from trading_env.policy import NumpyPolicy, Policy, PolicyError, load_policy
-from trading_env.portfolio import Costs, Rules
-from trading_env.risk import Limits
 
 Dividends = Literal["credit", "ignore"]
 
@@ -34,26 +33,14 @@ def market_of(settings: Settings) -> Market:
     return build_market(bundled.daily_bars(), bundled.corporate_actions(), symbols=settings.universe.symbols)
 
 
-def rules_of(settings: Settings, *, dividends: Dividends = "ignore") -> Rules:
-    """The rules of the settings, but for dividends: Alpaca's paper account pays none, and neither does the exchange."""
-    portfolio = settings.portfolio
-    return Rules(
-        cash_buffer=portfolio.cash_buffer,
-        band=portfolio.band,
-        min_notional=portfolio.min_notional,
-        credit_dividends=dividends == "credit",
-        costs=Costs(**settings.costs.model_dump()),
-        whole_shares=portfolio.whole_shares,
-    )
-
-
 class Yearbook:
     """Backtests over the replayed sessions."""
 
     def __init__(self, settings: Settings, *, start: date, end: date, dividends: Dividends = "ignore") -> None:
         self._settings, self._start, self._end = settings, start, end
         self.market = market_of(settings)
-        self.rules = rules_of(settings, dividends=dividends)
+        # Dividends apart, the executor's own rules: the paper account pays none, and neither does the exchange
+        self.rules = replace(rules_of(settings), credit_dividends=dividends == "credit")
 
     def of(self, policy: Policy, *, limited: bool = True) -> BacktestResult:
         """`policy` under the executor's risk limits, or every plan as it is."""
@@ -64,14 +51,14 @@ class Yearbook:
             start=self._start,
             end=self._end,
             initial_cash=self._settings.portfolio.initial_cash,
-            limits=Limits(**self._settings.risk.model_dump()) if limited else None,
+            limits=limits_of(self._settings) if limited else None,
         )
 
     def benchmark(self) -> BacktestResult:
         return buy_and_hold(
             self.market,
             self._settings.universe.benchmark,
-            rules=replace(self.rules),
+            rules=self.rules,
             start=self._start,
             end=self._end,
             initial_cash=self._settings.portfolio.initial_cash,

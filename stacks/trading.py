@@ -31,7 +31,12 @@ class TradingStack(Stack):
         hour, minute = _slot(settings)
         self._runtime, self._lake, self._secret = runtime, lake, broker_secret(self, settings)
         execute = self._function(
-            "execute_orders", timeout=GATEWAY_TIMEOUT, memory=1024, description="Decisions and orders to the broker, once each"
+            "execute_orders",
+            timeout=GATEWAY_TIMEOUT,
+            memory=1024,
+            description="Decisions and orders to the broker, once each",
+            BROKER_CONNECT_TIMEOUT="2",  # seconds; a read that is tried three times must end before the gateway gives up
+            BROKER_READ_TIMEOUT="4",
         )
         control = self._function("control", timeout=Duration.seconds(10), memory=256, description="Trading state, and reads of the ledger")
         self.api = self._api(settings, execute, control)

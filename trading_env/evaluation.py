@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from trading_env import metrics
+from trading_env import metrics, statistics
 from trading_env.market import Day, Market
 from trading_env.observation import Observation, observe
 from trading_env.orders import propose
@@ -220,27 +220,11 @@ def _numbers(agent: BacktestResult, equal_weight: BacktestResult, benchmark: Bac
         "equal_weight_max_drawdown": metrics.max_drawdown(equal_weight.equity, initial=equal_weight.initial_cash),
         "benchmark_max_drawdown": metrics.max_drawdown(benchmark.equity, initial=benchmark.initial_cash),
         "excess_bp_per_year": float(excess.mean() * yearly),
-        "excess_lower_bp_per_year": lower_bound(excess, rules=bar) * yearly,
+        "excess_lower_bp_per_year": yearly
+        * statistics.lower_bound(excess, confidence=bar.confidence, mean_block=bar.mean_block, draws=bar.resamples, seed=bar.seed),
         "tracking_error": metrics.volatility(excess),
         "turnover_per_day": float(agent.turnover.mean()),
         "costs_bp_per_year": float((agent.costs / agent.equity).mean() * yearly),
         "score_range": float(np.ptp(centred, axis=0).max()),
         "effective_n": float(metrics.effective_n(agent.held).mean()),
     }
-
-
-def lower_bound(excess: FloatArray, *, rules: GateRules) -> float:
-    """One-sided lower confidence bound of the mean of `excess` (T,), by the basic stationary bootstrap (Politis and Romano, 1994).
-
-    Blocks of geometric length keep the serial dependence that a plain bootstrap would lose; the series wraps around.
-    """
-    sessions = len(excess)
-    rng = np.random.default_rng(rules.seed)
-    shape = (rules.resamples, sessions)
-    jumps = rng.random(shape) < 1 / rules.mean_block
-    jumps[:, 0] = True
-    position = np.arange(sessions)
-    block_start = np.maximum.accumulate(np.where(jumps, position, 0), axis=1)
-    origin = np.take_along_axis(rng.integers(sessions, size=shape), block_start, axis=1)
-    means = excess[(origin + position - block_start) % sessions].mean(axis=1)
-    return float(2 * excess.mean() - np.quantile(means, rules.confidence))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.markets import market_of, walk
-from trading_env.evaluation import BacktestResult, EvaluationError, GateRules, backtest, buy_and_hold, gate, lower_bound
+from trading_env.evaluation import BacktestResult, EvaluationError, GateRules, backtest, buy_and_hold, gate
 from trading_env.market import MarketError
 from trading_env.observation import Layout, Observation, unpack
 from trading_env.policy import EqualWeight, SeededRandom
@@ -214,21 +214,3 @@ class TestGate:
         agent = result_of(MARKET_GROWTH + EDGE, name="agent")
         assert not judge(replace(agent, turnover=np.full(1000, np.nan))).passed
         assert not judge(replace(agent, held=agent.held * 0)).passed
-
-
-class TestLowerBound:
-    def test_independent_days_give_the_textbook_bound(self):
-        textbook = EDGE.mean() - 1.645 * EDGE.std(ddof=1) / np.sqrt(1000)
-        assert lower_bound(EDGE, rules=GateRules(mean_block=1)) == pytest.approx(textbook, rel=0.05)
-
-    def test_dependent_days_widen_it(self):
-        noise = np.random.default_rng(2).normal(0, 0.002, 1000)
-        slow = np.convolve(noise, np.ones(10) / 10**0.5, mode="same")
-        plain, blocks = (slow.mean() - lower_bound(slow, rules=GateRules(mean_block=b)) for b in (1, 20))
-        assert blocks > 1.8 * plain
-
-    def test_it_covers_what_it_says(self):
-        rng = np.random.default_rng(3)
-        rules = GateRules(resamples=300)
-        above = sum(lower_bound(rng.normal(0, 1, 500), rules=rules) > 0 for _ in range(300))
-        assert 3 <= above <= 30  # 5 % of 300 is 15
