@@ -101,6 +101,20 @@ def parity(
         sys.exit(1)
 
 
+@app.command()
+def prove(
+    function: Annotated[str, typer.Argument(help="Your feature function, path/to/file.py:function.", show_default="our own features")] = "",
+    symbol: Annotated[str, typer.Option(help="The bundled name whose bars to use.")] = "AAPL",
+) -> None:
+    """Prove that a feature function does not know the future, or name the column that does."""
+    with in_plain_words():
+        from local import proofs
+
+        clean = proofs.run(function, symbol=symbol, console=Console())
+    if not clean:
+        sys.exit(1)
+
+
 @contextmanager
 def in_plain_words() -> Iterator[None]:
     """Turn what a user can mend, and what a user asked for, into one line and a status."""
@@ -122,8 +136,9 @@ def _failures() -> tuple[type[Exception], ...]:
     from local.backtests import BacktestError
     from local.comeback import ComebackError
     from local.demo import FAILURES
+    from local.proofs import ProofError
 
-    return (*FAILURES, BacktestError, ComebackError)
+    return (*FAILURES, BacktestError, ComebackError, ProofError)
 
 
 def _terminated(_number: int, _frame: FrameType | None) -> None:
