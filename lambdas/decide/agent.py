@@ -74,7 +74,7 @@ def decide(*, time: datetime, settings: Settings, edges: Edges) -> Result:
         values = _scores(incumbent, seen=seen, as_of=as_of, runtime=edges.runtime)
         weights = _weights(incumbent, seen=seen, values=values)
     except NoTrade as reason:
-        _alert(edges.ledger, reason, subject=f"No decision in slot {slot}", session=session, time=time)
+        _alert(edges.ledger, rule=reason.rule, detail=str(reason), subject=f"No decision in slot {slot}", session=session, time=time)
         return {"outcome": "no-trade", "decision_id": decision_id, "rule": reason.rule, "reason": str(reason)}
 
     body = {
@@ -90,6 +90,10 @@ def decide(*, time: datetime, settings: Settings, edges: Edges) -> Result:
     record = _audit_record(body, incumbent=incumbent, known=known, seen=seen, values=values, code_version=edges.code_version)
     edges.lake.put_decision_record(decision_key(session, decision_id), record)
     answer = edges.execution.post_decision(body)
+    for symbol in known.missing:
+        detail = f"{symbol} has no bar of {as_of}; it is left out and its position carried"
+        left_out = f"{symbol} is left out of slot {slot}"
+        _alert(edges.ledger, rule=f"missing-bar:{symbol}", detail=detail, subject=left_out, session=session, time=time)
     _watch(slot=slot, incumbent=incumbent, as_of=as_of, seen=seen, edges=edges, time=time)
     return _outcome(
         answer,
@@ -114,9 +118,9 @@ def _outcome(answer: Answer, *, decision_id: str, **told: Any) -> Result:
     raise RuntimeError(f"POST /decisions for {decision_id} must answer 200, 202 or 423, was {answer.status}: {answer.body}")
 
 
-def _alert(ledger: Ledger, reason: NoTrade, *, subject: str, session: date, time: datetime) -> None:
+def _alert(ledger: Ledger, *, rule: str, detail: str, subject: str, session: date, time: datetime) -> None:
     """Written to the ledger; `health` mails it."""
-    ledger.put_alert(AlertRecord(rule=reason.rule, session=session.isoformat(), subject=subject, detail=str(reason), time=iso(time)))
+    ledger.put_alert(AlertRecord(rule=rule, session=session.isoformat(), subject=subject, detail=detail, time=iso(time)))
 
 
 def _observe(*, session: date, settings: Settings, edges: Edges) -> tuple[date, Known, Seen]:
@@ -202,7 +206,14 @@ def _watch(*, slot: str, incumbent: ServedModel, as_of: date, seen: Seen, edges:
         weights = _weights(shadow, seen=seen, values=values)
     except NoTrade as reason:
         failed = NoTrade("shadow-unavailable", str(reason))
-        _alert(edges.ledger, failed, subject=f"The shadow did not decide in slot {slot}", session=new_york_date(time), time=time)
+        _alert(
+            edges.ledger,
+            rule=failed.rule,
+            detail=str(failed),
+            subject=f"The shadow did not decide in slot {slot}",
+            session=new_york_date(time),
+            time=time,
+        )
         return
     edges.ledger.put_shadow_decision(
         ShadowDecision(

@@ -230,6 +230,7 @@ def test_a_name_without_a_bar_at_the_close_is_left_out_and_named(run: Any, lake:
     result = run()
     made = ledger_table.decision(DECISION)
     assert result["missing"] == ["IBM"]
+    assert alerts(ledger_table) == {"missing-bar:IBM": "IBM has no bar of 2019-12-31; it is left out and its position carried"}
     assert made is not None
     assert "IBM" not in made.weights
     assert sum(made.weights.values()) == pytest.approx(1.0)
