@@ -52,6 +52,7 @@ class Run:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            preexec_fn=listen_to_ctrl_c,
         )
         return cls(folder=folder, mark=mark, process=process)
 
@@ -99,6 +100,11 @@ class Run:
         for pid in self.family():
             os.kill(pid, signal.SIGKILL)
         self.process.communicate()
+
+
+def listen_to_ctrl_c() -> None:
+    """As in a terminal: a shell makes what it starts in the background deaf to SIGINT, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 Start = Callable[..., Run]
