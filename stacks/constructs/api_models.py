@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeAlias
 
 from aws_cdk import aws_apigateway as apigateway
 
-Schema = apigateway.JsonSchema
+Schema: TypeAlias = apigateway.JsonSchema
 Kind = apigateway.JsonSchemaType
 
 TEXT = Schema(type=Kind.STRING)
