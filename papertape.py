@@ -10,12 +10,16 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from local.research import Asked
 
 # The commands import what they need: a failing import of one is no failure of another, and Ctrl-C is in good hands from the start.
 
@@ -26,6 +30,46 @@ SettingsFile = Annotated[Path, typer.Option("--settings", help="The settings to 
 Start = Annotated[str, typer.Option("--start", help="The first session, YYYY-MM-DD.")]
 End = Annotated[str, typer.Option("--end", help="The last session, YYYY-MM-DD.")]
 SETTINGS = ROOT / "settings.toml"
+
+BARS, SIZE, RUN = "Bars and settings", "Dates and size, in place of the settings'", "This run"
+OwnSettings = Annotated[
+    Path | None,
+    typer.Option("--settings", help="A settings file of your own, taken at its word.", show_default="settings.toml", rich_help_panel=BARS),
+]
+Bars = Annotated[
+    Path | None,
+    typer.Option(help="Your daily bars: CSV or Parquet, or a folder of one file a name.", show_default="the bundled", rich_help_panel=BARS),
+]
+Adjusted = Annotated[
+    bool | None,
+    typer.Option(
+        "--adjusted/--raw",
+        help="Your prices are adjusted for splits and dividends, or as they were traded, with what stands beside them.",
+        rich_help_panel=BARS,
+    ),
+]
+Actions = Annotated[Path | None, typer.Option(help="Splits and dividends: symbol, ex_date, kind, value.", rich_help_panel=BARS)]
+Symbols = Annotated[str, typer.Option(help="Names to use, A,B,C.", show_default="all of the file", rich_help_panel=BARS)]
+
+
+def _day(text: str) -> typer.models.OptionInfo:
+    option: typer.models.OptionInfo = typer.Option(help=text, formats=["%Y-%m-%d"], metavar="YYYY-MM-DD", rich_help_panel=SIZE)
+    return option
+
+
+TrainingStart = Annotated[datetime | None, _day("The first session to train on.")]
+TestStart = Annotated[datetime | None, _day("The first session of the first test.")]
+LiveStart = Annotated[datetime | None, _day("Nothing from here on is read; the sealed span lies before it.")]
+Folds = Annotated[int | None, typer.Option(help="Tests, one after the other.", min=1, max=32, rich_help_panel=SIZE)]
+Seeds = Annotated[int | None, typer.Option(help="How many: 0, 1, 2, ...", min=1, max=32, rich_help_panel=SIZE)]
+Timesteps = Annotated[int | None, typer.Option(help="Of each seed and fold.", min=1000, rich_help_panel=SIZE)]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Train again what was trained before.", rich_help_panel=RUN)]
+TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Keep the curves for TensorBoard.", rich_help_panel=RUN)]
+
+
+def _examples(*commands: str) -> str:
+    """An epilog that shows each command on a line of its own."""
+    return "\n\n".join(["Examples:", *(f"  python papertape.py {command}" for command in commands)])
 
 
 class Terminated(BaseException):
@@ -47,7 +91,7 @@ def demo(
         from local import demo as the_demo
         from settings import load
 
-        the_demo.run(load(settings), console=Console(), settings_file=settings, port=port)
+        the_demo.run(load(settings), console=Console(), port=port)
 
 
 @app.command()
@@ -64,20 +108,122 @@ def local(
         comeback.run(load(settings), folder=folder, port=port, console=Console())
 
 
-@app.command()
+@app.command(epilog=_examples("train", "train --seeds 2 --all-folds --tensorboard", "train --bars mine.csv --adjusted --timesteps 500000"))
+def train(
+    settings: OwnSettings = None,
+    bars: Bars = None,
+    adjusted: Adjusted = None,
+    actions: Actions = None,
+    symbols: Symbols = "",
+    start: TrainingStart = None,
+    test_start: TestStart = None,
+    live_start: LiveStart = None,
+    folds: Folds = None,
+    seeds: Seeds = 1,
+    timesteps: Timesteps = None,
+    all_folds: Annotated[
+        bool, typer.Option("--all-folds", help="Every fold of the walk-forward, not the newest alone.", rich_help_panel=RUN)
+    ] = False,
+    fresh: Fresh = False,
+    tensorboard: TensorBoard = False,
+    out: Annotated[Path, typer.Option(help="The run's folder.", show_default="out/train", rich_help_panel=RUN)] = ROOT / "out" / "train",
+) -> None:
+    """Train PPO, a process a seed, with a live line of what it measures; the models are in out/train."""
+    with in_plain_words():
+        from local import research, trainings
+
+        asked = _asked(settings, bars, adjusted, actions, symbols, (start, test_start, live_start), folds, seeds, timesteps)
+        study = research.study(asked)
+        trainings.run(study, folder=out, all_folds=all_folds, fresh=fresh, tensorboard=tensorboard, console=Console())
+
+
+@app.command(
+    epilog=_examples(
+        "evaluate --quick",
+        "evaluate --record bundled",
+        "evaluate --bars mine.parquet --adjusted --seeds 3 --out out/mine",
+        "evaluate --bars prices/ --actions splits.csv --settings mine.toml",
+    )
+)
+def evaluate(
+    settings: OwnSettings = None,
+    bars: Bars = None,
+    adjusted: Adjusted = None,
+    actions: Actions = None,
+    symbols: Symbols = "",
+    start: TrainingStart = None,
+    test_start: TestStart = None,
+    live_start: LiveStart = None,
+    folds: Folds = None,
+    seeds: Seeds = None,
+    timesteps: Timesteps = None,
+    quick: Annotated[bool, typer.Option("--quick", help="3 folds of 2 seeds: minutes, and no evidence.", rich_help_panel=RUN)] = False,
+    trials: Annotated[
+        Path, typer.Option(help="The log of trials; the gate charges for each.", show_default="out/trials", rich_help_panel=RUN)
+    ] = ROOT / "out" / "trials",
+    record: Annotated[str, typer.Option(metavar="NAME", help="Put the result on the scoreboard.", rich_help_panel=RUN)] = "",
+    fresh: Fresh = False,
+    tensorboard: TensorBoard = False,
+    out: Annotated[Path, typer.Option(help="The run's folder.", show_default="out/evaluate", rich_help_panel=RUN)] = ROOT
+    / "out"
+    / "evaluate",
+) -> None:
+    """Train all seeds and folds, judge them out of sample against equal weight, and write out/evaluate/page.html.
+
+    What was trained before from the same bars, settings and code is kept, so an interrupted run goes on where it stopped.
+    """
+    with in_plain_words():
+        from local import evaluations, research
+
+        days = (start, test_start, live_start)
+        study = research.study(_asked(settings, bars, adjusted, actions, symbols, days, folds, seeds, timesteps, quick=quick))
+        evaluations.run(
+            study,
+            folder=out,
+            trials=trials,
+            command=evaluations.as_typed(sys.argv),
+            console=Console(),
+            quick=quick,
+            record=record,
+            fresh=fresh,
+            tensorboard=tensorboard,
+        )
+
+
+@app.command(
+    epilog=_examples(
+        "backtest --policy random:7",
+        "backtest --policy out/evaluate",
+        "backtest --bars mine.csv --adjusted --policy out/train/seeds/0/fold-8 --start 2020-01-02",
+    )
+)
 def backtest(
-    settings: SettingsFile = SETTINGS,
+    settings: OwnSettings = None,
+    bars: Bars = None,
+    adjusted: Adjusted = None,
+    actions: Actions = None,
+    symbols: Symbols = "",
     policy: Annotated[str, typer.Option(help="equal-weight, random:<seed>, a model.tar.gz, or its folder.")] = "equal-weight",
-    start: Start = "2020-01-02",
-    end: End = "2020-12-31",
+    start: Annotated[str, typer.Option(help="The first session, YYYY-MM-DD.", show_default="2020-01-02, or that of your bars")] = "",
+    end: Annotated[str, typer.Option(help="The last session, YYYY-MM-DD.", show_default="2020-12-31, or that of your bars")] = "",
     dividends: Annotated[str, typer.Option(help="credit or ignore.", show_default="as the settings say")] = "",
 ) -> None:
-    """Trade the bundled bars in the simulator, beside equal weight and the benchmark."""
+    """Trade a policy in the simulator, beside equal weight and the benchmark."""
     with in_plain_words():
-        from local import backtests
-        from settings import load
+        from local import backtests, research
 
-        backtests.run(load(settings), policy=policy, start=start, end=end, dividends=dividends, console=Console())
+        study = research.study(_asked(settings, bars, adjusted, actions, symbols))
+        backtests.run(study, policy=policy, start=start, end=end, dividends=dividends, console=Console())
+
+
+@app.command(epilog=_examples("scoreboard"))
+def scoreboard() -> None:
+    """Make docs/scoreboard.md again from the recorded runs."""
+    with in_plain_words():
+        from local import evaluations
+        from local import scoreboard as the_scoreboard
+
+        Console().print(evaluations.shown(the_scoreboard.write()))
 
 
 @app.command()
@@ -96,23 +242,53 @@ def parity(
         known = load(settings)
         sessions = backtests.sessions_of_2020(start, end)
         chosen = backtests.one_of(the_parity.POLICIES, policy)
-        found = the_parity.run(known, console=Console(), sessions=sessions, policies=chosen, settings_file=settings)
+        found = the_parity.run(known, console=Console(), sessions=sessions, policies=chosen)
     if not all(agreement.holds for agreement in found.values()):
         sys.exit(1)
 
 
-@app.command()
+@app.command(epilog=_examples("prove", "prove mine.py:my_features", "prove mine.py:my_features --bars mine.csv --adjusted --symbol IBM"))
 def prove(
-    function: Annotated[str, typer.Argument(help="Your feature function, path/to/file.py:function.", show_default="our own features")] = "",
-    symbol: Annotated[str, typer.Option(help="The bundled name whose bars to use.")] = "AAPL",
+    function: Annotated[str, typer.Argument(help="Your feature function, path/to/file.py:function.", show_default="our own code")] = "",
+    symbol: Annotated[
+        str,
+        typer.Option(help="The name whose bars your function gets; all: every name's in one table.", show_default="AAPL, or your first"),
+    ] = "",
+    bars: Bars = None,
+    adjusted: Adjusted = None,
+    actions: Actions = None,
 ) -> None:
-    """Prove that a feature function does not know the future, or name the column that does."""
+    """Prove that a feature function, or our own code, does not know the future; or name the column that does."""
     with in_plain_words():
-        from local import proofs
+        from local import proofs, research
 
-        clean = proofs.run(function, symbol=symbol, console=Console())
+        console = Console()
+        history, names, told = research.history(research.Asked(bars=bars, adjusted=adjusted, actions=actions))
+        for line in told:
+            console.print(line)
+        clean = proofs.run(function, symbol=symbol or ("AAPL" if bars is None else names[0]), console=console, history=history)
     if not clean:
         sys.exit(1)
+
+
+def _asked(
+    settings: Path | None,
+    bars: Path | None,
+    adjusted: bool | None,
+    actions: Path | None,
+    symbols: str,
+    days: tuple[datetime | None, datetime | None, datetime | None] = (None, None, None),
+    folds: int | None = None,
+    seeds: int | None = None,
+    timesteps: int | None = None,
+    *,
+    quick: bool = False,
+) -> Asked:
+    from local.research import Asked
+
+    start, test_start, live_start = (day.date() if day else None for day in days)
+    names = tuple(dict.fromkeys(name.strip().upper() for name in symbols.split(",") if name.strip()))
+    return Asked(settings, bars, adjusted, actions, names, start, test_start, live_start, folds, seeds, timesteps, quick)
 
 
 @contextmanager
@@ -136,9 +312,16 @@ def _failures() -> tuple[type[Exception], ...]:
     from local.backtests import BacktestError
     from local.comeback import ComebackError
     from local.demo import FAILURES
+    from local.evaluation_file import EvaluationFileError
+    from local.own_tables import OwnBarsError
     from local.proofs import ProofError
+    from local.research import ResearchError
+    from local.scoreboard import ScoreboardError
+    from local.training_run import TrainingError
+    from trading_env.walk_forward import WalkForwardError
 
-    return (*FAILURES, BacktestError, ComebackError, ProofError)
+    ours = (BacktestError, ComebackError, ProofError, OwnBarsError, ResearchError, TrainingError, WalkForwardError)
+    return (*FAILURES, *ours, ScoreboardError, EvaluationFileError)
 
 
 def _terminated(_number: int, _frame: FrameType | None) -> None:

@@ -27,15 +27,24 @@ class Section(BaseModel):
 
 
 class Universe(Section):
+    """A settings file names a benchmark, for TOML has no null; research on bars that do not hold it goes without."""
+
     symbols: Annotated[tuple[Symbol, ...], Field(min_length=2, max_length=500)]
-    benchmark: Symbol
+    benchmark: Symbol | None
+
+    @property
+    def required_benchmark(self) -> str:
+        """For what cannot go without: the deployed app. Raises SettingsError when there is none."""
+        if self.benchmark is None:
+            raise SettingsError(f"universe.benchmark must be one of symbols, {', '.join(self.symbols)}; it is missing")
+        return self.benchmark
 
     @model_validator(mode="after")
     def _names_are_distinct_and_hold_the_benchmark(self) -> Self:
         repeated = sorted({s for s in self.symbols if self.symbols.count(s) > 1})
         if repeated:
             raise ValueError(f"symbols must be distinct, {', '.join(repeated)} is repeated")
-        if self.benchmark not in self.symbols:
+        if self.benchmark is not None and self.benchmark not in self.symbols:
             raise ValueError(f"benchmark must be one of symbols, was {self.benchmark}")
         return self
 
@@ -94,23 +103,37 @@ class Risk(Section):
 
 
 class Training(Section):
+    """Anchored walk-forward: the sessions from `test_start` up to the sealed span are cut into `folds` equal parts, each judged by a model
+    that was trained on what lies before it. The sealed span is the last `sealed_sessions` before `live_start`.
+    """
+
     start: date
-    end: date
-    evaluation_end: date
+    test_start: date
     live_start: date
+    folds: Annotated[int, Field(ge=1, le=32)]
+    purge_sessions: Annotated[int, Field(ge=1, le=63)]
+    sealed_sessions: Annotated[int, Field(ge=21, le=504)]
     timesteps: Annotated[int, Field(ge=1_000, le=100_000_000)]
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1, max_length=32)]
     environments: Annotated[int, Field(ge=1, le=4096)]
     episode_sessions: Annotated[int, Field(ge=21, le=2520)]
+    names_per_episode: Annotated[int, Field(ge=2, le=500)]
 
     @model_validator(mode="after")
-    def _dates_are_ordered(self) -> Self:
-        if not self.start < self.end < self.evaluation_end < self.live_start:
-            raise ValueError(
-                f"start < end < evaluation_end < live_start must hold, was "
-                f"{self.start}, {self.end}, {self.evaluation_end}, {self.live_start}"
-            )
+    def _dates_are_ordered_and_seeds_distinct(self) -> Self:
+        if not self.start < self.test_start < self.live_start:
+            raise ValueError(f"start < test_start < live_start must hold, was {self.start}, {self.test_start}, {self.live_start}")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds must be distinct, was {list(self.seeds)}")
         return self
+
+
+class Reward(Section):
+    """What a session earns in training; judging never uses it. The penalties are off at 0."""
+
+    kind: Literal["excess_log_growth", "log_growth", "differential_sharpe"]
+    drawdown_penalty: Annotated[float, Field(ge=0, le=10)]
+    turnover_penalty: Annotated[float, Field(ge=0, le=10)]
 
 
 class Model(Section):
@@ -131,8 +154,15 @@ class Settings(Section):
     schedule: Schedule
     risk: Risk
     training: Training
+    reward: Reward
     model: Model
     cost: Cost
+
+
+def quick(settings: Settings) -> Settings:
+    """Three folds of two seeds: shows in minutes what the whole evaluation does, and can never pass the gate."""
+    training = settings.training.model_copy(update={"folds": 3, "seeds": settings.training.seeds[:2]})
+    return settings.model_copy(update={"training": training})
 
 
 def load(path: Path) -> Settings:
@@ -143,10 +173,15 @@ def load(path: Path) -> Settings:
         raise SettingsError(f"{path.name}: cannot be read ({error.strerror})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path.name}: is not valid TOML, {error}") from error
+    return checked(document, source=path.name)
+
+
+def checked(document: object, *, source: str) -> Settings:
+    """Settings from a document, or `SettingsError` with one line that begins with where it is from."""
     try:
         return Settings.model_validate(document)
     except ValidationError as error:
-        raise SettingsError("; ".join(_sentence(path.name, problem) for problem in error.errors())) from error
+        raise SettingsError("; ".join(_sentence(source, problem) for problem in error.errors())) from error
 
 
 def _sentence(file: str, problem: object) -> str:

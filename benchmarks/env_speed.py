@@ -1,99 +1,63 @@
 """Environment steps a second, ours beside five others, and what a long run does to memory.
 
-    make setup; python3.11 -m venv .venv-peers; .venv-peers/bin/pip install --no-deps -r benchmarks/requirements-peers.txt
-    .venv/bin/python benchmarks/env_speed.py
-
-Two workers, one a virtual environment, take turns: never both at once, one thread each, every contender once a round, the median of the
-rounds. Both sides step the same synthetic prices with pre-drawn random actions. Prints a table and merges its rows into `out/bench.json`
-as {work, ours, peer, ratio, goal}. Fails when a worker does; a missed goal is a printed fact, not a failure.
+Both sides step the same synthetic prices with random actions drawn before. `rate` counts steps of single environments: a step of a batch of
+8 is 8. Whatever an environment raises ends its worker.
 """
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
-import json
-import os
-import platform
-import statistics
-import subprocess
 import sys
 import time
 import types
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[1]
-OUT = ROOT / "out" / "bench.json"
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
-SESSIONS, NAMES, BOOKS, INDICATORS = 2500, 30, 8, 8
+from benchmarks.harness import Contender, Field, Measure, Numbers, Row, resident
+from benchmarks.synthetic import INDICATORS, NAMES, SESSIONS, indicators, market, prices
+
+BOOKS = 8
 EPISODE = SESSIONS - 20  # theirs last as long
 FEE = 0.001
+SECONDS = 1.0  # a contender a round
 STEPS_BETWEEN_LOOKS = 20
 
 
 @dataclass(frozen=True)
-class Contender:
+class Stepper:
     """`step(i)` takes the i-th vector step; `environments` of them count as one."""
 
     step: Callable[[int], Any]
     environments: int
 
-    def rate(self, seconds: float) -> float:
-        """Environment steps a second of processor time, over about `seconds`: on a busy machine the wall clock times the others too."""
+    def rate(self, seconds: float = SECONDS) -> Numbers:
+        """Environment steps a second, over about `seconds`."""
         began, done = time.process_time(), 0
         while (spent := time.process_time() - began) < seconds or not done:
             for index in range(done, done + STEPS_BETWEEN_LOOKS):
                 self.step(index)
             done += STEPS_BETWEEN_LOOKS
-        return done * self.environments / spent
+        return {"rate": done * self.environments / spent}
 
-
-def prices(names: int) -> tuple[np.ndarray, np.ndarray]:
-    """Opens and closes (T, A) of a seeded walk."""
-    rng = np.random.default_rng(7)
-    moves, gaps = rng.normal(0.0003, 0.015, (SESSIONS, names)), rng.normal(0, 0.005, (SESSIONS, names))
-    close = rng.uniform(20, 200, names) * np.exp(np.cumsum(moves, axis=0))
-    opening = np.vstack([close[:1], close[:-1]]) * np.exp(gaps)
-    return opening, close
-
-
-def indicators(names: int) -> np.ndarray:
-    """(T, A, 8)"""
-    return np.random.default_rng(8).normal(size=(SESSIONS, names, INDICATORS))
+    def growth(self, *, warm: int, steps: int) -> Numbers:
+        """Bytes that an environment step adds to the process, over `steps` of them after `warm` others."""
+        for index in range(warm // self.environments):
+            self.step(index)
+        before = resident()
+        for index in range(steps // self.environments):
+            self.step(index)
+        return {"bytes": (resident() - before) / steps}
 
 
 def actions(books: int, names: int, *, limit: float) -> np.ndarray:
     return np.random.default_rng(9).uniform(-limit, limit, (1024, books, names)).astype(np.float32)
 
 
-# ---- ours, in .venv
-
-
-def market_of(names: int) -> Any:
-    from trading_env.market import Market
-
-    opening, close = prices(names)
-    return Market(
-        symbols=tuple(f"S{index:02d}" for index in range(names)),
-        sessions=np.busday_offset(np.datetime64("2010-01-04", "D"), np.arange(SESSIONS), roll="forward"),
-        open=opening,
-        high=np.maximum(opening, close),
-        low=np.minimum(opening, close),
-        close=close,
-        volume=np.full(close.shape, 2e5),
-        split=np.ones(close.shape),
-        dividend=np.zeros(close.shape),
-        tradable=np.ones(close.shape, dtype=bool),
-        features=indicators(names),
-        context=np.zeros((SESSIONS, 2)),
-    )
+# ---- ours
 
 
 def config_of(*, realistic: bool) -> Any:
@@ -120,21 +84,21 @@ def config_of(*, realistic: bool) -> Any:
     return EnvConfig(rules=Rules(costs=costs, band=0.0005, whole_shares=True), limits=limits, episode_sessions=EPISODE)
 
 
-def our_batch(names: int, books: int, *, realistic: bool = False) -> Contender:
+def our_batch(names: int, books: int, *, realistic: bool = False) -> Stepper:
     from trading_env.env import BatchedTradingEnv
 
-    env = BatchedTradingEnv(market_of(names), num_envs=books, config=config_of(realistic=realistic), copy=False)
+    env = BatchedTradingEnv(market(names), num_envs=books, config=config_of(realistic=realistic), copy=False)
     env.reset(seed=0)
     draws = actions(min(books, 512), names, limit=3)
     draws = np.tile(draws[: max(8, 1024 * 8 // books)], (1, -(-books // draws.shape[1]), 1))[:, :books]
     count = len(draws)
-    return Contender(step=lambda index: env.step(draws[index % count]), environments=books)
+    return Stepper(step=lambda index: env.step(draws[index % count]), environments=books)
 
 
-def our_single() -> Contender:
+def our_single() -> Stepper:
     from trading_env.env import TradingEnv
 
-    env = TradingEnv(market_of(1), config=config_of(realistic=False))
+    env = TradingEnv(market(1), config=config_of(realistic=False))
     env.reset(seed=0)
     draws = list(actions(1, 1, limit=3)[:, 0])
 
@@ -143,10 +107,10 @@ def our_single() -> Contender:
         if terminated or truncated:
             env.reset()
 
-    return Contender(step=step, environments=1)
+    return Stepper(step=step, environments=1)
 
 
-# ---- theirs, in .venv-peers
+# ---- theirs
 
 
 def bare(package: str) -> None:
@@ -160,16 +124,15 @@ def bare(package: str) -> None:
     sys.modules[package] = module
 
 
-def dummy_vec(makers: list[Callable[[], Any]], draws: np.ndarray) -> Contender:
-    from stable_baselines3.common.vec_env import DummyVecEnv
-
-    env = DummyVecEnv(makers)
+def stepping(env: Any, draws: np.ndarray) -> Stepper:
     env.reset()
-    return Contender(step=lambda index: env.step(draws[index & 1023]), environments=len(makers))
+    return Stepper(step=lambda index: env.step(draws[index & 1023]), environments=env.num_envs)
 
 
-def finrl(names: int, books: int) -> Contender:
+def finrl(names: int, books: int) -> Any:
+    """FinRL's StockTradingEnv, so many in SB3's DummyVecEnv."""
     import pandas as pd
+    from stable_baselines3.common.vec_env import DummyVecEnv
 
     bare("finrl")
     module = importlib.import_module("finrl.meta.env_stock_trading.env_stocktrading")
@@ -197,10 +160,13 @@ def finrl(names: int, books: int) -> Contender:
             print_verbosity=10**9,
         )
 
-    return dummy_vec([make] * books, actions(books, names, limit=1))
+    return DummyVecEnv([make] * books)
 
 
-def finrl_numpy(names: int, books: int) -> Contender:
+def finrl_numpy(names: int, books: int) -> Any:
+    """FinRL's NumPy environment, likewise."""
+    from stable_baselines3.common.vec_env import DummyVecEnv
+
     bare("finrl")
     module = importlib.import_module("finrl.meta.env_stock_trading.env_stocktrading_np")
     arrays = {
@@ -209,10 +175,10 @@ def finrl_numpy(names: int, books: int) -> Contender:
         "turbulence_array": np.zeros(SESSIONS),
         "if_train": True,
     }
-    return dummy_vec([lambda: module.StockTradingEnv(arrays)] * books, actions(books, names, limit=1))
+    return DummyVecEnv([lambda: module.StockTradingEnv(arrays)] * books)
 
 
-def discrete(env: Any) -> Contender:
+def discrete(env: Any) -> Stepper:
     env.reset()
     draws = np.random.default_rng(9).integers(0, env.action_space.n, 1024).tolist()
 
@@ -222,10 +188,10 @@ def discrete(env: Any) -> Contender:
         if any(ended):
             env.reset()
 
-    return Contender(step=step, environments=1)
+    return Stepper(step=step, environments=1)
 
 
-def anytrading() -> Contender:
+def anytrading() -> Stepper:
     import pandas as pd
 
     module = importlib.import_module("gym_anytrading.envs")
@@ -233,7 +199,7 @@ def anytrading() -> Contender:
     return discrete(module.StocksEnv(df=frame, window_size=10, frame_bound=(10, SESSIONS)))
 
 
-def gym_trading_env() -> Contender:
+def gym_trading_env() -> Stepper:
     import pandas as pd
 
     with warnings.catch_warnings():  # it turns every later warning into an error
@@ -248,7 +214,7 @@ def gym_trading_env() -> Contender:
     return discrete(module.TradingEnv(df=frame, positions=[0, 1], trading_fees=FEE, verbose=0))
 
 
-def tensortrade() -> Contender:
+def tensortrade() -> Stepper:
     bare("tensortrade")
     sys.modules["IPython"] = sys.modules["IPython.display"] = notebook = types.ModuleType("IPython")
     notebook.display = notebook.clear_output = None  # type: ignore[attr-defined]  # imported by its renderers, called by none here
@@ -276,159 +242,48 @@ def tensortrade() -> Contender:
     return discrete(env)
 
 
-CONTENDERS: dict[str, tuple[str, Callable[[], Contender]]] = {
-    "ours 30x8": ("ours", lambda: our_batch(NAMES, BOOKS)),
-    "finrl 30x8": ("peers", lambda: finrl(NAMES, BOOKS)),
-    "finrl-np 30x8": ("peers", lambda: finrl_numpy(NAMES, BOOKS)),
-    "ours real 30x8": ("ours", lambda: our_batch(NAMES, BOOKS, realistic=True)),
-    "ours 1x1": ("ours", our_single),
-    "gym-anytrading 1x1": ("peers", anytrading),
-    "gym-trading-env 1x1": ("peers", gym_trading_env),
-    "tensortrade 1x1": ("peers", tensortrade),
-    "ours 30x64": ("ours", lambda: our_batch(NAMES, 64)),
-    "ours 30x512": ("ours", lambda: our_batch(NAMES, 512)),
-    "ours 30x4096": ("ours", lambda: our_batch(NAMES, 4096)),
+def their_batch(make: Callable[[int, int], Any]) -> Stepper:
+    return stepping(make(NAMES, BOOKS), actions(BOOKS, NAMES, limit=1))
+
+
+def speed_of(make: Callable[[], Stepper]) -> Callable[[], Measure]:
+    return lambda: make().rate
+
+
+def growth_of(make: Callable[[], Stepper], *, warm: int, steps: int) -> Callable[[], Measure]:
+    return lambda: lambda: make().growth(warm=warm, steps=steps)
+
+
+CONTENDERS = {
+    "ours 30x8": Contender("ours", speed_of(lambda: our_batch(NAMES, BOOKS))),
+    "FinRL 30x8": Contender("peers", speed_of(lambda: their_batch(finrl))),
+    "FinRL NumPy 30x8": Contender("peers", speed_of(lambda: their_batch(finrl_numpy))),
+    "ours real 30x8": Contender("ours", speed_of(lambda: our_batch(NAMES, BOOKS, realistic=True))),
+    "ours 1x1": Contender("ours", speed_of(our_single)),
+    "gym-anytrading 1x1": Contender("peers", speed_of(anytrading)),
+    "gym-trading-env 1x1": Contender("peers", speed_of(gym_trading_env)),
+    "tensortrade 1x1": Contender("peers", speed_of(tensortrade)),
+    "ours 30x64": Contender("ours", speed_of(lambda: our_batch(NAMES, 64))),
+    "ours 30x512": Contender("ours", speed_of(lambda: our_batch(NAMES, 512))),
+    "ours 30x4096": Contender("ours", speed_of(lambda: our_batch(NAMES, 4096))),
+    "ours memory": Contender("ours", growth_of(lambda: our_batch(NAMES, BOOKS), warm=500_000, steps=5_000_000), once=True),
+    "FinRL memory": Contender("peers", growth_of(lambda: their_batch(finrl), warm=800, steps=4_000), once=True),
 }
 COSTS = "env steps/s, 30 assets, 8 envs, costs alone"
-REAL = "env steps/s, 30 assets, 8 envs, spread, impact, cap, band, whole shares, limits"
+REAL = "env steps/s, 30 assets, 8 envs, spread, impact, volume cap, band, whole shares, limits"
 SINGLE = "env steps/s, 1 asset, 1 env"
 ROWS = [
-    (COSTS, "ours 30x8", "finrl 30x8", 1000.0),
-    (COSTS, "ours 30x8", "finrl-np 30x8", 60.0),
-    (REAL, "ours real 30x8", "finrl 30x8", 400.0),
-    (REAL, "ours real 30x8", "finrl-np 30x8", 25.0),
-    (SINGLE, "ours 1x1", "gym-anytrading 1x1", 1.0),
-    (SINGLE, "ours 1x1", "gym-trading-env 1x1", 1.0),
-    (SINGLE, "ours 1x1", "tensortrade 1x1", 1.0),
+    Row(f"{COSTS}: FinRL StockTradingEnv", "ours 30x8", "FinRL 30x8", "rate", "steps/s", goal=1000),
+    Row(f"{COSTS}: FinRL NumPy env", "ours 30x8", "FinRL NumPy 30x8", "rate", "steps/s", goal=60),
+    Row(f"{REAL}: FinRL StockTradingEnv", "ours real 30x8", "FinRL 30x8", "rate", "steps/s", goal=400),
+    Row(f"{REAL}: FinRL NumPy env", "ours real 30x8", "FinRL NumPy 30x8", "rate", "steps/s", goal=25),
+    Row(f"{SINGLE}: gym-anytrading", "ours 1x1", "gym-anytrading 1x1", "rate", "steps/s", goal=1),
+    Row(f"{SINGLE}: gym-trading-env", "ours 1x1", "gym-trading-env 1x1", "rate", "steps/s", goal=1),
+    Row(f"{SINGLE}: tensortrade", "ours 1x1", "tensortrade 1x1", "rate", "steps/s", goal=1),
+    *(
+        Row(f"env steps/s, 30 assets, {books} envs: FinRL StockTradingEnv, 8 envs", f"ours 30x{books}", "FinRL 30x8", "rate", "steps/s")
+        for books in (64, 512, 4096)
+    ),
+    Row("memory that a step adds, over 5 M steps: FinRL over 4,000", "ours memory", "FinRL memory", "bytes", "bytes", at_most=0.2),
 ]
-# Steps before the first look at memory, and from there on
-MEMORY = {"ours 30x8": (500_000, 5_000_000), "finrl 30x8": (800, 4_000)}
-
-
-def resident() -> float:
-    """MB of this process."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
-def serve() -> None:
-    """A worker: one JSON request a line in, one answer a line out, on a stdout that the libraries cannot print to."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    sys.path.insert(0, str(ROOT))
-    made: dict[str, Contender] = {}
-    for line in sys.stdin:
-        request = json.loads(line)
-        name = request["name"]
-        contender = made.setdefault(name, made.get(name) or CONTENDERS[name][1]())
-        if "seconds" in request:
-            answer = contender.rate(request["seconds"])
-        else:
-            warm, steps = (count // contender.environments for count in request["steps"])
-            for index in range(warm):
-                contender.step(index)
-            before = resident()
-            for index in range(steps):
-                contender.step(index)
-            answer = resident() - before
-        print(json.dumps(answer), file=answers, flush=True)
-
-
-class Worker:
-    def __init__(self, python: Path) -> None:
-        if not python.exists():
-            raise SystemExit(f"env_speed: {python.relative_to(ROOT)} is missing; benchmarks/README.md says how to make it")
-        environment = {**os.environ, **ONE_THREAD}
-        self.process = subprocess.Popen(
-            [str(python), __file__, "--worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT
-        )
-
-    def ask(self, **request: Any) -> float:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        print(json.dumps(request), file=self.process.stdin, flush=True)
-        answer = self.process.stdout.readline()
-        if not answer:
-            raise SystemExit(f"env_speed: {request['name']} ended its worker with code {self.process.wait()}")
-        return float(json.loads(answer))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait(timeout=60)
-
-
-@contextmanager
-def workers() -> Iterator[dict[str, Worker]]:
-    with ExitStack() as stack:
-        yield {
-            side: stack.enter_context(Worker(ROOT / venv / "bin" / "python"))
-            for side, venv in (("ours", ".venv"), ("peers", ".venv-peers"))
-        }
-
-
-def machine() -> str:
-    names = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    processor = names[0] if names else platform.machine()
-    return f"{processor}, {os.cpu_count()} CPUs, Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}"
-
-
-def say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
-
-
-def merge(rows: list[dict[str, Any]]) -> None:
-    """Replace rows of the same work in `out/bench.json`, keep the others."""
-    known = json.loads(OUT.read_text()) if OUT.exists() else []
-    fresh = {row["work"] for row in rows}
-    OUT.parent.mkdir(exist_ok=True)
-    OUT.write_text(json.dumps([row for row in known if row["work"] not in fresh] + rows, indent=1) + "\n")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=1.0, help="a contender a round")
-    parser.add_argument("--skip-memory", action="store_true")
-    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.worker:
-        serve()
-        return
-    say(f"machine: {machine()}")
-    rates: dict[str, list[float]] = {name: [] for name in CONTENDERS}
-    with workers() as ask:
-        for turn in range(options.rounds + 1):
-            for name, (side, _) in CONTENDERS.items():
-                rate = ask[side].ask(name=name, seconds=options.seconds if turn else 0.2)
-                if turn:
-                    rates[name].append(rate)
-        middle = {name: statistics.median(values) for name, values in rates.items()}
-        grown = {} if options.skip_memory else {n: ask[CONTENDERS[n][0]].ask(name=n, steps=steps) for n, steps in MEMORY.items()}
-    for name, values in rates.items():
-        say(f"{name:22} {middle[name]:12,.0f} env steps/s   ({min(values):,.0f} to {max(values):,.0f})")
-    rows = [
-        {
-            "work": f"{work}: {peer.partition(' ')[0]}",
-            "ours": round(middle[ours], 1),
-            "peer": round(middle[peer], 1),
-            "ratio": round(statistics.median(a / b for a, b in zip(rates[ours], rates[peer], strict=True)), 2),
-            "goal": goal,
-        }
-        for work, ours, peer, goal in ROWS
-    ]
-    if grown:
-        ours, peer = (1e6 * grown[name] / MEMORY[name][1] for name in ("ours 30x8", "finrl 30x8"))
-        work = "memory, bytes a step, over 5 M steps: finrl over 4,000"
-        rows.append({"work": work, "ours": round(ours, 3), "peer": round(peer, 1), "ratio": None, "goal": "flat"})
-        say(f"memory grew by {grown['ours 30x8']:.1f} MB over 5 M steps; FinRL's by {grown['finrl 30x8']:.1f} MB over 4,000")
-    for row in rows:
-        say(f"{row['work']:100} ratio {row['ratio']}, goal {row['goal']}")
-    merge(rows)
-
-
-if __name__ == "__main__":
-    main()
+FIELD = Field(contenders=CONTENDERS, rows=ROWS, rounds=5)

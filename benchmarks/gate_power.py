@@ -109,6 +109,7 @@ def judge(log: TrialLog, identity: str, world: World, d: FloatArray, rng: np.ran
         fold=np.repeat(np.arange(FOLDS), YEAR),
         excess=excess,
         excess_dear=excess - paid,
+        excess_patient=excess - paid,
         seeds_dear=excess + scatter - scatter.mean(axis=0) - paid,
         behaviour=Behaviour(turnover=TURNOVER, effective_n=20.0, names=30, score_range=1.0),
         against_incumbent=against,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -148,16 +149,21 @@ class Laptop:
         manifest: dict[str, Any] = json.loads(self.object("processed", MANIFEST))
         return manifest
 
-    def train(self, *, time: str, on_step: Callable[[Sequence[Mapping[str, Any]]], None] = lambda _: None) -> Trained:
-        """Fire the weekly training and wait until its model is registered and served, as incumbent or as shadow."""
-        started = _now()
+    def train(self, *, time: str, on_progress: Callable[[str], None] = lambda _: None) -> Trained:
+        """Fire the weekly training and wait until its model is registered and served, as incumbent or as shadow.
+
+        `on_progress` hears in words how far the seeds are, then which step runs.
+        """
+        started, logged = _now(), self.cloud.log.stat().st_size
         self._fire("train", time)
         sagemaker = self.client("sagemaker")
         executions = sagemaker.list_pipeline_executions(PipelineName=self.output("PipelineName"))["PipelineExecutionSummaries"]
         arn = max(executions, key=lambda e: e["StartTime"])["PipelineExecutionArn"]
 
         def state() -> dict[str, Any]:
-            on_step(sagemaker.list_pipeline_execution_steps(PipelineExecutionArn=arn, SortOrder="Ascending")["PipelineExecutionSteps"])
+            steps = sagemaker.list_pipeline_execution_steps(PipelineExecutionArn=arn, SortOrder="Ascending")["PipelineExecutionSteps"]
+            running = [step["StepName"] for step in steps if step["StepStatus"] == "Executing"]
+            on_progress(_progress(running, log=self.cloud.log.read_bytes()[logged:].decode(errors="replace")))
             described: dict[str, Any] = sagemaker.describe_pipeline_execution(PipelineExecutionArn=arn)
             return described
 
@@ -268,9 +274,34 @@ RUNNING = {"STARTING", "RUNNING", "STOPPING", "WAITING"}
 _now = time.monotonic
 
 
-def synthesize(cdk_out: Path, *, settings: Path | None = None) -> None:
-    """Run `app.py` for this laptop into `cdk_out`, with `settings` in the place of settings.toml; raise LaptopError when it refuses."""
-    context = {"target": "laptop"} | ({"settings": str(settings.resolve())} if settings else {})
+def _progress(running: Sequence[str], *, log: str) -> str:
+    """How far the seeds of the running training steps are, by the newest line that each wrote; else the names of the steps."""
+    lines = [json.loads(found) for found in re.findall(r'\{"seed": [^{}\n]*\}', log)]
+    newest = {f"Train-{line['seed']}": line for line in lines}
+    shown = [newest[name] for name in running if name in newest]
+    far = [f"seed {line['seed']}: fold {line['fold'] + 1}/{line['folds']} {line['timesteps'] / line['of']:.0%}" for line in shown]
+    return ", ".join(far or running)
+
+
+def settings_text(settings: Settings) -> str:
+    """`settings` as its user would write them in a settings.toml: a value of JSON is one of TOML too."""
+
+    def lines(section: Mapping[str, Any]) -> list[str]:
+        return [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in section.items() if not isinstance(value, dict)]
+
+    document = settings.model_dump(mode="json")
+    sections = [[f"[{name}]", *lines(section)] for name, section in document.items() if isinstance(section, dict)]
+    return "\n\n".join("\n".join(part) for part in (lines(document), *sections)) + "\n"
+
+
+def synthesize(cdk_out: Path, *, settings: Settings) -> None:
+    """Run `app.py` for this laptop into `cdk_out`, as a user with `settings` would: from a settings.toml, which is written beside it.
+
+    Raises LaptopError when the app refuses.
+    """
+    file = cdk_out.resolve().with_name("settings.toml")
+    file.write_text(settings_text(settings), encoding="utf-8")
+    context = {"target": "laptop", "settings": str(file)}
     done = subprocess.run(
         [sys.executable, "app.py"],
         cwd=ROOT,

@@ -1,9 +1,10 @@
 """Parity: the equity traded through the deployed functions beside the backtest's, session by session, for three policies.
 
 Each policy has a laptop of its own, side by side: a new account, an empty ledger, a lake that knows nothing of the sessions to come.
-Costs, rules and risk limits are the settings' on both sides, dividends are ignored, faults are off. The trained policy decides through
-its endpoint whatever the gate said of it. A gap above `TOLERANCE`, a book that differs from the exchange's or an order placed twice is
-a disagreement: `Agreement.holds` is false. What cannot be run raises one of `local.demo.FAILURES`, and every laptop is stopped.
+Costs, rules and risk limits are the settings' on both sides, dividends are ignored, faults are off. The trained policy is one seed's, of
+the shortest walk-forward; it decides through its endpoint whatever the gate said of it. A gap above `TOLERANCE`, a book that differs from
+the exchange's or an order placed twice is a disagreement: `Agreement.holds` is false. What cannot be run raises one of
+`local.demo.FAILURES`, and every laptop is stopped.
 """
 
 from __future__ import annotations
@@ -63,16 +64,16 @@ def run(
     console: Console,
     sessions: Sequence[TradingSession],
     policies: Sequence[str] = POLICIES,
-    settings_file: Path | None = None,
     folder: Path = FOLDER,
 ) -> dict[str, Agreement]:
     """Trade `sessions` with each of `policies`; return the agreements that `summary.json` in `folder` then holds too."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    settings = shortest(settings)
     show = Show(console)
     with show.progress, ExitStack() as stack:
         with show.stage("synthesize"):
-            synthesize(folder / "cdk.out", settings=settings_file)
+            synthesize(folder / "cdk.out", settings=settings)
         laptops = {
             policy: stack.enter_context(Laptop(folder / policy.replace(":", "-"), settings=settings, now=f"{EVE}T22:00:00Z"))
             for policy in policies
@@ -86,6 +87,12 @@ def run(
     (folder / "summary.json").write_text(json.dumps({name: asdict(one) for name, one in found.items()}, indent=1) + "\n", encoding="utf-8")
     console.print(_table(found))
     return found
+
+
+def shortest(settings: Settings) -> Settings:
+    """One seed on one fold and the sealed span's: a policy to trade with, and no evidence of anything."""
+    training = settings.training
+    return settings.model_copy(update={"training": training.model_copy(update={"folds": 1, "seeds": training.seeds[:1]})})
 
 
 def _side_by_side(work: Callable[[str], Agreement], policies: Sequence[str], *, otherwise: Callable[[], object]) -> dict[str, Agreement]:
@@ -139,7 +146,7 @@ def _contender(policy: str, laptop: Laptop, *, stage: Stage) -> tuple[ServedMode
         stage.note("builds features")
         laptop.build_features(time=f"{EVE}T23:30:00Z")
         stage.note("trains")
-        trained = laptop.train(time=f"{EVE}T23:45:00Z")
+        trained = laptop.train(time=f"{EVE}T23:45:00Z", on_progress=stage.note)
         return trained.served.model_copy(update={"role": "incumbent"}), policy_of(trained.artifact)
     made = make_policy(policy)
     kind = policy.split(":")[0]

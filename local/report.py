@@ -1,6 +1,7 @@
 """The demo's page: one self-contained HTML file of the traded year, written from what the run measured.
 
-`write()` takes plain values and computes nothing that it does not show; a series of another length than `sessions` raises ValueError.
+`write()` takes plain values and computes nothing that it does not show; a series of another length than `sessions` raises ValueError, a
+verdict that is not of this schema EvaluationFileError.
 """
 
 from __future__ import annotations
@@ -10,15 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jinja2
-import markupsafe
 import numpy as np
 import plotly.graph_objects as go
-from plotly.offline import get_plotlyjs
 
+from local import evaluation_file, page, tearsheet
 from trading_env import metrics
-
-AGENT, EQUAL, BENCHMARK, SHADOW = "#0b5fa5", "#c7801d", "#8a94a3", "#7a3fa0"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +32,9 @@ class YearInPictures:
     alerts: Sequence[Mapping[str, str]]
     replay: Sequence[Mapping[str, Any]]
     facts: Sequence[tuple[str, str]]
-    gate_window: str
-    cost_bps: float
+    evaluation: Mapping[str, Any]  # evaluation.json
+    quick_note: str = ""
+    evaluation_page: str = ""  # where its own page is, seen from this one
     parity: float | None = None
     shadow_note: str = ""
     shadow_weights: Mapping[str, Sequence[float]] = field(default_factory=dict)
@@ -47,17 +45,18 @@ def write(year: YearInPictures, path: Path) -> None:
     for name, series in {**year.equity, **year.weights, **year.shadow_weights}.items():
         if len(series) != len(year.sessions):
             raise ValueError(f"series {name!r} must have {len(year.sessions)} values, one a session, was {len(series)}")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
-    )
-    trading = year.summary["trading"]
-    page = environment.get_template("report.html.j2").render(
+    known, trading = evaluation_file.read(year.evaluation), year.summary["trading"]
+    text = page.render(
+        "report.html.j2",
         summary=year.summary,
         sessions=year.sessions,
         headline=_headline(year),
         traded_kind=year.summary["model"]["kind"],
-        gate_window=year.gate_window,
-        cost_bps=year.cost_bps,
+        known=known,
+        verdict_cards=tearsheet.cards(known.headline),
+        checks=sorted(known.gate.checks, key=lambda check: check.passed),
+        quick_note=year.quick_note,
+        evaluation_page=year.evaluation_page,
         cards=[
             {"label": "final equity", "value": f"${trading['final_equity']:,.0f}"},
             {"label": "orders", "value": f"{trading['orders']:,}"},
@@ -68,11 +67,10 @@ def write(year: YearInPictures, path: Path) -> None:
         ],
         table=[_row(name, series, year.initial_cash) for name, series in year.equity.items()],
         plots={
-            "equity": _html(_equity(year)),
-            "weights": _html(_areas(year.sessions, year.weights)),
-            "shadow": _html(_tilts(year.sessions, year.shadow_weights)) if year.shadow_weights else "",
+            "equity": page.chart(_equity(year), name="equity"),
+            "weights": page.chart(_areas(year.sessions, year.weights), name="weights"),
+            "shadow": page.chart(_tilts(year.sessions, year.shadow_weights), name="shadow") if year.shadow_weights else "",
         },
-        reasons=[tuple(reason.split(": ", 1)) for reason in year.summary["gate"]["reasons"]],
         shadow_note=year.shadow_note,
         months=year.months,
         orders=year.last_orders,
@@ -80,9 +78,8 @@ def write(year: YearInPictures, path: Path) -> None:
         alerts=year.alerts,
         replay=year.replay,
         facts=year.facts,
-        plotly_js=_safe(get_plotlyjs()),
     )
-    path.write_text(page, encoding="utf-8")
+    path.write_text(text, encoding="utf-8")
 
 
 def _headline(year: YearInPictures) -> str:
@@ -108,9 +105,9 @@ def _row(name: str, equity: Sequence[float], initial: float) -> dict[str, str]:
 
 def _equity(year: YearInPictures) -> go.Figure:
     figure = go.Figure()
-    colours = {"agent": AGENT, "equal weight": EQUAL, "challenger in shadow": SHADOW}
+    colours = {"agent": page.AGENT, "equal weight": page.EQUAL, "challenger in shadow": page.SHADOW}
     for name, series in year.equity.items():
-        colour = colours.get(name, BENCHMARK)
+        colour = colours.get(name, page.BENCHMARK)
         curve = np.asarray(series, dtype=np.float64)
         drawdown = curve / np.maximum.accumulate(np.maximum(curve, year.initial_cash)) - 1
         style = {"color": colour, "width": 2 if name == "agent" else 1.4, "dash": "dot" if name == "challenger in shadow" else "solid"}
@@ -142,15 +139,3 @@ def _tilts(sessions: Sequence[str], weights: Mapping[str, Sequence[float]]) -> g
         figure.add_scatter(x=list(sessions), y=tilt, name=symbol, line={"width": 1.4})
     figure.update_layout(yaxis={"ticksuffix": " pp", "zeroline": True}, height=360)
     return figure
-
-
-def _html(figure: go.Figure) -> Any:
-    figure.update_layout(
-        template="plotly_white", margin={"l": 60, "r": 20, "t": 20, "b": 30}, legend={"orientation": "h"}, hovermode="x unified"
-    )
-    return _safe(figure.to_html(full_html=False, include_plotlyjs=False, config={"displayModeBar": False, "responsive": True}))
-
-
-def _safe(text: str) -> Any:
-    """Mark our own charts and plotly's script as markup; everything else on the page is escaped."""
-    return markupsafe.Markup(text)  # noqa: S704

@@ -181,7 +181,7 @@ class Execution:
                 ready = [] if failure or self.stopped else [name for name, step in pending.items() if self._ready(step, pending)]
                 for name in ready:
                     step = pending.pop(name)
-                    self.steps[name] = {"StepName": name, "StepStatus": "Executing", "StartTime": time.time()}
+                    self.steps[name] = {"StepName": name, "StepStatus": "Starting", "StartTime": time.time()}
                     running[pool.submit(self._run_step, step)] = name
                 if not running:
                     break
@@ -224,6 +224,7 @@ class Execution:
         }
         if step["Type"] not in runners:
             raise StepError(f"step type {step['Type']!r} does not run on the laptop, known: {', '.join(runners)}")
+        self.steps[step["Name"]]["StepStatus"] = "Executing"
         result = runners[step["Type"]](step)
         self._properties[step["Name"]] = result
         return result

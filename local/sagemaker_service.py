@@ -230,18 +230,21 @@ def _package_event(record: Record) -> None:
 
 
 def _list_model_packages(request: Record) -> Record:
-    group, approval = request.get("ModelPackageGroupName"), request.get("ModelApprovalStatus")
+    """Pages of the versions of one group, in the order in which they were made; the registry's own default is the oldest first."""
+    group = _find("model-package-group", request["ModelPackageGroupName"])["ModelPackageGroupName"]
+    approval = request.get("ModelApprovalStatus")
     shown = (
         "ModelPackageGroupName", "ModelPackageVersion", "ModelPackageArn", "ModelPackageStatus", "ModelApprovalStatus", "CreationTime",
     )  # fmt: skip
     found = [
         {k: r[k] for k in shown}
         for r in _stores["model-package"].values()
-        if r["ModelPackageGroupName"] == (group.rsplit("/", 1)[-1] if group else r["ModelPackageGroupName"])
-        and r["ModelApprovalStatus"] == (approval or r["ModelApprovalStatus"])
+        if r["ModelPackageGroupName"] == group and approval in (None, r["ModelApprovalStatus"])
     ]
-    found.sort(key=lambda r: r["CreationTime"], reverse=request.get("SortOrder", "Descending") == "Descending")
-    return {"ModelPackageSummaryList": found[: request.get("MaxResults", 100)]}
+    found.sort(key=lambda r: (r["CreationTime"], r["ModelPackageVersion"]), reverse=request.get("SortOrder") == "Descending")
+    start = int(request.get("NextToken", 0))
+    end = start + int(request.get("MaxResults", 100))
+    return {"ModelPackageSummaryList": found[start:end], **({"NextToken": str(end)} if end < len(found) else {})}
 
 
 # Endpoints

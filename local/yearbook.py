@@ -36,9 +36,11 @@ def market_of(settings: Settings) -> Market:
 class Yearbook:
     """Backtests over the replayed sessions."""
 
-    def __init__(self, settings: Settings, *, start: date, end: date, dividends: Dividends = "ignore") -> None:
+    def __init__(
+        self, settings: Settings, *, start: date, end: date, dividends: Dividends = "ignore", market: Market | None = None
+    ) -> None:
         self._settings, self._start, self._end = settings, start, end
-        self.market = market_of(settings)
+        self.market = market if market is not None else market_of(settings)
         # Dividends apart, the executor's own rules: the paper account pays none, and neither does the exchange
         self.rules = replace(rules_of(settings), credit_dividends=dividends == "credit")
 
@@ -57,7 +59,7 @@ class Yearbook:
     def benchmark(self) -> BacktestResult:
         return buy_and_hold(
             self.market,
-            self._settings.universe.benchmark,
+            self._settings.universe.required_benchmark,
             rules=self.rules,
             start=self._start,
             end=self._end,

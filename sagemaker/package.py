@@ -16,7 +16,19 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-SCRIPTS = ("dataset.py", "evaluate.py", "inference.py", "job.py", "network.py", "package.py", "requirements.txt", "train.py")
+SCRIPTS = (
+    "dataset.py",
+    "document.py",
+    "evaluate.py",
+    "inference.py",
+    "job.py",
+    "judging.py",
+    "network.py",
+    "package.py",
+    "registry.py",
+    "requirements.txt",
+    "train.py",
+)
 
 
 def archive(files: Mapping[str, bytes]) -> bytes:

@@ -1,4 +1,4 @@
-"""The SageMaker pipeline as data: train each seed, judge the ensemble, register it as passed or refused.
+"""The SageMaker pipeline as data: train each seed on every fold, judge the ensemble, register it as passed or refused.
 
 `definition()` is pure. The same arguments give the same dictionary, CDK tokens pass through it as the plain strings that they are, and
 nothing here asks AWS or reads a file. Stacks load this module by path; a contract test holds the structure against what the SageMaker
@@ -9,7 +9,9 @@ How code reaches the containers: one `sourcedir.tar.gz` (package.py) holds this 
 installs `requirements.txt` and calls `train.py --seed 0 ...`. A processing container has no toolkit: the archive is the input `code`,
 mounted as the only file of `/opt/ml/processing/input/code/`, and the entrypoint unpacks it, installs what is missing and becomes
 `evaluate.py`. Whoever runs the job elsewhere replaces `/opt/ml/processing` in the entrypoint and the arguments, with `python` on the PATH.
-Settings travel in the archive, because one hyperparameter holds at most 2,500 characters and one container argument 256.
+Settings travel in the archive, because one hyperparameter holds at most 2,500 characters and one container argument 256. Trained models
+travel as one input, `models/<seed>/<job>/output/model.tar.gz`, because a processing job takes ten inputs and there may be 32 seeds; the
+entrypoint links them to where `evaluate.py` reads them, `model-<seed>/model.tar.gz`.
 """
 
 from __future__ import annotations
@@ -25,11 +27,15 @@ if TYPE_CHECKING:
 
 SCHEMA = "2020-12-01"
 FEATURES_PREFIX = "processed/training/timeframe=1Day/"
+TRIALS_PREFIX = "models/trials/"
 PROCESSING_ROOT = "/opt/ml/processing"
 BOOTSTRAP = (
-    f"set -e; mkdir -p {PROCESSING_ROOT}/code; cd {PROCESSING_ROOT}/code; tar -xzf ../input/code/*; "
-    'python -m pip install -q --disable-pip-version-check -r requirements.txt; exec python evaluate.py "$@"'
+    f'set -e; cd "{PROCESSING_ROOT}/input"; for m in models/*; do ln -s $m/*/output model-${{m##*/}}; done; mkdir ../code; cd ../code; '
+    'tar -xzf ../input/code/*; python -m pip install -qr requirements.txt; exec python evaluate.py "$@"'
 )
+# Seeds start side by side: what an account's quota does not take at once waits for its turn
+TAKES_TURNS = {"BackoffRate": 1.0, "IntervalSeconds": 60, "ExpireAfterMin": 180, "ExceptionType": ["SageMaker.RESOURCE_LIMIT"]}
+METADATA = ("model_hash", "kappa", "feature_hash", "gate", "trained_until", "evaluated_until", "trial", "recipe")
 DEFAULT_REGISTRY = "763104351884"
 REGISTRIES = {
     **dict.fromkeys(
@@ -85,9 +91,10 @@ def definition(
 ) -> dict[str, Any]:
     """Build the pipeline definition.
 
-    settings       validated settings: region, seeds, dates, budget of timesteps, who approves
+    settings       validated settings: region, seeds, who approves; the jobs read the others from the archive
     role_arn       the role that the jobs run under
-    bucket         the processed bucket: features are read from `FEATURES_PREFIX`, results go to `models/<execution id>/`
+    bucket         the processed bucket: features are read from `FEATURES_PREFIX`, results go to `models/<execution id>/`, and the log of
+                   trials is kept under `TRIALS_PREFIX`
     package_group  name of the model package group
     source_uri     s3:// URI of the source archive, whatever its base name
     images         container images; default: `default_images(settings.region)`
@@ -105,8 +112,9 @@ def definition(
         for seed in seeds
     ]  # fmt: skip
     evaluate = _evaluate(
-        seeds=seeds, role_arn=role_arn, image=images.training, features=features, bucket=bucket, source_uri=source_uri, compute=compute
-    )
+        seeds=seeds, role_arn=role_arn, image=images.training, features=features, bucket=bucket, package_group=package_group,
+        source_uri=source_uri, compute=compute
+    )  # fmt: skip
     passed = "Approved" if settings.model.approval == "automatic" else "PendingManualApproval"
     gate = {
         "Name": "Gate",
@@ -123,13 +131,8 @@ def definition(
 def _train(
     *, seed: int, settings: Settings, role_arn: str, image: str, features: str, bucket: str, source_uri: str, compute: Compute
 ) -> dict[str, Any]:
-    training = settings.training
     hyperparameters = {
         "seed": seed,
-        "timesteps": training.timesteps,
-        "train-start": training.start.isoformat(),
-        "train-end": training.end.isoformat(),
-        "live-start": training.live_start.isoformat(),
         "settings": "settings.json",
         "sagemaker_program": "train.py",
         "sagemaker_submit_directory": source_uri,
@@ -148,29 +151,38 @@ def _train(
         "ResourceConfig": {"InstanceType": compute.instance_type, "InstanceCount": 1, "VolumeSizeInGB": compute.volume_gb},
         "RoleArn": role_arn,
         "StoppingCondition": {"MaxRuntimeInSeconds": compute.max_seconds},
-        "OutputDataConfig": {"S3OutputPath": _results(bucket, "train"), "CompressionType": "GZIP"},
+        "OutputDataConfig": {"S3OutputPath": _results(bucket, "train", str(seed)), "CompressionType": "GZIP"},
     }
     if compute.spot:
         arguments["EnableManagedSpotTraining"] = True
         arguments["StoppingCondition"]["MaxWaitTimeInSeconds"] = 2 * compute.max_seconds
-    return {"Name": f"Train-{seed}", "Type": "Training", "Arguments": arguments}
+    return {"Name": f"Train-{seed}", "Type": "Training", "Arguments": arguments, "RetryPolicies": [TAKES_TURNS]}
 
 
 def _evaluate(
-    *, seeds: Sequence[int], role_arn: str, image: str, features: str, bucket: str, source_uri: str, compute: Compute
+    *,
+    seeds: Sequence[int],
+    role_arn: str,
+    image: str,
+    features: str,
+    bucket: str,
+    package_group: str,
+    source_uri: str,
+    compute: Compute,
 ) -> dict[str, Any]:
-    models = {f"model-{seed}": {"Get": f"Steps.Train-{seed}.ModelArtifacts.S3ModelArtifacts"} for seed in seeds}
-    inputs: dict[str, Any] = {"code": source_uri, "features": features, **models}
+    inputs = {"code": source_uri, "features": features, "models": _results(bucket, "train")}
+    where = ["--root", PROCESSING_ROOT, "--trials", f"s3://{bucket}/{TRIALS_PREFIX}", "--package-group", package_group]
     return {
         "Name": "Evaluate",
         "Type": "Processing",
+        "DependsOn": [f"Train-{seed}" for seed in seeds],
         "Arguments": {
             "ProcessingResources": {
                 "ClusterConfig": {"InstanceType": compute.instance_type, "InstanceCount": 1, "VolumeSizeInGB": compute.volume_gb}
             },
             "AppSpecification": {
                 "ImageUri": image,
-                "ContainerArguments": ["--root", PROCESSING_ROOT, "--seeds", *(str(seed) for seed in seeds)],
+                "ContainerArguments": [*where, "--seeds", *(str(seed) for seed in seeds)],
                 "ContainerEntrypoint": ["bash", "-c", BOOTSTRAP, "evaluate"],
             },
             "RoleArn": role_arn,
@@ -208,13 +220,12 @@ def _evaluate(
 
 
 def _register(name: str, status: str, package_group: str, image: str, region: str) -> dict[str, Any]:
-    metadata = ("model_hash", "kappa", "feature_hash", "gate", "trained_until", "evaluated_until")
     return {
         "Name": name,
         "Type": "RegisterModel",
         "Arguments": {
             "ModelPackageGroupName": package_group,
-            "CustomerMetadataProperties": {key: _evaluation(f"metadata.{key}") for key in metadata},
+            "CustomerMetadataProperties": {key: _evaluation(f"metadata.{key}") for key in METADATA},
             "InferenceSpecification": {
                 "Containers": [
                     {
@@ -243,8 +254,8 @@ def _register(name: str, status: str, package_group: str, image: str, region: st
     }
 
 
-def _results(bucket: str, name: str) -> dict[str, Any]:
-    return _join(f"s3://{bucket}/models", {"Get": "Execution.PipelineExecutionId"}, name)
+def _results(bucket: str, *names: str) -> dict[str, Any]:
+    return _join(f"s3://{bucket}/models", {"Get": "Execution.PipelineExecutionId"}, *names)
 
 
 def _output(name: str) -> dict[str, str]:

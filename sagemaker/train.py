@@ -1,10 +1,10 @@
-"""Train one seed: PPO over `trading_env`, under SageMaker's training contract (`SM_CHANNEL_FEATURES`, `SM_MODEL_DIR`).
+"""Train one seed, fold by fold: PPO over `trading_env`, under SageMaker's training contract (`SM_CHANNEL_FEATURES`, `SM_MODEL_DIR`).
 
-Promise: the same seed, data, settings and code give the same bytes of `policy.npz` and `policy.json` on one machine; no row of
-`live_start` or later is read; the input standardisation sees training rows only. `training.json` holds what may differ between runs
-(seconds, steps a second, the learning curve), so it stands apart from the artifact. Costs, rules, kappa, episode length and environments
-come from the settings. One thread: small matrices lose by more, and seeds run side by side. Failure: a `DatasetError`, a validation error
-or SB3's own ends the job with its message and leaves no model.
+Promise: the same seed, data, settings and code give the same bytes of each fold's `policy.npz` and `policy.json` on one machine; a fold
+reads no row after its own training end, its standardisation included. `training.json` beside them holds what may differ between runs
+(seconds, steps a second, the learning curve), so it stands apart from the artifact. Costs, rules, reward, kappa, episode length and
+environments come from the settings. One thread: small matrices lose by more, and seeds run side by side. Failure: a `DatasetError`, a
+`WalkForwardError`, a validation error or SB3's own ends the job with its message; the fold it met has no files then, those before it do.
 """
 
 from __future__ import annotations
@@ -17,14 +17,13 @@ import sys
 import time
 from collections import deque
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from dataset import Dataset, DatasetError, read_channel
-from job import code_version, limits_of, read_settings, rules_of
+from job import Recipe, folds_of, limits_of, read_settings, rules_of
 from network import TiedGaussianPolicy, export
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
@@ -33,12 +32,14 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 from trading_env.env import BatchedTradingEnv, EnvConfig
 from trading_env.features import CONTEXT, FEATURES, SCHEMA_VERSION
 from trading_env.policy import PolicyCard, save_policy
+from trading_env.rewards import Reward
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from settings import Settings
     from trading_env.market import Market
+    from trading_env.walk_forward import Fold
 
 ROLLOUT = 16_384
 HYPERPARAMETERS: dict[str, Any] = {
@@ -51,23 +52,26 @@ HYPERPARAMETERS: dict[str, Any] = {
 }
 BATCH = 1_024
 LOG_STD_INIT = -0.7
-REWARD_SCALE = 300.0
 
 
 @dataclass(frozen=True)
 class Job:
-    """What one training run is asked for."""
+    """What one training run is asked for: a seed, its folds by number (none: all), and where TensorBoard's files go, if anywhere.
+
+    The settings' timesteps are those asked for.
+    """
 
     seed: int
-    timesteps: int
-    start: date
-    end: date
-    live_start: date
     settings: Settings
+    folds: tuple[int, ...] = ()
+    tensorboard: Path | None = None
 
-    def __post_init__(self) -> None:
-        if not self.start < self.end < self.live_start:
-            raise ValueError(f"train-start < train-end < live-start must hold, was {self.start}, {self.end}, {self.live_start}")
+    def chosen(self, folds: Sequence[Fold]) -> list[Fold]:
+        """The folds to train; raises ValueError on a number that is none of them."""
+        wrong = [number for number in self.folds if not 0 <= number < len(folds)]
+        if wrong:
+            raise ValueError(f"--fold must lie in 0 to {len(folds) - 1}, the last being the sealed span's, was {wrong[0]}")
+        return [fold for fold in folds if not self.folds or fold.number in self.folds]
 
 
 class Sb3Environments(VecEnv):
@@ -122,11 +126,11 @@ class Sb3Environments(VecEnv):
 
 
 class Progress(BaseCallback):
-    """One JSON line a rollout; `curve` keeps them for training.json."""
+    """What a rollout showed, kept in `curve` and given to `on_rollout`: `timesteps` of `of`, rewards, kl, log_std, steps_per_second."""
 
-    def __init__(self, environments: Sb3Environments, *, seed: int) -> None:
+    def __init__(self, environments: Sb3Environments, *, total: int, on_rollout: Callable[[dict[str, Any]], None] | None) -> None:
         super().__init__()
-        self.environments, self.seed = environments, seed
+        self.environments, self.total, self.on_rollout = environments, total, on_rollout
         self.curve: list[dict[str, Any]] = []
         self.began = time.monotonic()
 
@@ -138,8 +142,8 @@ class Progress(BaseCallback):
         assert isinstance(policy, TiedGaussianPolicy)
         seconds = time.monotonic() - self.began
         line = {
-            "seed": self.seed,
             "timesteps": self.num_timesteps,
+            "of": self.total,
             "episode_reward": round(float(np.mean(finished)), 4) if finished else None,
             "rollout_reward": round(float(self.model.rollout_buffer.rewards.mean()), 6),  # type: ignore[attr-defined]
             "kl": round(float(measured["train/approx_kl"]), 5) if "train/approx_kl" in measured else None,
@@ -147,7 +151,12 @@ class Progress(BaseCallback):
             "steps_per_second": round(self.num_timesteps / seconds),
         }
         self.curve.append(line)
-        print(json.dumps(line), flush=True)
+        self.logger.record("rollout/reward", line["rollout_reward"])
+        self.logger.record("rollout/log_std", line["log_std"])
+        if finished:
+            self.logger.record("rollout/episode_reward", line["episode_reward"])
+        if self.on_rollout is not None:
+            self.on_rollout(line)
 
 
 def standardisation(market: Market) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
@@ -173,53 +182,84 @@ def rollout_size(*, timesteps: int, environments: int) -> tuple[int, int, int]:
     return rollouts, steps - steps % chunk, BATCH
 
 
-def train(job: Job, market: Market) -> tuple[PPO, Progress, int]:
-    """Fit the policy on `market`, already cut to the training rows; return the model, its progress and the timesteps taken."""
+def fit(
+    market: Market,
+    *,
+    settings: Settings,
+    seed: int,
+    timesteps: int,
+    on_rollout: Callable[[dict[str, Any]], None] | None = None,
+    tensorboard: Path | None = None,
+) -> tuple[PPO, Progress, int]:
+    """Fit a policy on `market`, all of whose rows are training rows; return the model, its progress and the timesteps taken.
+
+    Any market will do that has room for the settings' `episode_sessions`; the network takes its inputs from it. `timesteps` is met but
+    for what does not fill a rollout of a whole number of batches. Of a market of more than `names_per_episode` names, each episode draws
+    so many. `export([model.policy.network])` gives the arrays of a `NumpyPolicy`. The same arguments give the same weights.
+    """
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
-    training = job.settings.training
+    training, reward = settings.training, settings.reward
     config = EnvConfig(
-        rules=rules_of(job.settings),
-        kappa=job.settings.portfolio.kappa,
+        rules=rules_of(settings),
+        kappa=settings.portfolio.kappa,
         episode_sessions=training.episode_sessions,
-        reward_scale=REWARD_SCALE,
         random_start=True,
         start="random",
-        limits=limits_of(job.settings),
+        limits=limits_of(settings),
+        reward=Reward(**reward.model_dump()),
+        names=training.names_per_episode if training.names_per_episode < len(market.symbols) else None,
     )
     environments = Sb3Environments(BatchedTradingEnv(market, num_envs=training.environments, config=config, copy=False))
-    rollouts, steps, batch = rollout_size(timesteps=job.timesteps, environments=training.environments)
+    rollouts, steps, batch = rollout_size(timesteps=timesteps, environments=training.environments)
     mu, sigma = standardisation(market)
     model = PPO(
         TiedGaussianPolicy,
         environments,
         n_steps=steps,
         batch_size=batch,
-        seed=job.seed,
+        seed=seed,
         device="cpu",
         policy_kwargs={
-            "network": {"features": len(FEATURES), "context": len(CONTEXT), "mu": mu, "sigma": sigma},
+            "network": {"features": market.features.shape[2], "context": market.context.shape[1], "mu": mu, "sigma": sigma},
             "log_std_init": LOG_STD_INIT,
         },
         **HYPERPARAMETERS,
     )
-    progress = Progress(environments, seed=job.seed)
+    if tensorboard is not None:
+        model.set_logger(_tensorboard(tensorboard))
     taken = rollouts * steps * training.environments
+    progress = Progress(environments, total=taken, on_rollout=on_rollout)
     model.learn(taken, callback=progress)
+    model.logger.close()
     return model, progress, taken
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     job = _job(arguments)
     settings = job.settings
-    dataset: Dataset = read_channel(
-        Path(os.environ["SM_CHANNEL_FEATURES"]),
-        symbols=settings.universe.symbols,
-        live_start=min(job.live_start, settings.training.live_start),
+    dataset = read_channel(
+        Path(os.environ["SM_CHANNEL_FEATURES"]), symbols=settings.universe.symbols, live_start=settings.training.live_start
     )
-    market = dataset.market.rows(job.start, job.end)
+    folds = folds_of(dataset.market.sessions, settings)
+    for fold in job.chosen(folds):
+        train_fold(job, fold, dataset=dataset, folder=Path(os.environ["SM_MODEL_DIR"]) / f"fold-{fold.number}")
+
+
+def train_fold(job: Job, fold: Fold, *, dataset: Dataset, folder: Path) -> None:
+    """Train the seed on the fold's training rows and write its artifact and training.json into `folder`; a JSON line a rollout."""
+    settings, recipe = job.settings, Recipe.of(job.settings)
+    market = dataset.market.rows(fold.train_start, fold.train_end)
+    which = {"seed": job.seed, "fold": fold.number, "folds": settings.training.folds + 1}
     began = time.monotonic()
-    model, progress, taken = train(job, market)
+    model, progress, taken = fit(
+        market,
+        settings=settings,
+        seed=job.seed,
+        timesteps=settings.training.timesteps,
+        on_rollout=lambda line: print(json.dumps({**which, **line}), flush=True),
+        tensorboard=job.tensorboard / f"seed-{job.seed}" / f"fold-{fold.number}" if job.tensorboard else None,
+    )
     seconds = time.monotonic() - began
     card = PolicyCard(
         features=tuple(feature.name for feature in FEATURES),
@@ -231,16 +271,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         train_start=str(market.sessions[0]),
         train_end=str(market.sessions[-1]),
         seeds=(job.seed,),
-        code_version=code_version(),
+        code_version=recipe.code_hash,
         metrics={"timesteps": taken},
     )
     policy = model.policy
     assert isinstance(policy, TiedGaussianPolicy)
-    folder = Path(os.environ["SM_MODEL_DIR"])
     save_policy(folder, export([policy.network]), card)
     record = {
         "algorithm": "PPO",
         "seed": job.seed,
+        "fold": fold.number,
+        "recipe_of_one_seed": recipe.of_one_seed,
+        "timesteps_asked": settings.training.timesteps,
         "timesteps": taken,
         "seconds": round(seconds, 3),
         "steps_per_second": round(taken / seconds, 1),
@@ -252,25 +294,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     (folder / "training.json").write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
+def _tensorboard(folder: Path) -> Any:
+    from stable_baselines3.common.logger import configure
+
+    return configure(str(folder), ["tensorboard"])
+
+
 def _job(arguments: Sequence[str] | None) -> Job:
-    parser = argparse.ArgumentParser(description="Train one seed. Dates and timesteps default to the settings.")
+    parser = argparse.ArgumentParser(description="Train one seed, all its folds or those named.")
     parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--fold", type=int, action="append", default=[], help="number of a fold, repeatable; the last is the sealed span's")
     parser.add_argument("--settings", default="settings.json", help="JSON, or a file beside this script")
-    parser.add_argument("--timesteps", type=int)
-    parser.add_argument("--train-start", type=date.fromisoformat)
-    parser.add_argument("--train-end", type=date.fromisoformat)
-    parser.add_argument("--live-start", type=date.fromisoformat)
+    parser.add_argument("--timesteps", type=int, help="a fold; default: the settings'")
+    parser.add_argument("--tensorboard", type=Path, metavar="FOLDER", help="write TensorBoard's files below it")
     options = parser.parse_args(arguments)
     settings = read_settings(options.settings)
-    training = settings.training
-    return Job(
-        seed=options.seed,
-        timesteps=training.timesteps if options.timesteps is None else options.timesteps,
-        start=options.train_start or training.start,
-        end=options.train_end or training.end,
-        live_start=options.live_start or training.live_start,
-        settings=settings,
-    )
+    if options.timesteps is not None:
+        settings = type(settings).model_validate(
+            {**settings.model_dump(), "training": {**settings.training.model_dump(), "timesteps": options.timesteps}}
+        )
+    return Job(seed=options.seed, settings=settings, folds=tuple(options.fold), tensorboard=options.tensorboard)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from stacks.constructs.permissions import acknowledge, allow
 BY_MONTH = "by_month"
 UNSETTLED = "unsettled"
 AUDIT_DAYS = 365
+TRIALS = "models/trials/"
 OBJECTS = "object keys hold dates, symbols and ids, which only their prefix can name"
 
 
@@ -30,6 +31,16 @@ class LakeStack(Stack):
         acknowledge(self._access_logs, "AwsSolutions-S1", "it is where the other buckets write their access logs")
         self.raw = self._bucket("Raw", tiered="raw/quotes/")
         self.processed = self._bucket("Processed")
+        # The log of trials only grows: S3 itself refuses to write an entry that does not ask for its key to be free
+        self.processed.add_to_resource_policy(
+            iam.PolicyStatement(
+                effect=iam.Effect.DENY,
+                actions=["s3:PutObject"],
+                principals=[iam.AnyPrincipal()],
+                resources=[self.processed.arn_for_objects(f"{TRIALS}*")],
+                conditions={"Null": {"s3:if-none-match": "true"}, "Bool": {"s3:ObjectCreationOperation": "true"}},
+            )
+        )
         self.audit = self._bucket("Audit", locked=True)
         # Exported by hand, so that the ARNs already have their final text when a grant acknowledges its wildcard
         self.raw_arn, self.processed_arn, self.audit_arn = (

@@ -68,7 +68,7 @@ class ModelStack(Stack):
             self,
             "Training",
             pipeline_name=f"{settings.name}-training",
-            pipeline_description="Train each seed, judge the ensemble, register it as passed or refused",
+            pipeline_description="Train each seed on every fold, judge the ensemble, register it as passed or refused",
             pipeline_definition={"PipelineDefinitionBody": self.to_json_string(definition)},
             role_arn=job_role.role_arn,
         )
@@ -117,8 +117,8 @@ class ModelStack(Stack):
         )
         group = self.group.model_package_group_name
         packages = [self._arn("model-package-group", group), self._arn("model-package", f"{group}/*")]
-        register = ("CreateModelPackage", "DescribeModelPackage", "DescribeModelPackageGroup", "AddTags")
-        allow(role, *(f"sagemaker:{action}" for action in register), on=packages, because=VERSIONS)
+        registry = ("CreateModelPackage", "DescribeModelPackage", "DescribeModelPackageGroup", "ListModelPackages", "AddTags")
+        allow(role, *(f"sagemaker:{action}" for action in registry), on=packages, because=VERSIONS)
         allow(role, "iam:PassRole", on=[role.role_arn], conditions={"StringEquals": {"iam:PassedToService": SERVICE}})
         self._let_run_container(role, image)
         return role

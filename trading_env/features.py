@@ -29,6 +29,7 @@ SCHEMA_VERSION = 1
 HISTORY_SESSIONS = 600
 
 FLOOR = 1e-6  # what a deviation is measured in when prices hardly move; a hundredth of a basis point
+BLOCK = 16_384  # values of a column that go through the formulas together: what a core's cache holds
 TIE = 9  # decimals beyond which ranks see no difference: the last bits depend on where history starts
 
 
@@ -38,7 +39,7 @@ class FeaturesError(ValueError):
 
 @dataclass(frozen=True)
 class Bars:
-    """One name's adjusted bars, contiguous and finite, each (T,), with what several features need, computed once."""
+    """Adjusted bars of names with the same sessions, each (names, T), contiguous and finite, and what several features need of them."""
 
     open: Array
     high: Array
@@ -52,21 +53,31 @@ class Bars:
 
     def log_return(self, sessions: int, *, skip: int = 0) -> Array:
         """log(close[t − skip] / close[t − sessions])"""
-        return lag(self.log_close, skip) - lag(self.log_close, sessions)
+        changes, known = unknown(self.close, until=sessions)
+        np.subtract(self.log_close[:, sessions - skip :][:, : known.shape[1]], self.log_close[:, : known.shape[1]], out=known)
+        return changes
 
-    def volatility(self, window: int) -> Array:
+    @cached_property
+    def volatility_21(self) -> Array:
         """Standard deviation of daily log returns."""
-        return deviation(self.log_return(1), window)[1]
+        return deviation(self.log_return(1), 21)[1]
+
+    def gap(self) -> Array:
+        """log(open[t] / close[t − 1])"""
+        changes, known = unknown(self.open, until=1)
+        np.subtract(np.log(self.open[:, 1:]), self.log_close[:, :-1], out=known)
+        return changes
 
     def distance(self, window: int) -> Array:
         """close / SMA − 1"""
-        average: Array = talib.SMA(self.close, window)
+        average = per_name(lambda close: talib.SMA(close, window), self.close)
         return self.close / average - 1
 
     @cached_property
     def macd(self) -> tuple[Array, Array]:
         """The MACD line and its histogram, 12, 26, 9, as a share of the close."""
-        line, _, histogram = talib.MACD(self.close, 12, 26, 9)
+        lines = per_name(lambda close: np.concatenate(talib.MACD(close, 12, 26, 9)), self.close)
+        line, _, histogram = np.split(lines, 3, axis=1)
         return line / self.close, histogram / self.close
 
     @cached_property
@@ -80,28 +91,37 @@ class Bars:
         return mean, np.maximum(spread, FLOOR * self.close)
 
     def atr(self) -> Array:
-        average: Array = talib.ATR(self.high, self.low, self.close, 14)
+        average = per_name(lambda high, low, close: talib.ATR(high, low, close, 14), self.high, self.low, self.close)
         return np.minimum(average / self.close, 0.5)
 
     def rsi(self) -> Array:
         """Wilder's RSI over 14 sessions in [−0.5, 0.5], 0 when the last 15 closes are equal (TA-Lib would say −0.5)."""
-        index: Array = talib.RSI(self.close, 14)
-        flat = talib.MAX(self.close, 15) == talib.MIN(self.close, 15)
-        return np.where(flat, 0.0, index / 100 - 0.5)
+        index = per_name(lambda close: talib.RSI(close, 14), self.close)
+        score = index / 100 - 0.5
+        idle = self.close[:, 1:] == self.close[:, :-1]
+        for further in (1, 2, 4, 6):  # 1, 2, 4, 8 and at last 14 changes in a row
+            idle = idle[:, further:] & idle[:, :-further]
+        score[:, 14:][idle] = 0.0
+        return score
 
     def location(self) -> Array:
         """Where in the session's range the close lies, [−0.5, 0.5], 0 when there is no range."""
         width = self.high - self.low
-        return np.divide(self.close - self.low, width, out=np.full_like(width, 0.5), where=width > 0) - 0.5
+        share = (self.close - self.low) / np.where(width > 0, width, 1.0)
+        return np.where(width > 0, share, 0.5) - 0.5
 
     def volume_score(self) -> Array:
         mean, spread = deviation(self.volume, 63)
         spread = np.maximum(spread, FLOOR * mean)
-        score = np.divide(self.volume - mean, spread, out=spread * 0, where=~(spread <= 0))
+        score = (self.volume - mean) / np.where(spread == 0, 1.0, spread)  # without volume both are 0
         return np.clip(score, -5, 5)
 
     def volatility_ratio(self) -> Array:
-        return np.log(np.maximum(self.volatility(21), FLOOR) / np.maximum(self.volatility(63), FLOOR))
+        return np.log(np.maximum(self.volatility_21, FLOOR) / np.maximum(deviation(self.log_return(1), 63)[1], FLOOR))
+
+    def drawdown(self, window: int) -> Array:
+        highest = per_name(lambda close: talib.MAX(close, window), self.close)
+        return self.close / highest - 1
 
 
 @dataclass(frozen=True)
@@ -162,7 +182,7 @@ ASSET_FEATURES = (
     AssetFeature("return_21", "log(close[t] / close[t-21])", 22, "log", lambda b: b.log_return(21)),
     AssetFeature("return_63", "log(close[t] / close[t-63])", 64, "log", lambda b: b.log_return(63)),
     AssetFeature("return_126", "log(close[t] / close[t-126])", 127, "log", lambda b: b.log_return(126)),
-    AssetFeature("gap", "log(open[t] / close[t-1])", 2, "log", lambda b: np.log(b.open) - lag(b.log_close, 1)),
+    AssetFeature("gap", "log(open[t] / close[t-1])", 2, "log", Bars.gap),
     AssetFeature("range", "min(log(high[t] / low[t]), 0.5)", 1, "log", lambda b: np.minimum(np.log(b.high) - np.log(b.low), 0.5)),
     AssetFeature("location", "(close - low) / (high - low) - 0.5; 0 if high = low", 1, "share", Bars.location),
     AssetFeature("atr_14", "min(ATR(14) / close, 0.5), Wilder", 15, "ratio", Bars.atr),
@@ -183,7 +203,7 @@ ASSET_FEATURES = (
         "ratio",
         lambda b: 4 * b.bollinger[1] / b.bollinger[0],
     ),
-    AssetFeature("volatility_21", "std_21(return_1)", 22, "log", lambda b: b.volatility(21)),
+    AssetFeature("volatility_21", "std_21(return_1)", 22, "log", lambda b: b.volatility_21),
     AssetFeature("volatility_ratio", "log(max(std_21(return_1), 1e-6) / max(std_63(return_1), 1e-6))", 64, "log", Bars.volatility_ratio),
     AssetFeature(
         "volume_z",
@@ -196,7 +216,7 @@ ASSET_FEATURES = (
     AssetFeature("distance_50", "close / SMA(50) - 1", 50, "ratio", lambda b: b.distance(50)),
     AssetFeature("distance_200", "close / SMA(200) - 1", 200, "ratio", lambda b: b.distance(200)),
     AssetFeature("momentum_12_1", "log(close[t-21] / close[t-252])", 253, "log", lambda b: b.log_return(252, skip=21)),
-    AssetFeature("drawdown_252", "close / max_252(close) - 1", 252, "ratio", lambda b: b.close / talib.MAX(b.close, 252) - 1),
+    AssetFeature("drawdown_252", "close / max_252(close) - 1", 252, "ratio", lambda b: b.drawdown(252)),
 )
 
 _RANK = "rank of {} among the names with a value, ties (to 1e-9) averaged, from -0.5 (lowest) to 0.5; 0 if alone"
@@ -224,24 +244,28 @@ CONTEXT: tuple[ContextFeature, ...] = (
 
 
 def asset_features(open: Array, high: Array, low: Array, close: Array, volume: Array) -> Array:  # noqa: A002  the column's name
-    """One name's own features, (T, len(ASSET_FEATURES)), NaN in warm-up.
+    """Names' own features, (T, len(ASSET_FEATURES)) of one name or (T, A, len(ASSET_FEATURES)) of many, NaN in warm-up.
 
     Args:
-        open, high, low, close, volume: (T,) forward-adjusted bars of the sessions the name has, one after the other.
+        open, high, low, close, volume: (T,) or (T, A) forward-adjusted bars of sessions that all these names have, one after the other.
 
     Raises:
         FeaturesError: a value is not finite, or a price not positive.
     """
     columns = {"open": open, "high": high, "low": low, "close": close, "volume": volume}
     for name, values in columns.items():
-        bad = ~np.isfinite(values) | ((values < 0) if name == "volume" else (values <= 0))
-        if bad.any():
-            allowed = "finite and >= 0" if name == "volume" else "finite and > 0"
-            raise FeaturesError(f"{name} must be {allowed}, was {values[bad][0]} in row {bad.argmax()}")
-    if not len(close):
-        return np.empty((0, len(ASSET_FEATURES)))
-    bars = Bars(**{name: np.ascontiguousarray(values, dtype=np.float64) for name, values in columns.items()})
-    return np.column_stack([feature.compute(bars) for feature in ASSET_FEATURES])
+        _check(name, values)
+    if close.ndim == 1:
+        columns = {name: values[:, None] for name, values in columns.items()}
+    sessions, names = columns["close"].shape
+    result = np.empty((len(ASSET_FEATURES), names, sessions))
+    together = max(BLOCK // max(sessions, 1), 1)
+    for first in range(0, names if sessions else 0, together):
+        some = slice(first, first + together)
+        bars = Bars(**{name: np.ascontiguousarray(values[:, some].T, dtype=np.float64) for name, values in columns.items()})
+        for column, feature in enumerate(ASSET_FEATURES):
+            result[column, some] = feature.compute(bars)
+    return result.T if close.ndim == 2 else result[:, 0].T
 
 
 def cross_section(asset: Array) -> Array:
@@ -274,34 +298,51 @@ def features(
         features (T, A, len(FEATURES)) and context (T, len(CONTEXT)), float64, in the order of the tables.
     """
     asset = np.full((*close.shape, len(ASSET_FEATURES)), np.nan)
-    for name in range(close.shape[1]):
-        own = np.isfinite(close[:, name])
-        asset[own, name] = asset_features(
-            open=open[own, name], high=high[own, name], low=low[own, name], close=close[own, name], volume=volume[own, name]
-        )
+    panel = {"open": open, "high": high, "low": low, "close": close, "volume": volume}
+    calendars: dict[bytes, list[int]] = {}
+    for name, present in enumerate(np.isfinite(close).T):
+        calendars.setdefault(present.tobytes(), []).append(name)
+    for calendar, names in calendars.items():
+        own = np.ix_(np.frombuffer(calendar, dtype=np.bool_), np.array(names))
+        asset[own] = asset_features(**{column: values[own] for column, values in panel.items()})
     return np.concatenate([asset, cross_section(asset)], axis=-1), context_features(asset)
 
 
-def lag(values: Array, sessions: int) -> Array:
-    """values[t − sessions], NaN before there is one."""
-    shifted = np.full_like(values, np.nan)
-    shifted[sessions:] = values[: max(len(values) - sessions, 0)]
-    return shifted
+def per_name(indicator: Callable[..., Array], *columns: Array) -> Array:
+    """TA-Lib's output for each name, (names, T), from columns (names, T)."""
+    rows = [indicator(*own) for own in zip(*columns, strict=True)]
+    return np.concatenate(rows).reshape(len(rows), -1)
+
+
+def unknown(values: Array, *, until: int) -> tuple[Array, Array]:
+    """An array of the shape of `values` whose first `until` entries of the last axis are NaN, and a view of the rest, to be written."""
+    result = np.empty_like(values)
+    result[..., :until] = np.nan
+    return result, result[..., until:]
 
 
 def deviation(values: Array, window: int) -> tuple[Array, Array]:
-    """Mean and standard deviation (over n) of the last `window` values, (T,) each; NaN if one of them is.
+    """Mean and standard deviation (over n) of the last `window` values, (..., T) each; NaN if one of them is.
 
     Each window is summed by itself, oldest first: no running sum carries rounding from one window to the next, so a value depends on
     nothing but its window, to the last bit.
     """
-    mean, spread = np.full_like(values, np.nan), np.full_like(values, np.nan)
-    if len(values) >= window:
-        columns = [values[k : len(values) - window + 1 + k] for k in range(window)]
-        centre = sum(columns, start=np.zeros(len(columns[0]))) / window
-        squares = sum(((column - centre) ** 2 for column in columns), start=np.zeros(len(centre)))
-        mean[window - 1 :], spread[window - 1 :] = centre, np.sqrt(squares / window)
-    return mean, spread
+    flat, mean, spread = values.ravel(), np.empty(values.size), np.empty(values.size)
+    for first in range(0, values.size - window + 1, BLOCK):
+        columns = [flat[first + k : first + k + BLOCK][: values.size - window + 1 - first] for k in range(window)]
+        centre, squares, distance = (np.zeros(len(columns[0])) for _ in range(3))
+        for column in columns:
+            centre += column
+        centre /= window
+        for column in columns:
+            np.subtract(column, centre, out=distance)
+            distance *= distance
+            squares += distance
+        last = slice(first + window - 1, first + window - 1 + len(centre))
+        mean[last], spread[last] = centre, np.sqrt(squares / window)
+    for result in (mean, spread):  # before its first whole window, a row's window reaches into the row before
+        result.reshape(values.shape)[..., : window - 1] = np.nan
+    return mean.reshape(values.shape), spread.reshape(values.shape)
 
 
 def row_mean(values: Array) -> Array:
@@ -311,6 +352,15 @@ def row_mean(values: Array) -> Array:
     mean = np.full(len(values), np.nan)
     np.divide(np.where(finite, values, 0.0).sum(axis=1), count, out=mean, where=count > 0)
     return mean
+
+
+def _check(name: str, values: Array) -> None:
+    zero_too = name == "volume"
+    if not values.size or (0 <= values.min() <= values.max() < np.inf and (zero_too or values.min() > 0)):
+        return
+    bad = ~np.isfinite(values) | (values < 0) | ((values == 0) & (not zero_too))
+    allowed = "finite and >= 0" if zero_too else "finite and > 0"
+    raise FeaturesError(f"{name} must be {allowed}, was {values[bad][0]} in row {np.argwhere(bad)[0][0]}")
 
 
 def _centred_rank(values: Array) -> Array:

@@ -100,8 +100,9 @@ class Behaviour:
 class RecipeResult:
     """A trial out of sample: T concatenated `sessions`, each of a `fold` (T,) in which it was not trained on.
 
-    d of the seeds' mean weights, (T,): `excess` at the standard cost, as logged, and `excess_dear` at twice that. `seeds_dear` (S, T): d of
-    each seed alone at twice the cost. `against_incumbent` (K,): log growth less the incumbent's on sessions after both training ends;
+    d of the seeds' mean weights, (T,): `excess` at the standard cost, as logged, and `excess_dear` at twice that; `excess_patient` is at
+    twice the cost as well, against equal weight rebalanced with the policy's own kappa. `seeds_dear` (S, T): d of each seed alone at twice
+    the cost. `against_incumbent` (K,): log growth less the incumbent's on sessions after both training ends;
     None while the incumbent is equal weight itself.
     """
 
@@ -110,13 +111,15 @@ class RecipeResult:
     fold: NDArray[np.int64]
     excess: FloatArray
     excess_dear: FloatArray
+    excess_patient: FloatArray
     seeds_dear: FloatArray
     behaviour: Behaviour
     against_incumbent: FloatArray | None = None
 
     def __post_init__(self) -> None:
         size = len(self.sessions)
-        shapes = {"fold": self.fold.shape, "excess": self.excess.shape, "excess_dear": self.excess_dear.shape}
+        series = ("fold", "excess", "excess_dear", "excess_patient")
+        shapes = {name: getattr(self, name).shape for name in series}
         wrong = [f"{name} {shape}" for name, shape in shapes.items() if shape != (size,)]
         if wrong or self.seeds_dear.ndim != 2 or self.seeds_dear.shape[1] != size:
             raise GateError(f"{size} sessions need series of as many; were {', '.join(wrong) or f'seeds_dear {self.seeds_dear.shape}'}")
@@ -136,6 +139,7 @@ def recipe_gate(result: RecipeResult, *, log: TrialLog, bar: RecipeThresholds | 
         ]
     checks += [
         dear_costs(result),
+        patience(result),
         folds(result, bar=rules),
         seeds(result, bar=rules),
         sealed_span(result.trial, log=log, bar=rules),
@@ -225,6 +229,15 @@ def dear_costs(result: RecipeResult) -> Check:
     return Check("dear costs", yearly > 0, sentence, {"excess_dear_bp_per_year": yearly * 1e4})
 
 
+def patience(result: RecipeResult) -> Check:
+    """Ahead of an equal weight that trades as slowly: what slow trading alone saves in costs is no skill."""
+    yearly = _yearly(result.excess_patient)
+    sentence = (
+        f"at twice the cost it grows {yearly * 1e4:+.0f} bp a year against equal weight rebalanced with its own kappa, it must be above 0"
+    )
+    return Check("patience", yearly > 0, sentence, {"excess_patient_bp_per_year": yearly * 1e4})
+
+
 def folds(result: RecipeResult, *, bar: RecipeThresholds) -> Check:
     """Ahead at twice the cost in most folds, not in one lucky year."""
     names = np.unique(result.fold)
@@ -246,9 +259,12 @@ def seeds(result: RecipeResult, *, bar: RecipeThresholds) -> Check:
 def sealed_span(trial: str, *, log: TrialLog, bar: RecipeThresholds) -> Check:
     """The last sessions before the live period, seen once a recipe: a veto, not a proof, for it is too short to prove anything."""
     recipe, opening = log.trial(trial), log.opening(trial)
-    if recipe is None or opening is None or len(opening.excess) < bar.min_sealed_sessions:
-        size = 0 if opening is None else len(opening.excess)
-        return Check("sealed span", False, f"the sealed span shows {size} sessions, at least {bar.min_sealed_sessions} are needed")
+    if recipe is None or opening is None:
+        sentence = "the sealed span is not opened: it is once a recipe, when everything else holds and it has at least"
+        return Check("sealed span", False, f"{sentence} {bar.min_sealed_sessions} sessions")
+    if len(opening.excess) < bar.min_sealed_sessions:
+        sentence = f"the sealed span shows {len(opening.excess)} sessions, at least {bar.min_sealed_sessions} are needed"
+        return Check("sealed span", False, sentence)
     if opening.sessions[0] <= recipe.sessions[-1]:
         sentence = f"the sealed span begins {opening.sessions[0]}, it must be after the last judged session, {recipe.sessions[-1]}"
         return Check("sealed span", False, sentence)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
 SESSIONS_PER_YEAR = 252
+STILL = 1e-12  # a denominator below this share of its numerator is rounding, not a number
 
 
 class MetricError(ValueError):
@@ -35,15 +36,17 @@ def volatility(growth: FloatArray) -> float:
     return float(_returns(growth).std(ddof=1) * np.sqrt(SESSIONS_PER_YEAR))
 
 
-def sharpe(growth: FloatArray, *, annual: bool = True) -> float:
-    """Mean over standard deviation of simple daily returns; a year's unless `annual` is False."""
+def sharpe(growth: FloatArray) -> float:
+    """Mean over standard deviation of simple daily returns, a year's: Sharpe, J. Portfolio Management 21, 1994."""
     returns = _returns(growth)
-    daily = _ratio(returns.mean(), returns.std(ddof=1))
-    return daily * float(np.sqrt(SESSIONS_PER_YEAR)) if annual else daily
+    return _ratio(returns.mean(), returns.std(ddof=1)) * float(np.sqrt(SESSIONS_PER_YEAR))
 
 
 def sortino(growth: FloatArray) -> float:
-    """Mean over root mean square of the losses of simple daily returns, a year's."""
+    """Mean over root mean square of the losses (0 where there is none) of simple daily returns, a year's.
+
+    Sortino and van der Meer, J. Portfolio Management 17, 1991, with a target of 0.
+    """
     returns = _returns(growth)
     return _ratio(returns.mean(), np.sqrt(np.mean(np.minimum(returns, 0.0) ** 2))) * float(np.sqrt(SESSIONS_PER_YEAR))
 
@@ -60,12 +63,12 @@ def max_drawdown(equity: FloatArray, *, initial: float) -> float:
 
 
 def calmar(equity: FloatArray, *, initial: float) -> float:
-    """Annual return over the deepest drawdown."""
+    """Annual return over the deepest drawdown: Young, Futures 20, 1991, over the whole path instead of three years."""
     return _ratio(annual_return(log_growth(equity, initial=initial)), max_drawdown(equity, initial=initial))
 
 
 def effective_n(weights: FloatArray) -> FloatArray:
-    """(T,) number of equal positions as concentrated as these: (sum w)^2 / sum w^2; NaN for an empty book."""
+    """(T,) number of equal positions as concentrated as these: (sum w)^2 / sum w^2, the inverse Herfindahl index; NaN for an empty book."""
     square = (weights**2).sum(axis=-1)
     return np.asarray(np.divide(weights.sum(axis=-1) ** 2, square, out=np.full(square.shape, np.nan), where=square > 0))
 
@@ -82,4 +85,4 @@ def _checked(values: FloatArray) -> FloatArray:
 
 
 def _ratio(part: float, whole: float) -> float:
-    return float(part / whole) if whole > 0 else float("nan")
+    return float(part / whole) if whole > STILL * abs(part) else float("nan")

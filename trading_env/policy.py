@@ -26,6 +26,7 @@ BoolArray = NDArray[np.bool_]
 SCHEMA = 1
 HIDDEN = 64
 SCORE_LIMIT = 10.0
+LOWEST, TINY = float(np.finfo(np.float64).min), float(np.finfo(np.float64).tiny)
 ARCHITECTURE = "shared-encoder-64"
 
 
@@ -41,11 +42,11 @@ def weights_from_scores(scores: FloatArray, held: FloatArray, tradable: BoolArra
     """
     if not np.isfinite(scores).all():
         raise PolicyError(f"scores must be finite, was {scores[~np.isfinite(scores)][0]}")
-    total = held.sum(axis=-1, keepdims=True)
+    total = np.add.reduce(held, axis=-1, keepdims=True)
     invested = total > 0
     h = np.divide(held, total, out=np.zeros_like(held), where=invested)
     locked = np.where(tradable, 0.0, h)
-    target = softmax(scores, tradable) * (1 - locked.sum(axis=-1, keepdims=True))
+    target = softmax(scores, tradable) * (1 - np.add.reduce(locked, axis=-1, keepdims=True))
     pace = np.where(invested, kappa, 1.0)
     return np.where(tradable, (1 - pace) * h + pace * target, locked)
 
@@ -53,10 +54,10 @@ def weights_from_scores(scores: FloatArray, held: FloatArray, tradable: BoolArra
 def softmax(scores: FloatArray, tradable: BoolArray) -> FloatArray:
     """Softmax over the tradable names of the last axis; 0 for the others, and 0 everywhere when none is tradable."""
     logits = np.where(tradable, scores, -np.inf)
-    peak = logits.max(axis=-1, keepdims=True)
-    mass = np.exp(logits - np.where(np.isfinite(peak), peak, 0.0))
-    total = mass.sum(axis=-1, keepdims=True)
-    return np.asarray(np.divide(mass, total, out=np.zeros_like(mass), where=total > 0))
+    peak = np.maximum.reduce(logits, axis=-1, keepdims=True)
+    mass = np.exp(logits - np.maximum(peak, LOWEST))
+    total = np.add.reduce(mass, axis=-1, keepdims=True)
+    return np.asarray(mass / np.maximum(total, TINY))
 
 
 class Policy(Protocol):
@@ -160,11 +161,11 @@ class NumpyPolicy:
         self.arrays = _checked(arrays, card)
         a = self.arrays
         own = len(card.features) + 2
-        # The standardisation folds into the first layer, and its global rows are applied once for all assets
+        # The standardisation folds into the first layer, its global rows and the mean's half of the head are applied once for all assets
         first = a["w1"] / a["sigma"][:, None]
-        self._own, self._shared = first[:, :own], first[:, own:]
-        self._bias = a["b1"] - np.einsum("i,sij->sj", a["mu"], first)
-        self._head_own, self._head_mean = a["w3"][:, :HIDDEN], a["w3"][:, HIDDEN:]
+        self._own = np.concatenate(first[:, :own], axis=1)
+        self._shared, self._bias = first[:, own:], (a["b1"] - np.einsum("i,sij->sj", a["mu"], first))[:, None]
+        self._head_own, self._head_mean = np.ascontiguousarray(a["w3"][:, :HIDDEN]), np.ascontiguousarray(a["w3"][:, HIDDEN:])
 
     @property
     def name(self) -> str:
@@ -182,31 +183,30 @@ class NumpyPolicy:
             raise PolicyError(f"the observation must hold {len(observation.symbols)} assets, was {layout.assets}")
         if not np.isfinite(vector).all():
             raise PolicyError(f"the observation must be finite, was {vector[~np.isfinite(vector)][0]}")
-        return self._ensemble(np.atleast_2d(vector), layout).reshape(*vector.shape[:-1], layout.assets)
+        return self._ensemble(vector.reshape(-1, layout.width), layout).reshape(*vector.shape[:-1], layout.assets)
 
     def _ensemble(self, vectors: NDArray[np.float32], layout: Layout) -> FloatArray:
-        """(N, A) from (N, width); S seeds go together, as (S, N, A, HIDDEN)."""
-        a, parts = self.arrays, unpack(vectors, layout=layout)
-        tradable, mask = parts.tradable, parts.tradable[..., None]
-        own, rest = parts.assets.astype(np.float64), parts.rest.astype(np.float64)
-        count = np.maximum(tradable.sum(axis=-1, keepdims=True), 1)
+        """(N, A) from (N, width); S seeds go together, as (S, N * A, HIDDEN), one matrix product a seed and layer."""
+        a, parts, seeds, books, assets = self.arrays, unpack(vectors, layout=layout), len(self.card.seeds), len(vectors), layout.assets
+        own, rest, tradable = parts.assets.astype(np.float64), parts.rest.astype(np.float64), parts.tradable
+        share = tradable / np.maximum(np.add.reduce(tradable, axis=-1, keepdims=True, dtype=np.float64), 1.0)
+        by_asset, by_book = (seeds, books * assets, HIDDEN), (seeds, books, assets, HIDDEN)
 
-        h = np.tanh(_each(own[None], self._own) + (rest @ self._shared + self._bias[:, None])[:, :, None])
-        h = np.tanh(_each(h, a["w2"]) + a["b2"][:, None, None])
-        mean = (h * mask).sum(axis=2) / count
-        head = np.tanh(_each(h, self._head_own) + (mean @ self._head_mean + a["b3"][:, None])[:, :, None])
-        raw = _each(head, a["w4"][..., None])[..., 0] + a["b4"][:, None, None]
-        centred = raw - (raw * tradable).sum(axis=-1, keepdims=True) / count
+        h = (own.reshape(books * assets, -1) @ self._own).reshape(books, assets, seeds, HIDDEN)
+        h += (rest @ self._shared + self._bias).transpose(1, 0, 2)[:, None]
+        h = np.tanh(h, out=h).reshape(books * assets, seeds, HIDDEN).transpose(1, 0, 2) @ a["w2"]
+        h += a["b2"][:, None]
+        np.tanh(h, out=h)
+        mean = (share[:, None] @ h.reshape(by_book))[:, :, 0]
+        head = (h @ self._head_own).reshape(by_book)
+        head += (mean @ self._head_mean + a["b3"][:, None])[:, :, None]
+        raw = (np.tanh(head, out=head).reshape(by_asset) @ a["w4"][:, :, None]).reshape(seeds, books, assets)
 
-        portfolio = softmax(np.clip(centred, -SCORE_LIMIT, SCORE_LIMIT), tradable).mean(axis=0)
+        # b4 cancels in centring; the softmax of scores within +-10 needs no shift
+        raw -= np.add.reduce(raw * share, axis=-1, keepdims=True)
+        mass = np.exp(np.minimum(np.maximum(raw, -SCORE_LIMIT), SCORE_LIMIT)) * tradable
+        portfolio = np.add.reduce(mass / np.maximum(np.add.reduce(mass, axis=-1, keepdims=True), TINY), axis=0) / seeds
         return np.asarray(np.log(portfolio, out=np.zeros_like(portfolio), where=tradable))
-
-
-def _each(x: FloatArray, weight: FloatArray) -> FloatArray:
-    """(S or 1, N, A, in) by (S, in, out) to (S, N, A, out), as one product a seed."""
-    _, books, assets, _ = x.shape
-    product = x.reshape(len(x), books * assets, -1) @ weight
-    return np.asarray(product.reshape(len(weight), books, assets, -1))
 
 
 def stack_policies(policies: Sequence[NumpyPolicy]) -> NumpyPolicy:

@@ -158,6 +158,31 @@ def plan_orders(
     return np.where(tradable & (prices > 0) & (exits | large), deltas, 0.0)
 
 
+@dataclass(frozen=True)
+class Trades:
+    """Decisions by name instead of weights: `signs` (N, A), -1 sell, 0 hold, 1 buy; `share` of equity that each one moves."""
+
+    signs: FloatArray
+    share: float
+
+
+def plan_trades(
+    *, cash: FloatArray | float, quantities: FloatArray, prices: FloatArray, trades: Trades, tradable: BoolArray, rules: Rules
+) -> FloatArray:
+    """Signed share quantities, as `plan_orders` gives them: a buy or a sell of `share` of the equity at the sizing price, floored, and 0
+    for what is held, which keeps its quantity to the last digit. A sell takes no more than the holding, and may take the last of it
+    however small. The cash buffer binds weights alone: buys take what cash there is. Raises PortfolioError.
+    """
+    if not np.isin(trades.signs, (-1, 0, 1)).all():
+        raise PortfolioError(f"signs must be -1, 0 or 1, was {trades.signs[~np.isin(trades.signs, (-1, 0, 1))][0]}")
+    equity = np.asarray(cash + worth(quantities, prices))[..., None]
+    lot = _floor(trades.share * equity / prices, rules)
+    exits = (trades.signs < 0) & (lot >= quantities)
+    deltas = np.where(trades.signs > 0, lot, np.where(trades.signs < 0, 0.0 - np.minimum(lot, quantities), 0.0))
+    large = np.abs(deltas) * prices >= np.maximum(rules.min_notional, rules.band * equity)
+    return np.where(tradable & (prices > 0) & (exits | large), deltas, 0.0)
+
+
 def fillable(deltas: FloatArray, *, liquidity: Liquidity, rules: Rules) -> FloatArray:
     """The deltas, none beyond the share of the bar's volume that an order may take; 0 where the bar's volume is not known."""
     costs = rules.costs
@@ -315,24 +340,21 @@ class Step:
     deltas: FloatArray
 
 
-def step(book: Book, *, tape: Tape, rows: IntArray, weights: FloatArray, rules: Rules, review: Review | None = None) -> Step:
+def step(book: Book, *, tape: Tape, rows: IntArray, weights: FloatArray | Trades, rules: Rules, review: Review | None = None) -> Step:
     """From the close of `rows` (N,) to the close of the next: corporate actions, plan at the open, sells, buys, mark.
 
-    `weights` (N, A) were decided at the close of `rows`. `review` may take orders out of the plan (risk), never add.
+    `weights` (N, A), or trades, were decided at the close of `rows`. `review` may take orders out of the plan (risk), never add.
     """
     after = rows + 1
     dividends = worth(book.quantities, tape.dividend[after]) if rules.credit_dividends else np.zeros_like(book.cash)
     before = Book(cash=book.cash + dividends, quantities=split_quantity(book.quantities, tape.split[after]))
     prices = tape.opening[after]
     lost = worth(book.quantities * tape.split[after] - before.quantities, prices)
-    deltas = plan_orders(
-        cash=before.cash,
-        quantities=before.quantities,
-        prices=prices,
-        weights=weights,
-        tradable=tape.decidable[rows] & tape.opens[after],
-        rules=rules,
-    )
+    tradable = tape.decidable[rows] & tape.opens[after]
+    if isinstance(weights, Trades):
+        deltas = plan_trades(cash=before.cash, quantities=before.quantities, prices=prices, trades=weights, tradable=tradable, rules=rules)
+    else:
+        deltas = plan_orders(cash=before.cash, quantities=before.quantities, prices=prices, weights=weights, tradable=tradable, rules=rules)
     liquidity = Liquidity(tape.volume[after], tape.volatility[rows]) if rules.costs.max_volume_share else None
     filled, executed, costs = fill(before, deltas=deltas, prices=prices, rules=rules, liquidity=liquidity)
     if review is not None:

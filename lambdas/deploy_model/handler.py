@@ -42,7 +42,8 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         serve(sagemaker=sagemaker, package=package, endpoint=endpoint, role_arn=variables.serving_role_arn, wait=wait)
 
     outcome = point(ledger=ledger, package=package, endpoint=endpoint, since=event["time"], deploy=deploy)
-    return _tell(outcome, package=package.arn, endpoint=endpoint, role=package.role)
+    made_by = {"trial": package.metadata.trial or "", "recipe": package.metadata.recipe or ""}
+    return _tell(outcome, package=package.arn, endpoint=endpoint, role=package.role, **made_by)
 
 
 def _patience(remaining_ms: Callable[[], int]) -> Callable[[], bool]:

@@ -39,6 +39,8 @@ class Metadata(BaseModel):
     kappa: Annotated[float, Field(gt=0, le=1)]
     trained_until: str | None = None
     evaluated_until: str | None = None
+    trial: str | None = None
+    recipe: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,7 +37,7 @@ def gather(*, now: datetime, ledger: Ledger, lake: Lake, settings: Settings) -> 
         state_reason=state.reason,
         incumbent=ledger.incumbent(),
         features_end=None if manifest is None else date.fromisoformat(manifest["end"]),
-        newest_bar=_newest_bar(lake, symbol=settings.universe.benchmark, day=day),
+        newest_bar=_newest_bar(lake, symbol=settings.universe.required_benchmark, day=day),
         last_snapshot=None if snapshot is None else date.fromisoformat(snapshot.session),
     )
 

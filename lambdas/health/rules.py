@@ -146,7 +146,7 @@ def _features(facts: Facts, _settings: Settings) -> str:
 def _bars(facts: Facts, settings: Settings) -> str:
     if not facts.earlier or (facts.newest_bar is not None and facts.newest_bar >= facts.earlier[-1]):
         return ""
-    name = settings.universe.benchmark
+    name = settings.universe.required_benchmark
     return f"the newest daily bar of {name} is of {facts.newest_bar or 'never'}, the last session was {facts.earlier[-1]}"
 
 

@@ -173,7 +173,7 @@ def test_recorded_quotes_become_minute_bars_that_agree_with_the_trades(lake: Lak
 
 def moved(settings: Settings, live_start: str) -> Settings:
     document = settings.model_dump(mode="json")
-    document["training"] |= {"start": "2011-01-03", "end": "2012-12-31", "evaluation_end": "2013-06-28", "live_start": live_start}
+    document["training"] |= {"start": "2011-01-03", "test_start": "2012-12-31", "live_start": live_start}
     return Settings.model_validate(document)
 
 

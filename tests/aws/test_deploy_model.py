@@ -89,6 +89,13 @@ def test_an_approved_package_becomes_the_incumbent(sagemaker: Any, register: Reg
     assert ledger_table.shadow() is None
 
 
+def test_the_answer_names_the_trial_and_the_recipe_that_the_package_was_made_by(register: Register) -> None:
+    made_by = {"trial": "t" * 64, "recipe": "r" * 64}
+    answer = send(register("Approved", **made_by))
+    assert answer.items() >= made_by.items()
+    assert send(register("Approved"))["trial"] == "", "packages from before there were trials are served as well"
+
+
 def test_a_rejected_package_becomes_the_shadow(register: Register, ledger_table: Ledger) -> None:
     arn = register("Rejected")
     send(arn)

@@ -48,6 +48,7 @@ from sagemaker.core.workflow.properties import PropertyFile
 from sagemaker.mlops.workflow.condition_step import ConditionStep
 from sagemaker.mlops.workflow.model_step import ModelStep
 from sagemaker.mlops.workflow.pipeline import Pipeline
+from sagemaker.mlops.workflow.retry import SageMakerJobExceptionTypeEnum, SageMakerJobStepRetryPolicy
 from sagemaker.mlops.workflow.steps import ProcessingStep, TrainingStep
 from sagemaker.serve.model_builder import ModelBuilder
 from sagemaker.train import ModelTrainer
@@ -62,8 +63,8 @@ serving_image = image_uris.retrieve(
     "pytorch", "us-east-1", version="2.6.0", py_version="py312", instance_type="ml.m5.large", image_scope="inference"
 )
 
-def results(name):
-    return Join(on="/", values=["s3://lake/models", ExecutionVariables.PIPELINE_EXECUTION_ID, name])
+def results(*names):
+    return Join(on="/", values=["s3://lake/models", ExecutionVariables.PIPELINE_EXECUTION_ID, *names])
 
 def trained(seed):
     trainer = ModelTrainer(
@@ -74,10 +75,13 @@ def trained(seed):
         sagemaker_session=session,
         role=given["role"],
         hyperparameters=given["hyperparameters"][str(seed)],
-        output_data_config=OutputDataConfig(s3_output_path=results("train")),
+        output_data_config=OutputDataConfig(s3_output_path=results("train", str(seed))),
         input_data_config=[InputData(channel_name="features", data_source=features)],
     )
-    return TrainingStep(f"Train-{seed}", step_args=trainer.train())
+    in_turn = SageMakerJobStepRetryPolicy(
+        exception_types=[SageMakerJobExceptionTypeEnum.RESOURCE_LIMIT], backoff_rate=1.0, interval_seconds=60, expire_after_mins=180
+    )
+    return TrainingStep(f"Train-{seed}", step_args=trainer.train(), retry_policies=[in_turn])
 
 trainings = {seed: trained(seed) for seed in given["seeds"]}
 
@@ -106,16 +110,16 @@ processor = Processor(
     sagemaker_session=session,
 )
 verdict = PropertyFile("Evaluation", "evaluation", "evaluation.json")
-models = [entering(f"model-{seed}", step.properties.ModelArtifacts.S3ModelArtifacts) for seed, step in trainings.items()]
 evaluate = ProcessingStep(
     "Evaluate",
     step_args=processor.run(
-        inputs=[entering("code", given["source"]), entering("features", features), *models],
+        inputs=[entering("code", given["source"]), entering("features", features), entering("models", results("train"))],
         outputs=[leaving("evaluation"), leaving("model")],
         arguments=given["arguments"],
         wait=False,
         logs=False,
     ),
+    depends_on=list(trainings.values()),
     property_files=[verdict],
 )
 

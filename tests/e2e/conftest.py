@@ -1,13 +1,12 @@
 """The synthesized app on a laptop: one deployment for all tests that trade through it, and a second for those that need its beginning.
 
-The settings are the app's own with a small training: its window ends where the bundled split week of AAPL begins, so the eve of that week
+The settings are the app's own with a small training: its data end where the bundled split week of AAPL begins, so the eve of that week
 is the eve of these tests. `market` gives each test a new account and an empty ledger at a moment of its choice.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,15 +29,16 @@ from tests.aws.proxy import Proxy, running
 
 EVE, FIRST, LAST = "2020-08-25", "2020-08-26", "2020-09-02"
 HISTORY = "2016-01-04"  # more than the 600 sessions that a decision reads, and a year and a half to train in
-SMALL_TRAINING = {
+SMALL_TRAINING: dict[str, Any] = {
     "start": "2017-02-01",
-    "end": "2018-12-31",
-    "evaluation_end": EVE,
+    "test_start": "2020-01-02",
     "live_start": FIRST,
-    "timesteps": "2000",
-    "seeds": "[0]",
-    "environments": "8",
-    "episode_sessions": "63",
+    "folds": 1,
+    "sealed_sessions": 63,
+    "timesteps": 2000,
+    "seeds": (0,),
+    "environments": 8,
+    "episode_sessions": 63,
 }
 FUNCTIONS = {
     "backfill_bars": "BackfillBarsFunction",
@@ -54,26 +54,15 @@ FUNCTIONS = {
 
 
 @pytest.fixture(scope="session")
-def settings_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    text = (ROOT / "settings.toml").read_text(encoding="utf-8")
-    head, training, tail = re.split(r"(?ms)(^\[training\].*?)(?=^\[)", text)
-    for key, value in SMALL_TRAINING.items():
-        training, found = re.subn(rf"(?m)^{key} = [^#\n]*", f"{key} = {value} ", training)
-        assert found == 1, key
-    path = tmp_path_factory.mktemp("settings") / "settings.toml"
-    path.write_text(head + training + tail, encoding="utf-8")
-    return path
+def small() -> Settings:
+    document = load(ROOT / "settings.toml").model_dump()
+    return Settings.model_validate({**document, "training": {**document["training"], **SMALL_TRAINING}})
 
 
 @pytest.fixture(scope="session")
-def small(settings_file: Path) -> Settings:
-    return load(settings_file)
-
-
-@pytest.fixture(scope="session")
-def synthesized(settings_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def synthesized(small: Settings, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("synth") / "cdk.out"
-    synthesize(folder, settings=settings_file)
+    synthesize(folder, settings=small)
     return folder
 
 

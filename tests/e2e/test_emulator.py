@@ -60,12 +60,22 @@ if options.seed == 13:
 """
 
 EVALUATE = """
-import json, os, pathlib, sys, tarfile
+import boto3, json, os, pathlib, sys, tarfile
+from botocore.exceptions import ClientError
 root = pathlib.Path(sys.argv[1])
 assert os.environ["PROCESSING_ROOT"] == str(root)
 with tarfile.open(root / "input/model/model.tar.gz") as tar:
     policy = tar.extractfile("policy.txt").read().decode()
-(root / "output/evaluation/evaluation.json").write_text(json.dumps({"gate": {"passed": True}, "hash": policy}))
+answers = []
+for _ in range(2):
+    try:
+        boto3.client("s3").put_object(Bucket="toy-lake", Key="trials/000001.json", Body=policy.encode(), IfNoneMatch="*")
+        answers.append("written")
+    except ClientError as refused:
+        answers.append(refused.response["Error"]["Code"])
+listed = boto3.client("sagemaker").list_model_packages(ModelPackageGroupName="toy-models", ModelApprovalStatus="Approved")
+verdict = {"gate": {"passed": True}, "hash": policy, "log": " ".join(answers), "approved": str(len(listed["ModelPackageSummaryList"]))}
+(root / "output/evaluation/evaluation.json").write_text(json.dumps(verdict))
 with tarfile.open(root / "output/model/model.tar.gz", "w:gz") as tar:
     tar.add(root / "input/code/serve.py", "code/inference.py")
 """
@@ -114,7 +124,7 @@ def pipeline(seed: int) -> dict[str, Any]:
         arguments = {
             "ModelPackageGroupName": "toy-models",
             "ModelApprovalStatus": status,
-            "CustomerMetadataProperties": {"hash": {"Std:JsonGet": {**evaluation, "Path": "hash"}}},
+            "CustomerMetadataProperties": {key: {"Std:JsonGet": {**evaluation, "Path": key}} for key in ("hash", "log", "approved")},
             "InferenceSpecification": {"Containers": [container]},
         }
         return {"Name": name, "Type": "RegisterModel", "Arguments": arguments}
@@ -532,7 +542,11 @@ def test_pipeline_trains_judges_registers_and_serves(cloud: Cloud) -> None:
     assert [s["StepName"] for s in steps] == ["Train", "Evaluate", "Gate", "Accept"]
     (package,) = sagemaker.list_model_packages(ModelPackageGroupName="toy-models")["ModelPackageSummaryList"]
     described = sagemaker.describe_model_package(ModelPackageName=package["ModelPackageArn"])
-    assert described["CustomerMetadataProperties"] == {"hash": "7 2020-01-02 rows"}
+    assert described["CustomerMetadataProperties"] == {
+        "hash": "7 2020-01-02 rows",
+        "log": "written PreconditionFailed",  # the judge reaches this cloud's S3, which keeps what is written once
+        "approved": "0",
+    }
     assert "event" not in cloud.calls("Other")
     sagemaker.update_model_package(ModelPackageArn=package["ModelPackageArn"], ModelApprovalStatus="Approved")
     until(lambda: cloud.calls("Other").get("event") == 1)
@@ -550,6 +564,23 @@ def test_pipeline_trains_judges_registers_and_serves(cloud: Cloud) -> None:
         runtime.invoke_endpoint(EndpointName="toy-incumbent", Body=b'{"observation": [NaN]}', ContentType="application/json")
     assert refused.value.response["OriginalStatusCode"] == 422
     assert "observation holds NaN" in refused.value.response["OriginalMessage"]
+
+
+def test_the_registry_lists_a_groups_versions_by_approval_and_age_in_pages(cloud: Cloud) -> None:
+    sagemaker = cloud.client("sagemaker")
+    sagemaker.create_model_package_group(ModelPackageGroupName="aged")
+    for status in ("Approved", "Rejected", "Approved", "Approved"):
+        sagemaker.create_model_package(ModelPackageGroupName="aged", ModelApprovalStatus=status, CustomerMetadataProperties={"trial": "t"})
+
+    def versions(**asked: Any) -> list[int]:
+        pages = sagemaker.get_paginator("list_model_packages").paginate(ModelPackageGroupName="aged", **asked)
+        return [package["ModelPackageVersion"] for page in pages for package in page["ModelPackageSummaryList"]]
+
+    assert versions() == [1, 2, 3, 4]
+    assert versions(SortOrder="Descending", MaxResults=3) == [4, 3, 2, 1]
+    assert versions(ModelApprovalStatus="Approved", SortBy="CreationTime", SortOrder="Descending") == [4, 3, 1]
+    with pytest.raises(sagemaker.exceptions.ClientError, match="model-package-group/nobody"):
+        sagemaker.list_model_packages(ModelPackageGroupName="nobody")
 
 
 def test_failed_step_fails_the_execution_with_its_last_lines(cloud: Cloud) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
@@ -11,11 +10,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-import settings as settings_module
 from local import parity
 from local.demo import sessions_between
 from local.emulator import ROOT
 from local.parity import POLICIES, TOLERANCE, Agreement
+from settings import load
 
 
 @pytest.fixture(scope="module")
@@ -26,15 +25,12 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def agreements(run_folder: Path) -> dict[str, Agreement]:
     """All of 2020, crash and split included; the artifact is trained for seconds only, since parity asks who decides, not how well."""
-    file = run_folder.with_name("settings.toml")
-    text, found = re.subn(r"(?m)^timesteps = \d+", "timesteps = 8192", (ROOT / "settings.toml").read_text(encoding="utf-8"))
-    assert found == 1
-    file.write_text(text, encoding="utf-8")
+    settings = load(ROOT / "settings.toml")
+    brief = settings.training.model_copy(update={"timesteps": 8192, "test_start": date(2018, 1, 2)})
     return parity.run(
-        settings_module.load(file),
+        settings.model_copy(update={"training": brief}),
         console=Console(quiet=True),
         sessions=sessions_between(date(2020, 1, 2), date(2020, 12, 31)),
-        settings_file=file,
         folder=run_folder,
     )
 

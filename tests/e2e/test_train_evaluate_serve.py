@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date
 from inspect import signature
 from pathlib import Path
 from types import ModuleType
@@ -33,10 +34,11 @@ from trading_env.observation import Layout, Observation, observe
 from trading_env.policy import load_policy
 
 ROOT = Path(__file__).parents[2]
-SETTINGS = settings_module.load(ROOT / "settings.toml")
-SYMBOLS = SETTINGS.universe.symbols
 SEEDS = (0, 1)
-TIMESTEPS = 8192
+BRIEF: dict[str, Any] = {"test_start": date(2018, 1, 2), "folds": 2, "seeds": SEEDS, "timesteps": 4096}
+APP = settings_module.load(ROOT / "settings.toml")
+SETTINGS = APP.model_copy(update={"training": APP.training.model_copy(update=BRIEF)})
+SYMBOLS = SETTINGS.universe.symbols
 
 
 def load(name: str) -> ModuleType:
@@ -81,7 +83,8 @@ class Run:
 
     evaluation: dict[str, Any]
     archive: bytes
-    training: dict[int, dict[str, Any]]
+    training: dict[int, list[dict[str, Any]]]
+    trials: dict[str, bytes]
     log: str
 
 
@@ -90,19 +93,27 @@ def clean(**variables: str) -> dict[str, str]:
     return {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": os.environ.get("HOME", "/tmp"), **variables}
 
 
-def run_jobs(root: Path, channel: Path) -> Run:
-    """Train the seeds side by side in folders of their own, then the processing job through its real entrypoint."""
-    source = package.source_archive(root=ROOT, settings_json=SETTINGS.model_dump_json())
+@dataclass(frozen=True)
+class Source:
+    """The archive of the code, and where it is unpacked: once, for what numba compiles stays beside it."""
+
+    archive: bytes
+    folder: Path
+
+
+def run_jobs(root: Path, channel: Path, *, source: Source, trials: Path) -> Run:
+    """Train the seeds side by side, then run the processing job through its real entrypoint.
+
+    The log of trials is a folder here, and there is no registry: nothing of AWS is running.
+    """
     processing = root / "processing"
     jobs: dict[int, subprocess.Popen[str]] = {}
     for seed in SEEDS:
         base = root / f"train-{seed}"
         (base / "model").mkdir(parents=True)
-        with tarfile.open(fileobj=io.BytesIO(source), mode="r:gz") as tar:
-            tar.extractall(base / "code", filter="data")
         jobs[seed] = subprocess.Popen(
-            [sys.executable, "train.py", "--seed", str(seed), "--timesteps", str(TIMESTEPS), "--settings", "settings.json"],
-            cwd=base / "code",
+            [sys.executable, "train.py", "--seed", str(seed), "--settings", "settings.json"],
+            cwd=source.folder,
             env=clean(SM_CHANNEL_FEATURES=str(channel), SM_MODEL_DIR=str(base / "model"), SM_OUTPUT_DATA_DIR=str(base)),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -114,16 +125,20 @@ def run_jobs(root: Path, channel: Path) -> Run:
         assert job.returncode == 0, output
         log += output
         model = root / f"train-{seed}" / "model"
-        training[seed] = json.loads((model / "training.json").read_text(encoding="utf-8"))
-        target = processing / "input" / f"model-{seed}" / "model.tar.gz"
+        training[seed] = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(model.glob("fold-*/training.json"))]
+        target = processing / "input" / "models" / str(seed) / f"pipelines-x-Train-{seed}" / "output" / "model.tar.gz"
         target.parent.mkdir(parents=True)
-        target.write_bytes(package.archive({path.name: path.read_bytes() for path in model.iterdir()}))
+        files = {path.relative_to(model).as_posix(): path.read_bytes() for path in model.rglob("*") if path.is_file()}
+        target.write_bytes(package.archive(files))
     (processing / "input" / "code").mkdir()
-    (processing / "input" / "code" / "0abc.gz").write_bytes(source)
+    (processing / "input" / "code" / "0abc.gz").write_bytes(source.archive)
     (processing / "input" / "features").symlink_to(channel)
     definition = pipeline.definition(settings=SETTINGS, role_arn="r", bucket="b", package_group="g", source_uri="s3://b/0abc.gz")
     application = next(step for step in definition["Steps"] if step["Name"] == "Evaluate")["Arguments"]["AppSpecification"]
-    command = [*application["ContainerEntrypoint"], *application["ContainerArguments"]]
+    given = application["ContainerArguments"]
+    given[given.index("--trials") + 1] = str(trials)
+    unregistered = given.index("--package-group")
+    command = [*application["ContainerEntrypoint"], *given[:unregistered], *given[unregistered + 2 :]]
     judged = subprocess.run(
         [part.replace("/opt/ml/processing", str(processing)) for part in command],
         env=clean(PIP_NO_INDEX="1"),  # what the containers would install is all here
@@ -135,12 +150,26 @@ def run_jobs(root: Path, channel: Path) -> Run:
     assert judged.returncode == 0, judged.stderr
     evaluation = json.loads((processing / "output" / "evaluation" / "evaluation.json").read_text(encoding="utf-8"))
     archive = (processing / "output" / "model" / "model.tar.gz").read_bytes()
-    return Run(evaluation=evaluation, archive=archive, training=training, log=log + judged.stdout)
+    entries = {path.name: path.read_bytes() for path in trials.iterdir()}
+    return Run(evaluation=evaluation, archive=archive, training=training, trials=entries, log=log + judged.stdout)
 
 
 @pytest.fixture(scope="module")
-def first(channel: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return run_jobs(tmp_path_factory.mktemp("first"), channel)
+def trials(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("trials")
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
+    archive, folder = package.source_archive(root=ROOT, settings_json=SETTINGS.model_dump_json()), tmp_path_factory.mktemp("code")
+    with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as tar:
+        tar.extractall(folder, filter="data")
+    return Source(archive, folder)
+
+
+@pytest.fixture(scope="module")
+def first(channel: Path, source: Source, trials: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return run_jobs(tmp_path_factory.mktemp("first"), channel, source=source, trials=trials)
 
 
 @pytest.fixture(scope="module")
@@ -152,26 +181,48 @@ def model(first: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_verdict_says_what_it_rests_on(first: Run, market: Market) -> None:
-    evaluation, window = first.evaluation, market.rows("2016-01-01", "2019-12-31")
-    assert isinstance(evaluation["gate"]["passed"], bool)
-    assert evaluation["gate"]["reasons"]
-    assert evaluation["windows"]["train_end"] == "2015-12-31"
-    assert evaluation["windows"]["evaluation_start"] == "2016-01-04"
+    evaluation, window = first.evaluation, market.rows("2018-01-02", "2018-12-31")
+    folds = evaluation["windows"]["folds"]
+    assert [(fold["number"], fold["test_start"], fold["sealed"]) for fold in folds] == [
+        (0, "2018-01-02", False),
+        (1, "2018-07-03", False),
+        (2, "2019-01-02", True),
+    ]
+    assert evaluation["windows"]["train_end"] == folds[2]["train_end"] == "2018-12-21"
+    assert (evaluation["windows"]["evaluation_start"], evaluation["windows"]["evaluation_end"]) == ("2018-01-02", "2018-12-31")
     assert evaluation["curves"]["sessions"] == [str(session) for session in window.sessions]
-    assert {len(evaluation["curves"][name]) for name in ("agent", "equal_weight", "benchmark")} == {1006}
-    assert evaluation["curves"]["agent"] != evaluation["curves"]["equal_weight"]
-    assert set(evaluation["seeds"]) == {"0", "1"}
-    assert evaluation["training"]["timesteps"] == sum(record["timesteps"] for record in first.training.values())
+    growth = evaluation["curves"]["growth"]
+    assert {"agent", "equal weight", "SPY"} <= set(growth)
+    assert {len(series) for series in growth.values()} == {len(window)}
+    assert growth["agent"] != growth["equal weight"]
+    assert set(evaluation["curves"]["seeds"]) == {"0", "1"}
+    records = [record for own in first.training.values() for record in own]
+    assert len(records) == len(SEEDS) * len(folds)
+    assert evaluation["training"]["timesteps"] == sum(record["timesteps"] for record in records)
     assert evaluation["training"]["steps_per_second"] > 0
+
+
+def test_two_folds_of_two_seeds_are_too_little_evidence_and_the_sealed_span_stays_shut(first: Run) -> None:
+    gate = first.evaluation["gate"]
+    assert gate["passed"] is False
+    checks = {check["name"]: check for check in gate["checks"]}
+    assert checks["evidence"]["passed"] is False
+    assert "2 folds" in checks["evidence"]["sentence"]
+    assert "2 seeds" in checks["evidence"]["sentence"]
+    assert checks["sealed span"]["passed"] is False
+    assert first.evaluation["log"]["openings"] == 0
+    assert first.evaluation["answer"].startswith("PPO ")
+    assert f"refused: {checks['evidence']['sentence']}" in gate["reasons"]
 
 
 def test_the_benchmark_grew_as_its_own_prices_and_dividends_say(first: Run, market: Market) -> None:
     """Against arithmetic that shares nothing with the simulator: total return of SPY from the first open to the last close."""
-    spy, window = SYMBOLS.index("SPY"), market.rows("2016-01-01", "2019-12-31")
+    spy, window = SYMBOLS.index("SPY"), market.rows("2018-01-02", "2018-12-31")
     growth = window.close[0, spy] / window.open[0, spy]
     for row in range(1, len(window)):
         growth *= (window.close[row, spy] + window.dividend[row, spy]) / window.close[row - 1, spy]
-    reported = first.evaluation["curves"]["benchmark"][-1] / first.evaluation["curves"]["initial_cash"]
+    curves = first.evaluation["curves"]
+    reported = curves["growth"]["SPY"][-1] / curves["initial_cash"]
     assert reported == pytest.approx(growth, rel=0.01)  # half a percent in cash, ten basis points to buy
 
 
@@ -186,24 +237,30 @@ def test_metadata_fits_a_model_package(first: Run) -> None:
         assert all(character.isalnum() or character in " _.:/=+-@" for character in value)
 
 
-def test_a_second_run_gives_the_same_model(first: Run, channel: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    second = run_jobs(tmp_path_factory.mktemp("second"), channel)
+def test_a_second_run_gives_the_same_weights_table_and_verdict_and_adds_no_trial(
+    first: Run, channel: Path, source: Source, trials: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    second = run_jobs(tmp_path_factory.mktemp("second"), channel, source=source, trials=trials)
     assert second.archive == first.archive
-    assert second.evaluation["model_hash"] == first.evaluation["model_hash"]
-    assert second.evaluation["curves"] == first.evaluation["curves"]
+    same = ("trial", "recipe", "answer", "hashes", "windows", "headline", "rows", "statistics", "gate", "trials", "curves", "metadata")
+    for part in same:
+        assert second.evaluation[part] == first.evaluation[part], part
+    assert list(first.trials) == ["000001.json"]
+    assert second.trials == first.trials
+    assert (first.evaluation["log"]["new"], second.evaluation["log"]["new"]) == (True, False)
 
 
 def test_seeds_differ_and_report_their_progress(first: Run) -> None:
-    rewards = [[line["rollout_reward"] for line in first.training[seed]["curve"]] for seed in SEEDS]
-    assert rewards[0] != rewards[1]
+    rewards = [[line["rollout_reward"] for line in record["curve"]] for seed in SEEDS for record in first.training[seed]]
+    assert len({tuple(one) for one in rewards}) == len(SEEDS) * 3
     lines = [json.loads(line) for line in first.log.splitlines() if line.startswith('{"seed"')]
-    assert {line["seed"] for line in lines} == set(SEEDS)
-    assert all(line["steps_per_second"] > 0 for line in lines)
+    assert {(line["seed"], line["fold"], line["folds"]) for line in lines} == {(seed, fold, 3) for seed in SEEDS for fold in range(3)}
+    assert all(0 < line["timesteps"] <= line["of"] and line["steps_per_second"] > 0 for line in lines)
 
 
 def test_training_past_live_start_is_refused_and_leaves_no_model(channel: Path, tmp_path: Path) -> None:
     settings = SETTINGS.model_dump(mode="json")
-    settings["training"] |= {"end": "2018-12-31", "evaluation_end": "2019-11-29", "live_start": "2019-12-02"}
+    settings["training"] |= {"live_start": "2019-12-02"}
     run = subprocess.run(
         [sys.executable, ROOT / "sagemaker" / "train.py", "--seed", "0", "--settings", json.dumps(settings)],
         env=clean(SM_CHANNEL_FEATURES=str(channel), SM_MODEL_DIR=str(tmp_path), PYTHONPATH=str(ROOT)),

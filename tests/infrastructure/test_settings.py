@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from settings import Settings, SettingsError, load
+from local.laptop import settings_text
+from settings import Settings, SettingsError, load, quick
 from tests.infrastructure.assembly import ROOT, Assembly, synthesize
 
 TEXT = (ROOT / "settings.toml").read_text(encoding="utf-8")
@@ -38,14 +39,19 @@ def test_the_settings_of_this_repository_are_valid(settings: Settings) -> None:
         ('alert_email = ""', 'alert_email = "me"', "alert_email = 'me' is not allowed"),
         ('"SPY", "QQQ"', '"SPY", "spy"', "universe.symbols.1 = 'spy' is not allowed"),
         ('"SPY", "QQQ"', '"SPY", "SPY"', "universe: symbols must be distinct, SPY is repeated"),
+        ('benchmark = "SPY"', "", "universe.benchmark is missing"),
         ('benchmark = "SPY"', 'benchmark = "TLT"', "universe: benchmark must be one of symbols, was TLT"),
         ('slot = "open+5"', 'slot = "09:35"', "schedule.slot = '09:35' is not allowed"),
         (
-            "end = 2015-12-31",
-            "end = 2020-12-31",
-            "training: start < end < evaluation_end < live_start must hold, was 2006-01-03, 2020-12-31",
+            "test_start = 2011-01-03",
+            "test_start = 2020-12-31",
+            "training: start < test_start < live_start must hold, was 2006-01-03, 2020-12-31, 2020-01-02",
         ),
         ("live_start = 2020-01-02", 'live_start = "soon"', "training.live_start = 'soon' is not allowed"),
+        ("seeds = [0, 1,", "seeds = [1, 1,", "training: seeds must be distinct, was [1, 1, 2"),
+        ("purge_sessions = 5 ", "purge_sessions = 0 ", "training.purge_sessions = 0 is not allowed"),
+        ("sealed_sessions = 252", "sealed_sessions = 20", "training.sealed_sessions = 20 is not allowed"),
+        ('kind = "excess_log_growth"', 'kind = "sharpe"', "reward.kind = 'sharpe' is not allowed"),
         ("monthly_budget_usd = 15.0", "monthly_budget_usd = -1", "cost.monthly_budget_usd = -1 is not allowed"),
         ("impact = 0.0 ", "impact = 1.0 ", "costs: impact needs max_volume_share above 0, was 1.0 with 0.0"),
         ("max_volume_share = 0.0 ", "max_volume_share = 2.0 ", "costs.max_volume_share = 2.0 is not allowed"),
@@ -60,6 +66,14 @@ def test_a_wrong_value_is_named(tmp_path: Path, old: str, new: str, message: str
         load(changed(tmp_path, old, new))
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_settings_that_the_laptop_writes_for_the_app_are_read_back_the_same(tmp_path: Path, settings: Settings) -> None:
+    costs = settings.costs.model_copy(update={"slippage_bps": 1e-05})
+    odd = settings.model_copy(update={"alert_email": 'ünï"\\q@example.com', "costs": costs})
+    for one in (settings, quick(settings), odd):
+        (tmp_path / "settings.toml").write_text(settings_text(one), encoding="utf-8")
+        assert load(tmp_path / "settings.toml") == one
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

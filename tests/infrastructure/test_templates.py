@@ -15,6 +15,7 @@ import pytest
 from local.plan import check, year
 from settings import Settings
 from stacks.features import COLUMNS
+from stacks.lake import TRIALS
 from tests.infrastructure.assembly import ACCOUNT, ROOT, STACKS, Assembly, Resource, synthesize
 from trading_env.market import TABLE_COLUMNS
 
@@ -305,6 +306,37 @@ def test_pipeline_definition_is_json_with_the_seeds_of_the_settings(aws: Assembl
     assert definition["Version"] == "2020-12-01"
     trained = [step["Name"] for step in definition["Steps"] if step["Type"] == "Training"]
     assert trained == [f"Train-{seed}" for seed in settings.training.seeds]
+    (judged,) = (step["Arguments"] for step in definition["Steps"] if step["Name"] == "Evaluate")
+    arguments = judged["AppSpecification"]["ContainerArguments"]
+    assert arguments[arguments.index("--trials") + 1].endswith(f"/{TRIALS}")
+    assert arguments[arguments.index("--package-group") + 1] == settings.name
+
+
+def test_the_log_of_trials_only_grows(aws: Assembly) -> None:
+    """The bucket refuses a write that would replace an entry, and the jobs may list, read and write the log, never delete from it."""
+    (refusal,) = (
+        statement
+        for stack, name, policy in aws.resources("AWS::S3::BucketPolicy")
+        if stack == "lake" and name.startswith("Processed")
+        for statement in policy["Properties"]["PolicyDocument"]["Statement"]
+        if statement["Action"] == "s3:PutObject"
+    )
+    assert (refusal["Effect"], refusal["Principal"]) == ("Deny", {"AWS": "*"})
+    assert refusal["Condition"] == {"Null": {"s3:if-none-match": "true"}, "Bool": {"s3:ObjectCreationOperation": "true"}}
+    assert text(refusal["Resource"]).endswith('"/models/trials/*"]]}')
+    granted = statements(aws, "model", "JobRole")
+    may = {action for one in granted if "/models/*" in text(one["Resource"]) for action in actions(one)}
+    assert may == {"s3:GetObject", "s3:PutObject"}
+    assert any("s3:ListBucket" in actions(one) for one in granted)
+    assert not [one for one in granted if any(action.startswith("s3:Delete") for action in actions(one))]
+
+
+def test_the_judge_may_ask_the_registry_for_the_incumbent(aws: Assembly) -> None:
+    (registry,) = (one for one in statements(aws, "model", "JobRole") if "sagemaker:ListModelPackages" in actions(one))
+    assert "sagemaker:DescribeModelPackage" in actions(registry)
+    assert not [action for action in actions(registry) if "Update" in action or "Delete" in action], "it approves nothing by hand"
+    assert ":model-package-group/papertape" in text(registry["Resource"])
+    assert ":model-package/papertape/*" in text(registry["Resource"])
 
 
 def test_features_table_has_the_columns_that_the_job_writes() -> None:

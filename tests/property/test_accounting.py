@@ -15,7 +15,7 @@ from tests.markets import market_of, walk
 from trading_env.market import Market
 from trading_env.orders import QUANTUM, to_decimal
 from trading_env.policy import weights_from_scores
-from trading_env.portfolio import Book, Costs, Rules, Tape, step
+from trading_env.portfolio import Book, Costs, Rules, Tape, Trades, step
 
 ROWS, NAMES = 7, 3
 COSTS = st.builds(Costs, fee_bps=st.sampled_from([0.0, 5.0, 200.0]), slippage_bps=st.sampled_from([0.0, 10.0, 300.0]))
@@ -68,11 +68,17 @@ def markets(draw: st.DrawFn) -> Market:
 
 @dataclass(frozen=True)
 class Actions:
+    """Scores, or with a share of equity to move, trades."""
+
     scores: np.ndarray
     exits: np.ndarray
     kappa: float
+    signs: np.ndarray
+    share: float
 
-    def weights(self, row: int, held: np.ndarray, tradable: np.ndarray) -> np.ndarray:
+    def decided(self, row: int, held: np.ndarray, tradable: np.ndarray) -> np.ndarray | Trades:
+        if self.share:
+            return Trades(self.signs[[row]], self.share)
         wanted = weights_from_scores(self.scores[[row]], held, tradable[None], kappa=self.kappa)
         return np.where(self.exits[row], 0.0, wanted)
 
@@ -82,6 +88,8 @@ ACTIONS = st.builds(
     scores=shaped(st.floats(-10, 10)),
     exits=shaped(st.booleans(), dtype=bool),
     kappa=st.sampled_from([0.01, 0.1, 1.0]),
+    signs=shaped(st.sampled_from([-1.0, 0.0, 1.0])),
+    share=st.sampled_from([0.0, 0.0, 0.02, 0.6]),
 )
 
 
@@ -105,8 +113,11 @@ def test_value_changes_by_price_moves_less_costs_plus_dividends(market: Market, 
     book = Book.of_cash(100_000.0, assets=NAMES)
     for row in range(ROWS - 1):
         held, _ = book.shares(tape.closing[[row]])
-        weights = actions.weights(row, held, market.tradable[row])
-        taken = step(book, tape=tape, rows=np.array([row]), weights=weights, rules=rules)
+        decided = actions.decided(row, held, market.tradable[row])
+        taken = step(book, tape=tape, rows=np.array([row]), weights=decided, rules=rules)
+        if isinstance(decided, Trades):
+            assert (taken.deltas[decided.signs == 0] == 0).all()
+            assert (taken.deltas * decided.signs >= 0).all()
 
         # An account written independently, name by name
         model = rules.costs

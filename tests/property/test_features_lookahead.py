@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from local import bundled
+from tests import markets
 from trading_env.bars import Array
+from trading_env.env import BatchedTradingEnv, EnvConfig
 from trading_env.features import HISTORY_SESSIONS, features
+from trading_env.lookahead import find_changes, market_futures, play, trade
 from trading_env.market import Market, build_market
+from trading_env.policy import SeededRandom
+from trading_env.portfolio import Costs, Rules
 
 UNIVERSE = ("SPY", "QQQ", "IWM", "AAPL", "AIG", "BAC", "GOOG", "IBM")
 BARS, ACTIONS = bundled.daily_bars(), bundled.corporate_actions()
@@ -116,3 +121,26 @@ def test_ranks_are_centred_and_bounded_and_names_may_be_reordered(panel: dict[st
     mirrored, mirrored_context = features(**{name: columns[:, ::-1] for name, columns in bars.items()})
     np.testing.assert_array_equal(mirrored[:, ::-1], values)
     np.testing.assert_allclose(mirrored_context, context, rtol=0, atol=1e-12)
+
+
+COSTS = st.sampled_from([Costs(), Costs(fee_bps=5.0, slippage_bps=10.0), Costs(slippage_bps=5.0, impact=1.0, max_volume_share=0.001)])
+STARTS = st.sampled_from(["equal", "random"])
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), cut=st.integers(12, 58), costs=COSTS, start=STARTS, whole=st.booleans())
+def test_no_environment_and_no_book_knows_a_later_split_halt_or_price(seed: int, cut: int, costs: Costs, start: str, whole: bool) -> None:
+    market = markets.walk(sessions=60, assets=3, seed=seed)
+    rules, first = Rules(costs=costs, whole_shares=whole), market.sessions[10]
+    assume(market.tradable[10].any())
+
+    def environment(known: Market, sessions: int) -> BatchedTradingEnv:
+        config = EnvConfig(rules=rules, episode_sessions=sessions, start=start)  # type: ignore[arg-type]
+        return BatchedTradingEnv(known, num_envs=2, config=config)
+
+    assert find_changes(lambda known: play(environment, known, start=first), market, cuts=(cut,), futures=market_futures) == []
+
+    def traded(known: Market) -> dict[str, np.ndarray]:
+        return trade(lambda _: SeededRandom(seed), known, rules=rules, start=first, initial_cash=1e4)
+
+    assert find_changes(traded, market, cuts=(cut,), futures=market_futures) == []

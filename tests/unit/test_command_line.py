@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import papertape
-from local import parity
+from local import bundled, parity
 from local.parity import Agreement
 from tests.unit.test_replay_in_process import network
 from trading_env.policy import save_policy
@@ -53,6 +53,8 @@ def test_an_artifact_trades_the_same_from_its_archive_and_from_its_folder(tmp_pa
         (["--policy", "data"], "--policy data: policy.json cannot be read"),
         (["--dividends", "twice"], "twice is not one of credit, ignore"),
         (["--settings", "nowhere.toml"], "nowhere.toml: cannot be read"),
+        (["--bars", "nowhere.csv"], "nowhere.csv: must be a .csv, .csv.gz or .parquet file, or a folder of them; there is nothing"),
+        (["--symbols", "AAPL,XYZ"], "XYZ is none of them; bring bars with --bars FILE"),
     ],
 )
 def test_what_is_asked_wrongly_is_refused_in_one_line(arguments: list[str], told: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,6 +64,52 @@ def test_what_is_asked_wrongly_is_refused_in_one_line(arguments: list[str], told
     assert result.stderr.startswith("papertape: ")
     assert result.stderr.count("\n") == 1
     assert told in result.stderr
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    daily = bundled.daily_bars()
+    path = tmp_path_factory.mktemp("own") / "mine.csv"
+    daily[daily["symbol"].isin(["AAPL", "IBM"]) & daily["session"].between("2018-01-01", "2019-12-31")].to_csv(path, index=False)
+    return path
+
+
+def test_backtest_trades_ones_own_bars_from_the_first_session_that_features_allow(own: Path) -> None:
+    result = call("backtest", "--bars", str(own), "--policy", "random:7")
+    assert result.exit_code == 0, result.output
+    assert "1,006 daily bars of 2 names, 2018-01-02 to 2019-12-31" in result.stdout
+    assert "2019-01-04 to 2019-12-31, dividends credit" in result.stdout
+    assert "equal weight" in result.stdout
+    assert "SPY" not in result.stdout
+
+
+def test_prove_names_the_column_that_knows_the_future_on_ones_own_bars(own: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("def features(bars):\n    return bars[['close']].pct_change().assign(peek=bars['close'].shift(-1))\n", encoding="utf-8")
+    result = call("prove", f"{file}:features", "--bars", str(own), "--symbol", "IBM")
+    assert result.exit_code == 1
+    assert "peek" in result.stdout
+    assert call("prove", f"{file}:features", "--bars", str(own), "--symbol", "SPY").stderr.startswith("papertape: --symbol must be")
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "backtest", "prove", "scoreboard"])
+def test_help_shows_examples_that_the_command_understands(command: str) -> None:
+    shown = call(command, "--help").stdout
+    examples = [line.split() for line in shown.splitlines() if line.strip().startswith("python papertape.py")]
+    assert examples
+    for words in examples:
+        assert words[2] == command
+        assert all(option in shown.split("Examples:")[0] for option in words if option.startswith("--"))
+
+
+def test_a_run_that_would_be_no_evidence_is_not_recorded(tmp_path: Path) -> None:
+    result = call("evaluate", "--quick", "--record", "mine", "--out", str(tmp_path))
+    told = "papertape: --record is for evidence, which takes 8 folds or more, was 3; leave --record or --quick out\n"
+    assert (result.exit_code, result.stderr) == (1, told)
+    result = call("evaluate", "--record", "My Run", "--out", str(tmp_path))
+    assert result.exit_code == 1
+    assert "was 'My Run'" in result.stderr
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("period", [("2019-12-30", "2020-01-10"), ("2020-12-01", "2021-01-04"), ("2020-01-02", "2020-01-02")])

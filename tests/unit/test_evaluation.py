@@ -1,19 +1,20 @@
-"""The backtest as live trading would go, and the gate's judgement."""
+"""The backtest as live trading would go."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 import pytest
 
 from tests.markets import market_of, walk
-from trading_env.evaluation import BacktestResult, EvaluationError, GateRules, backtest, buy_and_hold, gate
+from trading_env.evaluation import BacktestResult, EvaluationError, _Guard, backtest, buy_and_hold
 from trading_env.market import MarketError
 from trading_env.observation import Layout, Observation, unpack
-from trading_env.policy import EqualWeight, SeededRandom
-from trading_env.portfolio import Book, Costs, Rules, Tape
+from trading_env.policy import EqualWeight, SeededRandom, weights_from_scores
+from trading_env.portfolio import Book, Costs, Plan, Rules, Tape, step
 from trading_env.rewards import equal_weight_growth
+from trading_env.risk import RULES as RULES_OF_RISK
 from trading_env.risk import Limits
 
 RULES = Rules(costs=Costs(slippage_bps=10.0))
@@ -141,76 +142,49 @@ def test_a_latched_breaker_stops_buys_for_good():
     assert any("max_drawdown is latched" in line for line in limited.denied)
 
 
-def result_of(growth: np.ndarray, *, name: str, turnover: float = 0.02, scores: np.ndarray | None = None, names: int = 6) -> BacktestResult:
-    sessions, even = len(growth), np.full((len(growth), names), 1 / names)
-    equity, zeros = 1e5 * np.exp(np.cumsum(growth)), np.zeros(len(growth))
-    return BacktestResult(
-        policy=name,
-        symbols=tuple(f"S{i}" for i in range(names)),
-        initial_cash=1e5,
-        sessions=np.busday_offset(np.datetime64("2016-01-04", "D"), np.arange(sessions)),
-        equity=equity,
-        cash=zeros,
-        costs=zeros,
-        dividends=zeros,
-        turnover=np.full(sessions, turnover),
-        scores=np.random.default_rng(9).normal(size=(sessions, names)) if scores is None else scores,
-        weights=even,
-        deltas=even * 0,
-        quantities=even,
-        held=even,
-    )
+class OrderByOrder(_Guard):
+    """The risk rules as the executor asks them, whatever the session."""
+
+    def _allows_all(self, _plan: Plan) -> bool:
+        return False
 
 
-MARKET_GROWTH = np.random.default_rng(0).normal(0.0004, 0.01, 1000)
-EDGE = np.random.default_rng(1).normal(0.0003, 0.002, 1000)
-BASELINE = result_of(MARKET_GROWTH, name="equal-weight")
+@pytest.mark.parametrize(
+    "limits",
+    [
+        LIMITS,
+        replace(LIMITS, max_weight=0.26),
+        replace(LIMITS, max_gross=0.9),
+        replace(LIMITS, max_order_notional=3_000.0),
+        replace(LIMITS, max_turnover_per_day=0.4),
+        replace(LIMITS, max_orders_per_day=2),
+        replace(LIMITS, max_daily_loss=0.01),
+        replace(LIMITS, max_drawdown=0.05),
+        replace(LIMITS, restricted=("S1",)),
+        replace(LIMITS, max_bar_age_sessions=0),
+    ],
+    ids=lambda limits: ", ".join(f"{key}={value}" for key, value in asdict(limits).items() if value != getattr(LIMITS, key)) or "free",
+)
+def test_passing_a_session_at_a_glance_allows_and_denies_what_passing_each_order_does(limits):
+    market, rng = walk(sessions=90, assets=5, seed=8), np.random.default_rng(2)
+    tape, guards = Tape.of(market), (_Guard(market, limits, 1e5), OrderByOrder(market, limits, 1e5))
+    book = Book.of_cash(1e5, assets=5)
+    for row in range(40, 89):
+        scores = rng.normal(size=(1, 5)) * rng.choice([0.1, 3.0])
+        weights = weights_from_scores(scores, book.shares(tape.closing[[row]])[0], tape.decidable[[row]], kappa=rng.choice([0.1, 1.0]))
+        taken = [step(book, tape=tape, rows=np.array([row]), weights=weights, rules=RULES, review=guard.review) for guard in guards]
+        assert taken[0].deltas.tobytes() == taken[1].deltas.tobytes()
+        assert taken[0].book.cash.tobytes() == taken[1].book.cash.tobytes()
+        book = taken[0].book
+        for guard in guards:
+            guard.close(float(taken[0].value[0]))
+    assert guards[0].denied == guards[1].denied
+    assert guards[0].denied
 
 
-def judge(agent: BacktestResult, **rules):
-    return gate(agent, equal_weight=BASELINE, benchmark=BASELINE, rules=GateRules(**rules))
-
-
-class TestGate:
-    def test_a_clear_edge_passes_with_its_evidence(self):
-        verdict = judge(result_of(MARKET_GROWTH + EDGE, name="agent"))
-        assert verdict.passed
-        assert all(reason.startswith("passed: ") for reason in verdict.reasons)
-        assert verdict.numbers["excess_bp_per_year"] == pytest.approx(EDGE.mean() * 252 * 1e4)
-        assert 0 < verdict.numbers["excess_lower_bp_per_year"] < verdict.numbers["excess_bp_per_year"]
-        assert verdict.numbers["sharpe"] > verdict.numbers["equal_weight_sharpe"] == verdict.numbers["benchmark_sharpe"]
-        assert judge(result_of(MARKET_GROWTH + EDGE, name="agent")) == verdict
-
-    @pytest.mark.parametrize(
-        ("agent", "words"),
-        [
-            (result_of(MARKET_GROWTH + EDGE - EDGE.mean() + 2e-5, name="lucky"), "lower bound"),
-            (result_of(MARKET_GROWTH - EDGE, name="worse"), "against equal weight, it must be above 0"),
-            (result_of(MARKET_GROWTH, name="same"), "growth net of cost is +0.0 bp"),
-            (result_of(MARKET_GROWTH + EDGE, name="churner", turnover=0.11), "turnover is 11.00% of equity a day, at most 10.00%"),
-            (result_of(MARKET_GROWTH + EDGE, name="constant", scores=np.ones((1000, 1)) * np.arange(6.0)), "scores move by 0"),
-        ],
-    )
-    def test_a_policy_without_evidence_is_refused_with_the_reason_first(self, agent, words):
-        verdict = judge(agent)
-        assert not verdict.passed
-        assert verdict.reasons[0].startswith("refused: ")
-        assert any(words in reason for reason in verdict.reasons if reason.startswith("refused: "))
-
-    def test_too_few_sessions_and_too_concentrated_are_refused(self):
-        assert judge(result_of(MARKET_GROWTH + EDGE, name="agent"), min_sessions=1001).reasons[0] == (
-            "refused: 1000 sessions out of sample, at least 1001 are needed"
-        )
-        agent = result_of(MARKET_GROWTH + EDGE, name="agent")
-        alone = np.zeros_like(agent.held)
-        alone[:, 0] = 1.0
-        assert judge(replace(agent, held=alone)).reasons[0] == "refused: 1.0 effective names of 6, at least 2.0"
-
-    def test_results_of_other_sessions_are_not_compared(self):
-        with pytest.raises(EvaluationError, match="same sessions, equal-weight and agent"):
-            judge(result_of((MARKET_GROWTH + EDGE)[:900], name="agent"))
-
-    def test_nothing_that_is_nan_passes(self):
-        agent = result_of(MARKET_GROWTH + EDGE, name="agent")
-        assert not judge(replace(agent, turnover=np.full(1000, np.nan))).passed
-        assert not judge(replace(agent, held=agent.held * 0)).passed
+def test_the_glance_knows_every_rule_there_is():
+    """A rule added to risk.py must be added to `_Guard._allows_all`, then here."""
+    assert set(RULES_OF_RISK) == {
+        *("trading_state", "account_pin", "breaker", "stale_data", "stale_model", "restricted", "price_collar"),
+        *("order_notional", "long_only", "orders_per_day", "turnover_per_day", "max_weight", "max_gross"),
+    }

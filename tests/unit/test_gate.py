@@ -49,6 +49,7 @@ def result(d: np.ndarray = GOOD, *, trial: str, **changes: object) -> RecipeResu
         "fold": np.repeat(np.arange(FOLDS), YEAR),
         "excess": excess,
         "excess_dear": excess - 1e-5,
+        "excess_patient": excess - 2e-5,
         "seeds_dear": np.tile(excess - 1e-5, (10, 1)),
         "behaviour": SANE,
     }
@@ -81,8 +82,8 @@ class TestRecipeGate:
     def test_no_edge_is_refused_with_the_refusals_first(self):
         d = series(0.0, seed=2)
         found = judge(d, log=logged(d)[0])
-        assert refusals(found) == ["luck", "dear costs", "folds", "seeds", "sealed span"]
-        assert [reason.split(":")[0] for reason in found.reasons] == ["refused"] * 5 + ["passed"] * 8
+        assert refusals(found) == ["luck", "dear costs", "patience", "folds", "seeds", "sealed span"]
+        assert [reason.split(":")[0] for reason in found.reasons] == ["refused"] * 6 + ["passed"] * 8
 
     @pytest.mark.parametrize(
         ("changes", "name", "words"),
@@ -98,6 +99,8 @@ class TestRecipeGate:
             ({"behaviour": replace(SANE, turnover=np.nan)}, "turnover", "turnover is nan%"),
             ({"behaviour": replace(SANE, effective_n=np.nan)}, "concentration", "nan effective names"),
             ({"excess_dear": GOOD[:JUDGED] * np.nan}, "dear costs", "nan bp a year"),
+            ({"excess_patient": -GOOD[:JUDGED]}, "patience", "against equal weight rebalanced with its own kappa, it must be above 0"),
+            ({"excess_patient": GOOD[:JUDGED] * np.nan}, "patience", "nan bp a year"),
             ({"excess": GOOD[:JUDGED] + 1e-6}, "logged", "differs from the one first logged"),
             ({"against_incumbent": GOOD[:62]}, "incumbent", "62 sessions follow both training ends, at least 63"),
             ({"against_incumbent": GOOD[:300] * np.nan}, "incumbent", "300 sessions follow"),
@@ -126,6 +129,7 @@ class TestRecipeGate:
                 fold=np.repeat(np.arange(3), YEAR),
                 excess=short,
                 excess_dear=short,
+                excess_patient=short,
                 seeds_dear=np.tile(short, (2, 1)),
                 behaviour=SANE,
             ),
@@ -177,7 +181,7 @@ class TestRecipeGate:
     @pytest.mark.parametrize(
         ("sealed", "words"),
         [
-            (None, "the sealed span shows 0 sessions, at least 252 are needed"),
+            (None, "the sealed span is not opened: it is once a recipe"),
             ((DAYS[JUDGED : JUDGED + 251], GOOD[JUDGED : JUDGED + 251]), "shows 251 sessions"),
             ((DAYS[JUDGED - 1 : -1], GOOD[JUDGED:]), "it must be after the last judged session"),
             ((DAYS[JUDGED:], -GOOD[JUDGED:]), "it grows -600 bp a year"),

@@ -33,7 +33,6 @@ def test_return_and_volatility():
 def test_ratios():
     daily = statistics.mean(RETURNS) / statistics.stdev(RETURNS)
     assert metrics.sharpe(GROWTH) == pytest.approx(daily * math.sqrt(252))
-    assert metrics.sharpe(GROWTH, annual=False) == pytest.approx(daily)
     downside = math.sqrt((0.02**2 + 0.005**2) / 6)
     assert metrics.sortino(GROWTH) == pytest.approx(statistics.mean(RETURNS) / downside * math.sqrt(252))
 
@@ -52,6 +51,14 @@ def test_effective_n_counts_equal_positions():
 
 def test_a_ratio_over_nothing_is_nan_and_too_little_is_refused():
     assert math.isnan(metrics.sharpe(np.zeros(5)))
+    assert math.isnan(metrics.sortino(np.full(5, 0.01)))
+    assert math.isnan(metrics.calmar(np.array([100.0, 101.0]), initial=100.0))
     for growth in (np.zeros(1), np.array([0.1, np.nan])):
         with pytest.raises(metrics.MetricError, match="two or more sessions"):
             metrics.sharpe(growth)
+
+
+def test_a_path_that_never_varies_has_no_sharpe_whatever_its_rounding_says():
+    growth = np.full(100, math.log1p(0.001))
+    assert np.expm1(growth).std(ddof=1) > 0
+    assert math.isnan(metrics.sharpe(growth))

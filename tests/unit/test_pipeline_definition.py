@@ -68,9 +68,31 @@ def test_one_training_step_a_seed_feeds_the_judgement() -> None:
     found = steps(build(changed(training={"seeds": (3, 5, 8)})))
     assert [name for name in found if name.startswith("Train-")] == ["Train-3", "Train-5", "Train-8"]
     inputs = {entry["InputName"]: entry["S3Input"]["S3Uri"] for entry in found["Evaluate"]["Arguments"]["ProcessingInputs"]}
-    assert {name for name in inputs if name.startswith("model-")} == {"model-3", "model-5", "model-8"}
-    assert inputs["model-5"] == {"Get": "Steps.Train-5.ModelArtifacts.S3ModelArtifacts"}
+    written = found["Train-5"]["Arguments"]["OutputDataConfig"]["S3OutputPath"]["Std:Join"]["Values"]
+    assert written == [*inputs["models"]["Std:Join"]["Values"], "5"]
+    assert found["Evaluate"]["DependsOn"] == ["Train-3", "Train-5", "Train-8"]
     assert found["Evaluate"]["Arguments"]["AppSpecification"]["ContainerArguments"][-3:] == ["3", "5", "8"]
+
+
+def test_the_judgement_knows_the_log_of_trials_and_the_registry() -> None:
+    given = steps(build())["Evaluate"]["Arguments"]["AppSpecification"]["ContainerArguments"]
+    assert given[given.index("--trials") + 1] == "s3://lake/models/trials/"
+    assert given[given.index("--package-group") + 1] == "group"
+
+
+def test_what_is_registered_says_which_trial_of_which_recipe_it_is() -> None:
+    found = steps(build())
+    for name in ("RegisterApproved", "RegisterRejected"):
+        properties = found[name]["Arguments"]["CustomerMetadataProperties"]
+        assert {"trial", "recipe"} <= set(properties)
+        assert {value["Std:JsonGet"]["Path"] for value in properties.values()} == {f"metadata.{key}" for key in properties}
+
+
+def test_seeds_that_the_quota_does_not_take_wait_for_their_turn() -> None:
+    """An account may run fewer jobs at once than there are seeds; any other failure is one at once."""
+    for seed in SETTINGS.training.seeds:
+        (policy,) = steps(build())[f"Train-{seed}"]["RetryPolicies"]
+        assert policy["ExceptionType"] == ["SageMaker.RESOURCE_LIMIT"]
 
 
 def test_every_reference_names_a_step_and_an_output_that_exist() -> None:
@@ -104,18 +126,19 @@ def test_hyperparameters_are_json_as_the_toolkit_decodes_them() -> None:
     decoded = {name: json.loads(text) for name, text in arguments["HyperParameters"].items()}
     assert all(isinstance(text, str) for text in arguments["HyperParameters"].values())
     assert decoded["seed"] == 1
-    assert decoded["timesteps"] == SETTINGS.training.timesteps
-    assert decoded["live-start"] == SETTINGS.training.live_start.isoformat()
+    assert decoded["settings"] == "settings.json"
     assert decoded["sagemaker_program"] == "train.py"
     assert decoded["sagemaker_submit_directory"] == "s3://assets/0abc.gz"
 
 
-def test_what_crosses_amazons_limits_on_one_string_is_not_there() -> None:
-    """256 characters a container argument, 2,500 a hyperparameter: even for a universe of 500 names."""
+def test_what_crosses_amazons_limits_is_not_there() -> None:
+    """256 characters a container argument, 2,500 a hyperparameter, ten inputs: even for a universe of 500 names and 32 seeds."""
     universe = {"symbols": ("SPY", *(f"S{number}" for number in range(499))), "benchmark": "SPY"}
-    found = steps(build(changed(universe=universe)))
+    found = steps(build(changed(universe=universe, training={"seeds": tuple(range(32))})))
     application = found["Evaluate"]["Arguments"]["AppSpecification"]
     assert max(map(len, application["ContainerEntrypoint"] + application["ContainerArguments"])) <= 256
+    assert len(application["ContainerArguments"]) <= 100
+    assert len(found["Evaluate"]["Arguments"]["ProcessingInputs"]) <= 10
     assert max(map(len, found["Train-0"]["Arguments"]["HyperParameters"].values())) <= 2500
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +85,25 @@ def test_failure_says_why(tmp_path: Path, step: dict[str, Any], reason: str) -> 
     status, why = execution({"Steps": [{"Name": "Last", **step}]}, tmp_path).run()
     assert status == "Failed"
     assert reason in why
+
+
+def test_steps_beyond_the_cores_wait_for_their_turn(tmp_path: Path) -> None:
+    cores, seen = os.cpu_count() or 1, list[list[str]]()
+    names = [f"Step-{number}" for number in range(cores + 1)]
+    run = execution({"Steps": [{"Name": name, "Type": "RegisterModel", "Arguments": {"Name": name}} for name in names]}, tmp_path)
+    full = threading.Barrier(cores)
+
+    def register(arguments: dict[str, Any]) -> str:
+        if arguments["Name"] != names[-1]:
+            full.wait(timeout=10)
+            while len(run.steps) < len(names):
+                time.sleep(0.001)
+        seen.append([step["StepStatus"] for step in run.steps.values()])
+        return "arn"
+
+    run.register = register
+    assert run.run() == ("Succeeded", "")
+    assert seen[0] == ["Executing"] * cores + ["Starting"]
 
 
 def test_uri_that_is_not_s3_is_refused() -> None:

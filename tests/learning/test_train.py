@@ -1,0 +1,117 @@
+"""The training job: fold by fold, the same bytes each time, and blind to whatever follows a fold's training."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests import small_run
+from tests.scripts import script
+from trading_env.policy import load_policy
+
+train, dataset, job = script("train"), script("dataset"), script("job")
+CHOSEN = small_run.settings()
+
+
+@pytest.fixture(scope="module")
+def channel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_run.write_channel(tmp_path_factory.mktemp("channel"))
+
+
+@pytest.fixture(scope="module")
+def whole(channel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One seed with all its folds."""
+    folder = tmp_path_factory.mktemp("model")
+    small_run.train(channel, folder, "--seed", "3", chosen=CHOSEN)
+    return folder
+
+
+def artifact(folder: Path) -> tuple[bytes, bytes]:
+    return (folder / "policy.npz").read_bytes(), (folder / "policy.json").read_bytes()
+
+
+def test_every_fold_is_trained_up_to_its_own_end_and_says_so(whole: Path):
+    folds = job.folds_of(small_run.DAYS, CHOSEN)
+    assert sorted(path.name for path in whole.iterdir()) == ["fold-0", "fold-1", "fold-2"]
+    for fold in folds:
+        folder = whole / f"fold-{fold.number}"
+        card, record = load_policy(folder).card, json.loads((folder / "training.json").read_text(encoding="utf-8"))
+        assert (card.train_start, card.train_end, card.seeds) == (str(fold.train_start), str(fold.train_end), (3,))
+        assert (record["seed"], record["fold"], record["timesteps_asked"]) == (3, fold.number, 1000)
+        assert record["sessions"] == np.searchsorted(small_run.DAYS, fold.train_end) + 1
+    assert len({artifact(whole / f"fold-{number}")[0] for number in range(3)}) == 3
+
+
+def test_a_fold_alone_is_the_same_bytes_and_prints_a_line_a_rollout(channel: Path, whole: Path, tmp_path: Path, capsys):
+    small_run.train(channel, tmp_path, "--seed", "3", "--fold", "2", "--fold", "0", chosen=CHOSEN)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fold-0", "fold-2"]
+    for name in ("fold-0", "fold-2"):
+        assert artifact(tmp_path / name) == artifact(whole / name)
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["fold"] for line in lines] == [0] * 4 + [2] * 4
+    for line in lines:
+        assert {"seed", "fold", "folds", "timesteps", "of", "episode_reward", "rollout_reward", "kl", "log_std", "steps_per_second"} == set(
+            line
+        )
+        assert (line["seed"], line["folds"], line["of"]) == (3, 3, 992)
+    assert [line["timesteps"] for line in lines[:4]] == [248, 496, 744, 992]
+
+
+def test_nothing_after_a_folds_training_reaches_its_model(channel: Path, whole: Path, tmp_path: Path):
+    """Every later number is spoiled, and the standardisation with it if it looked."""
+    read = dataset.read_channel(channel, symbols=CHOSEN.universe.symbols, live_start=CHOSEN.training.live_start)
+    fold = job.folds_of(read.market.sessions, CHOSEN)[1]
+    after = read.market.sessions > fold.train_end
+    spoiled = {}
+    for name in ("open", "high", "low", "close", "volume", "features", "context"):
+        values = getattr(read.market, name).copy()
+        values[after] = values[after] * 3 + 1
+        spoiled[name] = values
+    spoiled_dataset = replace(read, market=replace(read.market, **spoiled))
+    train.train_fold(train.Job(seed=3, settings=CHOSEN), fold, dataset=spoiled_dataset, folder=tmp_path)
+    assert artifact(tmp_path) == artifact(whole / "fold-1")
+
+
+def test_the_reward_and_the_names_of_an_episode_come_from_the_settings():
+    market = small_run.market().rows(small_run.DAYS[260], small_run.DAYS[400])
+
+    def head(chosen) -> bytes:
+        model, _, taken = train.fit(market, settings=chosen, seed=0, timesteps=1000)
+        assert taken == 992
+        return model.policy.network.head.weight.detach().numpy().tobytes()
+
+    plain = head(CHOSEN)
+    assert plain == head(CHOSEN)
+    for changes in (
+        {"reward": {"kind": "log_growth"}},
+        {"reward": {"turnover_penalty": 5.0}},
+        {"reward": {"drawdown_penalty": 5.0}},
+        {"training": {"names_per_episode": 2}},
+    ):
+        assert head(small_run.settings(**changes)) != plain, changes
+
+
+def test_tensorboard_gets_its_file_and_changes_nothing(channel: Path, whole: Path, tmp_path: Path):
+    log = tmp_path / "log"
+    small_run.train(channel, tmp_path / "model", "--seed", "3", "--fold", "0", "--tensorboard", str(log), chosen=CHOSEN)
+    assert [path.name.split(".")[:3] for path in (log / "seed-3" / "fold-0").iterdir()] == [["events", "out", "tfevents"]]
+    assert artifact(tmp_path / "model" / "fold-0") == artifact(whole / "fold-0")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changes", "words"),
+    [
+        (["--fold", "3"], {}, "--fold must lie in 0 to 2, the last being the sealed span's, was 3"),
+        (["--timesteps", "10"], {}, "timesteps"),
+        ([], {"training": {"test_start": str(small_run.DAYS[200])}}, "200 lie before test_start"),
+        ([], {"training": {"live_start": str(small_run.DAYS[600])}}, "end must be before live_start"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_and_leaves_nothing(channel: Path, tmp_path: Path, arguments, changes, words):
+    with pytest.raises(ValueError, match=words):
+        small_run.train(channel, tmp_path, "--seed", "0", *arguments, chosen=small_run.settings(**changes))
+    assert list(tmp_path.iterdir()) == []

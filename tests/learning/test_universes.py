@@ -1,0 +1,47 @@
+"""What was trained on some names trades any others, in other number, from the same file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from local import bundled
+from tests.learning.training import TEN_BP, settings, traded, trained
+from trading_env.market import Market, build_market
+from trading_env.policy import load_policy, save_policy
+
+FIVE = ("SPY", "QQQ", "IWM", "AAPL", "AIG")
+DEMO = ("SPY", "QQQ", "IWM", "AAPL", "AIG", "BAC", "GOOG", "IBM")
+THREE = ("BAC", "GOOG", "IBM")
+LISTED_LATER = ("BAC", "FB", "GOOGL")  # none of the five; FB and GOOGL are listed, and a year later tradable, within the period
+
+
+def market_of(symbols: tuple[str, ...], *, start: str, end: str) -> Market:
+    return build_market(bundled.daily_bars(), bundled.corporate_actions(), symbols=symbols).rows(start, end)
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "drawn", "traded_on"),
+    [(FIVE, 30, DEMO), (FIVE, 30, LISTED_LATER), (FIVE, 3, DEMO), (THREE, 30, DEMO)],
+    ids=["5 names, trades 8", "5 names, trades 3 others", "3 of 5 names an episode, trades 8", "3 names, trades 8"],
+)
+def test_a_policy_trades_names_that_it_was_not_trained_on(
+    tmp_path: Path, trained_on: tuple[str, ...], drawn: int, traded_on: tuple[str, ...]
+) -> None:
+    chosen = settings(training={"names_per_episode": drawn, "environments": 16})
+    policy = trained(market_of(trained_on, start="2006-01-03", end="2011-12-30"), chosen=chosen, seed=0, timesteps=8_192)
+    save_policy(tmp_path, policy.arrays, policy.card)
+    market = market_of(traded_on, start="2012-01-03", end="2015-12-31")
+    result = traded(load_policy(tmp_path), market, rules=TEN_BP, first=1)
+    tradable = market.tradable[:-1]
+    assert len(result.sessions) == len(market) - 1
+    assert np.isfinite(result.equity).all()
+    np.testing.assert_allclose(result.weights.sum(axis=1), 1.0, atol=1e-12)
+    assert np.ptp(result.scores[tradable.all(axis=1)], axis=1).max() > 1e-3, "equal weight would pass"
+    assert (result.weights[~tradable] == 0).all()  # nobody held what was not yet tradable
+    assert (result.held[-1] > 0.01).all()  # and all of them are held in the end
+    assert result.turnover[1:].max() < 0.5
+    if traded_on == LISTED_LATER:
+        assert tradable.all(axis=0).tolist() == [True, False, False]
