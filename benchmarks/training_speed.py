@@ -157,4 +157,4 @@ ROWS = [
         goal=6,
     ),
 ]
-FIELD = Field(contenders=CONTENDERS, rows=ROWS, rounds=3)
+FIELD = Field(contenders=CONTENDERS, rows=ROWS, rounds=4)

@@ -132,11 +132,12 @@ def to_json(body: Mapping[str, Any]) -> bytes:
 
 
 def answer(seen: Evaluated) -> str:
-    """Whether PPO beats equal weight, in one sentence with its numbers."""
+    """Whether PPO beats equal weight, in one sentence with its numbers; that it does, only the recipe gate can show."""
     yearly, verdict = float(seen.excess.mean()) * YEARLY, seen.judgement.verdict
+    proved = verdict.passed and verdict.title == gate.TITLE
     refused = ", ".join(check.name for check in verdict.checks if not check.passed)
     return (
-        f"{claim(yearly, passed=verdict.passed)}: {yearly:+.1f} bp a year net of {STANDARD} bp a side, information ratio "
+        f"{claim(yearly, passed=proved)}: {yearly:+.1f} bp a year net of {STANDARD} bp a side, information ratio "
         f"{statistics.information_ratio(seen.excess):+.2f}, over {len(seen.excess):,} sessions out of sample with "
         f"{len(seen.trained.seeds)} seeds{f'; refused by: {refused}' if refused else ''}."
     )

@@ -31,6 +31,26 @@ SCORE_LIMIT = 10.0
 LOG_2PI = math.log(2 * math.pi)
 
 
+class Tanh(torch.autograd.Function):
+    """tanh by NumPy: torch asks MKL, which is ten times slower on processors that are not Intel's. CPU only, as the training is."""
+
+    @staticmethod
+    def forward(ctx: Any, values: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        result = torch.from_numpy(np.tanh(values.detach().numpy()))
+        ctx.save_for_backward(result)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        (result,) = ctx.saved_tensors
+        return torch.ops.aten.tanh_backward(gradient, result)
+
+
+def tanh(values: torch.Tensor) -> torch.Tensor:
+    result: torch.Tensor = Tanh.apply(values)
+    return result
+
+
 class ScoreNetwork(nn.Module):
     """(N, width) observations -> scores (N, A), tradable mask (N, A), values (N, 1).
 
@@ -74,8 +94,8 @@ class ScoreNetwork(nn.Module):
         rows, count = mask.shape
         # Rows of one matrix, not a batch of small ones: torch multiplies the latter one by one.
         projected = (assets.reshape(rows * count, self.block) @ own.T).view(rows, count, HIDDEN)
-        hidden = torch.tanh(projected + (shared @ common.T + bias).unsqueeze(1))
-        hidden = torch.tanh(self.second(hidden.view(rows * count, HIDDEN))).view(rows, count, HIDDEN)
+        hidden = tanh(projected + (shared @ common.T + bias).unsqueeze(1))
+        hidden = tanh(self.second(hidden.view(rows * count, HIDDEN))).view(rows, count, HIDDEN)
         pooled = (hidden * mask.unsqueeze(2)).sum(1) / mask.sum(1, keepdim=True).clamp(min=1.0)
         return hidden, pooled, (shared - self.mu[self.block :]) / self.sigma[self.block :], mask
 
@@ -83,14 +103,14 @@ class ScoreNetwork(nn.Module):
         own, common = self.third.weight[:, :HIDDEN], self.third.weight[:, HIDDEN:]
         rows, count = mask.shape
         projected = (hidden.view(rows * count, HIDDEN) @ own.T).view(rows, count, HIDDEN)
-        joint = torch.tanh(projected + (pooled @ common.T + self.third.bias).unsqueeze(1))
+        joint = tanh(projected + (pooled @ common.T + self.third.bias).unsqueeze(1))
         raw = self.head(joint.view(rows * count, HIDDEN)).view(rows, count)
         mean = (raw * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1.0)
         scores: torch.Tensor = ((raw - mean) * mask).clamp(-SCORE_LIMIT, SCORE_LIMIT)
         return scores
 
     def values(self, pooled: torch.Tensor, shared: torch.Tensor) -> torch.Tensor:
-        values: torch.Tensor = self.value(torch.tanh(self.critic(torch.cat([pooled, shared], dim=1))))
+        values: torch.Tensor = self.value(tanh(self.critic(torch.cat([pooled, shared], dim=1))))
         return values
 
     def forward(self, observations: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

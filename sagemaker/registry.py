@@ -144,12 +144,13 @@ def incumbent(group: str, *, region: str) -> Incumbent | None:
     """The newest Approved package of the group; None when there is none, and equal weight trades. Raises RegistryError."""
     client = _client("sagemaker", region=region)
     with _aws(f"the packages of {group} cannot be read"):
-        listed = client.list_model_packages(
-            ModelPackageGroupName=group, ModelApprovalStatus="Approved", SortBy="CreationTime", SortOrder="Descending", MaxResults=1
-        )["ModelPackageSummaryList"]
-        if not listed:
+        pages = client.get_paginator("list_model_packages").paginate(  # a page may be empty and not the last
+            ModelPackageGroupName=group, ModelApprovalStatus="Approved", SortBy="CreationTime", SortOrder="Descending"
+        )
+        newest = next((package for page in pages for package in page["ModelPackageSummaryList"]), None)
+        if newest is None:
             return None
-        name = listed[0]["ModelPackageArn"]
+        name = newest["ModelPackageArn"]
         found = client.describe_model_package(ModelPackageName=name)
     said = found.get("CustomerMetadataProperties", {})
     missing = [key for key in ("trial", "recipe") if not said.get(key)]

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -38,6 +39,64 @@ class FeaturesError(ValueError):
 
 
 @dataclass(frozen=True)
+class Window:
+    """Each `length` values in a row: their sum, and the sum of their squared distances from their mean.
+
+    A window of 3 n values is three windows of n side by side: their sums add up, and so do their squared distances and, over 3 n, the
+    squared difference of each two sums. Nothing cancels, and no running sum carries rounding from one window to the next: what a window
+    holds depends on nothing but its values, to the last bit.
+
+    `total` and `squares` run over the rows of an array of `shape` (..., T) one after the other, from the first whole window on.
+    """
+
+    length: int
+    total: Array
+    squares: Array
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, values: Array, length: int) -> Window:
+        parts = _side_by_side(values.ravel(), length, apart=1)
+        total = sum(parts[1:], start=parts[0])
+        centre = total / length
+        squares, distance = np.zeros_like(centre), np.empty_like(centre)
+        for part in parts:
+            np.subtract(part, centre, out=distance)
+            distance *= distance
+            squares += distance
+        return cls(length=length, total=total, squares=squares, shape=values.shape)
+
+    def times(self, count: int) -> Window:
+        """Windows `count` times as long."""
+        totals = _side_by_side(self.total, count, apart=self.length)
+        between = np.zeros_like(totals[0])
+        for lag in range(1, count):
+            difference = self.total[lag * self.length :] - self.total[: -lag * self.length]
+            difference *= difference
+            for part in _side_by_side(difference, count - lag, apart=self.length):
+                between += part
+        between /= count * self.length
+        for part in _side_by_side(self.squares, count, apart=self.length):
+            between += part
+        return Window(length=count * self.length, total=sum(totals[1:], start=totals[0]), squares=between, shape=self.shape)
+
+    def mean(self) -> Array:
+        """(..., T), at the window's last value; NaN before the first whole window, or if a value is."""
+        return self._at_last(self.total / self.length)
+
+    def deviation(self) -> Array:
+        """Standard deviation (over n), as `mean`."""
+        return self._at_last(np.sqrt(self.squares / self.length))
+
+    def _at_last(self, known: Array) -> Array:
+        result = np.empty(math.prod(self.shape))
+        result[self.length - 1 :] = known
+        result = result.reshape(self.shape)
+        result[..., : self.length - 1] = np.nan  # or the window would reach into the row before
+        return result
+
+
+@dataclass(frozen=True)
 class Bars:
     """Adjusted bars of names with the same sessions, each (names, T), contiguous and finite, and what several features need of them."""
 
@@ -58,9 +117,9 @@ class Bars:
         return changes
 
     @cached_property
-    def volatility_21(self) -> Array:
-        """Standard deviation of daily log returns."""
-        return deviation(self.log_return(1), 21)[1]
+    def month(self) -> Window:
+        """21 daily log returns."""
+        return month(self.log_return(1))
 
     def gap(self) -> Array:
         """log(open[t] / close[t − 1])"""
@@ -87,8 +146,8 @@ class Bars:
         Not TA-Lib's, which takes the variance as a difference of running sums: after AIG's fall of 2008 its bands still differ by 7e-10
         with the start of history, most of the 1e-9 that is promised.
         """
-        mean, spread = deviation(self.close, 20)
-        return mean, np.maximum(spread, FLOOR * self.close)
+        window = Window.of(self.close, 5).times(2).times(2)
+        return window.mean(), np.maximum(window.deviation(), FLOOR * self.close)
 
     def atr(self) -> Array:
         average = per_name(lambda high, low, close: talib.ATR(high, low, close, 14), self.high, self.low, self.close)
@@ -111,13 +170,15 @@ class Bars:
         return np.where(width > 0, share, 0.5) - 0.5
 
     def volume_score(self) -> Array:
-        mean, spread = deviation(self.volume, 63)
-        spread = np.maximum(spread, FLOOR * mean)
+        window = Window.of(self.volume, 7).times(3).times(3)
+        mean = window.mean()
+        spread = np.maximum(window.deviation(), FLOOR * mean)
         score = (self.volume - mean) / np.where(spread == 0, 1.0, spread)  # without volume both are 0
         return np.clip(score, -5, 5)
 
     def volatility_ratio(self) -> Array:
-        return np.log(np.maximum(self.volatility_21, FLOOR) / np.maximum(deviation(self.log_return(1), 63)[1], FLOOR))
+        month, quarter = self.month.deviation(), self.month.times(3).deviation()
+        return np.log(np.maximum(month, FLOOR) / np.maximum(quarter, FLOOR))
 
     def drawdown(self, window: int) -> Array:
         highest = per_name(lambda close: talib.MAX(close, window), self.close)
@@ -203,7 +264,7 @@ ASSET_FEATURES = (
         "ratio",
         lambda b: 4 * b.bollinger[1] / b.bollinger[0],
     ),
-    AssetFeature("volatility_21", "std_21(return_1)", 22, "log", lambda b: b.volatility_21),
+    AssetFeature("volatility_21", "std_21(return_1)", 22, "log", lambda b: b.month.deviation()),
     AssetFeature("volatility_ratio", "log(max(std_21(return_1), 1e-6) / max(std_63(return_1), 1e-6))", 64, "log", Bars.volatility_ratio),
     AssetFeature(
         "volume_z",
@@ -237,7 +298,7 @@ CONTEXT: tuple[ContextFeature, ...] = (
     ),
     ContextFeature("market_return_21", "mean of return_21 across names", 22, "log", lambda p: p.mean("return_21")),
     ContextFeature(
-        "market_volatility_21", "std_21(mean of return_1 across names)", 22, "log", lambda p: deviation(p.mean("return_1"), 21)[1]
+        "market_volatility_21", "std_21(mean of return_1 across names)", 22, "log", lambda p: month(p.mean("return_1")).deviation()
     ),
     ContextFeature("market_dispersion_21", "std of return_21 across names", 22, "log", lambda p: p.dispersion("return_21")),
 )
@@ -321,28 +382,15 @@ def unknown(values: Array, *, until: int) -> tuple[Array, Array]:
     return result, result[..., until:]
 
 
-def deviation(values: Array, window: int) -> tuple[Array, Array]:
-    """Mean and standard deviation (over n) of the last `window` values, (..., T) each; NaN if one of them is.
+def month(values: Array) -> Window:
+    """21 sessions."""
+    return Window.of(values, 7).times(3)
 
-    Each window is summed by itself, oldest first: no running sum carries rounding from one window to the next, so a value depends on
-    nothing but its window, to the last bit.
-    """
-    flat, mean, spread = values.ravel(), np.empty(values.size), np.empty(values.size)
-    for first in range(0, values.size - window + 1, BLOCK):
-        columns = [flat[first + k : first + k + BLOCK][: values.size - window + 1 - first] for k in range(window)]
-        centre, squares, distance = (np.zeros(len(columns[0])) for _ in range(3))
-        for column in columns:
-            centre += column
-        centre /= window
-        for column in columns:
-            np.subtract(column, centre, out=distance)
-            distance *= distance
-            squares += distance
-        last = slice(first + window - 1, first + window - 1 + len(centre))
-        mean[last], spread[last] = centre, np.sqrt(squares / window)
-    for result in (mean, spread):  # before its first whole window, a row's window reaches into the row before
-        result.reshape(values.shape)[..., : window - 1] = np.nan
-    return mean.reshape(values.shape), spread.reshape(values.shape)
+
+def _side_by_side(values: Array, count: int, *, apart: int) -> list[Array]:
+    """Views such that element i of the k-th is values[i + k apart]."""
+    length = max(len(values) - (count - 1) * apart, 0)
+    return [values[k * apart :][:length] for k in range(count)]
 
 
 def row_mean(values: Array) -> Array:

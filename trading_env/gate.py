@@ -19,6 +19,9 @@ from trading_env.statistics import FloatArray
 from trading_env.trials import Days, Entry, TrialLog
 
 
+TITLE = "recipe gate"
+
+
 class GateError(ValueError):
     """The evidence is not about one and the same thing; the message says which parts differ."""
 
@@ -146,7 +149,7 @@ def recipe_gate(result: RecipeResult, *, log: TrialLog, bar: RecipeThresholds | 
         incumbent(result.against_incumbent, bar=rules),
         *behaviour(result.behaviour, bar=rules),
     ]
-    return Verdict("recipe gate", tuple(checks))
+    return Verdict(TITLE, tuple(checks))
 
 
 def logged(result: RecipeResult, *, log: TrialLog) -> Check:

@@ -243,7 +243,7 @@ def load_policy(folder: Path, *, expected_feature_hash: str | None = None) -> Nu
     if expected_feature_hash is not None and card.feature_hash != expected_feature_hash:
         raise PolicyError(f"policy.json: feature_hash must be {expected_feature_hash}, was {card.feature_hash}")
     try:
-        with np.load(folder / "policy.npz", allow_pickle=False) as archive:
+        with (folder / "policy.npz").open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise PolicyError(f"policy.npz cannot be read: {error}") from error

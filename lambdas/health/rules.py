@@ -232,7 +232,7 @@ RULES = (
         name="model-old",
         threshold=f"{MODEL_WARNING_DAYS} days before max_model_age_days",
         reason="at the limit decide stops trading; the days before it are for training",
-        runbook="Move the training dates in settings.toml, deploy, start the training pipeline.",
+        runbook="Move live_start in settings.toml forward, deploy, start the training pipeline.",
         broken=_model,
     ),
     Rule(

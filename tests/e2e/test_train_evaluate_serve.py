@@ -13,6 +13,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -106,24 +107,26 @@ def run_jobs(root: Path, channel: Path, *, source: Source, trials: Path) -> Run:
 
     The log of trials is a folder here, and there is no registry: nothing of AWS is running.
     """
-    processing = root / "processing"
-    jobs: dict[int, subprocess.Popen[str]] = {}
-    for seed in SEEDS:
+    processing, training = root / "processing", {}
+
+    def train(seed: int) -> str:
         base = root / f"train-{seed}"
         (base / "model").mkdir(parents=True)
-        jobs[seed] = subprocess.Popen(
+        job = subprocess.run(
             [sys.executable, "train.py", "--seed", str(seed), "--settings", "settings.json"],
             cwd=source.folder,
             env=clean(SM_CHANNEL_FEATURES=str(channel), SM_MODEL_DIR=str(base / "model"), SM_OUTPUT_DATA_DIR=str(base)),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            capture_output=True,
             text=True,
+            timeout=300,
+            check=False,
         )
-    log, training = "", {}
-    for seed, job in jobs.items():
-        output, _ = job.communicate(timeout=120)
-        assert job.returncode == 0, output
-        log += output
+        assert job.returncode == 0, job.stderr
+        return job.stdout
+
+    with ThreadPoolExecutor() as pool:
+        log = "".join(pool.map(train, SEEDS))
+    for seed in SEEDS:
         model = root / f"train-{seed}" / "model"
         training[seed] = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(model.glob("fold-*/training.json"))]
         target = processing / "input" / "models" / str(seed) / f"pipelines-x-Train-{seed}" / "output" / "model.tar.gz"
@@ -144,7 +147,7 @@ def run_jobs(root: Path, channel: Path, *, source: Source, trials: Path) -> Run:
         env=clean(PIP_NO_INDEX="1"),  # what the containers would install is all here
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert judged.returncode == 0, judged.stderr

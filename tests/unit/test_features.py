@@ -233,6 +233,18 @@ def test_a_short_history_gives_missing_values_not_errors(length: int) -> None:
     assert np.isnan(values[:, [feature.window > length for feature in ASSET_FEATURES]]).all()
 
 
+@pytest.mark.parametrize("block", [64, 700, 16_384])
+def test_names_together_have_the_bits_that_each_has_alone(monkeypatch: pytest.MonkeyPatch, adjusted: dict[str, Array], block: int) -> None:
+    """Whatever goes through the formulas at once: a piece of a name, one name, or several."""
+    panel = {column: values[:600, [0, 3, 5, 7]] for column, values in adjusted.items()}
+    alone = [asset_features(**{column: values[:, name] for column, values in panel.items()}) for name in range(4)]
+    monkeypatch.setattr(table, "BLOCK", block)
+    together = asset_features(**panel)
+    assert together.shape == (600, 4, len(ASSET_FEATURES))
+    for name in range(4):
+        assert together[:, name].tobytes() == alone[name].tobytes()
+
+
 def test_the_table_is_unambiguous() -> None:
     names = [feature.name for feature in (*FEATURES, *CONTEXT)]
     assert len(set(names)) == len(names)
