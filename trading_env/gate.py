@@ -18,7 +18,6 @@ from trading_env.metrics import SESSIONS_PER_YEAR
 from trading_env.statistics import FloatArray
 from trading_env.trials import Days, Entry, TrialLog
 
-
 TITLE = "recipe gate"
 
 
