@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -268,12 +267,3 @@ def test_the_hash_names_the_table_and_nothing_of_the_process() -> None:
 def test_the_hash_changes_with_the_table(monkeypatch: pytest.MonkeyPatch, change: tuple[str, object]) -> None:
     monkeypatch.setattr(table, *change)
     assert table._hash() != FEATURE_HASH
-
-
-def test_sixteen_years_of_eight_names_take_a_fraction_of_a_second(adjusted: dict[str, Array]) -> None:
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        features(**adjusted)
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 0.3
