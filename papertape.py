@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -20,6 +21,7 @@ from rich.console import Console
 
 if TYPE_CHECKING:
     from local.research import Asked
+    from local.target import Target
 
 # The commands import what they need: a failing import of one is no failure of another, and Ctrl-C is in good hands from the start.
 
@@ -216,6 +218,110 @@ def backtest(
         backtests.run(study, policy=policy, start=start, end=end, dividends=dividends, console=Console())
 
 
+@app.command(epilog=_examples("exchange --port 8090", "exchange --data prices.csv --now 2024-03-04T14:30:00Z --faults plan.toml"))
+def exchange(
+    data: Annotated[
+        Path, typer.Option(help="Raw daily bars of your own: CSV, Parquet, or a folder of them.", show_default="the bundled")
+    ] = ROOT / "data",
+    port: Annotated[int, typer.Option(help="On 127.0.0.1; 0 is a free one.", min=0, max=65535)] = 0,
+    faults: Annotated[Path | None, typer.Option(help="A fault plan, TOML: see docs/exchange.md.", show_default="none")] = None,
+    now: Annotated[str, typer.Option(help="The clock's start; it moves by POST /admin/clock.")] = "2020-01-02T14:35:00Z",
+    cash: Annotated[str, typer.Option(help="US dollars to start with.")] = "100000",
+) -> None:
+    """Serve an Alpaca-compatible paper exchange over recorded bars, until Ctrl-C; with a fault plan it misbehaves as Alpaca does."""
+    with in_plain_words():
+        from local.exchange.server import ExchangeConfig
+        from local.exchange.serving import serve
+
+        serve(ExchangeConfig(now=now, cash=cash, port=port, data=data, faults=faults), ready_file=None, parent_pid=None)
+
+
+class On(StrEnum):
+    """Where the Papertape runs that is spoken to."""
+
+    LAPTOP = "laptop"
+    AWS = "aws"
+
+
+Where = Annotated[On, typer.Option("--on", envvar="PAPERTAPE_ON", help="What `make local` holds up, or the account of your credentials.")]
+Url = Annotated[str, typer.Option(help="The execution API's address, in place of --on.", show_default=False)]
+Run = Annotated[Path, typer.Option("--folder", help="The laptop's run.", show_default="out/demo")]
+Reason = Annotated[str, typer.Option(help="Why; it is kept with the change.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="The API's own answer.")]
+OPERATE, DEMO = "Operate what runs", ROOT / "out" / "demo"
+
+
+def _target(on: On, url: str, folder: Path, settings: Path) -> Target:
+    from local import target
+    from settings import load
+
+    if url:
+        return target.at_url(url)
+    return target.on_aws(load(settings)) if on is On.AWS else target.on_laptop(folder)
+
+
+@app.command(rich_help_panel=OPERATE, epilog=_examples('halt --reason "odd fills"', 'halt --on aws --reason "odd fills"'))
+def halt(reason: Reason = "", on: Where = On.LAPTOP, url: Url = "", folder: Run = DEMO, settings: SettingsFile = SETTINGS) -> None:
+    """Send nothing more, at once, also of a batch under way; positions and open orders stay."""
+    with in_plain_words():
+        from local import operating
+
+        operating.halt(_target(on, url, folder, settings), reason, console=Console())
+
+
+@app.command(rich_help_panel=OPERATE, epilog=_examples('resume --reason "it was a test"', 'resume --on aws --reason "understood" --yes'))
+def resume(
+    reason: Reason = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    account: Annotated[str, typer.Option(help="Go on with this account, after the broker's was reset.", show_default=False)] = "",
+    on: Where = On.LAPTOP,
+    url: Url = "",
+    folder: Run = DEMO,
+    settings: SettingsFile = SETTINGS,
+) -> None:
+    """Trade again; shows first what stopped it and which breakers are re-armed, and asks."""
+    with in_plain_words():
+        from local import operating
+
+        operating.resume(_target(on, url, folder, settings), reason, account=account, yes=yes, console=Console())
+
+
+@app.command(rich_help_panel=OPERATE, epilog=_examples('flatten --reason "away"', 'flatten --on aws --reason "odd fills"'))
+def flatten(reason: Reason = "", on: Where = On.LAPTOP, url: Url = "", folder: Run = DEMO, settings: SettingsFile = SETTINGS) -> None:
+    """Cancel what is open, sell all that is held (on a closed market, after the next open), and buy nothing more until resume."""
+    with in_plain_words():
+        from local import operating
+
+        operating.flatten(_target(on, url, folder, settings), reason, console=Console())
+
+
+@app.command(rich_help_panel=OPERATE, epilog=_examples("status", "status --on aws", "status --json"))
+def status(on: Where = On.LAPTOP, url: Url = "", folder: Run = DEMO, settings: SettingsFile = SETTINGS, as_json: Json = False) -> None:
+    """Trading state, breakers, last snapshot and decision, open orders, models, alerts; 0 if it could be read, halted or not."""
+    with in_plain_words():
+        from local import operating
+
+        operating.status(_target(on, url, folder, settings), as_json=as_json, console=Console())
+
+
+@app.command(rich_help_panel=OPERATE, epilog=_examples("explain agent:2020-12-31/open+5", "explain pt1-jzohzbvq2udixcm6wvqbkrfj4q --json"))
+def explain(
+    identity: Annotated[str, typer.Argument(metavar="ID", help="A decision id, or a client order id.", show_default=False)],
+    on: Where = On.LAPTOP,
+    url: Url = "",
+    folder: Run = DEMO,
+    settings: SettingsFile = SETTINGS,
+    as_json: Json = False,
+) -> None:
+    """Where an order comes from: risk verdict, decision, observation, model, gate, data, code; 1 if a link is missing or differs."""
+    with in_plain_words():
+        from local import operating
+
+        sound = operating.explain(_target(on, url, folder, settings), identity, as_json=as_json, console=Console())
+    if not sound:
+        sys.exit(1)
+
+
 @app.command(epilog=_examples("scoreboard"))
 def scoreboard() -> None:
     """Make docs/scoreboard.md again from the recorded runs."""
@@ -244,6 +350,24 @@ def parity(
         chosen = backtests.one_of(the_parity.POLICIES, policy)
         found = the_parity.run(known, console=Console(), sessions=sessions, policies=chosen)
     if not all(agreement.holds for agreement in found.values()):
+        sys.exit(1)
+
+
+@app.command()
+def soak(
+    settings: SettingsFile = SETTINGS,
+    sessions: Annotated[int, typer.Option(help="Of 2020, at realistic rates.", min=0, max=253)] = 253,
+    brutal: Annotated[int, typer.Option(help="And at brutal rates.", min=0, max=253)] = 60,
+    seed: Annotated[list[int] | None, typer.Option(help="Of the faults; may be repeated.", show_default="7 and 8")] = None,
+) -> None:
+    """Trade through the deployed functions while the exchange misbehaves; 1 if anything was placed twice, lost or left in doubt."""
+    with in_plain_words():
+        from local import soak as the_soak
+        from settings import load
+
+        asked = the_soak.plans(seed or the_soak.SEEDS, realistic=sessions, brutal=brutal)
+        found = the_soak.run(load(settings), console=Console(), asked=asked)
+    if not all(one.holds for one in found):
         sys.exit(1)
 
 
@@ -317,11 +441,13 @@ def _failures() -> tuple[type[Exception], ...]:
     from local.proofs import ProofError
     from local.research import ResearchError
     from local.scoreboard import ScoreboardError
+    from local.storm import StormError
+    from local.target import OperatorError
     from local.training_run import TrainingError
     from trading_env.walk_forward import WalkForwardError
 
     ours = (BacktestError, ComebackError, ProofError, OwnBarsError, ResearchError, TrainingError, WalkForwardError)
-    return (*FAILURES, *ours, ScoreboardError, EvaluationFileError)
+    return (*FAILURES, *ours, ScoreboardError, StormError, EvaluationFileError, OperatorError)
 
 
 def _terminated(_number: int, _frame: FrameType | None) -> None:

@@ -100,6 +100,7 @@ class Risk(Section):
     max_bar_age_sessions: Annotated[int, Field(ge=1, le=10)]
     max_model_age_days: Annotated[int, Field(ge=1, le=3650)]
     restricted: tuple[Symbol, ...]
+    max_quote_age_minutes: Annotated[float, Field(gt=0, le=390)] = 10.0
 
 
 class Training(Section):

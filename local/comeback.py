@@ -25,6 +25,7 @@ from local.demo import EVE
 from local.emulator import ACCOUNT, ROOT, SECRET
 from local.laptop import JOURNAL, Laptop
 from local.replay import compare
+from local.target import announced
 from settings import Settings
 
 CHECK_SECONDS = 1.0
@@ -47,13 +48,14 @@ def run(settings: Settings, *, folder: Path, port: int, console: Console) -> Non
         day = compare(laptop.ledger, laptop.exchange.books(), snapshot.session)
         if day.differences:
             raise ComebackError(f"ledger and exchange differ after {snapshot.session}: {'; '.join(day.differences)}; run `make demo` again")
-        _show(laptop, session=snapshot.session, api=_api(laptop), console=console)
-        try:
-            while not threading.Event().wait(CHECK_SECONDS):
-                laptop.exchange.check()
-                laptop.cloud.check()
-        except KeyboardInterrupt:
-            console.print("stopping; what was traded stays in", str(shown))
+        with announced(folder, api_url=laptop.output("ExecutionApiUrl"), cloud_url=laptop.cloud.url, region=settings.region):
+            _show(laptop, session=snapshot.session, api=_api(laptop), console=console)
+            try:
+                while not threading.Event().wait(CHECK_SECONDS):
+                    laptop.exchange.check()
+                    laptop.cloud.check()
+            except KeyboardInterrupt:
+                console.print("stopping; what was traded stays in", str(shown))
 
 
 def _show(laptop: Laptop, *, session: str, api: str, console: Console) -> None:
@@ -66,7 +68,8 @@ def _show(laptop: Laptop, *, session: str, api: str, console: Console) -> None:
     table.add_row("AWS endpoint", f"{laptop.cloud.url}  (account {ACCOUNT}, secret {SECRET}, region {laptop.settings.region})")
     table.add_row("exchange", f"{laptop.exchange.url}  (Alpaca's routes; its own books at /admin/books)")
     console.print(table)
-    console.print("A request must be signed, for example:")
+    console.print("In another terminal: make status, make halt reason=..., make resume reason=..., make flatten reason=...")
+    console.print("Any other request must be signed, for example:")
     service = f"aws:amz:{laptop.settings.region}:execute-api"
     console.print(f"  curl --aws-sigv4 {service} --user {ACCOUNT}:{SECRET} {api}/portfolio", soft_wrap=True)
     console.print("Ctrl-C stops it.")

@@ -39,7 +39,7 @@ from local import glue_runs, sagemaker_service, sagemaker_templates
 VERSION = "1.5.33"
 END_OF_LOG = "\x1e"
 # Types that deploy as a record only: they have no effect that the loop could see on a laptop.
-RECORDED_TYPES = ("AWS::Budgets::Budget",)
+RECORDED_TYPES = ("AWS::Athena::NamedQuery", "AWS::Budgets::Budget")
 
 Record = dict[str, Any]
 _unpack_lock = threading.Lock()

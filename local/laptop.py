@@ -59,7 +59,16 @@ class Trained:
 class Laptop:
     """Use as a context manager; `deploy` first."""
 
-    def __init__(self, run_dir: Path, *, settings: Settings, now: str, exchange_port: int = 0, cloud_port: int = 0) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        *,
+        settings: Settings,
+        now: str,
+        exchange_port: int = 0,
+        cloud_port: int = 0,
+        keys: tuple[str, str] = ("local-key", "local-secret"),
+    ) -> None:
         self.run_dir, self.settings, costs = run_dir, settings, settings.costs
         if costs.impact or costs.max_volume_share:
             raise LaptopError("settings.toml: costs.impact and costs.max_volume_share must be 0 here; the exchange fills every order whole")
@@ -71,6 +80,8 @@ class Laptop:
             fee_bps=str(settings.costs.fee_bps),
             slippage_bps=str(Decimal(str(costs.slippage_bps)) + Decimal(str(costs.half_spread_bps))),
             journal=run_dir / JOURNAL,
+            key_id=keys[0],
+            secret_key=keys[1],
         )
         self._aws_session = boto3.Session()  # clients of the default session may not be made in two threads at once
         self._cloud_port = cloud_port

@@ -19,6 +19,9 @@ from lambdas.common.records import Fill, Snapshot
 from local import plan as replay_plan
 from local.plan import Entry, TradingSession
 
+#: By so much an average price in four decimals may differ from the exact one.
+LAST_DECIMAL = Decimal("0.0001")
+
 
 class ReplayError(RuntimeError):
     """The replay cannot go on; the message says where it stopped and why."""
@@ -115,8 +118,8 @@ def _fire(cloud: Cloud, exchange: Exchange, *, schedule: str, prefix: str, time:
         raise ReplayError(f"schedule {schedule} at {instant} failed: {outcome.get('error', outcome)}")
 
 
-def compare(ledger: Ledger, books: Mapping[str, Any], session: str) -> Day:
-    """The ledger against the exchange's books at the end of `session`."""
+def compare(ledger: Ledger, books: Mapping[str, Any], session: str, *, rounded: bool = False) -> Day:
+    """The ledger against the exchange's books at the end of `session`; `rounded`: the exchange shows average prices in four decimals."""
     snapshot = ledger.snapshot(session)
     if snapshot is None:
         raise ReplayError(f"the ledger has no closing snapshot of {session}; reconcile writes it after the close")
@@ -131,11 +134,12 @@ def compare(ledger: Ledger, books: Mapping[str, Any], session: str) -> Day:
     ]
     if snapshot.cash != Decimal(books["cash"]):
         differences.append(f"cash: ledger {snapshot.cash}, exchange {books['cash']}")
-    differences += _fill_differences(ours, theirs)
+    differences += fill_differences(ours, theirs, apart=LAST_DECIMAL if rounded else Decimal(0))
     return Day(session=session, snapshot=snapshot, fills=len(ours), differences=tuple(differences))
 
 
-def _fill_differences(ours: Sequence[Fill], theirs: Sequence[Mapping[str, Any]]) -> list[str]:
+def fill_differences(ours: Sequence[Fill], theirs: Sequence[Mapping[str, Any]], *, apart: Decimal) -> list[str]:
+    """Orders whose fills are not the same quantity at the same notional, but for `apart` dollars a share."""
     ledger, exchange = (
         _by_order((f.client_order_id, f.quantity, f.price) for f in ours),
         _by_order((f["client_order_id"], Decimal(f["quantity"]), Decimal(f["price"])) for f in theirs),
@@ -143,8 +147,14 @@ def _fill_differences(ours: Sequence[Fill], theirs: Sequence[Mapping[str, Any]])
     return [
         f"fills of {order}: ledger {ledger.get(order)}, exchange {exchange.get(order)}"
         for order in sorted(ledger.keys() | exchange.keys())
-        if ledger.get(order) != exchange.get(order)
+        if not _alike(ledger.get(order), exchange.get(order), apart=apart)
     ]
+
+
+def _alike(ours: tuple[Decimal, Decimal] | None, theirs: tuple[Decimal, Decimal] | None, *, apart: Decimal) -> bool:
+    if ours is None or theirs is None:
+        return ours is theirs
+    return ours[0] == theirs[0] and abs(ours[1] - theirs[1]) <= apart * ours[0]
 
 
 def _by_order(fills: Iterable[tuple[str, Decimal, Decimal]]) -> dict[str, tuple[Decimal, Decimal]]:

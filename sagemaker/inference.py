@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trading_env.observation import Layout, Observation, ObservationError
+from trading_env.observation import Layout, Observation, ObservationError, unpack
 from trading_env.policy import NumpyPolicy, PolicyError, load_policy
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ except ImportError:  # outside the container
 SCHEMA = 1
 JSON = "application/json"
 MAX_BODY = 4 * 1024 * 1024  # what a serverless endpoint accepts
+ENVELOPE = 8.0  # standard deviations; on the bundled data 8 % of the inputs of the worst day of training lie beyond, 2 % of March 2020's
 
 
 class RequestError(BaseInferenceToolkitError):  # type: ignore[misc]
@@ -126,8 +127,23 @@ def predict_fn(request: Request, model: Model) -> dict[str, Any]:
     return {
         "scores": [float(score) for score in scores],
         "model_version": model.version,
-        "diagnostics": {"kappa": card.kappa, "feature_hash": card.feature_hash, "seeds": list(card.seeds), "tradable": int(mask.sum())},
+        "diagnostics": {
+            "kappa": card.kappa,
+            "feature_hash": card.feature_hash,
+            "seeds": list(card.seeds),
+            "tradable": int(mask.sum()),
+            "outside": outside(model.policy, request.vector, layout),
+        },
     }
+
+
+def outside(policy: NumpyPolicy, vector: np.ndarray[Any, np.dtype[np.float32]], layout: Layout) -> float:
+    """Share of the tradable names' inputs that lie beyond `ENVELOPE` standard deviations of those that the policy was trained on."""
+    parts = unpack(vector, layout=layout)
+    own = parts.assets[parts.tradable].astype(np.float64)
+    inputs = np.concatenate([own, np.broadcast_to(parts.rest, (len(own), parts.rest.size))], axis=-1)
+    far = np.abs(inputs - policy.arrays["mu"]) > ENVELOPE * policy.arrays["sigma"]
+    return float(far.mean()) if far.size else 0.0
 
 
 def output_fn(prediction: dict[str, Any], accept: str) -> str:

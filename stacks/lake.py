@@ -1,6 +1,7 @@
 """Everything that must survive: buckets, ledger table, dead letters. Retained, and the stack is protected from deletion.
 
-Deleting the app leaves them behind; a new deployment makes new ones. The Glue database is here as well: it only describes the lake.
+Deleting the app leaves them behind; a new deployment makes new ones. The Glue database and the tables of the audit bucket are here as
+well: they only describe the lake.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
 from settings import Settings
+from stacks.constructs.audit_tables import add_audit_tables
 from stacks.constructs.function import PythonFunction
 from stacks.constructs.permissions import acknowledge, allow
 
@@ -71,6 +73,7 @@ class LakeStack(Stack):
             catalog_id=self.account,
             database_input=glue.CfnDatabase.DatabaseInputProperty(name=self.database_name, description="Papertape's lake"),
         )
+        add_audit_tables(self, bucket=self.audit, database=self.database, database_name=self.database_name)
         for name, value in {
             "RawBucket": self.raw.bucket_name,
             "ProcessedBucket": self.processed.bucket_name,

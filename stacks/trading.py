@@ -13,12 +13,16 @@ from constructs import Construct
 from settings import Settings, SettingsError
 from stacks.constructs.alarmed_schedule import AlarmedSchedule, Cron, Retry
 from stacks.constructs.api_models import decision_model, flatten_model, order_model, trading_state_model
+from stacks.constructs.audit_tables import ARCHIVED
 from stacks.constructs.broker_secret import broker_secret, let_read_secret
 from stacks.constructs.function import PythonFunction, Runtime
 from stacks.constructs.permissions import acknowledge
 from stacks.lake import LakeStack, let_read_objects, let_write_objects
 
 STAGE = "v1"
+EVALUATION, MODEL = "models/*/evaluation/evaluation.json", "models/*/model/model.tar.gz"
+TRAINING_MANIFEST = "processed/training/timeframe=1Day/manifest.json"
+EXECUTIONS = "the pipeline names the folder of its results after the execution"
 OPEN_MINUTE, CLOSE_MINUTE = 9 * 60 + 30, 16 * 60  # New York
 GATEWAY_TIMEOUT = Duration.seconds(29)  # of a regional API; the executor answers 202 after 20
 
@@ -29,7 +33,7 @@ class TradingStack(Stack):
     ) -> None:
         super().__init__(scope, construct_id, env=env, description="Papertape: decisions, orders, execution API")
         hour, minute = _slot(settings)
-        self._runtime, self._lake, self._secret = runtime, lake, broker_secret(self, settings)
+        self._settings, self._runtime, self._lake, self._secret = settings, runtime, lake, broker_secret(self, settings)
         execute = self._function(
             "execute_orders",
             timeout=GATEWAY_TIMEOUT,
@@ -38,7 +42,13 @@ class TradingStack(Stack):
             BROKER_CONNECT_TIMEOUT="2",  # seconds; a read that is tried three times must end before the gateway gives up
             BROKER_READ_TIMEOUT="4",
         )
-        control = self._function("control", timeout=Duration.seconds(10), memory=256, description="Trading state, and reads of the ledger")
+        control = self._function(
+            "control",
+            timeout=Duration.seconds(10),
+            memory=256,
+            description="Trading state, and reads of the ledger",
+            AUDIT_BUCKET=lake.audit.bucket_name,
+        )
         self.api = self._api(settings, execute, control)
         url = f"https://{self.api.rest_api_id}.execute-api.{self.region}.{self.url_suffix}/{STAGE}"
         decide = self._function(
@@ -51,12 +61,19 @@ class TradingStack(Stack):
             AUDIT_BUCKET=lake.audit.bucket_name,
         )
         reconcile = self._function(
-            "reconcile", timeout=Duration.minutes(2), memory=1024, description="The broker is the truth: settle and record"
+            "reconcile",
+            timeout=Duration.minutes(2),
+            memory=1024,
+            description="The broker is the truth: settle and record",
+            AUDIT_BUCKET=lake.audit.bucket_name,
+            PROCESSED_BUCKET=lake.processed.bucket_name,
         )
         for function in (execute, control, decide, reconcile):
             lake.let_write_ledger(function)
         let_read_objects(decide.own_role, lake.raw_arn, "raw/")
         let_write_objects(decide.own_role, lake.audit_arn, "audit/decisions/")
+        self._let_archive(reconcile, lake)
+        self._let_trace(control, lake)
         decide.may("execute-api:Invoke", on=[self.api.arn_for_execute_api("POST", "/decisions", STAGE)])
         decide.may(
             "sagemaker:InvokeEndpoint",
@@ -101,6 +118,25 @@ class TradingStack(Stack):
         if trades:
             let_read_secret(function, self._secret)
         return function
+
+    def _let_archive(self, reconcile: PythonFunction, lake: LakeStack) -> None:
+        """Add to the archive, which it never reads, and read what a model was trained and judged on."""
+        let_write_objects(reconcile.own_role, lake.audit_arn, *(f"audit/{table}/" for table in ARCHIVED))
+        reconcile.may("s3:ListBucket", on=[lake.audit_arn, lake.processed_arn])
+        reconcile.may("s3:GetObject", on=[f"{lake.processed_arn}/{EVALUATION}"], because=EXECUTIONS)
+        reconcile.may("s3:GetObject", "s3:GetObjectVersion", on=[f"{lake.processed_arn}/{TRAINING_MANIFEST}"])
+        reconcile.may("s3:ListBucketVersions", on=[lake.processed_arn])
+        self._let_ask_the_registry(reconcile)
+
+    def _let_trace(self, control: PythonFunction, lake: LakeStack) -> None:
+        let_read_objects(control.own_role, lake.audit_arn, "audit/decisions/", "audit/models/")
+        control.may("s3:ListBucket", on=[lake.processed_arn])
+        control.may("s3:GetObject", on=[f"{lake.processed_arn}/{path}" for path in (EVALUATION, MODEL)], because=EXECUTIONS)
+        self._let_ask_the_registry(control)
+
+    def _let_ask_the_registry(self, function: PythonFunction) -> None:
+        packages = self.format_arn(service="sagemaker", resource="model-package", resource_name=f"{self._settings.name}/*")
+        function.may("sagemaker:DescribeModelPackage", on=[packages], because="packages of the group are numbered as they are registered")
 
     def _api(self, settings: Settings, execute: PythonFunction, control: PythonFunction) -> apigateway.RestApi:
         access_log = logs.LogGroup(self, "AccessLog", retention=logs.RetentionDays.THREE_MONTHS, removal_policy=RemovalPolicy.DESTROY)
@@ -150,8 +186,11 @@ class TradingStack(Stack):
         decisions.add_resource("{id+}").add_method("GET", controlled)
         orders.add_method("POST", executed, request_models={"application/json": order_model(api)})
         orders.add_method("GET", controlled)
-        orders.add_resource("{id}").add_method("DELETE", executed)
-        api.root.add_resource("portfolio").add_method("GET", controlled)
+        order = orders.add_resource("{id}")
+        order.add_method("GET", controlled)
+        order.add_method("DELETE", executed)
+        for read in ("portfolio", "status"):
+            api.root.add_resource(read).add_method("GET", controlled)
         state = api.root.add_resource("trading-state")
         state.add_method("GET", controlled)
         state.add_method("PUT", controlled, request_models={"application/json": trading_state_model(api)})

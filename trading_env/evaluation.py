@@ -136,6 +136,7 @@ class _Guard:
             and 1 - equity / self._peak <= limits.max_drawdown
             and 1 - equity / self._last <= limits.max_daily_loss
             and limits.max_bar_age_sessions >= 1
+            and limits.max_quote_age_minutes >= 0
             and limits.price_collar >= 0
             and not (bought & self._restricted).any()
             and (notional[traded] > 0).all()

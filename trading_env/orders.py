@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 Side = Literal["buy", "sell"]
 QUANTUM = Decimal("1e-9")
-_PREFIX = "pt1-"
+#: By which an order at the broker is known as one of this app's.
+PREFIX = "pt1-"
 
 
 class OrderError(ValueError):
@@ -57,7 +58,7 @@ def client_order_id(intent: Intent) -> str:
     # JSON keeps ("a", "b:c") and ("a:b", "c") apart, which joining by a separator would not
     text = json.dumps([intent.strategy, intent.slot, intent.symbol, intent.attempt], separators=(",", ":"))
     digest = hashlib.sha256(text.encode()).digest()
-    return _PREFIX + base64.b32encode(digest).decode("ascii")[:40].lower()
+    return PREFIX + base64.b32encode(digest).decode("ascii")[:40].lower()
 
 
 def to_decimal(quantity: float) -> Decimal:

@@ -36,6 +36,7 @@ class Limits:
     max_bar_age_sessions: int
     max_model_age_days: int
     restricted: tuple[str, ...] = ()
+    max_quote_age_minutes: float = 10.0
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class OpenOrder:
     symbol: str
     side: Side
     quantity: float
+    client_order_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ class Situation:
     `prices`: last trade of every name held, worked or proposed. `peak_equity`: the highest equity on record; `last_close_equity`: at
     the last close. `traded_today` and `orders_today` count this session's orders so far, worked or filled. `bar_age_sessions`: closed
     sessions since the newest bar that the decision saw, 0 when the order rests on no bar (a manual one); `model_age_days`: None when it
-    rests on no model. `leaving`: the orders are a flatten's; its sells get out whatever their size, number and turnover.
+    rests on no model. `quote_ages`: minutes since the quote of each name, None when orders rest on none (a flatten's, a simulated one).
+    `leaving`: the orders are a flatten's; its sells get out whatever their size, number and turnover.
     `account` and `pinned_account`: the broker's account number and the one this app may trade; None pins nothing.
     """
 
@@ -69,6 +72,7 @@ class Situation:
     traded_today: float = 0.0
     orders_today: int = 0
     model_age_days: float | None = None
+    quote_ages: Mapping[str, float] | None = None
     latched: frozenset[str] = frozenset()
     leaving: bool = False
     account: str | None = None
@@ -149,6 +153,37 @@ def after(order: ProposedOrder, situation: Situation) -> Situation:
     )
 
 
+def working(order: ProposedOrder, situation: Situation) -> Situation:
+    """The situation once the order may be at the broker: it counts whole, and a sale makes no room before it has filled."""
+    open_order = OpenOrder(order.symbol, order.side, float(order.quantity), order.client_order_id)
+    return replace(
+        situation,
+        open_orders=(*situation.open_orders, open_order),
+        traded_today=situation.traded_today + float(order.notional),
+        orders_today=situation.orders_today + 1,
+    )
+
+
+def ended(client_order_id: str, symbol: str, side: Side, situation: Situation, *, filled: float) -> Situation:
+    """The situation once an order has ended, with `filled` shares that the positions do not hold yet. What it counted it still counts."""
+    held = situation.positions.get(symbol, 0.0) + (filled if side == "buy" else -filled)
+    return replace(
+        situation,
+        positions={**situation.positions, symbol: held} if filled else situation.positions,
+        open_orders=tuple(order for order in situation.open_orders if order.client_order_id != client_order_id),
+    )
+
+
+def without(order: ProposedOrder, situation: Situation) -> Situation:
+    """The situation in which an order is judged that counts already, because it may be at the broker: it does not stand in its own way."""
+    return replace(
+        situation,
+        open_orders=tuple(one for one in situation.open_orders if one.client_order_id != order.client_order_id),
+        traded_today=max(0.0, situation.traded_today - float(order.notional)),
+        orders_today=max(0, situation.orders_today - 1),
+    )
+
+
 @dataclass(frozen=True)
 class _Case:
     order: ProposedOrder
@@ -195,6 +230,13 @@ def _breaker(case: _Case) -> str | None:
 def _stale_data(case: _Case) -> str | None:
     age, limit = case.situation.bar_age_sessions, case.limits.max_bar_age_sessions
     return None if age <= limit else f"newest bar is {age} sessions old, at most {limit}"
+
+
+def _stale_quote(case: _Case) -> str | None:
+    ages, limit = case.situation.quote_ages, case.limits.max_quote_age_minutes
+    # As far in the future as in the past: then one of the two clocks is wrong
+    age = 0.0 if ages is None else abs(ages.get(case.order.symbol, math.nan))
+    return None if age <= limit else f"the quote of {case.order.symbol} is {age:.1f} minutes old, at most {limit}"
 
 
 def _stale_model(case: _Case) -> str | None:
@@ -250,6 +292,7 @@ RULES: Mapping[str, Callable[[_Case], str | None]] = {
     "breaker": _breaker,
     "stale_data": _stale_data,
     "stale_model": _stale_model,
+    "stale_quote": _stale_quote,
     "restricted": _restricted,
     "price_collar": _price_collar,
     "order_notional": _order_notional,

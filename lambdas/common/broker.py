@@ -1,9 +1,9 @@
 """The only module that speaks to the broker: alpaca-py's clients on a transport of our own (`broker_transport`).
 
 Promises: every call has a connect and a read timeout; a read is tried at most three times; an order is POSTed once, and repeated only
-after a 429 or, with rotated keys, a 401 (which say that it was not accepted) with the same client order id. No address but Alpaca's paper
-and data endpoints or this machine is ever contacted, unless two independent switches allow real money. Keys come from Secrets Manager and
-appear nowhere else. What it raises is the tree in `broker_transport`.
+after a 429 or, with rotated keys, a refusal of the keys (which say that it was not accepted) with the same client order id. No address but
+Alpaca's paper and data endpoints or this machine is ever contacted, unless two independent switches allow real money. Keys come from
+Secrets Manager and appear nowhere else. What it raises is the tree in `broker_transport`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 import boto3
+from alpaca.common.enums import Sort
 from alpaca.data.enums import Adjustment, DataFeed
 from alpaca.data.historical.corporate_actions import CorporateActionsClient
 from alpaca.data.historical.stock import StockHistoricalDataClient
@@ -32,6 +33,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lambdas.common import broker_wire as wire
 from lambdas.common.broker_transport import (
+    PATIENCE,
+    PAUSE,
     AlreadyAccepted,
     BrokerError,
     BrokerRefused,
@@ -66,6 +69,8 @@ __all__ = [
     "forget_broker",
 ]
 
+#: What one list of orders holds at most.
+LIST_LIMIT = 500
 PAPER_TRADING = "https://paper-api.alpaca.markets"
 LIVE_TRADING = "https://api.alpaca.markets"
 DATA = "https://data.alpaca.markets"
@@ -99,8 +104,9 @@ class BrokerVariables(Variables):
     alpaca_trading_url: str = PAPER_TRADING
     alpaca_data_url: str = DATA
     allow_live_trading: str = ""
-    broker_connect_timeout: float = Field(default=3.0, gt=0, le=30)
-    broker_read_timeout: float = Field(default=10.0, gt=0, le=30)
+    broker_connect_timeout: float = Field(default=3.0, gt=0, le=10)
+    broker_read_timeout: float = Field(default=10.0, gt=0, le=15)
+    broker_pause: float = Field(default=PAUSE, gt=0, le=10)
 
 
 def refuse_foreign_broker(*, trading_url: str, data_url: str, environment_switch: str, secret_switch: bool) -> None:
@@ -147,6 +153,7 @@ class Broker:
         data_url: str = DATA,
         live_switch: str = "",
         timeouts: tuple[float, float] = (3.0, 10.0),
+        pause: float = PAUSE,
         sleep: Callable[[float], None] = time.sleep,
         renew: Callable[[], tuple[str, str] | None] = lambda: None,
     ) -> None:
@@ -156,7 +163,7 @@ class Broker:
         self._stocks = _Stocks(**keys, url_override=data_url)
         self._actions = _Actions(**keys, url_override=data_url)
         for client in (self._trading, self._stocks, self._actions):
-            client.use(timeouts=timeouts, sleep=sleep, renew=renew)
+            client.use(timeouts=timeouts, pause=pause, sleep=sleep, renew=renew)
 
     def clock(self) -> Clock:
         return wire.clock_of(self._trading.get_clock())
@@ -175,8 +182,21 @@ class Broker:
         return {position.symbol: position for position in held}
 
     def open_orders(self) -> list[Order]:
-        answer = self._trading.get_orders(GetOrdersRequest(status=QueryOrderStatus.OPEN, limit=500))
-        return [wire.order_of(row) for row in wire.rows(answer, "orders")]
+        return self._orders(GetOrdersRequest(status=QueryOrderStatus.OPEN, limit=LIST_LIMIT))
+
+    def orders_since(self, moment: datetime) -> list[Order]:
+        """Return at most `LIST_LIMIT` orders submitted after `moment`, whatever became of them, oldest first: one question for many."""
+        return self._orders(GetOrdersRequest(status=QueryOrderStatus.ALL, after=moment, limit=LIST_LIMIT, direction=Sort.ASC))
+
+    def _orders(self, request: GetOrdersRequest) -> list[Order]:
+        return [wire.order_of(row) for row in wire.rows(self._trading.get_orders(request), "orders")]
+
+    def order(self, order_id: str) -> Order | None:
+        """Ask for one order by the broker's own id; None only if the broker answered that it has none."""
+        try:
+            return wire.order_of(self._trading.get(f"/orders/{quote(order_id, safe='')}"))
+        except NotFound:
+            return None
 
     def order_by_client_id(self, client_order_id: str) -> Order | None:
         """Ask for one order by our id; None only if the broker answered that it has none."""
@@ -185,10 +205,11 @@ class Broker:
         except NotFound:
             return None
 
-    def submit(self, order: Submittable) -> Order:
+    def submit(self, order: Submittable, *, patience: float = PATIENCE) -> Order:
         """POST one market day order of `order.quantity` shares, once.
 
-        Raises `Rejected`, `AlreadyAccepted`, `RateLimited` or `Unresolved`, and nothing else.
+        After a 429 the same POST is made again if the broker's budget is back within `patience` seconds. Raises `Rejected`,
+        `AlreadyAccepted`, `RateLimited` or `Unresolved`, and nothing else.
         """
         body = {
             "symbol": order.symbol,
@@ -199,7 +220,7 @@ class Broker:
             "client_order_id": order.client_order_id,
         }
         try:
-            accepted = wire.order_of(self._trading.post("/orders", body))
+            accepted = wire.order_of(self._trading.write("POST", "/orders", body, patience=patience))
         except BrokerUnavailable as error:
             raise Unresolved(f"{order.client_order_id}: {error}") from error
         if accepted.client_order_id != order.client_order_id:
@@ -269,6 +290,7 @@ def _broker(variables: BrokerVariables) -> Broker:
         data_url=variables.alpaca_data_url,
         live_switch=variables.allow_live_trading,
         timeouts=(variables.broker_connect_timeout, variables.broker_read_timeout),
+        pause=variables.broker_pause,
         renew=partial(_rotated, variables.broker_secret_arn),
     )
 

@@ -43,6 +43,7 @@ class Account:
     id: str
     status: str
     cash: Decimal
+    buying_power: Decimal
     equity: Decimal
     blocked: bool
 
@@ -56,7 +57,7 @@ class Position:
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """An order as the broker tells it. `status` is its word, known to us or not."""
+    """An order as the broker tells it. `status` is its word, known to us or not; `replaced_by` and `replaces` are the broker's own ids."""
 
     id: str
     client_order_id: str
@@ -68,6 +69,8 @@ class Order:
     status: str
     submitted_at: str
     filled_at: str | None
+    replaced_by: str | None = None
+    replaces: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +137,7 @@ def account_of(raw: Any) -> Account:
             id=str(raw["id"]),
             status=str(raw["status"]),
             cash=_number(raw["cash"]),
+            buying_power=_number(raw["buying_power"]),
             equity=_number(raw["equity"]),
             blocked=_flag(raw["trading_blocked"]) or _flag(raw["account_blocked"]),
         )
@@ -161,12 +165,15 @@ def order_of(row: Any) -> Order:
             filled_average_price=None if price is None else _number(price),
             status=str(row["status"]),
             submitted_at=str(row["submitted_at"]),
-            filled_at=None if row.get("filled_at") is None else str(row["filled_at"]),
+            filled_at=_text(row.get("filled_at")),
+            replaced_by=_text(row.get("replaced_by")),
+            replaces=_text(row.get("replaces")),
         )
 
 
 def quote_of(symbol: str, row: dict[str, Any]) -> Quote:
     with reading(f"quote of {symbol}"):
+        parse_utc(row["t"])
         return Quote(
             symbol=symbol,
             ts=str(row["t"]),
@@ -212,6 +219,10 @@ def _number(value: Any) -> Decimal:
     if not number.is_finite():
         raise ValueError(f"a finite number was expected, was {value!r}")
     return number
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
 
 
 def _flag(value: Any) -> bool:

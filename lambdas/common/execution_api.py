@@ -39,9 +39,14 @@ class Answer(NamedTuple):
 
 
 class ExecutionApi:
-    """Calls the API at `url` (https://<id>.execute-api.<region>.amazonaws.com/<stage>), or at `override` on this machine."""
+    """Calls the API at `url` (https://<id>.execute-api.<region>.amazonaws.com/<stage>), or at `override` on this machine.
 
-    def __init__(self, *, url: str, region: str, override: str = "", timeouts: tuple[float, float] = TIMEOUTS) -> None:
+    It signs with the credentials of `session` (default: those of this process's environment or role).
+    """
+
+    def __init__(
+        self, *, url: str, region: str, override: str = "", timeouts: tuple[float, float] = TIMEOUTS, session: boto3.Session | None = None
+    ) -> None:
         parts = urlsplit(url)
         host = parts.hostname or ""
         if parts.scheme != "https" or not host.endswith(".amazonaws.com"):
@@ -53,7 +58,7 @@ class ExecutionApi:
         self._base = local if override else f"https://{host}/{stage}"
         self._region = region
         self._timeouts = timeouts
-        self._aws = boto3.Session()
+        self._aws = session or boto3.Session()
         self._http = requests.Session()
         self._http.trust_env = False
 
@@ -63,11 +68,23 @@ class ExecutionApi:
     def decision(self, decision_id: str) -> Answer:
         return self.call("GET", f"/decisions/{quote(decision_id, safe='')}", repeat=True)
 
-    def trading_state(self) -> Answer:
-        return self.call("GET", "/trading-state", repeat=True)
+    def order(self, order_id: str) -> Answer:
+        return self.call("GET", f"/orders/{quote(order_id, safe='')}", repeat=True)
 
-    def set_trading_state(self, state: str, reason: str) -> Answer:
-        return self.call("PUT", "/trading-state", {"state": state, "reason": reason}, repeat=True)
+    def status(self) -> Answer:
+        return self.call("GET", "/status", repeat=True)
+
+    def flatten(self, reason: str) -> Answer:
+        """A flatten that works is continued, and one of nothing does nothing, so it may be repeated."""
+        return self.call("POST", "/flatten", {"reason": reason}, repeat=True)
+
+    def halt(self, reason: str) -> Answer:
+        return self.call("PUT", "/trading-state", {"state": "halted", "reason": reason}, repeat=True)
+
+    def resume(self, reason: str, *, seen: int, account: str | None = None) -> Answer:
+        """Set the state that was `seen` in that version to active, for `account` if given; 409 if it has changed since. Sent once."""
+        body = {"state": "active", "reason": reason, "version": seen}
+        return self.call("PUT", "/trading-state", body if account is None else {**body, "account": account})
 
     def call(self, method: str, path: str, body: Mapping[str, Any] | None = None, *, repeat: bool = False) -> Answer:
         """Send one request, signed; `repeat` allows the one repeat described above."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -59,8 +60,13 @@ def quotes_key(minute: datetime) -> str:
     return f"{quotes_prefix(utc.date())}{utc:%H%M}.jsonl.gz"
 
 
+def audit_key(table: str, day: str, name: str) -> str:
+    """One record of an audit table; what a reader of paths could stumble over in `name` (a slash, a colon) becomes `_`."""
+    return f"audit/{table}/{day}/{re.sub(r'[^A-Za-z0-9._+-]', '_', name)}.json"
+
+
 def decision_key(session: date, decision_id: str) -> str:
-    return f"audit/decisions/{session.isoformat()}/{decision_id.replace('/', '_')}.json"
+    return audit_key("decisions", session.isoformat(), decision_id)
 
 
 def report_key(day: date) -> str:
@@ -173,15 +179,15 @@ class Lake:
 
     def manifest(self) -> dict[str, Any] | None:
         """The features' manifest, None when no complete build exists."""
-        body = self._get(self.processed_bucket, MANIFEST)
-        return None if body is None else self._document(self.processed_bucket, MANIFEST, body)
+        body = read_object(self.s3, bucket=self.processed_bucket, key=MANIFEST)
+        return None if body is None else document_of(body, bucket=self.processed_bucket, key=MANIFEST)
 
     def put_processed(self, key: str, document: Mapping[str, Any]) -> None:
-        self._put(self.processed_bucket, key, _document_bytes(document), "application/json")
+        self._put(self.processed_bucket, key, document_bytes(document), "application/json")
 
     def put_decision_record(self, key: str, document: Mapping[str, Any]) -> None:
         """Write one audit record. Under object lock a retry adds an equal version: the record stays as it was."""
-        self._put(self.audit_bucket, key, _document_bytes(document), "application/json")
+        self._put(self.audit_bucket, key, document_bytes(document), "application/json")
 
     def _each(self, work: Callable[[str], None], keys: Sequence[str]) -> None:
         if len(keys) < 2:
@@ -206,24 +212,6 @@ class Lake:
     def _put(self, bucket: str, key: str, body: bytes, content_type: str) -> Any:
         return self.s3.put_object(Bucket=bucket, Key=key, Body=body, ContentType=content_type)
 
-    def _get(self, bucket: str, key: str) -> bytes | None:
-        try:
-            body: bytes = self.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
-        except ClientError as error:
-            if error.response["Error"]["Code"] in ("NoSuchKey", "404"):
-                return None
-            raise
-        return body
-
-    def _document(self, bucket: str, key: str, body: bytes) -> dict[str, Any]:
-        try:
-            document = json.loads(body)
-        except ValueError as error:
-            raise LakeError(f"s3://{bucket}/{key}: is not JSON ({error})") from error
-        if not isinstance(document, dict):
-            raise LakeError(f"s3://{bucket}/{key}: must be a JSON object, was {type(document).__name__}")
-        return document
-
 
 @lru_cache(maxsize=4)
 def lake(*, raw_bucket: str = "", processed_bucket: str = "", audit_bucket: str = "") -> Lake:
@@ -231,5 +219,29 @@ def lake(*, raw_bucket: str = "", processed_bucket: str = "", audit_bucket: str 
     return Lake(s3=boto3.client("s3"), raw_bucket=raw_bucket, processed_bucket=processed_bucket, audit_bucket=audit_bucket)
 
 
-def _document_bytes(document: Mapping[str, Any]) -> bytes:
+def read_object(s3: Any, *, bucket: str, key: str, version: str | None = None) -> bytes | None:
+    """An object's bytes, of a version if given; None where there is none."""
+    which = {"Bucket": bucket, "Key": key} | ({"VersionId": version} if version else {})
+    try:
+        body: bytes = s3.get_object(**which)["Body"].read()
+    except ClientError as error:
+        if error.response["Error"]["Code"] in ("NoSuchKey", "NoSuchVersion", "404"):
+            return None
+        raise
+    return body
+
+
+def document_of(body: bytes, *, bucket: str, key: str) -> dict[str, Any]:
+    """The JSON object that an object of the lake must be; raise `LakeError` otherwise."""
+    try:
+        document = json.loads(body)
+    except ValueError as error:
+        raise LakeError(f"s3://{bucket}/{key}: is not JSON ({error})") from error
+    if not isinstance(document, dict):
+        raise LakeError(f"s3://{bucket}/{key}: must be a JSON object, was {type(document).__name__}")
+    return document
+
+
+def document_bytes(document: Mapping[str, Any]) -> bytes:
+    """One line of JSON; a NaN is refused (`ValueError`)."""
     return (json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False) + "\n").encode()

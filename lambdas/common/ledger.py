@@ -3,7 +3,8 @@
 Correctness of orders rests here: a decision and an order are put only where none was (`AlreadyThere` carries what is stored), an order
 is put only by the holder of the lease (`Fenced` otherwise), an order is changed only from the version that was read (`Stale`
 otherwise), and a fill enters in the same transaction as the order's new total. Reads that guard an order are strongly consistent; a
-read that fails raises botocore's `ClientError`, which callers treat as halted. Nothing is deleted.
+read that fails raises botocore's `ClientError`, which callers treat as halted, and an item that cannot be understood `LedgerCorrupt`.
+Nothing is deleted.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any
 
 import boto3
 from botocore.config import Config
@@ -23,9 +24,12 @@ from botocore.exceptions import ClientError
 from lambdas.common.environment import LedgerVariables, read
 from lambdas.common.records import (
     AlertRecord,
+    Attribution,
     Breakers,
     Decision,
     Fill,
+    LedgerCorrupt,
+    OrderOfDay,
     OrderRecord,
     Record,
     ServedModel,
@@ -37,14 +41,24 @@ from lambdas.common.records import (
     decision_key,
     order_key,
 )
+from lambdas.common.table import ABSENT, RACES, ConditionError, Table, code_of
+
+__all__ = [
+    "AlreadyThere",
+    "CursorError",
+    "Fenced",
+    "Ledger",
+    "LedgerConflictError",
+    "LedgerCorrupt",
+    "Page",
+    "Stale",
+    "ledger_from_environment",
+    "ledger_of",
+]
 
 LEASE = {"pk": "lease", "sk": "executor"}
-BY_MONTH = "by_month"
-UNSETTLED = "unsettled"
-#: How often a change that another writer overtakes is made again.
-RACES = 5
-
-R = TypeVar("R", bound=Record)
+#: What an automatic change may only raise.
+SEVERITY: dict[State, int] = {"active": 0, "reduce_only": 1, "halted": 2}
 
 
 class LedgerConflictError(RuntimeError):
@@ -77,12 +91,8 @@ class Page:
     cursor: str | None
 
 
-class Ledger:
-    """Named access to `table` (a boto3 DynamoDB Table resource)."""
-
-    def __init__(self, table: Any) -> None:
-        self._table = table
-        self._client = table.meta.client
+class Ledger(Table):
+    """Named access to the table."""
 
     # --- decisions
 
@@ -90,7 +100,7 @@ class Ledger:
         """Put a new decision; raise `AlreadyThere` with the stored one."""
         try:
             self._put_new(decision)
-        except _ConditionError:
+        except ConditionError:
             stored = self.decision(decision.decision_id)
             if stored is None:
                 raise Stale(f"decision {decision.decision_id} was refused as present and then not found") from None
@@ -109,36 +119,51 @@ class Ledger:
 
     def working_decisions(self) -> list[Decision]:
         """Return what a batch has not finished. The index may lag, so each is read again from the table."""
-        found = (self.decision(item["decision_id"]) for item in self._unsettled("decisions"))
+        found = (self.decision(decision_id) for decision_id in self.working_ids())
         return [decision for decision in found if decision is not None and decision.state == "working"]
+
+    def working_ids(self) -> list[str]:
+        """Return the ids of what the index says is not finished: to look at each alone where one cannot be read."""
+        return [item["unsettled_sk"] for item in self._unsettled("decisions")]
 
     # --- orders and fills
 
     def open_order(self, order: OrderRecord, *, fence: int) -> None:
         """Put a PENDING order while holding the lease; raise `Fenced`, or `AlreadyThere` with the stored order."""
-        put = {"Put": {**self._put(order)["Put"], "ConditionExpression": "attribute_not_exists(pk)"}}
+        fenced = Fenced("the lease has passed on")
         try:
-            self._transact([self._lease_is(fence), put], refused=[Fenced("the lease has passed on"), _ConditionError()])
-        except _ConditionError:
+            self._transact([self._lease_is(fence), *self._new_order(order)], refused=[fenced, ConditionError(), None])
+        except ConditionError:
             stored = self.order(order.client_order_id)
             if stored is None:
                 raise Stale(f"order {order.client_order_id} was refused as present and then not found") from None
             raise AlreadyThere(stored) from None
 
-    def save_order(self, order: OrderRecord, *, fill: Fill | None = None) -> OrderRecord:
+    def adopt_order(self, order: OrderRecord) -> bool:
+        """Put an order that the broker has and nobody here sent; False if it is there. It sends nothing, so it needs no lease."""
+        try:
+            self._transact(self._new_order(order), refused=[ConditionError(), None])
+        except ConditionError:
+            return False
+        return True
+
+    def save_order(self, order: OrderRecord, *, fill: Fill | None = None, fence: int | None = None) -> OrderRecord:
         """Replace the version that `order` was made from, with the fill that explains its new total; return it with its new version.
 
-        Raises `Stale` if another writer was first; the fill is then not written either.
+        Raises `Stale` if another writer was first; the fill is then not written either. What the broker says may be recorded by whoever
+        hears it; with `fence`, only the holder of the lease may write (`Fenced`).
         """
         following = order.model_copy(update={"version": order.version + 1})
-        unchanged = {"ConditionExpression": "version = :version", "ExpressionAttributeValues": {":version": order.version}}
-        put = {"Put": {**self._put(following)["Put"], **unchanged}}
         stale = Stale(f"order {order.client_order_id} has changed since it was read")
-        if fill is None:
-            self._transact([put], refused=[stale])
-        else:
-            new = {"Put": {**self._put(fill)["Put"], "ConditionExpression": "attribute_not_exists(pk)"}}
-            self._transact([put, new], refused=[stale, stale])
+        actions = [self._put(following, "version = :version", {":version": order.version})]
+        refused: list[Exception | None] = [stale]
+        if fill is not None:
+            actions.append(self._put(fill, ABSENT))
+            refused.append(stale)
+        if fence is not None:
+            actions.append(self._lease_is(fence))
+            refused.append(Fenced("the lease has passed on"))
+        self._transact(actions, refused=refused)
         return following
 
     def order(self, client_order_id: str) -> OrderRecord | None:
@@ -146,24 +171,19 @@ class Ledger:
 
     def orders_by_id(self, client_order_ids: Sequence[str]) -> dict[str, OrderRecord]:
         """Return those that exist, by client order id; 100 a call."""
-        found: dict[str, OrderRecord] = {}
-        pending = [order_key(one) for one in client_order_ids]
-        while pending:
-            request = {self._table.name: {"Keys": pending[:100], "ConsistentRead": True}}
-            answer = self._client.batch_get_item(RequestItems=request)
-            left = answer.get("UnprocessedKeys", {}).get(self._table.name, {}).get("Keys", [])
-            pending = pending[100:] + left
-            for item in answer["Responses"].get(self._table.name, []):
-                order = OrderRecord.of(item)
-                found[order.client_order_id] = order
-        return found
+        orders = (OrderRecord.of(item) for item in self._items([order_key(one) for one in dict.fromkeys(client_order_ids)]))
+        return {order.client_order_id: order for order in orders}
 
     def unsettled_orders(self) -> list[OrderRecord]:
         """Return the orders that can still change, read again from the table because the index may lag."""
-        found = self.orders_by_id([item["client_order_id"] for item in self._unsettled("orders")])
+        found = self.orders_by_id(self.unsettled_ids())
         return sorted(
             (order for order in found.values() if not order.terminal), key=lambda order: (order.created_at, order.client_order_id)
         )
+
+    def unsettled_ids(self) -> list[str]:
+        """Return the client order ids of what the index says can still change."""
+        return [item["unsettled_sk"] for item in self._unsettled("orders")]
 
     def page_of_orders(self, month: str, *, limit: int = 100, cursor: str | None = None) -> Page:
         """Return one page of the orders of `month`, oldest first, and the cursor of the next (None at the end)."""
@@ -178,11 +198,15 @@ class Ledger:
         return list(self._month(OrderRecord, "orders", month))
 
     def orders_of_day(self, day: str) -> list[OrderRecord]:
-        """Return the orders created on `day` ("2020-01-02", UTC, which during trading hours is the session), oldest first."""
-        query = self._month_query("orders", day[:7])
-        query["KeyConditionExpression"] += " AND begins_with(month_sk, :day)"
-        query["ExpressionAttributeValues"][":day"] = day
-        return [OrderRecord.of(item) for item in _pages(self._table.query, query)]
+        """Return the orders created on `day` ("2020-01-02", UTC, which during trading hours is the session), oldest first.
+
+        Strongly consistent: an order counts from the moment that it is PENDING.
+        """
+        return sorted(self.orders_by_id(self.ids_of_day(day)).values(), key=lambda order: (order.created_at, order.client_order_id))
+
+    def ids_of_day(self, day: str) -> list[str]:
+        """Return the client order ids of the orders created on `day`; strongly consistent."""
+        return [one.client_order_id for one in self._query(OrderOfDay, f"day#{day}", "order#", "order$")]
 
     def fills_since(self, start: str, *, months: Sequence[str]) -> list[Fill]:
         """Return the fills after the instant `start` (ISO 8601 UTC) in `months`, oldest first in each."""
@@ -191,7 +215,7 @@ class Ledger:
             query = self._month_query("fills", month)
             query["KeyConditionExpression"] += " AND month_sk > :start"
             query["ExpressionAttributeValues"][":start"] = f"{start}~"
-            found += [Fill.of(item) for item in _pages(self._table.query, query)]
+            found += [Fill.of(item) for item in self._pages(query)]
         return found
 
     def fills(self, month: str) -> list[Fill]:
@@ -221,19 +245,68 @@ class Ledger:
         """Return the snapshots of the sessions from `start` to `end`, both included."""
         return list(self._query(Snapshot, "snapshot", start, end))
 
+    def put_attribution(self, attribution: Attribution) -> bool:
+        """Put a session's attribution; False if it has one."""
+        return self._put_once(attribution)
+
+    def attributions(self, start: str, end: str) -> list[Attribution]:
+        """Return the attributions of the sessions from `start` to `end`, both included."""
+        return list(self._query(Attribution, "attribution", start, end))
+
     # --- trading state, breakers, lease
 
     def trading_state(self) -> TradingState:
         """Return the state, strongly consistent. Where nobody ever set one, it is active; a failed read raises and means halted."""
         return self._get(TradingState, TradingState().keys()) or TradingState()
 
-    def set_trading_state(self, state: State, *, reason: str, time: str, by: str) -> TradingState:
-        """Set the state and append to its audit trail, both or neither."""
-        was = self.trading_state().state
-        new = TradingState(state=state, reason=reason, since=time, by=by)
-        change = StateChange(state=state, was=was, reason=reason, time=time, by=by)
-        self._transact([self._put(new), self._put(change)], refused=[None, None])
-        return new
+    def switches(self) -> tuple[TradingState, Breakers]:
+        """Return the trading state and the breakers as one read, strongly consistent: what is asked before each order."""
+        items = {item["sk"]: item for item in self._items([TradingState().keys(), Breakers().keys()])}
+        state, breakers = items.get("trading"), items.get("breakers")
+        return (
+            TradingState() if state is None else TradingState.of(state),
+            Breakers() if breakers is None else Breakers.of(breakers),
+        )
+
+    def set_trading_state(
+        self,
+        state: State,
+        *,
+        reason: str,
+        time: str,
+        by: str,
+        automatic: bool = False,
+        expected: int | None = None,
+        account: str | None = None,
+    ) -> TradingState:
+        """Set the state and append to its audit trail, both or neither, after whatever another writer has set meanwhile; return what holds.
+
+        `active` re-arms the breakers in the same transaction, and the trail says which; they count from the equity of the next look. With
+        `account`, this app's account is that one from now on. An `automatic` change only tightens: what is as tight already, a person's
+        halt above all, stays with its reason. With `expected`, the version that the caller has seen, a state that has changed since raises
+        `Stale` and stays.
+        """
+        for _ in range(RACES):
+            was = self.trading_state()
+            if expected is not None and was.version != expected:
+                raise Stale(f"the trading state is {was.state} by {was.by}, version {was.version}, not {expected} any more")
+            if automatic and SEVERITY[state] <= SEVERITY[was.state]:
+                return was
+            breakers = self.breakers()
+            rearmed = _rearmed(breakers, account=account) if state == "active" else breakers
+            new = TradingState(state=state, reason=reason, since=time, by=by, automatic=automatic, version=was.version + 1)
+            told = new.model_dump(include={"state", "reason", "by", "automatic", "version"})
+            cleared = breakers.tripped if rearmed != breakers else {}
+            change = StateChange(**told, was=was.state, time=time, rearmed=cleared, account=account)
+            writes = [self._next(new, was.version), self._put(change, ABSENT)]
+            if rearmed != breakers:
+                writes.append(self._next(rearmed.model_copy(update={"version": breakers.version + 1}), breakers.version))
+            try:
+                self._transact(writes, refused=[ConditionError(), ConditionError(), ConditionError()])
+            except ConditionError:
+                continue
+            return new
+        raise Stale(f"the trading state changed {RACES} times while it was set to {state}")
 
     def state_changes(self, month: str) -> list[StateChange]:
         return list(self._query(StateChange, f"state_change#{month}", "", "~"))
@@ -250,22 +323,11 @@ class Ledger:
                 return was
             following = now.model_copy(update={"version": was.version + 1})
             try:
-                self._table.put_item(
-                    Item=following.item(),
-                    ConditionExpression="attribute_not_exists(version) OR version = :version",
-                    ExpressionAttributeValues={":version": was.version},
-                )
-            except ClientError as error:
-                if _code(error) != "ConditionalCheckFailedException":
-                    raise
-            else:
-                return following
+                self._transact([self._next(following, was.version)], refused=[ConditionError()])
+            except ConditionError:
+                continue
+            return following
         raise Stale(f"the breakers changed {RACES} times while they were written")
-
-    def rearm_breakers(self) -> None:
-        """Clear what has tripped and count from the equity of the next look: a person has decided to go on."""
-        kept = {"account_id", "last_close_session", "version"}
-        self.change_breakers(lambda was: Breakers(**was.model_dump(include=kept)) if was.tripped else was)
 
     def acquire_lease(self, owner: str, *, now: float, seconds: float) -> int | None:
         """Take the executor's lease until `now + seconds` (wall clock) and return its fencing number; None while another holds it."""
@@ -285,7 +347,7 @@ class Ledger:
                 ReturnValues="UPDATED_NEW",
             )
         except ClientError as error:
-            if _code(error) == "ConditionalCheckFailedException":
+            if code_of(error) == "ConditionalCheckFailedException":
                 return None
             raise
         return int(answer["Attributes"]["fence"])
@@ -300,7 +362,7 @@ class Ledger:
                 ExpressionAttributeValues={":never": 0, ":fence": fence},
             )
         except ClientError as error:
-            if _code(error) != "ConditionalCheckFailedException":
+            if code_of(error) != "ConditionalCheckFailedException":
                 raise
 
     # --- models
@@ -327,94 +389,36 @@ class Ledger:
         """Put an alert; False if this rule has already spoken in this session."""
         return self._put_once(alert)
 
+    def has_alert(self, rule: str, *, session: str) -> bool:
+        """Whether this rule has spoken in this session; strongly consistent."""
+        key = AlertRecord(rule=rule, session=session, subject="", detail="", time="").keys()
+        return self._get(AlertRecord, key) is not None
+
     def alerts(self, month: str) -> list[AlertRecord]:
         return list(self._query(AlertRecord, f"alert#{month}", "", "~"))
 
-    # --- the few shapes of a call
+    # --- what several of them use
 
-    def _get(self, model: type[R], key: dict[str, str]) -> R | None:
-        item = self._table.get_item(Key=key, ConsistentRead=True).get("Item")
-        return None if item is None else model.of(item)
+    def _next(self, record: TradingState | Breakers, version: int) -> dict[str, Any]:
+        """Put the successor of what had `version`, or the first one."""
+        return self._put(record, "attribute_not_exists(version) OR version = :version", {":version": version})
 
-    def _put(self, record: Record) -> dict[str, Any]:
-        return {"Put": {"TableName": self._table.name, "Item": record.item()}}
-
-    def _put_new(self, record: Record) -> None:
-        try:
-            self._table.put_item(Item=record.item(), ConditionExpression="attribute_not_exists(pk)")
-        except ClientError as error:
-            if _code(error) == "ConditionalCheckFailedException":
-                raise _ConditionError from None
-            raise
-
-    def _put_once(self, record: Record) -> bool:
-        try:
-            self._put_new(record)
-        except _ConditionError:
-            return False
-        return True
+    def _new_order(self, order: OrderRecord) -> list[dict[str, Any]]:
+        place = OrderOfDay(day=order.created_at[:10], client_order_id=order.client_order_id)
+        return [self._put(order, ABSENT), self._put(place)]
 
     def _lease_is(self, fence: int) -> dict[str, Any]:
         held = {"ConditionExpression": "fence = :fence", "ExpressionAttributeValues": {":fence": fence}}
         return {"ConditionCheck": {"TableName": self._table.name, "Key": LEASE, **held}}
 
-    def _transact(self, actions: list[dict[str, Any]], *, refused: list[Exception | None]) -> None:
-        """Write all `actions` or none; raise the exception in `refused` that belongs to the first condition that failed."""
-        try:
-            self._client.transact_write_items(TransactItems=actions)
-        except ClientError as error:
-            if _code(error) != "TransactionCanceledException":
-                raise
-            for reason, exception in zip(error.response.get("CancellationReasons", []), refused, strict=False):
-                if reason.get("Code") == "ConditionalCheckFailed" and exception is not None:
-                    raise exception from None
-            raise
 
-    def _month_query(self, what: str, month: str, **more: Any) -> dict[str, Any]:
-        return {
-            "IndexName": BY_MONTH,
-            "KeyConditionExpression": "#month = :month",
-            "ExpressionAttributeNames": {"#month": "month"},
-            "ExpressionAttributeValues": {":month": f"{what}#{month}"},
-            **more,
-        }
-
-    def _month(self, model: type[R], what: str, month: str) -> Iterator[R]:
-        return (model.of(item) for item in _pages(self._table.query, self._month_query(what, month)))
-
-    def _unsettled(self, what: str) -> Iterator[dict[str, Any]]:
-        query = {
-            "IndexName": UNSETTLED,
-            "KeyConditionExpression": "unsettled = :what",
-            "ExpressionAttributeValues": {":what": what},
-        }
-        return _pages(self._table.query, query)
-
-    def _query(self, model: type[R], pk: str, start: str, end: str) -> Iterator[R]:
-        values = {":pk": pk, ":start": start or " ", ":end": end}
-        query = {
-            "KeyConditionExpression": "pk = :pk AND sk BETWEEN :start AND :end",
-            "ExpressionAttributeValues": values,
-            "ConsistentRead": True,
-        }
-        return (model.of(item) for item in _pages(self._table.query, query))
-
-
-class _ConditionError(Exception):
-    """A put found the item there."""
-
-
-def _pages(query: Callable[..., dict[str, Any]], arguments: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    while True:
-        answer = query(**arguments)
-        yield from answer["Items"]
-        if "LastEvaluatedKey" not in answer:
-            return
-        arguments = {**arguments, "ExclusiveStartKey": answer["LastEvaluatedKey"]}
-
-
-def _code(error: ClientError) -> str:
-    return str(error.response["Error"]["Code"])
+def _rearmed(breakers: Breakers, *, account: str | None) -> Breakers:
+    """Nothing tripped and nothing to fall from, if anything had; and nothing at all of another account than `account`."""
+    if account is not None and account != breakers.account_id:
+        return Breakers(account_id=account, version=breakers.version)
+    if not breakers.tripped:
+        return breakers
+    return Breakers(**breakers.model_dump(include={"account_id", "last_close_session", "version"}))
 
 
 def _encoded(key: dict[str, Any]) -> str:

@@ -2,8 +2,8 @@
 
 Promises: orders are sized by `trading_env.portfolio` from the broker's own positions and cash, at the quote mid of this session; a name
 without a valid quote, or with one beyond the price collar, is not traded and says why, and is valued at its last trade; a held name
-without any price refuses the whole plan. Nothing here writes. `PlanRefused` is a definite no, with its reason; a failed read stays
-`BrokerUnavailable`.
+without any price refuses the whole plan. A flatten sells every exact holding, whatever its quote. Nothing here writes. `PlanRefused` is a
+definite no, with its reason; a failed read stays `BrokerUnavailable`.
 """
 
 from __future__ import annotations
@@ -11,16 +11,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from decimal import Decimal
 
 import numpy as np
 
-from lambdas.common.broker import Account, Broker, Clock, Order, Position, Quote, Session, Trade
+from lambdas.common.broker import Account, Broker, BrokerUnavailable, Clock, Order, Position, Quote, Session, Trade
 from lambdas.common.broker_time import new_york_date, parse_utc
-from lambdas.common.records import FLATTEN, PERSONAL, Breakers, Decision, Leg, OrderRecord, ServedModel, State
+from lambdas.common.records import FLATTEN, PERSONAL, Breakers, Decision, Leg, OrderRecord, ServedModel, State, plain
 from settings import Settings
 from trading_env import risk
-from trading_env.orders import OrderError, ProposedOrder, propose, to_decimal, to_float
+from trading_env.orders import Intent, OrderError, ProposedOrder, Side, client_order_id, propose, to_decimal, to_float
 from trading_env.portfolio import Costs, PortfolioError, Rules, plan_orders, scale_buys
+
+MINUTE = timedelta(minutes=1)
+#: No window reaches nearer to the close: what reaches the broker after it would be filled at the next open. Longer than the broker's time
+#: may be old, and a POST may take twice (`BrokerVariables`), because one whose keys were refused is sent again.
+LAST_MINUTE = MINUTE
+#: A flatten that was asked for while the market was closed sells from here on: the first seconds have quotes and trades of the day before.
+FIRST_MINUTE = MINUTE
 
 
 class PlanRefused(Exception):  # noqa: N818 -- an outcome, not an error
@@ -46,6 +54,9 @@ class Window:
             return f"the window is from {self.begins.isoformat()} to {self.ends.isoformat()}, was {clock.now.isoformat()}"
         return None
 
+    def seconds_left(self, now: datetime) -> float:
+        return (self.ends - now).total_seconds()
+
 
 @dataclass(frozen=True, kw_only=True)
 class View:
@@ -58,9 +69,10 @@ class View:
     open_orders: Sequence[Order]
     quotes: Mapping[str, Quote]
     trades: Mapping[str, Trade]
+    oldest_quote: timedelta
 
     def mid(self, symbol: str) -> float:
-        """Return the quote mid in dollars; raise `PlanRefused` unless the quote is of this session and makes sense."""
+        """Return the quote mid in dollars; raise `PlanRefused` unless the quote is of this session, recent, and makes sense."""
         quote = self.quotes.get(symbol)
         if quote is None:
             raise PlanRefused(f"{symbol} has no quote")
@@ -68,36 +80,75 @@ class View:
             raise PlanRefused(f"{symbol}: 0 < bid <= ask must hold, was {quote.bid} and {quote.ask}")
         if parse_utc(quote.ts) < self.window.opens:
             raise PlanRefused(f"{symbol}: its quote must be of the session that opened at {self.window.opens.isoformat()}, was {quote.ts}")
+        if not abs(age := self.age(quote)) <= self.oldest_quote:
+            raise PlanRefused(f"{symbol}: its quote is {age} old, at most {self.oldest_quote}")
         return (quote.bid + quote.ask) / 2
+
+    def middle(self, symbol: str) -> float | None:
+        """Return the mid of whatever quote there is, to measure by; None of one that makes no sense."""
+        quote = self.quotes.get(symbol)
+        return (quote.bid + quote.ask) / 2 if quote is not None and 0 < quote.bid <= quote.ask < float("inf") else None
+
+    def age(self, quote: Quote) -> timedelta:
+        return self.now - parse_utc(quote.ts)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     legs: tuple[Leg, ...]
     refused: dict[str, str]
-    equity: float
+    equity: float | None = None
 
 
 def window_of(decision: Decision, *, broker: Broker, clock: Clock, settings: Settings) -> Window:
-    """Return the window of `decision` today; raise `PlanRefused` if it is of another session or its data are not past."""
+    """Return the window of `decision`; raise `PlanRefused` if it is of another session than today's or its data are not past.
+
+    Only a flatten's may lie ahead.
+    """
     today = clock.session_date
-    personal = decision.strategy in PERSONAL
-    if personal and (received := new_york_date(parse_utc(decision.received_at))) != today:
-        raise PlanRefused(f"it was received on {received} and is not sent on {today}")
-    known = today if personal else date.fromisoformat(decision.data_as_of)
-    if not personal and known >= today:
+    if decision.strategy in PERSONAL:
+        return _personal_window(decision, broker=broker, today=today)
+    known = date.fromisoformat(decision.data_as_of)
+    if known >= today:
         raise PlanRefused(f"data_as_of must be a session before {today}, was {known}")
     sessions = broker.sessions(known, today)
     session = next((one for one in sessions if one.date == today), None)
     if session is None:
         raise PlanRefused(f"{today} is not a session")
     age = sum(known < one.date < today for one in sessions)
-    if personal:
-        return _window(session, begins=session.open, ends=session.close, age=0)
     if date.fromisoformat(decision.slot.partition("/")[0]) != today:
         raise PlanRefused(f"the slot {decision.slot} is not of today's session, {today}")
     begins = session.open + timedelta(minutes=settings.schedule.slot_minutes)
     return _window(session, begins=begins, ends=begins + timedelta(minutes=settings.schedule.slot_window_minutes), age=age)
+
+
+def _personal_window(decision: Decision, *, broker: Broker, today: date) -> Window:
+    leaving = decision.strategy == FLATTEN
+    day = date.fromisoformat(decision.slot[:10]) if leaving else new_york_date(parse_utc(decision.received_at))
+    if day < today:
+        raise PlanRefused(f"it is of {day} and is not sent on {today}")
+    session = next(iter(broker.sessions(day, day)), None)
+    if session is None:
+        raise PlanRefused(f"{day} is not a session")
+    return _window_to_leave(session) if leaving else _window(session, begins=session.open, ends=session.close, age=0)
+
+
+def window_to_leave(broker: Broker, clock: Clock) -> Window:
+    """Return where a flatten sells that is asked for now: in this session, or, when its window is over, in the next one."""
+    sessions = broker.sessions(clock.session_date, new_york_date(clock.next_open))
+    window = next((one for one in map(_window_to_leave, sessions) if clock.now < one.ends), None)
+    if window is None:
+        raise BrokerUnavailable(f"the broker's calendar has no session at its next open, {clock.next_open.isoformat()}")
+    return window
+
+
+def _window_to_leave(session: Session) -> Window:
+    return _window(session, begins=session.open + FIRST_MINUTE, ends=session.close, age=0)
+
+
+def waits(decision: Decision, window: Window, clock: Clock) -> bool:
+    """Whether this is a flatten that a closed market keeps from being planned: a later run will."""
+    return decision.strategy == FLATTEN and decision.plan is None and clock.now < window.ends and window.problem(clock) is not None
 
 
 def _window(session: Session, *, begins: datetime, ends: datetime, age: int) -> Window:
@@ -106,23 +157,24 @@ def _window(session: Session, *, begins: datetime, ends: datetime, age: int) -> 
         opens=session.open,
         closes=session.close,
         begins=begins,
-        ends=min(ends, session.close),
+        ends=min(ends, session.close - LAST_MINUTE),
         bar_age_sessions=age,
     )
 
 
-def look(broker: Broker, *, clock: Clock, window: Window, symbols: Sequence[str]) -> View:
-    """Read account, positions, open orders, quotes and trades once; `symbols` are asked for in addition to what is held."""
-    positions = broker.positions()
-    wanted = sorted({*symbols, *positions})
+def look(broker: Broker, *, clock: Clock, window: Window, symbols: Sequence[str], settings: Settings) -> View:
+    """Read account, positions, open orders, quotes and trades once; of `symbols`, and of all that is held or worked."""
+    positions, open_orders = broker.positions(), broker.open_orders()
+    wanted = sorted({*symbols, *positions, *(order.symbol for order in open_orders)})
     return View(
         now=clock.now,
         window=window,
         account=broker.account(),
         positions=positions,
-        open_orders=broker.open_orders(),
+        open_orders=open_orders,
         quotes=broker.latest_quotes(wanted) if wanted else {},
         trades=broker.latest_trades(wanted) if wanted else {},
+        oldest_quote=timedelta(minutes=settings.risk.max_quote_age_minutes),
     )
 
 
@@ -147,6 +199,8 @@ def plan(decision: Decision, view: View, settings: Settings) -> Plan:
 
     Raises `PlanRefused` when the account is blocked or cannot be valued.
     """
+    if decision.strategy == FLATTEN:
+        return _leave(decision, view)
     if view.account.blocked:
         raise PlanRefused(f"the broker has blocked the account, its status is {view.account.status}")
     symbols = _in_order({*decision.weights, *view.positions}, settings)
@@ -178,6 +232,26 @@ def plan(decision: Decision, view: View, settings: Settings) -> Plan:
     return Plan(legs=tuple(_leg(order) for order in orders), refused=told, equity=equity_of(view, dict(zip(symbols, prices, strict=True))))
 
 
+def _leave(decision: Decision, view: View) -> Plan:
+    """Sell every exact holding; a name without a last trade keeps no other from being sold."""
+    legs, refused = [], {}
+    for symbol, held in sorted(view.positions.items()):
+        if (trade := view.trades.get(symbol)) is None:
+            refused[symbol] = f"{symbol} has no last trade"
+        else:
+            legs.append(leg_of(decision, symbol, "sell", held.quantity, trade.price))
+    return Plan(legs=tuple(legs), refused=refused)
+
+
+def unsold(orders: Sequence[OrderRecord]) -> list[str]:
+    """Say of a flatten's ended orders what they have left."""
+    return [
+        f"{order.symbol}: {plain(order.quantity - order.filled_quantity)} of {plain(order.quantity)} {order.status}"
+        for order in orders
+        if order.filled_quantity < order.quantity
+    ]
+
+
 def equity_of(view: View, prices: Mapping[str, float]) -> float:
     return float(view.account.cash) + sum(_held(view, symbol) * prices[symbol] for symbol in view.positions)
 
@@ -206,15 +280,19 @@ def situation(
     today: Sequence[OrderRecord],
     model: ServedModel | None,
 ) -> risk.Situation:
-    """Return what risk judges by. `today`: the session's orders in the ledger, those of this batch included."""
+    """Return what risk judges by. `today`: the session's orders in the ledger, those of this batch included.
+
+    An order that may have reached the broker counts as one that it works.
+    """
     working = {order.client_order_id: order for order in view.open_orders}
-    doubtful = [order for order in today if order.status in {"pending", "unknown"} and order.client_order_id not in working]
-    open_orders = [
-        *(risk.OpenOrder(o.symbol, o.side, float(o.quantity - o.filled_quantity)) for o in working.values()),
-        *(risk.OpenOrder(o.symbol, o.side, float(o.quantity)) for o in doubtful),
-    ]
+    doubtful = [order for order in today if order.in_doubt and order.client_order_id not in working]
+    open_orders = (
+        *(risk.OpenOrder(o.symbol, o.side, float(o.quantity - o.filled_quantity), o.client_order_id) for o in working.values()),
+        *(risk.OpenOrder(o.symbol, o.side, float(o.quantity), o.client_order_id) for o in doubtful),
+    )
     sent = [order for order in today if order.status not in {"refused", "rejected"}]
-    equity = equity_of(view, {symbol: _mark(view, symbol) for symbol in view.positions})
+    # The broker's own figure: its cash and its positions may disagree for seconds, which would look like a loss
+    equity = float(view.account.equity)
     return risk.Situation(
         equity=equity,
         positions={symbol: float(position.quantity) for symbol, position in view.positions.items()},
@@ -227,6 +305,7 @@ def situation(
         traded_today=sum(float(order.traded) for order in sent),
         orders_today=len(sent),
         model_age_days=_age_days(model, decision, view.window.session),
+        quote_ages=None if decision.strategy == FLATTEN else {name: view.age(quote) / MINUTE for name, quote in view.quotes.items()},
         latched=frozenset(breakers.tripped),
         leaving=decision.strategy == FLATTEN,
         account=view.account.id,
@@ -249,6 +328,12 @@ def proposed(leg: Leg) -> ProposedOrder:
         client_order_id=leg.client_order_id,
         price_reference=leg.price_reference,
     )
+
+
+def leg_of(decision: Decision, symbol: str, side: Side, quantity: Decimal, price: float) -> Leg:
+    """The first attempt at one order of `decision`."""
+    intent = Intent(strategy=decision.strategy, slot=decision.slot, symbol=symbol)
+    return Leg(symbol=symbol, side=side, quantity=quantity, price=price, client_order_id=client_order_id(intent))
 
 
 def _leg(order: ProposedOrder) -> Leg:

@@ -1,39 +1,40 @@
-"""Take the broker's word about an order into the ledger: cumulative, monotone, append-only.
+"""Take what happens to an order into the ledger, by the machine of `trading_env.order_life`: `record` the broker's word, `note` our own.
 
-`record` keeps the larger filled quantity, turns each rise into one fill whose sequence follows from the order's own count, and never goes
-back from a terminal status. The same news twice, or old news after new, changes nothing. A status that nobody has heard of is kept
-verbatim and counts as not terminal. More filled than was ordered is what the account now holds, so it is recorded; trading is halted before
-that, with an alert.
+Promises: both may be told the same thing twice, late or in another order; a writer that was overtaken reads again and applies its news to
+what is there now. A rise of the filled quantity is one fill, written with the order's new total. More filled than was ordered is what the
+account now holds, so it is recorded; trading is halted before that, with an alert. Another order under our id is never recorded: trading is
+halted with an alert, once a session, and `RecordingError` is raised for this order alone.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
-from decimal import Context, Decimal
 
 from lambdas.common.alerts import raise_alert
 from lambdas.common.broker import Order
 from lambdas.common.broker_time import iso, new_york_date
 from lambdas.common.ledger import Ledger, Stale
 from lambdas.common.records import Fill, OrderRecord
-
-RACES = 5
-_PRICES = Context(prec=38)
+from lambdas.common.table import RACES
+from lambdas.common.telemetry import logger
+from trading_env.order_life import Event, Life, rise
 
 
 class RecordingError(RuntimeError):
-    """The broker's word contradicts the ledger: another symbol or side under our id, or a fill without a price."""
+    """The broker's word contradicts the ledger: another symbol or side under our id."""
 
 
 def record(ledger: Ledger, order: OrderRecord, seen: Order, *, now: datetime) -> OrderRecord:
     """Store what `seen` adds to `order` and return the order as stored; raise `RecordingError` on a contradiction."""
     for _ in range(RACES):
-        _refuse_contradiction(order, seen)
+        _refuse_contradiction(ledger, order, seen, now=now)
         changed, fill = merged(order, seen, now=now)
         if changed == order:
             return order
         if changed.filled_quantity > max(order.quantity, order.filled_quantity):
-            _halt(ledger, changed, now=now)
+            detail = f"{_name(order)}: at most {order.quantity} may fill, {changed.filled_quantity} did"
+            # Before the overfill is recorded, so that a crash in between repeats the halt and never misses it
+            _halt(ledger, f"overfill:{order.client_order_id}", detail, now=now)
         try:
             return ledger.save_order(changed, fill=fill)
         except Stale:
@@ -41,39 +42,54 @@ def record(ledger: Ledger, order: OrderRecord, seen: Order, *, now: datetime) ->
     raise Stale(f"order {order.client_order_id} changed {RACES} times while it was recorded")
 
 
+def note(ledger: Ledger, order: OrderRecord, event: Event, *, now: datetime, fence: int | None = None, **facts: str | None) -> OrderRecord:
+    """Store an event of ours with its `facts`, fields of the order, and return the order as stored.
+
+    Once the broker has shown the order, or it has ended, the event is past and nothing is stored. With `fence`, only the lease's holder
+    may write.
+    """
+    for _ in range(RACES):
+        life = order.life
+        if life.shown or life.ended:
+            return order
+        changed = order.model_copy(update={"status": life.after(event).status, **facts})
+        if changed == order:
+            return order
+        try:
+            return ledger.save_order(changed.model_copy(update={"updated_at": iso(now)}), fence=fence)
+        except Stale:
+            order = ledger.order(order.client_order_id) or order
+    raise Stale(f"order {order.client_order_id} changed {RACES} times while it was noted")
+
+
 def merged(order: OrderRecord, seen: Order, *, now: datetime) -> tuple[OrderRecord, Fill | None]:
     """Return the order with the broker's news, and the fill that explains a rise of its filled quantity."""
-    if seen.filled_quantity < order.filled_quantity or (order.terminal and seen.filled_quantity == order.filled_quantity):
+    if seen.filled_quantity > order.filled_quantity and seen.filled_average_price is None:
+        logger.warning("filled without a price: not recorded yet", extra={"client_order_id": order.client_order_id})
         return order, None
-    news: dict[str, object] = {"broker_id": seen.id, "missing_since": None}
-    if not order.terminal:
-        news["status"] = seen.status
-    fill = _fill(order, seen, now=now)
+    before = order.life
+    after = before.told(seen.status, filled=seen.filled_quantity, average=seen.filled_average_price)
+    fill = _fill(order, before, after, time=seen.filled_at or iso(now))
+    news: dict[str, object] = {
+        "status": after.status,
+        "broker_id": order.broker_id or seen.id,
+        "missing_since": None,
+        "filled_quantity": after.filled,
+        "filled_average_price": after.average,
+    }
     if fill is not None:
-        news |= {
-            "filled_quantity": seen.filled_quantity,
-            "filled_average_price": seen.filled_average_price,
-            "filled_at": fill.time,
-            "fills": fill.sequence,
-        }
+        news |= {"filled_at": fill.time, "fills": fill.sequence}
     changed = order.model_copy(update=news)
     if changed == order:
         return order, None
     return changed.model_copy(update={"updated_at": iso(now)}), fill
 
 
-def _fill(order: OrderRecord, seen: Order, *, now: datetime) -> Fill | None:
-    quantity = seen.filled_quantity - order.filled_quantity
-    if not quantity:
+def _fill(order: OrderRecord, before: Life, after: Life, *, time: str) -> Fill | None:
+    risen = rise(before, after)
+    if risen is None:
         return None
-    if seen.filled_average_price is None:
-        raise RecordingError(f"order {order.client_order_id}: {seen.filled_quantity} filled without a price")
-    before = order.filled_quantity * (order.filled_average_price or Decimal(0))
-    price = (
-        seen.filled_average_price
-        if not order.filled_quantity
-        else _PRICES.divide(seen.filled_quantity * seen.filled_average_price - before, quantity)
-    )
+    quantity, price = risen
     return Fill(
         client_order_id=order.client_order_id,
         decision_id=order.decision_id,
@@ -82,21 +98,27 @@ def _fill(order: OrderRecord, seen: Order, *, now: datetime) -> Fill | None:
         side=order.side,
         quantity=quantity,
         price=price,
-        cumulative=seen.filled_quantity,
-        time=seen.filled_at or iso(now),
+        cumulative=after.filled,
+        time=time,
     )
 
 
-def _refuse_contradiction(order: OrderRecord, seen: Order) -> None:
-    if (seen.symbol, seen.side) != (order.symbol, order.side):
-        raise RecordingError(
-            f"order {order.client_order_id} must be a {order.side} of {order.symbol}, was a {seen.side} of {seen.symbol} at the broker"
-        )
+def _refuse_contradiction(ledger: Ledger, order: OrderRecord, seen: Order, *, now: datetime) -> None:
+    ours, theirs = (order.client_order_id, order.symbol, order.side), (seen.client_order_id, seen.symbol, seen.side)
+    if ours == theirs:
+        return
+    detail = f"{_name(order)} is {seen.side} {seen.symbol} {seen.client_order_id} at the broker"
+    rule = f"contradiction:{order.client_order_id}"
+    if not ledger.has_alert(rule, session=new_york_date(now).isoformat()):
+        _halt(ledger, rule, detail, now=now)
+    raise RecordingError(detail)
 
 
-def _halt(ledger: Ledger, order: OrderRecord, *, now: datetime) -> None:
-    """Before the overfill is recorded, so that a crash in between repeats the halt and never misses it."""
-    detail = f"{order.side} {order.symbol} {order.client_order_id}: at most {order.quantity} may fill, {order.filled_quantity} did"
-    ledger.set_trading_state("halted", reason=f"overfill: {detail}", time=iso(now), by="recording")
-    rule, session = f"overfill:{order.client_order_id}", new_york_date(now).isoformat()
+def _halt(ledger: Ledger, rule: str, detail: str, *, now: datetime) -> None:
+    ledger.set_trading_state("halted", reason=f"{rule.partition(':')[0]}: {detail}", time=iso(now), by="recording", automatic=True)
+    session = new_york_date(now).isoformat()
     raise_alert(ledger=ledger, rule=rule, session=session, detail=f"{detail}; trading is halted, ask the broker", time=iso(now))
+
+
+def _name(order: OrderRecord) -> str:
+    return f"{order.side} {order.symbol} {order.client_order_id}"

@@ -2,7 +2,8 @@
 
 A model knows its own key and index attributes (`keys`), so that no caller builds one by hand. Money and quantities are `Decimal`;
 scores and weights are float64 and survive the round trip bit for bit, because DynamoDB keeps their shortest decimal form. Times are
-ISO 8601 UTC strings from events or from the broker's clock. `docs/ledger.md` lists every access pattern.
+ISO 8601 UTC strings from events or from the broker's clock. `docs/ledger.md` lists every access pattern. An item that cannot be read as
+what it says it is raises `LedgerCorrupt`, which is nobody's request's fault: the function fails, and its alarm speaks.
 """
 
 from __future__ import annotations
@@ -11,7 +12,10 @@ from collections.abc import Mapping
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from trading_env import order_life
+from trading_env.order_life import Life
 
 SCHEMA = 1
 
@@ -23,12 +27,18 @@ AGENT = "agent"
 #: Strategies of a person's orders: no slot, no data and no model to be late or stale, and the whole session to trade in.
 MANUAL, FLATTEN = "manual", "flatten"
 PERSONAL = frozenset({MANUAL, FLATTEN})
+#: Whose orders are found at the broker and not in the ledger: another hand's, or ours when the ledger was lost. No decision has such an id.
+FOREIGN, RECOVERED = "foreign", "recovered"
 
-#: States of an order that no message of the broker can change any more. `refused` is ours: it was never sent.
-TERMINAL = frozenset({"filled", "canceled", "expired", "rejected", "replaced", "refused"})
+#: States of an order that nobody asks for any more.
+TERMINAL = order_life.ENDED
 
 # DynamoDB keeps 38 significant digits and boto3 refuses more, so what exceeds them is rounded here, half to even.
 _NUMBERS = Context(prec=38, rounding=ROUND_HALF_EVEN)
+
+
+class LedgerCorrupt(RuntimeError):  # noqa: N818 -- it names what happened
+    """An item of the ledger cannot be read; the message names its key and its fields, never their values."""
 
 
 def to_attribute(value: object) -> Any:
@@ -71,7 +81,15 @@ class Record(BaseModel):
 
     @classmethod
     def of(cls, item: Mapping[str, Any]) -> Self:
-        return cls.model_validate(dict(item))
+        """Read an item; raise `LedgerCorrupt` if it is not one of this kind and of a schema that this code knows."""
+        where = f"the ledger's item {item.get('pk')} / {item.get('sk')}"
+        if (item.get("kind", cls.kind), item.get("schema", SCHEMA)) != (cls.kind, SCHEMA):
+            raise LedgerCorrupt(f"{where} must be {cls.kind} of schema {SCHEMA}, was {item.get('kind')} of schema {item.get('schema')}")
+        try:
+            return cls.model_validate(dict(item))
+        except ValidationError as error:
+            wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_input=False))
+            raise LedgerCorrupt(f"{where} cannot be read: {wrong}") from None
 
 
 class Leg(BaseModel):
@@ -91,7 +109,10 @@ class Leg(BaseModel):
 
 
 class Decision(Record):
-    """One decision and its batch. `plan` is written once, before the first order; `buys_final` once, after the last sell."""
+    """One decision and its batch. `plan` is written before the first order, `buys_final` once, after the last sell.
+
+    After that a leg is only ever added to the plan: the second attempt at one that the broker turned down.
+    """
 
     kind: ClassVar[str] = "decision"
     decision_id: str
@@ -108,6 +129,7 @@ class Decision(Record):
     observation_hash: str = ""
     code_version: str = ""
     weights: dict[str, float] = Field(default_factory=dict)
+    scores: dict[str, float] = Field(default_factory=dict)
     plan: tuple[Leg, ...] | None = None
     refused: dict[str, str] = Field(default_factory=dict)
     buys_final: bool = False
@@ -121,7 +143,12 @@ class Decision(Record):
 
 
 class OrderRecord(Record):
-    """One intent and what became of it. `status` is ours until the broker has answered, then the broker's own word."""
+    """One order and what became of it. `status` is ours until the broker has answered, then the broker's own word.
+
+    `refusal` classes the broker's definite no (`attempts.refusal_of`). An order that a person put in the place of ours has `replaces`, ours
+    has `replaced_by`: client order ids. `sent_at` is when it was last about to be sent again. `price` is what it was sized at,
+    `arrival_price` the quote mid read last before it was first sent.
+    """
 
     kind: ClassVar[str] = "order"
     client_order_id: str
@@ -131,15 +158,20 @@ class OrderRecord(Record):
     side: Side
     quantity: Decimal
     price: float
+    arrival_price: float | None = None
     attempt: int = 0
     status: str = "pending"
     reason: str | None = None
+    refusal: str | None = None
     risk: str | None = None
     created_at: str
+    sent_at: str | None = None
     updated_at: str | None = None
     unknown_since: str | None = None
     missing_since: str | None = None
     broker_id: str | None = None
+    replaces: str | None = None
+    replaced_by: str | None = None
     filled_quantity: Decimal = Decimal(0)
     filled_average_price: Decimal | None = None
     filled_at: str | None = None
@@ -149,6 +181,16 @@ class OrderRecord(Record):
     @property
     def terminal(self) -> bool:
         return self.status in TERMINAL
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether the broker may have it or not."""
+        return self.status in {order_life.PENDING, order_life.UNKNOWN} and self.broker_id is None
+
+    @property
+    def life(self) -> Life:
+        average = self.filled_average_price
+        return Life(status=self.status, shown=self.broker_id is not None, filled=self.filled_quantity, average=average)
 
     @property
     def traded(self) -> Decimal:
@@ -164,6 +206,17 @@ class OrderRecord(Record):
             "month_sk": f"{self.created_at}#{self.client_order_id}",
             **index,
         }
+
+
+class OrderOfDay(Record):
+    """Where an order of a day is found at once: an index of the table may lag, and risk counts the orders of the last second."""
+
+    kind: ClassVar[str] = "order_of_day"
+    day: str
+    client_order_id: str
+
+    def keys(self) -> dict[str, str]:
+        return {"pk": f"day#{self.day}", "sk": f"order#{self.client_order_id}"}
 
 
 class Fill(Record):
@@ -198,7 +251,11 @@ class Held(BaseModel):
 
 
 class Snapshot(Record):
-    """The account after a session's close, from the broker. Taken once a session."""
+    """The account after a session's close, from the broker. Taken once a session.
+
+    `closes` are the prices of what was ordered and is not held; `carried`, by name, why a position has the price of an earlier session;
+    `drift`, by name, what our fills and the splits since the last snapshot do not explain.
+    """
 
     kind: ClassVar[str] = "snapshot"
     session: str
@@ -208,25 +265,53 @@ class Snapshot(Record):
     orders: int = 0
     fills: int = 0
     open_orders: int = 0
+    account_id: str | None = None
+    closes: dict[str, Decimal] = Field(default_factory=dict)
+    carried: dict[str, str] = Field(default_factory=dict)
+    drift: dict[str, str] = Field(default_factory=dict)
     taken_at: str
 
     def keys(self) -> dict[str, str]:
         return {"pk": "snapshot", "sk": self.session}
 
 
+class Attribution(Record):
+    """Why a session's book differs from the ideal execution of its decision, in dollars by part (trading_env/attribution.py).
+
+    `live` and `ideal` are by how much the book's worth changed. Written once, at the next decision, from bars that were not known before.
+    """
+
+    kind: ClassVar[str] = "attribution"
+    session: str
+    decision_id: str | None = None
+    live: float
+    ideal: float
+    parts: dict[str, float]
+
+    def keys(self) -> dict[str, str]:
+        return {"pk": "attribution", "sk": self.session}
+
+
 class TradingState(Record):
+    """`automatic`: no person set it. `version` counts the changes."""
+
     kind: ClassVar[str] = "state"
     state: State = "active"
     reason: str = "never set"
     since: str | None = None
     by: str | None = None
+    automatic: bool = False
+    version: int = 0
 
     def keys(self) -> dict[str, str]:
         return {"pk": "state", "sk": "trading"}
 
 
 class StateChange(Record):
-    """The audit trail of the trading state: append-only, one item a change."""
+    """The audit trail of the trading state: append-only, one item a change, numbered by the state's version.
+
+    `rearmed` are the breakers that it cleared, with what they had said; `account` the account that it took for this app's own.
+    """
 
     kind: ClassVar[str] = "state_change"
     state: State
@@ -234,9 +319,13 @@ class StateChange(Record):
     reason: str
     time: str
     by: str
+    automatic: bool = False
+    rearmed: dict[str, str] = Field(default_factory=dict)
+    account: str | None = None
+    version: int
 
     def keys(self) -> dict[str, str]:
-        return {"pk": f"state_change#{self.time[:7]}", "sk": f"{self.time}#{self.state}"}
+        return {"pk": f"state_change#{self.time[:7]}", "sk": f"{self.time}#{self.version:06d}"}
 
 
 class Breakers(Record):

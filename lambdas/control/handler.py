@@ -1,33 +1,53 @@
 """The control function behind the API: the trading state, and what the ledger tells. It imports no broker client and waits for no batch.
 
-GET and PUT /trading-state, GET /portfolio, GET /orders?month=YYYY-MM[&cursor=][&limit=], GET /decisions/{id}. A wrong body or query is a
-422 that names the field; a ledger that cannot be read is a 503. Setting the state to `active` re-arms the breakers; every change is kept
-with its reason, its time and who asked.
+GET /status, GET and PUT /trading-state, GET /portfolio, GET /orders?month=YYYY-MM[&cursor=][&limit=], and with their `trace` (trace.py)
+GET /orders/{id} and GET /decisions/{id}. A wrong body or query is a 422 that names the field; a ledger that cannot be read is a 503.
+Setting the state to `active` re-arms the breakers, and with an `account` this app goes on with that one; every change is kept with its
+reason, its time, who asked and what it re-armed. A change that names the `version` it has seen is a 409 when the state has changed since.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 from urllib.parse import unquote
 
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 from botocore.exceptions import BotoCoreError, ClientError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lambdas.common.answers import answer, refusals, shown_decision, shown_order
+from lambdas.common.audit import AuditBucket
 from lambdas.common.broker_time import iso
-from lambdas.common.ledger import CursorError, ledger_from_environment
+from lambdas.common.environment import Variables, read
+from lambdas.common.ledger import CursorError, Stale, ledger_from_environment
+from lambdas.common.provenance import default_registry
 from lambdas.common.records import State
 from lambdas.common.telemetry import entry, logger
+from lambdas.common.traded import closes_of, session_of
+from lambdas.control.status import status_of
+from lambdas.control.trace import Tracer
 
 app = APIGatewayRestResolver()
+
+
+class ControlVariables(Variables):
+    audit_bucket: str
+    code_version: str = "unknown"
 
 
 class StateRequest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     state: State
     reason: Annotated[str, Field(min_length=1, max_length=300)]
+    version: Annotated[int, Field(ge=0)] | None = None
+    account: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+
+    @model_validator(mode="after")
+    def _an_account_is_taken_by_going_on(self) -> Self:
+        if self.account is not None and self.state != "active":
+            raise ValueError("account is for the state active only: it says which account this app goes on with")
+        return self
 
 
 class OrdersQuery(BaseModel):
@@ -35,6 +55,11 @@ class OrdersQuery(BaseModel):
     month: Annotated[str, Field(pattern=r"^\d{4}-(0[1-9]|1[0-2])$")]
     cursor: str | None = None
     limit: Annotated[int, Field(ge=1, le=500)] = 100
+
+
+@app.get("/status")
+def get_status() -> Response[str]:
+    return answer(200, status_of(ledger_from_environment(), now=_requested_at()))
 
 
 @app.get("/trading-state")
@@ -48,9 +73,14 @@ def get_trading_state() -> Response[str]:
 def put_trading_state() -> Response[str]:
     request = StateRequest.model_validate_json(app.current_event.body or "")
     ledger = ledger_from_environment()
-    state = ledger.set_trading_state(request.state, reason=request.reason, time=_requested_at(), by=_caller())
-    if request.state == "active":
-        ledger.rearm_breakers()
+    state = ledger.set_trading_state(
+        request.state,
+        reason=request.reason,
+        time=_requested_at(),
+        by=_caller(),
+        expected=request.version,
+        account=request.account,
+    )
     logger.info("trading state", extra={"state": state.state, "reason": state.reason})
     return answer(200, state.model_dump(mode="json", exclude_none=True))
 
@@ -77,6 +107,19 @@ def get_orders() -> Response[str]:
     return answer(200, {"orders": [shown_order(order) for order in page.orders], "cursor": page.cursor})
 
 
+@app.get("/orders/.+")
+def get_order() -> Response[str]:
+    order_id = unquote(app.current_event.path.partition("/orders/")[2])
+    ledger = ledger_from_environment()
+    order = ledger.order(order_id)
+    if order is None:
+        return answer(404, {"message": f"no order {order_id}"})
+    fills, tracer = ledger.fills_of(order_id), _tracer()
+    trace = tracer.order(order, fills) + tracer.decision(ledger.decision(order.decision_id), decision_id=order.decision_id)
+    shown = {**shown_order(order), "fills": [fill.model_dump(mode="json") for fill in fills]}
+    return answer(200, {**shown, "trace": [link.shown() for link in trace]})
+
+
 @app.get("/decisions/.+")  # not <id>: a decision id holds a slash, which gateways may have decoded
 def get_decision() -> Response[str]:
     decision_id = unquote(app.current_event.path.partition("/decisions/")[2])
@@ -85,7 +128,9 @@ def get_decision() -> Response[str]:
     if decision is None:
         return answer(404, {"message": f"no decision {decision_id}"})
     orders = ledger.orders_by_id([leg.client_order_id for leg in decision.plan or ()])
-    return answer(200, shown_decision(decision, orders))
+    trace = _tracer().decision(decision, decision_id=decision_id)
+    closes = closes_of(ledger.snapshot(session_of(decision)))
+    return answer(200, {**shown_decision(decision, orders, closes=closes), "trace": [link.shown() for link in trace]})
 
 
 @app.exception_handler(ValidationError)  # type: ignore[untyped-decorator]  # Powertools does not type it
@@ -98,10 +143,21 @@ def wrong_cursor(error: CursorError) -> Response[str]:
     return answer(422, {"errors": [{"field": "cursor", "value": "", "allowed": str(error)}]})
 
 
+@app.exception_handler(Stale)  # type: ignore[untyped-decorator]
+def changed_since(error: Stale) -> Response[str]:
+    return answer(409, {"message": f"{error}; look at it again"})
+
+
 @app.exception_handler([ClientError, BotoCoreError])  # type: ignore[untyped-decorator]
 def not_now(error: Exception) -> Response[str]:
     logger.error("unavailable", extra={"error": str(error), "kind": type(error).__name__})
     return answer(503, {"message": f"{type(error).__name__}: {error}; send the same request again"})
+
+
+def _tracer() -> Tracer:
+    variables, registry = read(ControlVariables), default_registry()
+    audit = AuditBucket(s3=registry.s3, name=variables.audit_bucket)
+    return Tracer(audit=audit, registry=registry, code_version=variables.code_version)
 
 
 def _requested_at() -> str:

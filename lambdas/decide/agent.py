@@ -2,14 +2,14 @@
 
 Promises: the decision id is the strategy and the slot, so the same event decides once; the audit record is written before anything can be
 ordered; whatever makes the data, the book or the model doubtful ends in `no-trade` with an alert that names it, never in a guess. A
-shadow can fail in any way without touching the real decision.
+shadow, and the look back at what the last session cost, can fail in any way without touching the real decision.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -20,19 +20,26 @@ from lambdas.common.broker_time import iso, new_york_date
 from lambdas.common.execution_api import Answer, ExecutionApi
 from lambdas.common.lake import Lake, decision_key
 from lambdas.common.ledger import Ledger
-from lambdas.common.records import AlertRecord, ServedModel, ShadowDecision, Snapshot
+from lambdas.common.records import AGENT, AlertRecord, ServedModel, ShadowDecision, Snapshot
+from lambdas.common.splits import splits_between
 from lambdas.decide.data import Known, StaleDataError, known_at, years_needed
 from lambdas.decide.decision import Account, Seen, see, target
-from lambdas.decide.endpoint import EndpointError, scores
+from lambdas.decide.endpoint import EndpointError, Scores, ask
+from lambdas.decide.looking_back import look_back
 from settings import Settings
+from trading_env.attribution import AttributionError
 from trading_env.features import FEATURE_HASH
 from trading_env.observation import ObservationError
 from trading_env.policy import PolicyError, make_policy
+from trading_env.portfolio import PortfolioError
 
-STRATEGY = "agent"
 FIRST_INCUMBENT = ServedModel(
     role="incumbent", policy="equal-weight", spec="equal-weight", model_version="equal-weight", kappa=1.0, since=""
 )
+
+#: The share of a model's inputs that may lie outside of its training's envelope. The worst day of 2008 has 8 % of them there, March 2020
+#: 2 %: beyond 10 % it is another world, or broken data.
+OUTSIDE_LIMIT = 0.10
 
 Array = NDArray[np.float64]
 Result = dict[str, Any]
@@ -64,15 +71,15 @@ def decide(*, time: datetime, settings: Settings, edges: Edges) -> Result:
     if not edges.broker.sessions(session, session):
         return {"outcome": "skipped", "reason": f"{session} is not a session"}
     slot = f"{session.isoformat()}/{settings.schedule.slot}"
-    decision_id = f"{STRATEGY}:{slot}"
+    decision_id = f"{AGENT}:{slot}"
     if (made := edges.ledger.decision(decision_id)) is not None:
         return {"outcome": "decided before", "decision_id": decision_id, "state": made.state, "verdict": made.verdict}
     try:
         as_of, known, seen = _observe(session=session, settings=settings, edges=edges)
         incumbent = edges.ledger.incumbent() or FIRST_INCUMBENT
         _refuse_stale(incumbent, session=session, settings=settings)
-        values = _scores(incumbent, seen=seen, as_of=as_of, runtime=edges.runtime)
-        weights = _weights(incumbent, seen=seen, values=values)
+        said = _scores(incumbent, seen=seen, as_of=as_of, runtime=edges.runtime)
+        weights = _weights(incumbent, seen=seen, values=said.values)
     except NoTrade as reason:
         _alert(edges.ledger, rule=reason.rule, detail=str(reason), subject=f"No decision in slot {slot}", session=session, time=time)
         return {"outcome": "no-trade", "decision_id": decision_id, "rule": reason.rule, "reason": str(reason)}
@@ -80,21 +87,24 @@ def decide(*, time: datetime, settings: Settings, edges: Edges) -> Result:
     body = {
         "decision_id": decision_id,
         "slot": slot,
-        "strategy": STRATEGY,
+        "strategy": AGENT,
         "model_version": incumbent.model_version,
         "data_as_of": as_of.isoformat(),
         "weights": weights,
+        "scores": _by_symbol(seen, said.values),
         "feature_hash": FEATURE_HASH,
         "observation_hash": seen.sha256,
     }
-    record = _audit_record(body, incumbent=incumbent, known=known, seen=seen, values=values, code_version=edges.code_version)
+    record = _audit_record(body, incumbent=incumbent, known=known, seen=seen, said=said, code_version=edges.code_version)
     edges.lake.put_decision_record(decision_key(session, decision_id), record)
     answer = edges.execution.post_decision(body)
-    for symbol in known.missing:
-        detail = f"{symbol} has no bar of {as_of}; it is left out and its position carried"
+    for symbol, last in known.missing.items():
+        since = "the lake has none of it at all" if last is None else f"its last is of {last}"
+        detail = f"{symbol} has no bar of {as_of}, {since}; it is left out and its position carried"
         left_out = f"{symbol} is left out of slot {slot}"
         _alert(edges.ledger, rule=f"missing-bar:{symbol}", detail=detail, subject=left_out, session=session, time=time)
     _watch(slot=slot, incumbent=incumbent, as_of=as_of, seen=seen, edges=edges, time=time)
+    _explain(known, settings=settings, edges=edges, session=session, time=time)
     return _outcome(
         answer,
         decision_id=decision_id,
@@ -124,7 +134,8 @@ def _alert(ledger: Ledger, *, rule: str, detail: str, subject: str, session: dat
 
 
 def _observe(*, session: date, settings: Settings, edges: Edges) -> tuple[date, Known, Seen]:
-    calendar = edges.lake.calendar(years=years_needed(session))
+    # The close before may be of the year before, and then its history begins a year earlier than the session's
+    calendar = edges.lake.calendar(years={*years_needed(session), *years_needed(session.replace(year=session.year - 1, day=1))})
     earlier = calendar.before(session)
     if not calendar.is_session(session) or not earlier:
         raise NoTrade("stale-data", f"the lake's calendar does not reach {session}; run backfill_bars")
@@ -133,34 +144,44 @@ def _observe(*, session: date, settings: Settings, edges: Edges) -> tuple[date, 
         known = known_at(lake=edges.lake, symbols=settings.universe.symbols, sessions=earlier, as_of=as_of)
     except StaleDataError as error:
         raise NoTrade("stale-data", str(error)) from error
-    account = _account(ledger=edges.ledger, broker=edges.broker, session=session, as_of=as_of, known=known)
+    account = _account(ledger=edges.ledger, broker=edges.broker, session=session, as_of=as_of)
     try:
         return as_of, known, see(market=known.market, account=account)
     except (ObservationError, ValueError) as error:
         raise NoTrade("no-observation", str(error)) from error
 
 
-def _account(*, ledger: Ledger, broker: Broker, session: date, as_of: date, known: Known) -> Account:
-    """The closing snapshot of `as_of`; before the first decision ever, the broker's account is it."""
-    snapshot = ledger.snapshot(as_of.isoformat())
-    if snapshot is not None:
+def _account(*, ledger: Ledger, broker: Broker, session: date, as_of: date) -> Account:
+    """The closing snapshot of `as_of`; before the first decision ever, an account in which nothing is held."""
+    snapshot, pinned = ledger.snapshot(as_of.isoformat()), ledger.breakers().account_id
+    if snapshot is not None and (pinned is None or snapshot.account_id in {None, pinned}):
+        _refuse_pending_splits(snapshot, broker=broker, session=session, as_of=as_of)
         return _from_snapshot(snapshot)
     months = {as_of.isoformat()[:7], session.isoformat()[:7]}
     if ledger.latest_snapshot() is not None or any(ledger.decisions(month) for month in sorted(months)):
-        raise NoTrade("missing-snapshot", f"the ledger has no closing snapshot of {as_of}; see reconcile")
-    positions = broker.positions()
-    foreign = sorted(set(positions) - set(known.market.symbols))
-    if foreign:
-        raise NoTrade("missing-snapshot", f"the first decision needs an account without other positions, was {', '.join(foreign)}")
-    quantities = {symbol: float(position.quantity) for symbol, position in positions.items()}
-    return Account(cash=float(broker.account().cash), quantities=quantities, other_closes={})
+        raise NoTrade("missing-snapshot", f"the ledger has no closing snapshot of {as_of} of this account; see reconcile")
+    if held := sorted(broker.positions()):
+        what = f"an account without positions, was {', '.join(held)}"
+        raise NoTrade("missing-snapshot", f"before its first closing snapshot a decision needs {what}; reconcile takes it at the close")
+    return Account(cash=float(broker.account().cash), quantities={}, closes={})
+
+
+def _refuse_pending_splits(snapshot: Snapshot, *, broker: Broker, session: date, as_of: date) -> None:
+    """A position that waits for its split would be sized, and judged, at a price that is not its own."""
+    splits = splits_between(broker, snapshot.positions, first=as_of + timedelta(days=1), last=session)
+    if not splits.events:
+        return
+    held = {symbol: one.quantity for symbol, one in snapshot.positions.items()}
+    pending = splits.pending(held, {}, {symbol: position.quantity for symbol, position in broker.positions().items()})
+    if pending:
+        raise NoTrade("split-pending", "; ".join(pending.values()))
 
 
 def _from_snapshot(snapshot: Snapshot) -> Account:
     return Account(
         cash=float(snapshot.cash),
         quantities={symbol: float(held.quantity) for symbol, held in snapshot.positions.items()},
-        other_closes={symbol: float(held.close) for symbol, held in snapshot.positions.items()},
+        closes={symbol: float(held.close) for symbol, held in snapshot.positions.items()},
     )
 
 
@@ -175,19 +196,27 @@ def _refuse_stale(model: ServedModel, *, session: date, settings: Settings) -> N
         raise NoTrade("stale-model", f"model {model.model_version} may be {limit} days old, was {age}; train again with later dates")
 
 
-def _scores(model: ServedModel, *, seen: Seen, as_of: date, runtime: Any) -> Array:
+def _scores(model: ServedModel, *, seen: Seen, as_of: date, runtime: Any) -> Scores:
     if model.policy != "endpoint":
         try:
-            return make_policy(model.spec).scores(seen.observation)
+            return Scores(make_policy(model.spec).scores(seen.observation))
         except PolicyError as error:
             raise NoTrade("model-unavailable", str(error)) from error
     if model.feature_hash != FEATURE_HASH:
         raise NoTrade("model-unavailable", f"model {model.model_version} needs feature table {model.feature_hash}, was {FEATURE_HASH}")
     observation = seen.observation
     try:
-        return scores(runtime=runtime, model=model, as_of=as_of, symbols=observation.symbols, observation=observation.vector)
+        said = ask(runtime=runtime, model=model, as_of=as_of, symbols=observation.symbols, observation=observation.vector)
     except EndpointError as error:
         raise NoTrade("model-unavailable", str(error)) from error
+    _refuse_another_world(model, said)
+    return said
+
+
+def _refuse_another_world(model: ServedModel, said: Scores) -> None:
+    if said.outside is not None and said.outside > OUTSIDE_LIMIT:
+        share = f"{said.outside:.1%} of its inputs lie outside of what it was trained on, at most {OUTSIDE_LIMIT:.0%}"
+        raise NoTrade("out-of-envelope", f"model {model.model_version}: {share}")
 
 
 def _weights(model: ServedModel, *, seen: Seen, values: Array) -> dict[str, float]:
@@ -202,8 +231,8 @@ def _watch(*, slot: str, incumbent: ServedModel, as_of: date, seen: Seen, edges:
     if shadow is None or shadow.spec == incumbent.spec:
         return
     try:
-        values = _scores(shadow, seen=seen, as_of=as_of, runtime=edges.runtime)
-        weights = _weights(shadow, seen=seen, values=values)
+        said = _scores(shadow, seen=seen, as_of=as_of, runtime=edges.runtime)
+        weights = _weights(shadow, seen=seen, values=said.values)
     except NoTrade as reason:
         failed = NoTrade("shadow-unavailable", str(reason))
         _alert(
@@ -221,15 +250,24 @@ def _watch(*, slot: str, incumbent: ServedModel, as_of: date, seen: Seen, edges:
             model_version=shadow.model_version,
             data_as_of=as_of.isoformat(),
             weights=weights,
-            scores=_by_symbol(seen, values),
+            scores=_by_symbol(seen, said.values),
             observation_hash=seen.sha256,
             time=iso(time),
         )
     )
 
 
+def _explain(known: Known, *, settings: Settings, edges: Edges, session: date, time: datetime) -> None:
+    """Say what the last session cost; that it cannot be said is an alert and nothing else."""
+    try:
+        look_back(market=known.market, settings=settings, ledger=edges.ledger)
+    except (AttributionError, PortfolioError) as error:
+        last = f"The session {known.market.sessions[-1]} is not explained"
+        _alert(edges.ledger, rule="not-explained", detail=str(error), subject=last, session=session, time=time)
+
+
 def _audit_record(
-    body: Mapping[str, Any], *, incumbent: ServedModel, known: Known, seen: Seen, values: Array, code_version: str
+    body: Mapping[str, Any], *, incumbent: ServedModel, known: Known, seen: Seen, said: Scores, code_version: str
 ) -> dict[str, Any]:
     """All that is needed to decide again and get the same weights."""
     return {
@@ -241,7 +279,8 @@ def _audit_record(
         "tradable": [bool(value) for value in seen.tradable],
         "held": _by_symbol(seen, seen.held),
         "cash_weight": seen.cash_weight,
-        "scores": _by_symbol(seen, values),
+        "scores": _by_symbol(seen, said.values),
+        "outside": said.outside,
         "inputs_sha256": known.inputs_sha256,
         "quarantined": known.quarantined,
         "missing": list(known.missing),

@@ -7,7 +7,7 @@ when the lake's newest session is not `as_of`: no decision is ever made on an ol
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -30,12 +30,15 @@ class StaleDataError(RuntimeError):
 
 @dataclass(frozen=True)
 class Known:
-    """What a decision may know: the market up to the close of its last row, and which objects it was made of."""
+    """What a decision may know: the market up to the close of its last row, and which objects it was made of.
+
+    `missing`: names without a bar at that close, with the session of their last one; None where the history has none.
+    """
 
     market: Market
     inputs_sha256: str
     quarantined: int
-    missing: tuple[str, ...]
+    missing: Mapping[str, date | None]
 
 
 def years_needed(as_of: date) -> range:
@@ -45,7 +48,7 @@ def years_needed(as_of: date) -> range:
 def known_at(*, lake: Lake, symbols: Sequence[str], sessions: Sequence[date], as_of: date) -> Known:
     """Build the market of `symbols` up to the close of `as_of`, which must be the newest session that has bars.
 
-    `sessions` is the exchange's calendar over the years read. `missing` names symbols with a bar at the session before, and none now.
+    `sessions` is the exchange's calendar over the years read.
     """
     bar_keys = [bars_key(symbol, year) for symbol in symbols for year in years_needed(as_of)]
     action_keys = [actions_key(symbol) for symbol in symbols]
@@ -61,13 +64,21 @@ def known_at(*, lake: Lake, symbols: Sequence[str], sessions: Sequence[date], as
     market = build_market(checked.bars, actions[actions["ex_date"] <= cut], symbols=tuple(symbols))
     if market.sessions[-1] != np.datetime64(as_of, "D"):
         raise StaleDataError(f"no valid daily bar of {as_of}: {len(checked.quarantined)} rows are in quarantine; run backfill_bars again")
-    lost = np.isfinite(market.close[-2]) & ~np.isfinite(market.close[-1]) if len(market.sessions) > 1 else np.zeros(len(symbols), bool)
     return Known(
         market=market,
         inputs_sha256=_fingerprint(lake.etags([*found_bars, *found_actions])),
         quarantined=len(checked.quarantined),
-        missing=tuple(symbol for symbol, gone in zip(market.symbols, lost, strict=True) if gone),
+        missing=_missing(market),
     )
+
+
+def _missing(market: Market) -> dict[str, date | None]:
+    found: dict[str, date | None] = {}
+    for symbol, closes in zip(market.symbols, market.close.T, strict=True):
+        if not np.isfinite(closes[-1]):
+            days = market.sessions[np.isfinite(closes)]
+            found[symbol] = date.fromisoformat(str(days[-1])) if len(days) else None
+    return found
 
 
 def _fingerprint(etags: dict[str, str]) -> str:

@@ -24,11 +24,11 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Account:
-    """Cash in dollars, shares by symbol, and the price of what is held but not in the universe, after the close observed."""
+    """Cash in dollars and shares by symbol after the close observed; `closes` values what the market has no bar of."""
 
     cash: float
     quantities: Mapping[str, float]
-    other_closes: Mapping[str, float]
+    closes: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,11 @@ def see(*, market: Market, account: Account) -> Seen:
     Equity is cash and every position at its raw close, not the broker's own figure, which moves after hours.
     """
     closes = Tape.of(market).closing[-1]  # of a name without a bar now: its last close, through the splits since
+    elsewhere = np.array([account.closes.get(symbol, np.nan) for symbol in market.symbols])
+    closes = np.where(np.isfinite(closes), closes, elsewhere)
     quantities = np.array([account.quantities.get(symbol, 0.0) for symbol in market.symbols])
     worth = np.where(quantities == 0, 0.0, quantities * closes)
-    others = sum(shares * account.other_closes[name] for name, shares in account.quantities.items() if name not in market.symbols)
+    others = sum(shares * account.closes[name] for name, shares in account.quantities.items() if name not in market.symbols)
     equity = account.cash + worth.sum() + others
     if not (np.isfinite(equity) and equity > 0):
         raise ValueError(f"equity at the close of {market.sessions[-1]} must be positive and finite, was {equity}")

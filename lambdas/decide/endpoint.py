@@ -1,7 +1,8 @@
 """Ask a SageMaker endpoint for scores, and believe the answer only when it is exactly what its pointer in the ledger promises.
 
-`scores` returns one finite float64 a symbol or raises `EndpointError`, one line that names what was wrong: not reached, refused, not
-JSON, wrong length, not finite, another model, another feature table. The caller never sees a partial or repaired answer.
+`ask` returns one finite float64 a symbol, within what a policy can say, or raises `EndpointError`, one line that names what was wrong: not
+reached, refused, not JSON, wrong length, not finite, out of range, another model, another feature table. The caller never sees a partial or
+repaired answer. How far the observation lies outside of what the model was trained on comes with it, where the endpoint tells.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date
 from typing import Annotated, Any
 
@@ -20,6 +22,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from lambdas.common.records import ServedModel
 
 REQUEST_SCHEMA = 1
+#: A policy's scores are logs of a mean of portfolios that no seed lets fall below e^-20 of the largest share, over at most 500 names.
+SCORE_LIMIT = 50.0
 
 
 class EndpointError(RuntimeError):
@@ -29,6 +33,15 @@ class EndpointError(RuntimeError):
 class Diagnostics(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
     feature_hash: str
+    outside: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """`values` (A,) in the order of the symbols asked for; `outside`: the share of the inputs beyond the envelope of training."""
+
+    values: NDArray[np.float64]
+    outside: float | None = None
 
 
 class Answer(BaseModel):
@@ -38,10 +51,8 @@ class Answer(BaseModel):
     diagnostics: Diagnostics
 
 
-def scores(
-    *, runtime: Any, model: ServedModel, as_of: date, symbols: Sequence[str], observation: NDArray[np.float32]
-) -> NDArray[np.float64]:
-    """Invoke `model.endpoint` with the observation of the close of `as_of`; (A,) scores in the order of `symbols`."""
+def ask(*, runtime: Any, model: ServedModel, as_of: date, symbols: Sequence[str], observation: NDArray[np.float32]) -> Scores:
+    """Invoke `model.endpoint` with the observation of the close of `as_of`."""
     request = {
         "schema": REQUEST_SCHEMA,
         "as_of": as_of.isoformat(),
@@ -61,7 +72,7 @@ def scores(
     return _believe(body=body, model=model, count=len(symbols))
 
 
-def _believe(*, body: bytes, model: ServedModel, count: int) -> NDArray[np.float64]:
+def _believe(*, body: bytes, model: ServedModel, count: int) -> Scores:
     try:
         answer = Answer.model_validate_json(body)
     except ValidationError as error:
@@ -77,6 +88,8 @@ def _believe(*, body: bytes, model: ServedModel, count: int) -> NDArray[np.float
         problem = f"scores must have {count} values, was {len(answer.scores)}"
     elif not all(map(math.isfinite, answer.scores)):
         problem = "scores must be finite"
+    elif (largest := max(map(abs, answer.scores))) > SCORE_LIMIT:
+        problem = f"scores must lie within {SCORE_LIMIT:g} of 0, was {largest:g}"
     if problem:
         raise EndpointError(f"endpoint {model.endpoint}: {problem}")
-    return np.asarray(answer.scores, dtype=np.float64)
+    return Scores(np.asarray(answer.scores, dtype=np.float64), answer.diagnostics.outside)

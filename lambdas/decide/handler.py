@@ -11,6 +11,7 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
+from pydantic import Field
 
 from lambdas.common import environment, lake
 from lambdas.common.broker import broker_from_environment
@@ -25,6 +26,11 @@ class Variables(environment.Variables):
     raw_bucket: str
     audit_bucket: str
     code_version: str = "unknown"
+
+
+class EndpointVariables(environment.Variables):
+    endpoint_connect_timeout: float = Field(default=3.0, gt=0, le=30)
+    endpoint_read_timeout: float = Field(default=60.0, gt=0, le=120)
 
 
 @entry
@@ -46,4 +52,10 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
 @lru_cache(maxsize=1)
 def _runtime() -> Any:
     """A cold serverless endpoint takes tens of seconds: wait for it once, rather than knock five times."""
-    return boto3.client("sagemaker-runtime", config=Config(connect_timeout=3, read_timeout=60, retries={"total_max_attempts": 2}))
+    patience = environment.read(EndpointVariables)
+    config = Config(
+        connect_timeout=patience.endpoint_connect_timeout,
+        read_timeout=patience.endpoint_read_timeout,
+        retries={"total_max_attempts": 2},
+    )
+    return boto3.client("sagemaker-runtime", config=config)

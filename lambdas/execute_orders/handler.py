@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from lambdas.common import environment
 from lambdas.common.answers import answer, refusals
 from lambdas.common.broker import BrokerError, broker_from_environment
+from lambdas.common.desk import Desk
 from lambdas.common.ledger import ledger_from_environment
 from lambdas.common.telemetry import entry, logger
 from lambdas.execute_orders import service
@@ -26,7 +27,9 @@ from settings import Settings
 app = APIGatewayRestResolver()
 
 
-class ExecutionVariables(environment.Variables):
+class ExecutionVariables(environment.Patience):
+    """The budget leaves room before the gateway gives up, at 29 s."""
+
     code_version: str = "unknown"
 
 
@@ -69,13 +72,15 @@ def _settings() -> Settings:
     return environment.settings()
 
 
-def _desk() -> service.Desk:
-    return service.Desk(
+def _desk() -> Desk:
+    variables = environment.read(ExecutionVariables)
+    return Desk(
         ledger=ledger_from_environment(),
         broker=broker_from_environment(),
         settings=_settings(),
         owner=str(app.context["owner"]),
-        code_version=environment.read(ExecutionVariables).code_version,
+        code_version=variables.code_version,
+        patience=variables,
         started=float(app.context["started"]),
         monotonic=time.monotonic,
         wall=time.time,

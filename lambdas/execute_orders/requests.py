@@ -65,6 +65,7 @@ def _of_strategy_and_slot(decision_id: str, info: ValidationInfo) -> str:
 KnownSymbol = Annotated[str, AfterValidator(_known)]
 Weight = Annotated[float, Field(strict=True, ge=0, le=1 + SUM_TOLERANCE, allow_inf_nan=False)]
 Weights = Annotated[dict[KnownSymbol, Weight], Field(min_length=1), AfterValidator(_at_most_one)]
+Score = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Slot = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}/open\+\d{1,3}$"), AfterValidator(_of_the_schedule)]
 Strategy = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$"), AfterValidator(_a_model_s)]
 Quantity = Annotated[Decimal, Field(gt=0, lt=1_000_000_000, allow_inf_nan=False), AfterValidator(_whole)]
@@ -91,7 +92,7 @@ class DecisionRequest(Body):
     """Target weights of one slot.
 
     A symbol that `weights` leaves out is not traded: its position is carried as it is. A symbol with weight 0 is sold whole. Weights are
-    shares of equity before the cash buffer.
+    shares of equity before the cash buffer. `scores`, what the policy said of each name, are kept and decide nothing.
     """
 
     slot: Slot
@@ -99,6 +100,7 @@ class DecisionRequest(Body):
     model_version: Annotated[str, Field(min_length=1, max_length=200)]
     data_as_of: date
     weights: Weights
+    scores: dict[KnownSymbol, Score] = Field(default_factory=dict)
     feature_hash: Digest
     observation_hash: Digest
     decision_id: Annotated[str, AfterValidator(_of_strategy_and_slot)]

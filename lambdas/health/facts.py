@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 
 from lambdas.common.broker_time import new_york_date, parse_utc
 from lambdas.common.lake import BARS, Lake, bars_key
 from lambdas.common.ledger import Ledger
-from lambdas.health.rules import Facts
+from lambdas.common.records import AGENT, Decision
+from lambdas.health.checks import Facts
 from settings import Settings
 
-STRATEGY = "agent"
 MAILED = "health:"
+#: Longer than the exchange is ever closed.
+RECENT = timedelta(days=10)
 
 
 def gather(*, now: datetime, ledger: Ledger, lake: Lake, settings: Settings) -> Facts:
@@ -28,9 +30,9 @@ def gather(*, now: datetime, ledger: Ledger, lake: Lake, settings: Settings) -> 
         closes=closes,
         earlier=calendar.before(day),
         last_quotes=lake.last_quotes(day=now.date()) if opens and closes and opens <= now <= closes else None,
-        decision=ledger.decision(f"{STRATEGY}:{day.isoformat()}/{settings.schedule.slot}") if opens else None,
+        decision=ledger.decision(f"{AGENT}:{day.isoformat()}/{settings.schedule.slot}") if opens else None,
         working=tuple(ledger.working_decisions()),
-        unknown=tuple(order for order in ledger.unsettled_orders() if order.unknown_since),
+        unsettled=tuple(ledger.unsettled_orders()),
         alerts=tuple(alert for alert in alerts if not alert.rule.startswith(MAILED)),
         tripped=ledger.breakers().tripped,
         state=state.state,
@@ -38,8 +40,16 @@ def gather(*, now: datetime, ledger: Ledger, lake: Lake, settings: Settings) -> 
         incumbent=ledger.incumbent(),
         features_end=None if manifest is None else date.fromisoformat(manifest["end"]),
         newest_bar=_newest_bar(lake, symbol=settings.universe.required_benchmark, day=day),
-        last_snapshot=None if snapshot is None else date.fromisoformat(snapshot.session),
+        last_snapshot=snapshot,
+        recent=_recent(ledger, day),
+        attribution=max(ledger.attributions((day - RECENT).isoformat(), day.isoformat()), key=lambda one: one.session, default=None),
     )
+
+
+def _recent(ledger: Ledger, day: date) -> tuple[Decision, ...]:
+    """The agent's decisions of this month and the one before, oldest first."""
+    months = ((day.replace(day=1) - timedelta(days=1)).isoformat()[:7], day.isoformat()[:7])
+    return tuple(decision for month in months for decision in ledger.decisions(month) if decision.strategy == AGENT)
 
 
 def _newest_bar(lake: Lake, *, symbol: str, day: date) -> date | None:

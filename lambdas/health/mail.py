@@ -25,7 +25,7 @@ def _lines(*, now: datetime, new: Sequence[Finding], known: Sequence[Finding]) -
         yield finding.rule.name.upper()
         yield f"  What:  {finding.detail}"
         yield f"  Why:   {finding.rule.reason}"
-        yield f"  To do: {finding.rule.runbook}"
+        yield f"  To do: {finding.runbook}"
     if known:
         yield ""
         yield f"Still so, mailed before: {', '.join(names(known))}"

@@ -9,11 +9,24 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from pydantic import Field
+
 from lambdas.common import environment
 from lambdas.common.broker import broker_from_environment
+from lambdas.common.desk import Desk
+from lambdas.common.environment import Patience
 from lambdas.common.ledger import ledger_from_environment
 from lambdas.common.telemetry import entry, logger
-from lambdas.reconcile.service import Desk, reconcile
+from lambdas.reconcile.archiving import archive_from_environment, keep_or_tell
+from lambdas.reconcile.service import reconcile
+
+
+class ReconcileVariables(Patience):
+    """Nobody waits for it: it has most of its two minutes, and does not wait for the lease either, because it comes again."""
+
+    batch_budget_seconds: float = Field(default=60.0, ge=0, le=840)
+    lease_seconds: float = Field(default=150.0, gt=0, le=900)
+    lease_patience_seconds: float = Field(default=0.0, ge=0, le=60)
 
 
 @entry
@@ -27,7 +40,12 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ARG
         monotonic=time.monotonic,
         wall=time.time,
         sleep=time.sleep,
+        patience=environment.read(ReconcileVariables),
     )
-    summary = reconcile(desk)
+
+    def archive(session: str, now: str) -> str:
+        return keep_or_tell(archive_from_environment(desk.ledger), session=session, now=now)
+
+    summary = reconcile(desk, archive=archive)
     logger.info("reconciled", extra={"summary": summary})
     return summary

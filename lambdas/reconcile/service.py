@@ -1,156 +1,226 @@
-"""One pass of reconciliation: finish batches, settle orders, close the session, and notice what is missing.
+"""One pass of reconciliation: finish batches, settle orders, adopt what others did, close the session, and notice what is missing.
 
-Promises: reconciling twice changes nothing the second time; a lost ledger sends no order, because only decisions that the ledger holds as
-working are run; another executor's lease is respected. "Now" is the broker's clock. A broker that cannot be read raises, and the schedule
-tries again.
+Promises: starting and recovering are this one path, from what the ledger and the broker hold. Reconciling twice changes nothing the second
+time. A lost ledger is rebuilt from the broker and sends no order, because only decisions that the ledger holds as working are run. Another
+executor's lease is respected, and another account than this app's halts it. "Now" is the broker's clock. What cannot be read or settled
+leaves the rest to be done; then the first failure leaves the function, and the schedule tries again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import timedelta
-from decimal import Decimal
-from typing import Any
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from functools import partial
+from typing import Any, TypeVar
 
-from lambdas.common import planning
+from botocore.exceptions import BotoCoreError, ClientError
+
 from lambdas.common.alerts import raise_alert
-from lambdas.common.broker import Broker, Clock, Session
+from lambdas.common.broker import Account, BrokerError, Clock, Session
 from lambdas.common.broker_time import iso
-from lambdas.common.execution import Executor
-from lambdas.common.ledger import Fenced, Ledger
-from lambdas.common.records import AGENT, Breakers, Snapshot
+from lambdas.common.desk import Desk
+from lambdas.common.ledger import Fenced, LedgerCorrupt, Stale
+from lambdas.common.records import AGENT, Decision, OrderRecord, Snapshot, plain
+from lambdas.common.settling import Settler
+from lambdas.common.splits import splits_between
 from lambdas.common.telemetry import logger
-from lambdas.reconcile.closing import NoSnapshot, close_session
-from settings import Settings
-from trading_env import risk
+from lambdas.reconcile import watching
+from lambdas.reconcile.adopting import adopt
+from lambdas.reconcile.closing import NoSnapshot, close_session, last_snapshot
 
-BUDGET_SECONDS = 60.0
-LEASE_SECONDS = 150.0  # longer than the function can live
 #: The closing auction's print comes a moment after the bell.
 CLOSING_PRINT = timedelta(minutes=1)
+#: Longer than the exchange is ever closed.
+RECENT = timedelta(days=10)
+#: What one order, decision or step may fail of without stopping the others.
+FAILURES = (BrokerError, LedgerCorrupt, Stale, ClientError, BotoCoreError)
+
+T = TypeVar("T")
+R = TypeVar("R", Decision, OrderRecord)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Desk:
-    """The edges of one pass. `wall` is for the lease only; `started` and `monotonic` are one clock, for the budget."""
-
-    ledger: Ledger
-    broker: Broker
-    settings: Settings
-    owner: str
-    started: float
-    monotonic: Callable[[], float]
-    wall: Callable[[], float]
-    sleep: Callable[[float], None]
+#: Keeps what a closed session has made final; answers what it did.
+Archive = Callable[[str, str], str]
 
 
-def reconcile(desk: Desk) -> dict[str, Any]:
-    """Run one pass and return what it did."""
-    clock = desk.broker.clock()
-    summary: dict[str, Any] = {"now": iso(clock.now), **_finish(desk, clock)}
-    session = next(iter(desk.broker.sessions(clock.session_date, clock.session_date)), None)
-    if session is None:
-        return {**summary, "session": None}
-    summary["session"] = session.date.isoformat()
-    _notice_missed_slot(desk, clock, session)
-    if clock.now >= session.close + CLOSING_PRINT:
-        return {**summary, **_close(desk, clock, session)}
-    if clock.is_open:
-        _watch_breakers(desk, clock, session)
+def reconcile(desk: Desk, *, archive: Archive | None = None) -> dict[str, Any]:
+    """Run one pass and return what it did. `archive` is given a session that has closed, and the time."""
+    run = _Pass(desk, clock=desk.broker.clock(), account=desk.broker.account())
+    summary = run.all()
+    if archive is not None and "snapshot" in summary:
+        summary["archived"] = archive(summary["session"], summary["now"])
+    if run.failures:
+        first, *others = run.failures
+        for other in others:
+            first.add_note(f"also {type(other).__name__}: {other}")
+        logger.error("reconciled in part", extra={"summary": summary, "failures": len(run.failures)})
+        raise first
     return summary
 
 
-def _finish(desk: Desk, clock: Clock) -> dict[str, Any]:
-    """Bring every working decision as far as it goes, and settle orders that no working decision owns."""
-    decisions, orders = desk.ledger.working_decisions(), desk.ledger.unsettled_orders()
-    if not decisions and not orders:
-        return {"finished": 0, "working": 0, "settled": 0}
-    fence = desk.ledger.acquire_lease(desk.owner, now=desk.wall(), seconds=LEASE_SECONDS)
-    if fence is None:
-        logger.warning("another executor holds the lease")
-        return {"finished": 0, "working": len(decisions), "settled": 0}
-    executor = Executor(
-        ledger=desk.ledger,
-        broker=desk.broker,
-        settings=desk.settings,
-        fence=fence,
-        monotonic=desk.monotonic,
-        deadline=desk.started + BUDGET_SECONDS,
-        sleep=desk.sleep,
-    )
-    try:
-        after = [executor.run(decision, clock=clock) for decision in decisions]
-        owned = {decision.decision_id for decision in decisions}
-        settled = [executor.settle(order, now=clock.now) for order in orders if order.decision_id not in owned]
-    except Fenced:
-        logger.warning("the lease has passed on")
-        return {"finished": 0, "working": len(decisions), "settled": 0}
-    finally:
-        desk.ledger.release_lease(fence)
-    done = sum(decision.state == "done" for decision in after)
-    return {"finished": done, "working": len(after) - done, "settled": sum(order.terminal for order in settled)}
+@dataclass
+class _Pass:
+    desk: Desk
+    clock: Clock
+    account: Account
+    failures: list[Exception] = field(default_factory=list)
 
+    def all(self) -> dict[str, Any]:
+        summary: dict[str, Any] = {"now": iso(self.clock.now)}
+        if (stranger := self._refuse_another_account()) is not None:
+            return {**summary, "session": None, "account": stranger}
+        summary |= self._finish()
+        last = self.desk.ledger.latest_snapshot()
+        adopted = self._try(partial(adopt, ledger=self.desk.ledger, broker=self.desk.broker, clock=self.clock, last=last))
+        summary |= {"adopted": adopted.foreign + adopted.recovered} if adopted else {}
+        today, now = self.clock.session_date, self.clock.now
+        recent = self.desk.broker.sessions(today - RECENT, today)
+        session = next((one for one in recent if one.date == today), None)
+        summary["session"] = None if session is None else session.date.isoformat()
+        if session is not None and now >= session.open:
+            self._notice_missed_slot(session)
+            if now >= session.close + CLOSING_PRINT:
+                return {**summary, **(self._try(partial(self._close, session)) or {"snapshot": "failed"})}
+            if self.clock.is_open:
+                self._try(partial(self._watch, session))
+            return summary
+        ended = max((one for one in recent if one.date < today), key=lambda one: one.date, default=None)
+        return {**summary, **(self._try(partial(self._close_late, ended)) or {})} if ended is not None else summary
 
-def _notice_missed_slot(desk: Desk, clock: Clock, session: Session) -> None:
-    schedule = desk.settings.schedule
-    ends = session.open + timedelta(minutes=schedule.slot_minutes + schedule.slot_window_minutes)
-    slot = f"{session.date.isoformat()}/{schedule.slot}"
-    if clock.now < ends or desk.ledger.decision(f"{AGENT}:{slot}") is not None:
-        return
-    _alert(desk, clock, session, "missed-slot", f"no decision was received for {slot} by {iso(ends)}; see the log of decide")
+    def _try(self, step: Callable[[], T]) -> T | None:
+        """Take a step; what it fails of is kept for the end."""
+        try:
+            return step()
+        except FAILURES as failure:
+            logger.warning("failed, the rest goes on", extra={"kind": type(failure).__name__, "error": str(failure)})
+            self.failures.append(failure)
+            return None
 
+    def _refuse_another_account(self) -> str | None:
+        """Halt on another account than the one this app is pinned to: its positions are none of ours, and our orders none of its."""
+        pinned = self.desk.ledger.breakers().account_id
+        if pinned is None or pinned == self.account.id:
+            return None
+        detail = f"the broker's account is {self.account.id}, this app's is {pinned}"
+        now = iso(self.clock.now)
+        self.desk.ledger.set_trading_state("halted", reason=f"account-changed: {detail}", time=now, by="reconcile", automatic=True)
+        told = f"{detail}: it was reset, or the keys are another's; trading is halted, and nothing is reconciled"
+        self._alert(self.clock.session_date, "account-changed", told)
+        return detail
 
-def _close(desk: Desk, clock: Clock, session: Session) -> dict[str, Any]:
-    if desk.ledger.snapshot(session.date.isoformat()) is not None:
-        return {"snapshot": "taken before"}
-    try:
-        closed = close_session(session, ledger=desk.ledger, broker=desk.broker, now=clock.now)
-    except NoSnapshot as reason:
-        _alert(desk, clock, session, "no-snapshot", str(reason))
-        return {"snapshot": f"not taken: {reason}"}
-    for symbol, detail in sorted(closed.drift.items()):
-        _alert(desk, clock, session, f"drift:{symbol}", f"{detail}; it is adopted as it is, see docs/ledger.md")
-    if closed.first:
-        _remember(desk, clock, session, closed.snapshot)
-    return {"snapshot": "taken", "equity": str(closed.snapshot.equity), "drift": sorted(closed.drift)}
+    # --- batches and orders
 
+    def _finish(self) -> dict[str, Any]:
+        """Bring every working decision as far as it goes, and settle orders that no working decision owns."""
+        ledger = self.desk.ledger
+        decisions = [one for one in self._readable(ledger.working_decisions, ledger.working_ids, ledger.decision) if one.state == "working"]
+        orders = [one for one in self._readable(ledger.unsettled_orders, ledger.unsettled_ids, ledger.order) if not one.terminal]
+        told = {"finished": 0, "working": len(decisions), "settled": 0}
+        if not decisions and not orders:
+            return told
+        fence = self.desk.lease()
+        if fence is None:
+            logger.warning("another executor holds the lease")
+            return told
+        executor = self.desk.executor(fence)
+        try:
+            orders = [self._try(partial(self._settle_old, order)) or order for order in orders]
+            after = [run for decision in decisions if (run := self._try(partial(executor.run, decision, clock=self.clock))) is not None]
+            owned = {decision.decision_id for decision in after}
+            others = [order for order in orders if order.decision_id not in owned]
+            settled = self._try(partial(executor.settle_all, others, now=self.clock.now)) or {}
+        except Fenced:
+            logger.warning("the lease has passed on")
+            return told
+        finally:
+            ledger.release_lease(fence)
+        done = sum(decision.state == "done" for decision in after)
+        return {"finished": done, "working": len(decisions) - done, "settled": sum(order.terminal for order in settled.values())}
 
-def _remember(desk: Desk, clock: Clock, session: Session, snapshot: Snapshot) -> None:
-    """Judge the close by the breakers, then make it what the next session is judged by."""
+    def _settle_old(self, order: OrderRecord) -> OrderRecord:
+        """End an order of an earlier session that the broker has shown and does not have any more, as after a reset of the account.
 
-    def remembered(now: Breakers) -> Breakers:
-        closed = {"peak_equity": max(now.peak_equity, snapshot.equity), "last_close_equity": snapshot.equity}
-        return _trip(desk, clock, session, now, snapshot.equity).model_copy(update={**closed, "last_close_session": snapshot.session})
+        No order outlives its session, and one that was shown is otherwise never called missing: its batch would wait for it for ever.
+        """
+        if order.broker_id is None or order.created_at[:10] >= self.clock.session_date.isoformat():
+            return order
+        seen = self.desk.broker.order_by_client_id(order.client_order_id)
+        if seen is not None:
+            return Settler(ledger=self.desk.ledger, broker=self.desk.broker).take(order, seen, now=self.clock.now)
+        reason = "the broker does not have it any more, and its session is over"
+        detail = f"{order.side} {plain(order.quantity)} {order.symbol} {order.client_order_id} was {order.status}: {reason}"
+        self._alert(self.clock.session_date, f"vanished:{order.client_order_id}", detail)
+        return self.desk.ledger.save_order(
+            order.model_copy(update={"status": "expired", "reason": reason, "updated_at": iso(self.clock.now)})
+        )
 
-    desk.ledger.change_breakers(remembered)
+    def _readable(self, all_of_them: Callable[[], list[R]], ids: Callable[[], list[str]], one: Callable[[str], R | None]) -> list[R]:
+        """All that can be read: one item that cannot be is a failure of this pass, and of no other item."""
+        try:
+            return all_of_them()
+        except LedgerCorrupt:
+            found = (self._try(partial(one, key)) for key in ids())
+            return [item for item in found if item is not None]
 
+    # --- the session
 
-def _watch_breakers(desk: Desk, clock: Clock, session: Session) -> None:
-    if not desk.ledger.breakers().peak_equity:
-        return  # nothing was traded yet
-    equity = desk.broker.account().equity
-    desk.ledger.change_breakers(lambda now: _trip(desk, clock, session, now, equity))
+    def _notice_missed_slot(self, session: Session) -> None:
+        schedule = self.desk.settings.schedule
+        ends = session.open + timedelta(minutes=schedule.slot_minutes + schedule.slot_window_minutes)
+        slot = f"{session.date.isoformat()}/{schedule.slot}"
+        if self.clock.now < ends or self.desk.ledger.decision(f"{AGENT}:{slot}") is not None:
+            return
+        self._alert(session.date, "missed-slot", f"no decision was received for {slot} by {iso(ends)}; see the log of decide")
 
+    def _watch(self, session: Session) -> None:
+        desk = self.desk
+        watching.watch(session, account=self.account, clock=self.clock, ledger=desk.ledger, broker=desk.broker, settings=desk.settings)
 
-def _trip(desk: Desk, clock: Clock, session: Session, breakers: Breakers, equity: Decimal) -> Breakers:
-    """Return the breakers with what `equity` trips latched; each speaks once a session."""
-    now = float(equity)
-    situation = risk.Situation(
-        equity=now,
-        positions={},
-        prices={},
-        peak_equity=float(breakers.peak_equity) or now,
-        last_close_equity=float(breakers.last_close_equity) or now,
-        state="active",
-        bar_age_sessions=0,
-    )
-    tripped = risk.breakers(situation, planning.limits_of(desk.settings))
-    fresh = {name: detail for name, detail in tripped.items() if name not in breakers.tripped}
-    for name, detail in fresh.items():
-        _alert(desk, clock, session, name, f"{detail}; only sells pass until a person sets the trading state to active")
-    return breakers.model_copy(update={"tripped": {**breakers.tripped, **fresh}}) if fresh else breakers
+    def _close(self, session: Session) -> dict[str, Any]:
+        """Take the session's snapshot unless it is there, and tell and remember what it holds, whoever took it."""
+        ledger, day = self.desk.ledger, session.date.isoformat()
+        snapshot = ledger.snapshot(day)
+        outcome = "taken before" if snapshot is not None else "taken"
+        if snapshot is None:
+            orders = self._readable(partial(ledger.orders_of_day, day), partial(ledger.ids_of_day, day), ledger.order)
+            try:
+                snapshot = close_session(
+                    session, account=self.account, orders=orders, ledger=ledger, broker=self.desk.broker, now=self.clock.now
+                )
+            except NoSnapshot as reason:
+                self._alert(self.clock.session_date, "no-snapshot", f"{day}: {reason}")
+                return {"snapshot": f"not taken: {reason}"}
+        self._tell(snapshot)
+        watching.remember(session, snapshot, clock=self.clock, ledger=ledger, settings=self.desk.settings)
+        return {"snapshot": outcome, "equity": str(snapshot.equity), "drift": sorted(snapshot.drift)}
 
+    def _close_late(self, session: Session) -> dict[str, Any]:
+        """Close a session that nobody closed, before the next one opens; a split since then would be in the positions already."""
+        ledger, broker = self.desk.ledger, self.desk.broker
+        if ledger.snapshot(session.date.isoformat()) is not None:
+            return {}
+        positions = broker.positions()
+        if not positions and ledger.latest_snapshot() is None:
+            return {}  # nothing was ever here
+        tomorrow, today = session.date + timedelta(days=1), self.clock.session_date
+        if splits := splits_between(broker, positions, first=tomorrow, last=today).events:
+            names = ", ".join(sorted({symbol for symbol, _, _ in splits}))
+            self._alert(today, "no-snapshot", f"{session.date} was not closed, and {names} has split since")
+            return {}
+        return {"late": session.date.isoformat(), **{f"late_{name}": value for name, value in self._close(session).items()}}
 
-def _alert(desk: Desk, clock: Clock, session: Session, rule: str, detail: str) -> None:
-    raise_alert(ledger=desk.ledger, rule=rule, session=session.date.isoformat(), detail=detail, time=iso(clock.now))
+    def _tell(self, snapshot: Snapshot) -> None:
+        day = self.clock.session_date
+        closed = date.fromisoformat(snapshot.session)
+        if snapshot.drift and last_snapshot(self.desk.ledger, account=self.account.id, before=closed) is None:
+            told = "; ".join(snapshot.drift.values())
+            self._alert(day, "book-adopted", f"the ledger has no earlier snapshot of this account, its book is taken as it is: {told}")
+        else:
+            for symbol, detail in sorted(snapshot.drift.items()):
+                self._alert(day, f"drift:{symbol}", f"{detail}; it is adopted as it is, see docs/ledger.md")
+        for symbol, detail in sorted(snapshot.carried.items()):
+            self._alert(day, f"stale-price:{symbol}", f"{detail}; its position is kept and not traded")
+
+    def _alert(self, day: date, rule: str, detail: str) -> None:
+        raise_alert(ledger=self.desk.ledger, rule=rule, session=day.isoformat(), detail=detail, time=iso(self.clock.now))

@@ -55,6 +55,7 @@ def _records(ledger: Ledger, period: Period) -> Records:
         orders=[one for month in period.months for one in ledger.orders(month)],
         fills=[one for month in period.months for one in ledger.fills(month)],
         alerts=[one for month in period.months for one in ledger.alerts(month)],
+        attributions=ledger.attributions(period.explained.start.isoformat(), period.explained.end.isoformat()),
         shadow_decisions=[one for month in period.months for one in ledger.shadow_decisions(month)],
         incumbent=ledger.incumbent(),
         shadow=ledger.shadow(),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from lambdas.report.summary import Summary
+from lambdas.report.summary import Cost, Difference, Summary
+
+CENT = 0.005
 
 
 def compose(summary: Summary, *, name: str) -> tuple[str, str]:
@@ -26,6 +28,8 @@ def _lines(summary: Summary, *, equity: str) -> Iterator[str]:
     yield f"Decisions       {summary.decisions}"
     yield f"Orders          {_counts(summary.orders)}"
     yield f"Fills           {summary.fills}, ${summary.traded:,.0f} traded"
+    yield f"Slippage        {_slippage(summary.cost)}"
+    yield f"Live - ideal    {_difference(summary.difference)}"
     yield f"Alerts          {_counts(summary.alerts)}"
     yield ""
     yield f"Decides         {summary.incumbent}"
@@ -37,6 +41,28 @@ def _lines(summary: Summary, *, equity: str) -> Iterator[str]:
             yield f"  {symbol:<6} {weight:6.1%}"
     yield ""
     yield "Paper money. Not financial advice."
+
+
+def _slippage(cost: Cost) -> str:
+    """Against the prices at which orders arrived; delay is what they moved before that, missed what did not fill."""
+    if cost.slippage_bp is None:
+        return "n/a"
+    unknown = f", {cost.unknown} orders not known yet" if cost.unknown else ""
+    return f"{cost.slippage_bp:+.1f} bp, {_dollars(cost.slippage)}; delay {_dollars(cost.delay)}, missed {_dollars(cost.missed)}{unknown}"
+
+
+def _difference(difference: Difference | None) -> str:
+    """Against the ideal execution of the same decisions; parts below a cent are left out."""
+    if difference is None:
+        return "n/a"
+    parts = ", ".join(f"{name} {_dollars(value)}" for name, value in difference.parts.items() if abs(value) >= CENT)
+    undecided = f", {difference.undecided} without a decision" if difference.undecided else ""
+    total = _dollars(difference.live - difference.ideal)
+    return f"{total} in {difference.sessions} sessions{undecided}{': ' if parts else ''}{parts}"
+
+
+def _dollars(amount: float) -> str:
+    return f"{'-' if round(amount, 2) < 0 else '+'}${abs(amount):,.2f}"
 
 
 def _percent(share: float | None) -> str:

@@ -1,7 +1,9 @@
 """The period in numbers: pure, from the ledger's records.
 
 Promises: returns are of closing equity, over sessions that have a snapshot; a number that cannot be computed is None and is shown as "n/a",
-never as zero.
+never as zero. What trading cost is measured order by order (trading_env/shortfall.py), and session by session against the ideal execution
+of the same decisions (trading_env/attribution.py): a session is explained when the next one has decided, so those from the day before the
+period to the day before its end are told.
 """
 
 from __future__ import annotations
@@ -12,7 +14,9 @@ from dataclasses import asdict, dataclass
 from datetime import date, timedelta
 from typing import Any
 
-from lambdas.common.records import AlertRecord, Decision, Fill, OrderRecord, ServedModel, ShadowDecision, Snapshot
+from lambdas.common.records import AlertRecord, Attribution, Decision, Fill, OrderRecord, ServedModel, ShadowDecision, Snapshot
+from lambdas.common.traded import closes_of, executions
+from trading_env.shortfall import Tally, tally
 
 HEALTH = "health:"
 
@@ -32,6 +36,11 @@ class Period:
     def holds(self, day: str) -> bool:
         return self.start.isoformat() <= day[:10] <= self.end.isoformat()
 
+    @property
+    def explained(self) -> Period:
+        """What has become explained in this period: each session by the decision after it."""
+        return Period(start=self.start - timedelta(days=1), end=self.end - timedelta(days=1))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Records:
@@ -42,10 +51,35 @@ class Records:
     orders: Sequence[OrderRecord]
     fills: Sequence[Fill]
     alerts: Sequence[AlertRecord]
+    attributions: Sequence[Attribution]
     shadow_decisions: Sequence[ShadowDecision]
     incumbent: ServedModel | None
     shadow: ServedModel | None
     state: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What trading cost against the prices at which it was decided, in dollars; `unknown` counts orders of which a price is not known."""
+
+    orders: int
+    traded: float
+    slippage_bp: float | None
+    delay: float
+    slippage: float
+    missed: float
+    unknown: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """Live against ideal in dollars over `sessions`, and its parts, which sum to it; `undecided` of them had no decision to execute."""
+
+    sessions: int
+    undecided: int
+    live: float
+    ideal: float
+    parts: dict[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +100,8 @@ class Summary:
     orders: dict[str, int]
     fills: int
     traded: float
+    cost: Cost
+    difference: Difference | None
     alerts: dict[str, int]
     incumbent: str
     shadow: str
@@ -73,7 +109,7 @@ class Summary:
     state: str
 
     def document(self) -> dict[str, Any]:
-        return {"schema": 1, **asdict(self)}
+        return {"schema": 2, **asdict(self)}
 
 
 def summarise(period: Period, records: Records) -> Summary:
@@ -100,11 +136,42 @@ def summarise(period: Period, records: Records) -> Summary:
         orders=dict(sorted(Counter(order.status for order in orders).items())),
         fills=len(fills),
         traded=float(sum(fill.quantity * fill.price for fill in fills)),
+        cost=_cost(orders, inside),
+        difference=_difference([one for one in records.attributions if period.explained.holds(one.session)]),
         alerts=dict(sorted(Counter(alert.rule.removeprefix(HEALTH).partition(":")[0] for alert in alerts).items())),
         incumbent=_name(records.incumbent) or "equal-weight",
         shadow=_name(records.shadow) or "none",
         shadow_decisions=sum(period.holds(decision.slot) for decision in records.shadow_decisions),
         state=records.state,
+    )
+
+
+def _cost(orders: Sequence[OrderRecord], snapshots: Sequence[Snapshot]) -> Cost:
+    closes = {snapshot.session: closes_of(snapshot) for snapshot in snapshots}
+    days = sorted({order.created_at[:10] for order in orders})
+    listed = [one for day in days for one in executions((o for o in orders if o.created_at[:10] == day), closes.get(day, {}))]
+    found: Tally = tally(listed)
+    return Cost(
+        orders=found.orders,
+        traded=float(found.traded),
+        slippage_bp=found.slippage_bp,
+        delay=float(found.delay),
+        slippage=float(found.slippage),
+        missed=float(found.missed),
+        unknown=found.open,
+    )
+
+
+def _difference(attributions: Sequence[Attribution]) -> Difference | None:
+    if not attributions:
+        return None
+    names = attributions[0].parts
+    return Difference(
+        sessions=len(attributions),
+        undecided=sum(one.decision_id is None for one in attributions),
+        live=sum(one.live for one in attributions),
+        ideal=sum(one.ideal for one in attributions),
+        parts={name: sum(one.parts.get(name, 0.0) for one in attributions) for name in names},
     )
 
 

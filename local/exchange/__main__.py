@@ -27,6 +27,7 @@ def main() -> int:
         slippage_bps=options.slippage_bps,
         dividends=options.dividends,
         journal=options.journal,
+        faults=options.faults,
         key_id=os.environ.get(KEY_VARIABLE, "local-key"),
         secret_key=os.environ.get(SECRET_VARIABLE, "local-secret"),
     )
@@ -43,13 +44,14 @@ def main() -> int:
 def _options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m local.exchange", description="An Alpaca-compatible paper exchange over recorded data.")
     parser.add_argument("--port", type=int, default=0, help="on 127.0.0.1; 0 (default) picks a free one")
-    parser.add_argument("--data", type=Path, default=ROOT / "data", help="folder of the bundled data")
+    parser.add_argument("--data", type=Path, default=ROOT / "data", help="the bundled data (default), or raw daily bars of your own")
     parser.add_argument("--now", required=True, help="the clock's start, RFC 3339, for example 2019-12-31T22:00:00Z")
     parser.add_argument("--cash", default="100000", help="US dollars to start with")
     parser.add_argument("--fee-bps", default="0", help="fee of one side, in basis points of the amount traded")
     parser.add_argument("--slippage-bps", default="0", help="what a fill is worse than the last trade, in basis points")
     parser.add_argument("--dividends", choices=("ignore", "credit"), default="ignore", help="paper accounts get none (default)")
     parser.add_argument("--journal", type=Path, help="file that keeps the account across restarts")
+    parser.add_argument("--faults", type=Path, help="a fault plan, TOML: see docs/exchange.md")
     parser.add_argument("--ready-file", type=Path, help="written with the ready line once the server listens")
     parser.add_argument("--parent-pid", type=int, help="end when this process is no longer the parent")
     return parser

@@ -11,47 +11,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from decimal import ROUND_FLOOR, Context, Decimal, Inexact, localcontext
-from enum import StrEnum
-from uuid import UUID, uuid5
+from decimal import Decimal, localcontext
+from typing import Literal
+from uuid import uuid5
 
-EXACT = Context(prec=100, traps=[Inexact])
-RATIOS = Context(prec=60)
-FLOOR = Context(prec=60, rounding=ROUND_FLOOR)
-QUANTUM = Decimal("1e-9")
-NAMESPACE = UUID("6f8a4f5e-3a52-5b1e-9c1c-7b1d4d1d6a52")
-
-
-def plain(number: Decimal) -> str:
-    """Every digit, without an exponent or trailing zeros."""
-    text = format(number, "f")
-    return text.rstrip("0").rstrip(".") if "." in text else text
-
-
-class Refused(Exception):  # noqa: N818 the vendor's word for it
-    """The request is turned down for good: HTTP `status`, the vendor's `code` and `message`, and the numbers behind it."""
-
-    def __init__(self, status: int, code: int, message: str, **details: str) -> None:
-        super().__init__(message)
-        self.status, self.code, self.message, self.details = status, code, message, details
-
-
-class Side(StrEnum):
-    BUY = "buy"
-    SELL = "sell"
-
-
-class Kind(StrEnum):
-    MARKET = "market"
-    LIMIT = "limit"
-
-
-class Status(StrEnum):
-    ACCEPTED = "accepted"
-    FILLED = "filled"
-    CANCELED = "canceled"
-    EXPIRED = "expired"
-    REJECTED = "rejected"
+from local.exchange.money import CEILING, CENT, EXACT, FLOOR, HALF_UP, PRICE_TICK, QUANTUM, RATIOS, SHOWN, plain
+from local.exchange.orders import NAMESPACE, Booking, Fill, Order, Position, Refused, Side, Status, Ticket
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,77 +51,14 @@ class Costs:
         return EXACT.multiply(price, EXACT.add(Decimal(1), worse))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ticket:
-    """An order as asked for; exactly one of `quantity` (shares) and `notional` (US dollars) is given."""
-
-    symbol: str
-    side: Side
-    kind: Kind = Kind.MARKET
-    quantity: Decimal | None = None
-    notional: Decimal | None = None
-    limit_price: Decimal | None = None
-    client_order_id: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """One state of an order. `reserved` is the cash that an open buy keeps; `settled_at` is when it filled or ended."""
-
-    sequence: int
-    id: str
-    client_order_id: str
-    ticket: Ticket
-    status: Status
-    submitted_at: datetime
-    expires_at: datetime
-    updated_at: datetime
-    reserved: Decimal = Decimal(0)
-    filled_quantity: Decimal = Decimal(0)
-    filled_price: Decimal | None = None
-    settled_at: datetime | None = None
-
-    def __hash__(self) -> int:
-        """Cheap, and enough: an order is in one status once."""
-        return hash((self.id, self.status))
-
-    @property
-    def open(self) -> bool:
-        return self.status is Status.ACCEPTED
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fill:
-    id: str
-    order_id: str
-    client_order_id: str
-    symbol: str
-    side: Side
-    quantity: Decimal
-    price: Decimal
-    fee: Decimal
-    at: datetime
-
-    def __hash__(self) -> int:
-        return hash(self.id)
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """Shares held and what they cost, in US dollars, without fees."""
-
-    quantity: Decimal
-    cost: Decimal
-
-    @property
-    def average_price(self) -> Decimal:
-        return RATIOS.divide(self.cost, self.quantity)
-
-
 class Book:
-    """One cash account without margin or short sales."""
+    """One cash account without margin or short sales.
 
-    def __init__(self, *, cash: Decimal, costs: Costs) -> None:
+    `name` tells the ids of one account's orders and fills from another's. A `rounded` book does as the vendor does: it trades at prices
+    of four decimals and moves cash in cents, and what the cents take is part of the fill's fee.
+    """
+
+    def __init__(self, *, cash: Decimal, costs: Costs, name: str = "") -> None:
         if not cash.is_finite() or cash < 0:
             raise ValueError(f"cash must be a finite number of at least 0, was {cash}")
         self.cash = cash
@@ -164,8 +66,13 @@ class Book:
         self.positions: dict[str, Position] = {}
         self.orders: dict[str, Order] = {}
         self.fills: list[Fill] = []
+        self.bookings: list[Booking] = []
         self.duplicates = 0
         self.refused = 0
+        self.rounded = False
+        self.roundings = 0
+        self.history: dict[str, list[Order]] = {}
+        self._name = name
         self._by_client_id: dict[str, str] = {}
         self._open: dict[str, Order] = {}
 
@@ -180,6 +87,11 @@ class Book:
         with localcontext(EXACT):
             return self.cash - sum((order.reserved for order in self._open.values()), Decimal(0))
 
+    @property
+    def next_client_order_id(self) -> str:
+        """The id that an order gets which brings none."""
+        return self._id(f"client order {len(self.orders) + 1}")
+
     def by_client_id(self, client_order_id: str) -> Order | None:
         order_id = self._by_client_id.get(client_order_id)
         return self.orders[order_id] if order_id is not None else None
@@ -187,9 +99,7 @@ class Book:
     def available(self, symbol: str) -> Decimal:
         """Shares of `symbol` held and not promised to an open sale."""
         with localcontext(EXACT):
-            promised = (
-                o.ticket.quantity or Decimal(0) for o in self._open.values() if o.ticket.symbol == symbol and o.ticket.side is Side.SELL
-            )
+            promised = (o.rest for o in self._open.values() if o.ticket.symbol == symbol and o.ticket.side is Side.SELL)
             return self._held(symbol) - sum(promised, Decimal(0))
 
     def equity(self, prices: Mapping[str, Decimal]) -> Decimal:
@@ -197,20 +107,33 @@ class Book:
         with localcontext(RATIOS):
             return self.cash + sum((held.quantity * prices[symbol] for symbol, held in self.positions.items()), Decimal(0))
 
-    def accept(self, ticket: Ticket, *, price: Decimal, at: datetime, expires_at: datetime) -> Order:
-        """Take the order on, open; `price` is the market's, for the buying power it needs. Raises `Refused`."""
+    def accept(
+        self,
+        ticket: Ticket,
+        *,
+        price: Decimal,
+        at: datetime,
+        expires_at: datetime,
+        word: str | None = None,
+        replaces: Order | None = None,
+    ) -> Order:
+        """Take the order on, open; `price` is the market's, for the buying power it needs. Raises `Refused`.
+
+        It takes the place of the open order `replaces`, whose cash and shares it may use.
+        """
         if ticket.client_order_id is not None and ticket.client_order_id in self._by_client_id:
             self.duplicates += 1
             raise Refused(422, 40010001, "client_order_id must be unique")
         ticket = self._sized(ticket, price)
-        reserved = self._need(ticket, price) if ticket.side is Side.BUY else Decimal(0)
-        if reserved > self.buying_power:
-            raise Refused(403, 40310000, "insufficient buying power", buying_power=plain(self.buying_power), cost_basis=plain(reserved))
+        reserved = self.need(ticket, price) if ticket.side is Side.BUY else Decimal(0)
+        power = EXACT.add(self.buying_power, replaces.reserved if replaces is not None else Decimal(0))
+        if reserved > power:
+            raise Refused(403, 40310000, "insufficient buying power", buying_power=plain(power), cost_basis=plain(reserved))
         if ticket.side is Side.SELL:
-            self._require_shares(ticket)
+            self._require_shares(ticket, freed=replaces.rest if replaces is not None else Decimal(0))
         sequence = len(self.orders) + 1
-        order_id = str(uuid5(NAMESPACE, f"order {sequence}"))
-        client_order_id = ticket.client_order_id or str(uuid5(NAMESPACE, f"client order {sequence}"))
+        order_id = self._id(f"order {sequence}")
+        client_order_id = ticket.client_order_id or self.next_client_order_id
         order = Order(
             sequence=sequence,
             id=order_id,
@@ -221,68 +144,89 @@ class Book:
             updated_at=at,
             expires_at=expires_at,
             reserved=reserved,
+            word=word,
+            replaces=replaces.id if replaces is not None else None,
         )
+        if replaces is not None:
+            self.settle(replaces.id, Status.REPLACED, at=at, replaced_by=order_id)
         self._by_client_id[client_order_id] = order_id
         self._keep(order)
         return order
 
-    def execute(self, order_id: str, *, price: Decimal, at: datetime) -> Order:
-        """Try to fill an open order whole at the market price `price`.
+    def meets(self, ticket: Ticket, price: Decimal) -> bool:
+        """Whether an order would trade at the market price `price`; a limit holds after slippage."""
+        if ticket.limit_price is None:
+            return True
+        done_at = self.done_at(ticket.side, price)
+        return done_at <= ticket.limit_price if ticket.side is Side.BUY else done_at >= ticket.limit_price
 
-        A limit that the price after slippage does not meet leaves the order open; a buy that cash no longer covers is rejected.
+    def execute(self, order_id: str, *, price: Decimal, at: datetime, quantity: Decimal | None = None) -> Order:
+        """Try to fill an open order at the market price `price`: the whole rest, or `quantity` shares, which may be more than the rest.
+
+        A limit that the price after slippage does not meet leaves the order open; a buy that cash no longer covers is rejected, and
+        canceled where a part of it was filled before.
         """
         order = self.orders[order_id]
         ticket = order.ticket
-        done_at = self.costs.price(ticket.side, price)
-        if not order.open or not _meets(ticket, done_at):
+        if not order.open or not self.meets(ticket, price):
             return order
+        done_at = self.done_at(ticket.side, price)
         with localcontext(EXACT):
-            quantity = ticket.quantity if ticket.quantity is not None else self._shares_for(ticket, done_at)
-            amount = quantity * done_at
-            fee = amount * self.costs.fee
+            traded = quantity if quantity is not None else self.shares_left(order, price)
+            amount = traded * done_at
+            cash, fee = self._settlement(ticket.side, amount)
             held = self.positions.get(ticket.symbol, Position(Decimal(0), Decimal(0)))
             if ticket.side is Side.BUY:
-                cash, left, cost = self.cash - amount - fee, held.quantity + quantity, held.cost + amount
+                left, cost = held.quantity + traded, held.cost + amount
             else:
-                cash, left = self.cash + amount - fee, held.quantity - quantity
+                left = held.quantity - traded
                 cost = RATIOS.multiply(held.cost, RATIOS.divide(left, held.quantity))
         if cash < 0:
-            return self.settle(order_id, Status.REJECTED, at=at)
+            return self.settle(order_id, Status.CANCELED if order.filled_quantity else Status.REJECTED, at=at)
         self.cash = cash
         self._hold(ticket.symbol, Position(left, cost))
-        fill_id = str(uuid5(NAMESPACE, f"fill {len(self.fills) + 1}"))
         fill = Fill(
-            id=fill_id,
+            id=self._id(f"fill {len(self.fills) + 1}"),
             order_id=order.id,
             client_order_id=order.client_order_id,
             symbol=ticket.symbol,
             side=ticket.side,
-            quantity=quantity,
+            quantity=traded,
             price=done_at,
             fee=fee,
             at=at,
+            total=EXACT.add(order.filled_quantity, traded),
+            left=Decimal(0),
         )
-        self.fills.append(fill)
-        return self.settle(order_id, Status.FILLED, at=at, filled_quantity=quantity, filled_price=done_at)
+        order = self._keep(self._filled(order, fill, whole=quantity is None, price=price))
+        self.fills.append(replace(fill, left=self.shares_left(order, price)) if order.open else fill)
+        return order
 
-    def settle(
-        self, order_id: str, status: Status, *, at: datetime, filled_quantity: Decimal = Decimal(0), filled_price: Decimal | None = None
-    ) -> Order:
-        """End an open order with `status`; one that has already ended is `Refused`."""
+    def _filled(self, order: Order, fill: Fill, *, whole: bool, price: Decimal) -> Order:
+        """The order after `fill`, open while something is left of it."""
+        with localcontext(EXACT):
+            quantity, amount = order.filled_quantity + fill.quantity, order.filled_amount + fill.quantity * fill.price
+        first = not order.filled_quantity
+        average = fill.price if first else RATIOS.divide(amount, quantity).quantize(SHOWN, context=RATIOS)
+        order = replace(
+            order, updated_at=fill.at, filled_quantity=quantity, filled_amount=amount, filled_price=average, word=None, reserved=Decimal(0)
+        )
+        if whole or (order.ticket.quantity is not None and order.rest <= 0):
+            return replace(order, status=Status.FILLED, settled_at=fill.at)
+        reserved = self.need(order.ticket, price, filled=order) if order.ticket.side is Side.BUY else Decimal(0)
+        return replace(order, status=Status.PARTIALLY_FILLED, reserved=reserved)
+
+    def release(self, order_id: str, *, at: datetime) -> Order:
+        """An open order shows its status again."""
+        return self._keep(replace(self.orders[order_id], word=None, updated_at=at))
+
+    def settle(self, order_id: str, status: Status, *, at: datetime, replaced_by: str | None = None) -> Order:
+        """End an open order with `status`, with what is filled of it; one that has already ended is `Refused`."""
         order = self.orders[order_id]
         if not order.open:
             raise Refused(422, 42210000, f'order is already in "{order.status}" state')
-        order = replace(
-            order,
-            status=status,
-            updated_at=at,
-            settled_at=at,
-            reserved=Decimal(0),
-            filled_quantity=filled_quantity,
-            filled_price=filled_price,
-        )
-        self._keep(order)
-        return order
+        ended = replace(order, status=status, updated_at=at, settled_at=at, reserved=Decimal(0), word=None, replaced_by=replaced_by)
+        return self._keep(ended)
 
     def split(self, symbol: str, *, ratio: Decimal, price: Decimal, at: datetime) -> None:
         """`ratio` new shares for each old one; open orders of the symbol are canceled. `price` is that of a new share.
@@ -298,38 +242,75 @@ class Book:
         with localcontext(EXACT):
             due = held.quantity * ratio
             quantity = due.quantize(QUANTUM, context=FLOOR)
-            left_over = RATIOS.multiply(due - quantity, price)
-            self.cash += left_over.quantize(Decimal("1e-18"), context=FLOOR)
+            left_over = RATIOS.multiply(due - quantity, price).quantize(CENT if self.rounded else Decimal("1e-18"), context=FLOOR)
+            self.cash += left_over
+            self._book("SPLIT", symbol, quantity=quantity - held.quantity, amount=left_over, at=at)
         self._hold(symbol, Position(quantity, held.cost))
 
-    def credit_dividend(self, symbol: str, *, amount: Decimal) -> None:
+    def credit_dividend(self, symbol: str, *, amount: Decimal, at: datetime) -> None:
         """Pay `amount` US dollars for each share held."""
+        held = self._held(symbol)
+        if not held:
+            return
         with localcontext(EXACT):
-            self.cash += self._held(symbol) * amount
+            paid = held * amount
+            paid = paid.quantize(CENT, context=HALF_UP) if self.rounded else paid
+            self.cash += paid
+        self._book("DIV", symbol, quantity=held, amount=paid, at=at)
+
+    def _book(self, kind: Literal["SPLIT", "DIV"], symbol: str, *, quantity: Decimal, amount: Decimal, at: datetime) -> None:
+        booking_id = self._id(f"booking {len(self.bookings) + 1}")
+        self.bookings.append(Booking(id=booking_id, kind=kind, symbol=symbol, quantity=quantity, amount=amount, at=at))
 
     def _sized(self, ticket: Ticket, price: Decimal) -> Ticket:
         """A sale for a notional becomes a sale of shares, so that they can be promised; a buy stays as asked until it fills."""
         if ticket.side is Side.BUY or ticket.quantity is not None:
             return ticket
-        return replace(ticket, quantity=self._shares_for(ticket, self.costs.price(ticket.side, price)))
+        return replace(ticket, quantity=self._shares_for(ticket, self.done_at(ticket.side, price)))
 
-    def _need(self, ticket: Ticket, price: Decimal) -> Decimal:
+    def done_at(self, side: Side, price: Decimal) -> Decimal:
+        """What a trade at the market price `price` is done at."""
+        done_at = self.costs.price(side, price)
+        return done_at.quantize(PRICE_TICK, context=HALF_UP) if self.rounded else done_at
+
+    def need(self, ticket: Ticket, price: Decimal, *, filled: Order | None = None) -> Decimal:
+        """The cash that a buy asks for at the market price `price`, less what is `filled` of it."""
         with localcontext(EXACT):
             if ticket.quantity is None:
                 assert ticket.notional is not None
-                return ticket.notional * (1 + self.costs.fee)
-            worst = ticket.limit_price if ticket.limit_price is not None else self.costs.price(ticket.side, price)
-            return ticket.quantity * worst * (1 + self.costs.fee)
+                amount = ticket.notional - (filled.filled_amount if filled is not None else 0)
+            else:
+                worst = ticket.limit_price if ticket.limit_price is not None else self.done_at(ticket.side, price)
+                amount = (ticket.quantity if filled is None else filled.rest) * worst
+            need = amount * (1 + self.costs.fee)
+            return need.quantize(CENT, context=CEILING) if self.rounded else need
 
-    def _shares_for(self, ticket: Ticket, price: Decimal) -> Decimal:
+    def _settlement(self, side: Side, amount: Decimal) -> tuple[Decimal, Decimal]:
+        """Cash after a trade of `amount`, and the fee in it."""
+        fee = amount * self.costs.fee
+        due = amount + fee if side is Side.BUY else amount - fee
+        if self.rounded:
+            cents = due.quantize(CENT, context=CEILING if side is Side.BUY else FLOOR)
+            fee += abs(cents - due)
+            self.roundings += cents != due
+            due = cents
+        return (self.cash - due if side is Side.BUY else self.cash + due), fee
+
+    def shares_left(self, order: Order, price: Decimal) -> Decimal:
+        """Shares that are not filled yet; of an order for a notional, at the market price `price`."""
+        if order.ticket.quantity is not None:
+            return order.rest
+        return self._shares_for(order.ticket, self.done_at(order.ticket.side, price), less=order.filled_amount)
+
+    def _shares_for(self, ticket: Ticket, price: Decimal, *, less: Decimal = Decimal(0)) -> Decimal:
         assert ticket.notional is not None
-        quantity = FLOOR.divide(ticket.notional, price).quantize(QUANTUM, context=FLOOR)
+        quantity = FLOOR.divide(EXACT.subtract(ticket.notional, less), price).quantize(QUANTUM, context=FLOOR)
         if quantity <= 0:
             raise Refused(422, 40010001, f"notional must buy at least {QUANTUM} of a share, was {ticket.notional}")
         return quantity
 
-    def _require_shares(self, ticket: Ticket) -> None:
-        available, held = self.available(ticket.symbol), self._held(ticket.symbol)
+    def _require_shares(self, ticket: Ticket, *, freed: Decimal) -> None:
+        available, held = EXACT.add(self.available(ticket.symbol), freed), self._held(ticket.symbol)
         assert ticket.quantity is not None
         if ticket.quantity > available:
             raise Refused(
@@ -352,15 +333,14 @@ class Book:
         else:
             self.positions[symbol] = position
 
-    def _keep(self, order: Order) -> None:
+    def _keep(self, order: Order) -> Order:
         self.orders[order.id] = order
+        self.history.setdefault(order.id, []).append(order)
         if order.open:
             self._open[order.id] = order
         else:
             self._open.pop(order.id, None)
+        return order
 
-
-def _meets(ticket: Ticket, done_at: Decimal) -> bool:
-    if ticket.limit_price is None:
-        return True
-    return done_at <= ticket.limit_price if ticket.side is Side.BUY else done_at >= ticket.limit_price
+    def _id(self, what: str) -> str:
+        return str(uuid5(NAMESPACE, f"{self._name}{what}"))

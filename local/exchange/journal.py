@@ -15,7 +15,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, TextIO
 
-from local.exchange.book import Kind, Side, Ticket
+from local.exchange.fate import Strike
+from local.exchange.faults import FaultPlan
+from local.exchange.orders import Kind, Side, Ticket, TimeInForce
 from local.exchange.venue import Venue
 
 
@@ -44,6 +46,11 @@ class Journal:
             except (ValueError, KeyError, TypeError) as error:
                 raise JournalError(f"{self._path}: line {number} is not a command ({error}); remove the file to begin anew") from error
         venue.record = self.write
+
+    def close(self) -> None:
+        """Nothing more is written."""
+        if self._file is not None:
+            self._file.close()
 
     def write(self, command: Mapping[str, Any]) -> None:
         assert self._file is not None
@@ -75,9 +82,13 @@ def _carry_out(venue: Venue, command: Mapping[str, Any]) -> None:
         case {"advance": now}:
             venue.advance(datetime.fromisoformat(now))
         case {"submit": ticket}:
-            venue.submit(_ticket(ticket))
+            venue.take(_ticket(ticket), replaces=command.get("replaces"))
         case {"cancel": order_id}:
             venue.cancel(order_id)
+        case {"strike": strike}:
+            venue.fate.recall(Strike(**strike))
+        case {"faults": plan}:
+            venue.use_faults(FaultPlan.from_document(plan))
         case {"reset": {"cash": cash, "now": now}}:
             venue.reset(cash=Decimal(cash), now=datetime.fromisoformat(now))
         case _:
@@ -87,7 +98,12 @@ def _carry_out(venue: Venue, command: Mapping[str, Any]) -> None:
 def _ticket(fields: Mapping[str, Any]) -> Ticket:
     numbers = {name: Decimal(fields[name]) if fields[name] is not None else None for name in ("quantity", "notional", "limit_price")}
     return Ticket(
-        symbol=fields["symbol"], side=Side(fields["side"]), kind=Kind(fields["kind"]), client_order_id=fields["client_order_id"], **numbers
+        symbol=fields["symbol"],
+        side=Side(fields["side"]),
+        kind=Kind(fields["kind"]),
+        time_in_force=TimeInForce(fields.get("time_in_force", "day")),
+        client_order_id=fields["client_order_id"],
+        **numbers,
     )
 
 

@@ -13,7 +13,9 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from local.exchange.book import QUANTUM, RATIOS, Kind, Refused, Side, Ticket
+from local.exchange.money import QUANTUM, RATIOS
+from local.exchange.orders import Changes, Kind, Refused, Side, Ticket, TimeInForce
+from local.exchange.replacing import require_day_for_fractions
 from local.exchange.sessions import NEW_YORK, new_york_midnight
 
 Json = dict[str, Any]
@@ -31,6 +33,7 @@ ORDER_FIELDS = {
     "order_class",
     "position_intent",
 }
+CHANGE_FIELDS = {"qty", "limit_price", "time_in_force", "client_order_id"}
 
 
 def parse_moment(text: str, name: str, *, end_of_day: bool = False) -> datetime:
@@ -92,12 +95,10 @@ def parse_page_token(token: str) -> str:
 
 def parse_ticket(document: Json) -> Ticket:
     """An order request as a ticket. Raises `Refused` (422) for whatever this exchange, or the vendor, does not take."""
-    unknown = sorted(key for key in document.keys() - ORDER_FIELDS if document[key] is not None)
-    if unknown:
-        raise Refused(422, 40010001, f"{', '.join(unknown)}: not supported by this exchange")
+    _require_known(document, ORDER_FIELDS)
     _require(document, "order_class", {None, "", "simple"})
     _require(document, "extended_hours", {None, False})
-    _require(document, "time_in_force", {"day"})
+    time_in_force = TimeInForce(_require(document, "time_in_force", {word.value for word in TimeInForce}))
     side = Side(_require(document, "side", {side.value for side in Side}))
     kind = Kind(_require(document, "type", {kind.value for kind in Kind}))
     _require(document, "position_intent", {None, "buy_to_open" if side is Side.BUY else "sell_to_close"})
@@ -107,15 +108,36 @@ def parse_ticket(document: Json) -> Ticket:
     quantity, notional, limit_price = (_number(document, name) for name in ("qty", "notional", "limit_price"))
     _require_one_size(quantity, notional)
     _require_limit(kind, quantity, notional, limit_price)
-    return Ticket(
+    ticket = Ticket(
         symbol=symbol,
         side=side,
         kind=kind,
         quantity=quantity,
         notional=notional,
         limit_price=limit_price,
+        time_in_force=time_in_force,
         client_order_id=_client_order_id(document),
     )
+    require_day_for_fractions(ticket)
+    return ticket
+
+
+def parse_changes(document: Json) -> Changes:
+    """What a replacement asks for. Raises `Refused` (422)."""
+    _require_known(document, CHANGE_FIELDS)
+    word = _require(document, "time_in_force", {None, *(word.value for word in TimeInForce)})
+    return Changes(
+        quantity=_number(document, "qty"),
+        limit_price=_number(document, "limit_price"),
+        time_in_force=TimeInForce(word) if word is not None else None,
+        client_order_id=_client_order_id(document),
+    )
+
+
+def _require_known(document: Json, fields: set[str]) -> None:
+    unknown = sorted(key for key in document.keys() - fields if document[key] is not None)
+    if unknown:
+        raise Refused(422, 40010001, f"{', '.join(unknown)}: not supported by this exchange")
 
 
 def _require(document: Json, name: str, allowed: set[Any]) -> Any:
@@ -156,4 +178,6 @@ def _client_order_id(document: Json) -> str | None:
         return None
     if not isinstance(value, str) or len(value) > 128:
         raise Refused(422, 40010001, f"client_order_id must be a string of at most 128 characters, was {value!r}")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise Refused(422, 40010001, f"client_order_id must be text, was {value!r}")
     return value

@@ -36,7 +36,8 @@ class ExchangeError(RuntimeError):
 class ExchangeConfig:
     """How an exchange starts. `now` is its clock, `cash` US dollars, costs basis points of one side; port 0 is a free one.
 
-    With a `journal` the books outlive the process: a start on the same terms goes on where the file ends.
+    With a `journal` the books outlive the process: a start on the same terms goes on where the file ends. `faults` is a plan, see
+    `faults.py`; without one the exchange does not misbehave.
     """
 
     now: str
@@ -47,6 +48,7 @@ class ExchangeConfig:
     slippage_bps: str = "0"
     dividends: str = "ignore"
     journal: Path | None = None
+    faults: Path | None = None
     key_id: str = field(default="local-key", repr=False)
     secret_key: str = field(default="local-secret", repr=False)
 
@@ -109,7 +111,9 @@ class RunningExchange:
             config.dividends,
         ]
         command += ["--parent-pid", str(os.getpid())]
-        command += ["--journal", str(config.journal.resolve())] if config.journal is not None else []
+        for name in ("journal", "faults"):
+            path: Path | None = getattr(config, name)
+            command += [f"--{name}", str(path.resolve())] if path is not None else []
         environment = {**os.environ, KEY_VARIABLE: config.key_id, SECRET_VARIABLE: config.secret_key}
         with (self._log or Path(os.devnull)).open("a", encoding="utf-8") as errors:
             self._process = subprocess.Popen(
@@ -151,12 +155,16 @@ class RunningExchange:
         """The exchange's own books; `since` leaves out orders and fills untouched since then."""
         return self._admin("GET", "/admin/books", params={"since": _text(since)} if since is not None else None)
 
+    def use_faults(self, plan: Mapping[str, Any]) -> dict[str, Any]:
+        """Misbehave by `plan`, a document as `faults.py` has it, from now on; {} is not at all. Returns {plan, faults}."""
+        return self._admin("POST", "/admin/faults", body=plan)
+
     def reset(self, *, now: str | datetime, cash: str | None = None) -> dict[str, Any]:
         """A new account at any moment; returns its books."""
         return self._admin("POST", "/admin/reset", body={"now": _text(now)} | ({"cash": cash} if cash is not None else {}))
 
     def _admin(
-        self, method: str, path: str, *, body: Mapping[str, str] | None = None, params: Mapping[str, str] | None = None
+        self, method: str, path: str, *, body: Mapping[str, Any] | None = None, params: Mapping[str, str] | None = None
     ) -> dict[str, Any]:
         try:
             response = self._session.request(method, self.url + path, json=body, params=params, timeout=(3, 60))

@@ -7,6 +7,7 @@ a wrong clock) is an `ExchangeError` of one line.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
 import os
@@ -15,19 +16,25 @@ import threading
 import time
 from datetime import date
 from decimal import Decimal, InvalidOperation
+from functools import partial
 from pathlib import Path
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from local import bundled
 from local.exchange.app import Keys, create_app
-from local.exchange.book import Costs, Refused
+from local.exchange.book import Costs
+from local.exchange.edge import CONNECTION, Application, Receive, Scope, Send
+from local.exchange.faults import FaultPlan
 from local.exchange.journal import Journal
+from local.exchange.orders import Refused
 from local.exchange.parsing import parse_moment
 from local.exchange.server import HOST, ExchangeConfig, ExchangeError
 from local.exchange.sessions import Calendar
 from local.exchange.tape import Tape
 from local.exchange.venue import Dividends, Venue
+from local.own_bars import read_own_bars
 
 PARENT_POLL_SECONDS = 0.5
 TERMS = ("now", "cash", "fee_bps", "slippage_bps", "dividends")
@@ -39,7 +46,14 @@ def serve(config: ExchangeConfig, *, ready_file: Path | None, parent_pid: int | 
     app = create_app(venue=_venue(config), keys=Keys(key_id=config.key_id, secret_key=config.secret_key))
     server = uvicorn.Server(
         uvicorn.Config(
-            app, http="h11", ws="none", loop="asyncio", lifespan="off", log_level="warning", access_log=False, timeout_graceful_shutdown=1
+            app,
+            http=_Connection,
+            ws="none",
+            loop="asyncio",
+            lifespan="off",
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=1,
         )
     )
     if parent_pid is not None:
@@ -51,6 +65,18 @@ def serve(config: ExchangeConfig, *, ready_file: Path | None, parent_pid: int | 
         partial.replace(ready_file)
     print(ready, flush=True)
     server.run(sockets=[listener])
+
+
+class _Connection(H11Protocol):
+    """uvicorn's connection; the application finds its transport in the scope, to be able to reset it."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.app = partial(_with_connection, self.app, transport)
+
+
+async def _with_connection(application: Application, transport: asyncio.Transport, scope: Scope, receive: Receive, send: Send) -> None:
+    await application({**scope, "extensions": {CONNECTION: transport}}, receive, send)
 
 
 def _listen(port: int) -> socket.socket:
@@ -68,21 +94,28 @@ def _listen(port: int) -> socket.socket:
 
 
 def _venue(config: ExchangeConfig) -> Venue:
-    """The venue over the bundled data, brought to where the journal ends. Raises `ExchangeError`."""
+    """The venue over its data, brought to where the journal ends, under its fault plan. Raises `ExchangeError`."""
     try:
         now, cash = parse_moment(config.now, "now"), _decimal(config.cash, "cash")
         costs = Costs.from_basis_points(
             fee_bps=_decimal(config.fee_bps, "fee-bps"), slippage_bps=_decimal(config.slippage_bps, "slippage-bps")
         )
+        plan = FaultPlan.load(config.faults) if config.faults is not None else None
         venue = Venue(tape=_tape(config.data), now=now, cash=cash, costs=costs, dividends=_dividends(config.dividends))
         if config.journal is not None:
             Journal(config.journal).attach(venue, terms={name: getattr(config, name) for name in TERMS})
+        if plan is not None and plan != venue.plan:
+            venue.use_faults(plan)
     except (bundled.BundledDataError, Refused, ValueError, OSError) as error:
         raise ExchangeError(f"exchange: {error}") from error
     return venue
 
 
 def _tape(data: Path) -> Tape:
+    if data.is_file() or (data.is_dir() and not (data / "SHA256SUMS").exists()):
+        own = read_own_bars(data, adjusted=False)
+        first = min(date(2004, 1, 2), own.bars["session"].min().date())
+        return Tape(calendar=Calendar.xnys(start=first, end=date(2029, 12, 31)), bars=own.bars, actions=own.actions)
     return Tape(
         calendar=Calendar.xnys(start=date(2004, 1, 2), end=date(2029, 12, 31)),
         bars=bundled.daily_bars(folder=data),

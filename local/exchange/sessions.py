@@ -76,6 +76,10 @@ class Calendar:
         """The first close strictly after `now`."""
         return self._first(self._closes, now)
 
+    def last_close(self, moment: datetime) -> datetime:
+        """The last close at or before `moment`; one before the first session is the first."""
+        return self._closes[max(0, bisect_right(self._closes, moment) - 1)]
+
     def between(self, start: date | None, end: date | None) -> tuple[Session, ...]:
         """Sessions from `start` to `end`, both inclusive; an absent bound is the calendar's own."""
         return tuple(s for s in self.sessions if (start is None or s.date >= start) and (end is None or s.date <= end))

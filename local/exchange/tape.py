@@ -92,6 +92,10 @@ class _Minutes(Generic[Row]):
         index = bisect_right(self.known, now) - 1
         return self.rows[index] if index >= 0 else None
 
+    def between(self, start: datetime, end: datetime) -> list[Row]:
+        """Rows that became known in [start, end]."""
+        return self.rows[bisect_left(self.known, start) : bisect_right(self.known, end)]
+
 
 class Tape:
     """Everything recorded, indexed for lookups at a moment."""
@@ -176,6 +180,28 @@ class Tape:
         last = bisect_right(minutes.rows, end, key=_start)
         return minutes.rows[first : min(last, visible)]
 
+    def minute_quotes(self, symbol: str, *, start: datetime, end: datetime, now: datetime) -> list[Quote]:
+        """Recorded quotes of [start, end]: those that were the latest as a minute ended."""
+        return self._quotes[symbol].between(start, min(end, now)) if symbol in self._quotes else []
+
+    def minute_trades(self, symbol: str, *, start: datetime, end: datetime, now: datetime) -> list[Trade]:
+        """The last trade of each recorded minute, for those that lie in [start, end]; of the others nothing was recorded."""
+        if symbol not in self._trades:
+            return []
+        trades = [Trade(minute.close, _end_of(minute.start)) for minute in self._trades[symbol].between(start, now)]
+        return [trade for trade in trades if start <= trade.at <= end]
+
+    def session_bars(self, symbol: str, now: datetime) -> tuple[Bar | None, Bar | None]:
+        """The bar of the symbol's last session, as far as it has run at `now`, and that of the one before."""
+        daily = self._daily[symbol]
+        index = bisect_right(daily.opens, now) - 1
+        if index < 0:
+            return None, None
+        bar = daily.bars[index]
+        if now < daily.closes[index]:
+            bar = self._so_far(symbol, bar, opened=daily.opens[index], now=now)
+        return bar, daily.bars[index - 1] if index > 0 else None
+
     def actions_between(self, *, start: date, end: date, now: datetime) -> list[Action]:
         """Actions with an ex-date in [start, end] that has begun at `now`; none is announced ahead."""
         return [action for action in self.actions if start <= action.ex_date <= min(end, new_york_date(now))]
@@ -186,6 +212,18 @@ class Tape:
         moments |= {new_york_midnight(action.ex_date) for action in self.actions}
         moments |= {moment for minutes in self._trades.values() for moment in minutes.known if self.calendar.is_open(moment)}
         return sorted(moments)
+
+    def _so_far(self, symbol: str, bar: Bar, *, opened: datetime, now: datetime) -> Bar:
+        """The open, and the recorded minutes that have ended since."""
+        minutes = self.minute_bars(symbol, start=opened, end=now, now=now)
+        return Bar(
+            bar.start,
+            open=bar.open,
+            high=max([bar.open, *(minute.high for minute in minutes)]),
+            low=min([bar.open, *(minute.low for minute in minutes)]),
+            close=minutes[-1].close if minutes else bar.open,
+            volume=sum(minute.volume for minute in minutes),
+        )
 
     def _minute_of_session(self, symbol: str, opened: datetime, now: datetime) -> Bar | None:
         bar = self._trades[symbol].latest(now) if symbol in self._trades else None

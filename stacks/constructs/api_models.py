@@ -15,12 +15,12 @@ DIGEST = Schema(type=Kind.STRING, pattern="^[0-9a-f]{64}$")
 SHARE = Schema(type=Kind.NUMBER, minimum=0, maximum=1)
 
 
-def _model(api: apigateway.RestApi, name: str, description: str, properties: Mapping[str, Schema]) -> apigateway.Model:
+def _model(api: apigateway.RestApi, name: str, description: str, properties: Mapping[str, Schema], **optional: Schema) -> apigateway.Model:
     schema = Schema(
         schema=apigateway.JsonSchemaVersion.DRAFT4,
         title=name,
         type=Kind.OBJECT,
-        properties=dict(properties),
+        properties={**properties, **optional},
         required=list(properties),
         additional_properties=False,
     )
@@ -32,7 +32,9 @@ def decision_model(api: apigateway.RestApi) -> apigateway.Model:
     texts = dict.fromkeys(("decision_id", "slot", "strategy", "model_version"), TEXT)
     session = Schema(type=Kind.STRING, format="date", description="the session whose close was observed")
     hashes = {"feature_hash": DIGEST, "observation_hash": DIGEST}
-    return _model(api, "Decision", "Target weights of one slot", {**texts, "data_as_of": session, "weights": weights, **hashes})
+    scores = Schema(type=Kind.OBJECT, additional_properties=Schema(type=Kind.NUMBER), description="symbol: what the policy said; kept")
+    required = {**texts, "data_as_of": session, "weights": weights, **hashes}
+    return _model(api, "Decision", "Target weights of one slot", required, scores=scores)
 
 
 def order_model(api: apigateway.RestApi) -> apigateway.Model:
@@ -43,7 +45,11 @@ def order_model(api: apigateway.RestApi) -> apigateway.Model:
 
 def trading_state_model(api: apigateway.RestApi) -> apigateway.Model:
     state = Schema(type=Kind.STRING, enum=["active", "reduce_only", "halted"])
-    return _model(api, "TradingState", "Who may trade, and why", {"state": state, "reason": TEXT})
+    seen = Schema(type=Kind.INTEGER, minimum=0, description="of the state that the caller has seen: 409 if it has changed since")
+    account = Schema(
+        type=Kind.STRING, description="with active: the broker's account that this app goes on with, after another one halted it"
+    )
+    return _model(api, "TradingState", "Who may trade, and why", {"state": state, "reason": TEXT}, version=seen, account=account)
 
 
 def flatten_model(api: apigateway.RestApi) -> apigateway.Model:

@@ -13,10 +13,11 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from lambdas.common import broker, ledger
+from lambdas.common import broker, ledger, provenance
 from local.exchange.server import ExchangeConfig, RunningExchange
 from settings import Settings, load
 from tests.aws.proxy import Proxy, running
+from tests.tables import create_ledger_table
 
 ROOT = Path(__file__).resolve().parents[2]
 REGION = "us-east-1"
@@ -46,27 +47,14 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with mock_aws():
         ledger.ledger_of.cache_clear()
         broker.forget_broker()
+        provenance.default_registry.cache_clear()
         yield
 
 
 @pytest.fixture
 def ledger_table(aws: None, monkeypatch: pytest.MonkeyPatch) -> ledger.Ledger:
     """The ledger with the keys and indexes that the lake stack gives it."""
-    text = ("pk", "sk", "month", "month_sk", "unsettled", "unsettled_sk")
-
-    def keys(partition: str, sort: str) -> list[dict[str, str]]:
-        return [{"AttributeName": partition, "KeyType": "HASH"}, {"AttributeName": sort, "KeyType": "RANGE"}]
-
-    boto3.client("dynamodb").create_table(
-        TableName=TABLE,
-        BillingMode="PAY_PER_REQUEST",
-        AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in text],
-        KeySchema=keys("pk", "sk"),
-        GlobalSecondaryIndexes=[
-            {"IndexName": "by_month", "KeySchema": keys("month", "month_sk"), "Projection": {"ProjectionType": "ALL"}},
-            {"IndexName": "unsettled", "KeySchema": keys("unsettled", "unsettled_sk"), "Projection": {"ProjectionType": "ALL"}},
-        ],
-    )
+    create_ledger_table(TABLE)
     monkeypatch.setenv("LEDGER_TABLE", TABLE)
     return ledger.ledger_of(TABLE)
 
@@ -176,14 +164,14 @@ def execution(ledger_table: ledger.Ledger, exchange: RunningExchange) -> Call:
 
 
 @pytest.fixture
-def control(ledger_table: ledger.Ledger) -> Call:
+def control(ledger_table: ledger.Ledger, buckets: SimpleNamespace) -> Call:
     from lambdas.control.handler import handler
 
     return through_gateway(handler)
 
 
 @pytest.fixture
-def reconcile(ledger_table: ledger.Ledger, exchange: RunningExchange) -> Callable[[], dict[str, Any]]:
+def reconcile(ledger_table: ledger.Ledger, exchange: RunningExchange, buckets: SimpleNamespace) -> Callable[[], dict[str, Any]]:
     from lambdas.reconcile.handler import handler
 
     return lambda: handler({"schedule": "reconcile", "time": FIRST_SLOT}, SimpleNamespace(aws_request_id="reconcile"))

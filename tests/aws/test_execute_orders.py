@@ -5,9 +5,7 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import replace
-from datetime import UTC, datetime
 from decimal import Decimal
-from types import SimpleNamespace
 from typing import Any
 
 import boto3
@@ -16,9 +14,7 @@ import pytest
 
 from lambdas.common import planning
 from lambdas.common.broker import Broker
-from lambdas.common.execution import Executor
 from lambdas.common.ledger import Ledger
-from lambdas.common.records import OrderRecord
 from lambdas.common.telemetry import logger
 from local.exchange.server import RunningExchange
 from settings import Settings
@@ -267,26 +263,23 @@ def test_a_flatten_leaves_out_a_name_without_a_last_trade_and_sells_the_others(
 def test_a_manual_order_that_was_not_sent_is_not_sent_in_a_later_session(
     execution: Any, reconcile: Any, exchange: RunningExchange, ledger_table: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lambdas.execute_orders import service
-
     with monkeypatch.context() as late:
-        late.setattr(service, "BUDGET_SECONDS", 0.0)
+        late.setenv("BATCH_BUDGET_SECONDS", "0")
         assert execution("POST", "/orders", {"key": "k", "symbol": "SPY", "side": "buy", "quantity": "1"}).status == 202
     exchange.advance(SLOT_2)
     assert reconcile()["finished"] == 1
     assert exchange.books()["orders"] == []
     stored = ledger_table.decision("manual:k")
     assert stored is not None
-    assert (stored.state, stored.reason) == ("done", "it was received on 2020-01-02 and is not sent on 2020-01-03")
+    assert (stored.state, stored.reason) == ("done", "it is of 2020-01-02 and is not sent on 2020-01-03")
 
 
 def test_what_the_time_budget_leaves_is_finished_by_reconcile(
     execution: Any, reconcile: Any, exchange: RunningExchange, decide: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lambdas.execute_orders import service
-
-    monkeypatch.setattr(service, "BUDGET_SECONDS", 0.0)
-    late = execution("POST", "/decisions", decide())
+    with monkeypatch.context() as short:
+        short.setenv("BATCH_BUDGET_SECONDS", "0")
+        late = execution("POST", "/decisions", decide())
     assert (late.status, late.body["state"]) == (202, "working")
     assert {order["status"] for order in late.body["orders"]} == {"planned"}
     assert exchange.books()["orders"] == []
@@ -295,21 +288,28 @@ def test_what_the_time_budget_leaves_is_finished_by_reconcile(
     assert execution("POST", "/decisions", decide()).status == 200
 
 
-def test_an_order_that_takes_its_time_is_asked_for_a_few_times_only(ledger_table: Ledger, settings: Settings) -> None:
+def test_orders_that_take_their_time_are_asked_for_together_and_a_few_times_only(
+    execution: Any, proxy: Proxy, decide: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The account may ask 200 questions a minute, and a batch waits for each of its orders, sells and buys."""
-    order = OrderRecord(
-        client_order_id="pt1-x", decision_id="d", slot="s", symbol="SPY", side="sell", quantity=Decimal(1), price=300.0,
-        status="accepted", broker_id="o-1", created_at="2020-01-02T14:35:00Z",
-    )  # fmt: skip
-    asked: list[str] = []
-    slept: list[float] = []
-    slow: Any = SimpleNamespace(order_by_client_id=asked.append)
-    executor = Executor(
-        ledger=ledger_table, broker=slow, settings=settings, fence=0, monotonic=lambda: sum(slept), deadline=20.0, sleep=slept.append
-    )
-    assert not executor._wait({"pt1-x": order}, datetime(2020, 1, 2, 14, 35, tzinfo=UTC))
-    assert len(asked) == len(slept) <= 5
-    assert 2 <= sum(slept) <= 5
+    monkeypatch.setenv("ORDER_PATIENCE_SECONDS", "0.8")
+    monkeypatch.setenv("ORDER_POLL_SECONDS", "0.05")
+    proxy.rewrite = _never_filled
+    answer = execution("POST", "/decisions", decide())
+    assert (answer.status, {order["status"] for order in answer.body["orders"]}) == (202, {"accepted"})
+    posts = proxy.asked.index(("POST", "/v2/orders"))
+    questions = [path for method, path in proxy.asked[posts:] if method == "GET"]
+    assert 2 <= len(questions) <= 5
+    assert all(path.startswith("/v2/orders?status=all") for path in questions[1:]), questions
+
+
+def _never_filled(path: str, content: bytes) -> bytes:
+    if not path.startswith("/v2/orders"):
+        return content
+    told = json.loads(content)
+    rows = told if isinstance(told, list) else [told]
+    shown = [{**row, "status": "accepted", "filled_qty": "0", "filled_avg_price": None} for row in rows]
+    return json.dumps(shown if isinstance(told, list) else shown[0]).encode()
 
 
 def test_while_another_executor_holds_the_lease_nothing_is_sent(
@@ -317,9 +317,7 @@ def test_while_another_executor_holds_the_lease_nothing_is_sent(
 ) -> None:
     import time
 
-    from lambdas.execute_orders import service
-
-    monkeypatch.setattr(service, "LEASE_PATIENCE_SECONDS", 0.0)
+    monkeypatch.setenv("LEASE_PATIENCE_SECONDS", "0")
     fence = ledger_table.acquire_lease("another", now=time.time(), seconds=60)
     assert execution("POST", "/decisions", decide()).status == 202
     assert exchange.books()["orders"] == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -18,14 +19,17 @@ from lambdas.common import lake as lakes
 from lambdas.common import telemetry
 from lambdas.common.lake import Lake, quotes_key
 from lambdas.common.ledger import Ledger
-from lambdas.common.records import AlertRecord, Decision, OrderRecord, ServedModel, Snapshot
+from lambdas.common.records import AlertRecord, Attribution, Decision, OrderRecord, ServedModel, Snapshot
 from lambdas.health import handler as watching
+from lambdas.health.advice import ADVICE
+from lambdas.health.checks import Facts
 from lambdas.health.mail import compose
-from lambdas.health.rules import RULES, Facts, Finding, evaluate, markdown
+from lambdas.health.rules import RULES, Finding, evaluate, markdown
 from settings import Settings
 from tests.lakes import fill_raw
 
 ROOT = Path(__file__).resolve().parents[2]
+BREAKERS = ("max_drawdown", "max_daily_loss")  # named by trading_env.risk
 OPENS, CLOSES = datetime(2020, 1, 2, 14, 30, tzinfo=UTC), datetime(2020, 1, 2, 21, tzinfo=UTC)
 SLOT = "2020-01-02/open+5"
 DECISION = Decision(
@@ -44,6 +48,23 @@ MODEL = ServedModel(
     since="2020-01-01T00:00:00Z",
     trained_until="2019-12-31",
 )
+
+
+def closed(session: str, **more: Any) -> Snapshot:
+    return Snapshot(session=session, cash=Decimal(1), equity=Decimal(100_000), taken_at=f"{session}T21:05:00Z", **more)
+
+
+def explained(gap: float, session: str = "2019-12-31") -> Attribution:
+    return Attribution(
+        session=session, decision_id="d", live=100.0, ideal=100.0 - gap, parts={"price": gap - 1, "missed": 1.0, "cash": 0.001}
+    )
+
+
+def decided(*scores: float, model: str = "m") -> tuple[Decision, ...]:
+    """Decisions of the model that scored SPY so, and IBM always 0."""
+    return tuple(DECISION.model_copy(update={"model_version": model, "scores": {"SPY": score, "IBM": 0.0}}) for score in scores)
+
+
 WELL = Facts(
     now=datetime(2020, 1, 2, 16, tzinfo=UTC),
     day=date(2020, 1, 2),
@@ -54,7 +75,7 @@ WELL = Facts(
     last_quotes=datetime(2020, 1, 2, 15, 59, tzinfo=UTC),
     decision=DECISION,
     working=(),
-    unknown=(),
+    unsettled=(),
     alerts=(),
     tripped={},
     state="active",
@@ -62,16 +83,17 @@ WELL = Facts(
     incumbent=MODEL,
     features_end=date(2019, 12, 31),
     newest_bar=date(2019, 12, 31),
-    last_snapshot=date(2019, 12, 31),
+    last_snapshot=closed("2019-12-31"),
 )
 HOLIDAY = replace(WELL, opens=None, closes=None, decision=None, last_quotes=None)
-EVENING = replace(WELL, now=CLOSES + timedelta(minutes=15), last_snapshot=date(2020, 1, 2))
+EVENING = replace(WELL, now=CLOSES + timedelta(minutes=15), last_snapshot=closed("2020-01-02"))
+SETTLED_LATE = ORDER.model_copy(update={"status": "new", "unknown_since": None})
 LONG = tuple(date(2019, 11, 1) + timedelta(days=day) for day in range(22))
 
 
 def test_what_breaks_a_rule_twice_is_told_twice(settings: Settings) -> None:
     two = (ORDER, ORDER.model_copy(update={"client_order_id": "pt1-y"}))
-    facts = replace(WELL, unknown=two, tripped={"max_drawdown": "a", "max_daily_loss": "b"}, state="halted")
+    facts = replace(WELL, unsettled=two, tripped={"max_drawdown": "a", "max_daily_loss": "b"}, state="halted")
     keys = [
         "order-unknown:pt1-x",
         "order-unknown:pt1-y",
@@ -101,7 +123,15 @@ def test_a_healthy_agent_breaks_no_rule(facts: Facts, settings: Settings) -> Non
         ("quotes-stale", replace(WELL, last_quotes=WELL.now - timedelta(minutes=11))),
         ("quotes-stale", replace(WELL, last_quotes=None)),
         ("slot-missed", replace(WELL, decision=None)),
-        ("order-unknown", replace(WELL, unknown=(ORDER,))),
+        ("order-unknown", replace(WELL, unsettled=(ORDER,))),
+        ("order-open", replace(WELL, unsettled=(SETTLED_LATE.model_copy(update={"created_at": "2019-12-31T14:35:00Z"}),))),
+        ("order-open", replace(EVENING, now=CLOSES + timedelta(minutes=16), unsettled=(SETTLED_LATE,))),
+        ("name-refused", replace(WELL, decision=DECISION.model_copy(update={"refused": {"IBM": "IBM: the broker says it is halted"}}))),
+        ("position-drift", replace(WELL, last_snapshot=closed("2019-12-31", drift={"IBM": "our fills say 0, the broker holds 3"}))),
+        ("live-differs", replace(WELL, attribution=explained(-500.5))),
+        ("live-differs", replace(EVENING, attribution=explained(500.5))),
+        ("policy-constant", replace(WELL, recent=decided(*[1.5] * 10))),
+        ("policy-constant", replace(WELL, recent=(*decided(*range(9)), *decided(*[0.1 + 0.2] * 5, *[0.3] * 5)))),
         ("batch-unfinished", replace(WELL, working=(DECISION.model_copy(update={"window_ends": "2020-01-02T15:05:00Z"}),))),
         ("breaker-tripped", replace(WELL, tripped={"drawdown": "equity fell 51% below its high"})),
         ("not-active", replace(WELL, state="halted", state_reason="a person said so")),
@@ -109,8 +139,8 @@ def test_a_healthy_agent_breaks_no_rule(facts: Facts, settings: Settings) -> Non
         ("model-old", replace(WELL, incumbent=MODEL.model_copy(update={"trained_until": "2018-09-01"}))),
         ("features-late", replace(WELL, earlier=(*LONG, *WELL.earlier), features_end=date(2019, 10, 31))),
         ("features-late", replace(WELL, earlier=(*LONG, *WELL.earlier), features_end=None)),
-        ("snapshot-missing", replace(WELL, last_snapshot=date(2019, 12, 30))),
-        ("snapshot-missing", replace(EVENING, last_snapshot=date(2019, 12, 31))),
+        ("snapshot-missing", replace(WELL, last_snapshot=closed("2019-12-30"))),
+        ("snapshot-missing", replace(EVENING, last_snapshot=closed("2019-12-31"))),
         ("snapshot-missing", replace(EVENING, last_snapshot=None)),
     ],
 )
@@ -123,7 +153,17 @@ def test_each_rule_is_broken_by_what_it_watches(rule: str, facts: Facts, setting
     [
         replace(WELL, now=OPENS + timedelta(minutes=9), last_quotes=None, decision=None),
         replace(WELL, now=OPENS + timedelta(minutes=35), decision=None, last_quotes=OPENS + timedelta(minutes=30)),
-        replace(WELL, unknown=(ORDER.model_copy(update={"unknown_since": "2020-01-02T15:45:00Z"}),)),
+        replace(WELL, unsettled=(SETTLED_LATE,)),
+        replace(EVENING, unsettled=(SETTLED_LATE,)),
+        replace(EVENING, last_snapshot=closed("2020-01-02", drift={"IBM": "today's, of which the alert speaks"})),
+        replace(WELL, attribution=explained(499.5)),
+        replace(WELL, attribution=explained(-9_999.0, session="2019-12-30")),
+        replace(WELL, recent=decided(*[1.5] * 9)),
+        replace(WELL, recent=decided(*[1.5] * 9, 1.6)),
+        replace(WELL, recent=decided(*[1.5] * 10, model="another")),
+        replace(WELL, recent=decided(*[1.5] * 10), incumbent=MODEL.model_copy(update={"policy": "equal-weight"})),
+        replace(WELL, unsettled=(ORDER.model_copy(update={"unknown_since": "2020-01-02T15:45:00Z"}),)),
+        replace(WELL, unsettled=(ORDER.model_copy(update={"status": "accepted", "broker_id": "found-after-all"}),)),
         replace(
             WELL, incumbent=MODEL.model_copy(update={"policy": "equal-weight", "trained_until": None, "since": "2010-01-01T00:00:00Z"})
         ),
@@ -143,6 +183,24 @@ def test_every_rule_is_proved_above() -> None:
 def test_the_page_is_the_table() -> None:
     assert (ROOT / "docs" / "alarms.md").read_text(encoding="utf-8") == markdown()
     assert all(f"## {rule.name}\n" in markdown() for rule in RULES)
+
+
+def test_every_alert_that_a_function_raises_has_its_advice() -> None:
+    """And the table has none that nobody raises. Rules are named where they are raised, in letters and dashes, before any colon."""
+    raised = set(BREAKERS)
+    pattern = re.compile(
+        r"""(?:NoTrade\(|rule=f?|rule = f?|rule, (?:detail|session) = f?|_halt\(ledger, f?|_alert\((?:[\w.]+, )+f?)"([a-z][a-z-]+)[:"]"""
+    )
+    for path in sorted((ROOT / "lambdas").rglob("*.py")):
+        if path.parent.name != "health":
+            raised |= set(pattern.findall(path.read_text(encoding="utf-8")))
+    assert raised == set(ADVICE)
+
+
+def test_an_alert_s_mail_says_what_to_do_about_that_alert(settings: Settings) -> None:
+    alert = AlertRecord(rule="account-changed", session="2020-01-02", subject="s", detail="d", time="t")
+    _, body = compose(name="papertape", now=WELL.now, new=evaluate(replace(WELL, alerts=(alert,)), settings), known=[])
+    assert ADVICE["account-changed"].runbook in body
 
 
 def test_a_long_subject_stays_a_subject(settings: Settings) -> None:

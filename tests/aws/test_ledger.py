@@ -6,13 +6,15 @@ import math
 from decimal import Decimal
 from typing import Any
 
+import boto3
 import pytest
 
 from lambdas.common.broker import Order
 from lambdas.common.broker_time import parse_utc
 from lambdas.common.ledger import AlreadyThere, CursorError, Fenced, Ledger, Stale
-from lambdas.common.recording import RecordingError, record
+from lambdas.common.recording import RecordingError, note, record
 from lambdas.common.records import AlertRecord, Breakers, Decision, Fill, Leg, OrderRecord, ServedModel, ShadowDecision, Snapshot
+from trading_env.order_life import Event
 
 NOW = parse_utc("2020-01-02T14:35:00Z")
 
@@ -230,14 +232,186 @@ def test_a_breaker_that_trips_while_another_writes_is_not_lost(ledger_table: Led
     ledger_table.change_breakers(close)
     stored = ledger_table.breakers()
     assert (stored.tripped, stored.last_close_equity, stored.version) == ({"max_drawdown": "51 %"}, Decimal(49_000), 2)
-    ledger_table.rearm_breakers()
-    assert ledger_table.breakers().tripped == {}
 
 
-def test_every_change_of_the_trading_state_is_kept(ledger_table: Ledger) -> None:
+def test_going_on_re_arms_the_breakers_and_the_trail_says_which(ledger_table: Ledger) -> None:
+    pinned = {"account_id": "a", "peak_equity": Decimal(100), "last_close_equity": Decimal(90), "last_close_session": "2020-01-02"}
+    ledger_table.change_breakers(lambda now: now.model_copy(update={**pinned, "tripped": {"max_drawdown": "51 %"}}))
+    ledger_table.set_trading_state("reduce_only", reason="look first", time="2020-01-02T15:00:00Z", by="person")
+    assert ledger_table.breakers().tripped == {"max_drawdown": "51 %"}
+    ledger_table.set_trading_state("active", reason="looked at it", time="2020-01-02T16:00:00Z", by="person")
+    now = ledger_table.breakers()
+    assert (now.tripped, now.account_id, now.peak_equity, now.last_close_equity) == ({}, "a", 0, 0)
+    assert now.last_close_session == "2020-01-02"
+    ledger_table.set_trading_state("active", reason="again", time="2020-01-02T17:00:00Z", by="person")
+    trail = [(change.state, change.rearmed) for change in ledger_table.state_changes("2020-01")]
+    assert trail == [("reduce_only", {}), ("active", {"max_drawdown": "51 %"}), ("active", {})]
+
+
+def test_a_breaker_that_trips_while_a_person_goes_on_is_in_the_trail_or_in_force(
+    ledger_table: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It trips between our reading and our writing: what nobody has seen is not cleared unsaid."""
+    real = Ledger.breakers
+
+    def overtaken(self: Ledger) -> Breakers:
+        read = real(self)
+        monkeypatch.setattr(Ledger, "breakers", real)
+        self.change_breakers(lambda now: now.model_copy(update={"tripped": {"max_daily_loss": "26 %", "max_drawdown": "51 %"}}))
+        return read
+
+    ledger_table.change_breakers(lambda now: now.model_copy(update={"tripped": {"max_drawdown": "51 %"}}))
+    monkeypatch.setattr(Ledger, "breakers", overtaken)
+    ledger_table.set_trading_state("active", reason="looked at it", time="2020-01-02T16:00:00Z", by="person")
+    (change,) = ledger_table.state_changes("2020-01")
+    assert change.rearmed.keys() | ledger_table.breakers().tripped.keys() == {"max_daily_loss", "max_drawdown"}
+
+
+def test_going_on_with_another_account_forgets_the_old_one_s_heights(ledger_table: Ledger) -> None:
+    pinned = {"account_id": "a", "peak_equity": Decimal(100), "last_close_equity": Decimal(90), "last_close_session": "2020-01-02"}
+    ledger_table.change_breakers(lambda now: now.model_copy(update=pinned))
+    ledger_table.set_trading_state("active", reason="reset", time="2020-01-02T16:00:00Z", by="person", account="b")
+    assert ledger_table.breakers() == Breakers(account_id="b", version=2)
+    assert [change.account for change in ledger_table.state_changes("2020-01")] == ["b"]
+
+
+def test_every_change_of_the_trading_state_is_kept_even_two_of_one_second(ledger_table: Ledger) -> None:
     assert ledger_table.trading_state().state == "active"
     ledger_table.set_trading_state("halted", reason="one", time="2020-01-02T15:00:00Z", by="a")
-    ledger_table.set_trading_state("active", reason="two", time="2020-01-02T16:00:00Z", by="b")
-    assert ledger_table.trading_state().reason == "two"
-    trail = [(change.was, change.state, change.reason, change.by) for change in ledger_table.state_changes("2020-01")]
-    assert trail == [("active", "halted", "one", "a"), ("halted", "active", "two", "b")]
+    ledger_table.set_trading_state("active", reason="two", time="2020-01-02T15:00:00Z", by="b")
+    ledger_table.set_trading_state("halted", reason="three", time="2020-01-02T15:00:00Z", by="c", automatic=True)
+    assert ledger_table.trading_state().reason == "three"
+    trail = [(change.was, change.state, change.reason, change.by, change.automatic) for change in ledger_table.state_changes("2020-01")]
+    assert trail == [
+        ("active", "halted", "one", "a", False),
+        ("halted", "active", "two", "b", False),
+        ("active", "halted", "three", "c", True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("was", "wanted", "then"),
+    [
+        ("active", "reduce_only", "reduce_only"),
+        ("active", "halted", "halted"),
+        ("reduce_only", "halted", "halted"),
+        ("reduce_only", "active", "reduce_only"),
+        ("halted", "reduce_only", "halted"),
+        ("halted", "active", "halted"),
+    ],
+)
+def test_an_automatic_change_only_tightens_what_a_person_has_set(ledger_table: Ledger, was: Any, wanted: Any, then: str) -> None:
+    ledger_table.set_trading_state(was, reason="a person", time="2020-01-02T15:00:00Z", by="person")
+    holds = ledger_table.set_trading_state(wanted, reason="a rule", time="2020-01-02T15:01:00Z", by="rule", automatic=True)
+    assert holds == ledger_table.trading_state()
+    assert (holds.state, holds.reason) == (then, "a rule" if then == wanted else "a person")
+    assert len(ledger_table.state_changes("2020-01")) == (2 if then == wanted else 1)
+
+
+@pytest.mark.parametrize("automatic", [True, False])
+def test_of_two_who_set_the_trading_state_at_once_neither_is_lost(
+    ledger_table: Ledger, automatic: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one writes between our reading and our writing."""
+    real = Ledger.trading_state
+
+    def overtaken(self: Ledger) -> Any:
+        read = real(self)
+        monkeypatch.setattr(Ledger, "trading_state", real)
+        self.set_trading_state("halted", reason="a person", time="2020-01-02T15:00:00Z", by="person")
+        return read
+
+    monkeypatch.setattr(Ledger, "trading_state", overtaken)
+    holds = ledger_table.set_trading_state("reduce_only", reason="ours", time="2020-01-02T15:00:01Z", by="us", automatic=automatic)
+    assert (holds.state, holds.reason) == (("halted", "a person") if automatic else ("reduce_only", "ours"))
+    changes = [(change.was, change.state) for change in ledger_table.state_changes("2020-01")]
+    assert changes == [("active", "halted")] + ([] if automatic else [("halted", "reduce_only")])
+
+
+def test_who_has_seen_another_state_does_not_change_this_one(ledger_table: Ledger) -> None:
+    seen = ledger_table.trading_state().version
+    halted = ledger_table.set_trading_state("halted", reason="overfill", time="2020-01-02T15:00:00Z", by="recording", automatic=True)
+    with pytest.raises(Stale, match="halted by recording"):
+        ledger_table.set_trading_state("active", reason="go on", time="2020-01-02T15:00:01Z", by="person", expected=seen)
+    assert ledger_table.trading_state() == halted
+    ledger_table.set_trading_state("active", reason="go on", time="2020-01-02T15:00:02Z", by="person", expected=halted.version)
+    assert ledger_table.trading_state().state == "active"
+
+
+def test_the_switches_are_one_read_of_what_each_says(ledger_table: Ledger) -> None:
+    assert ledger_table.switches() == (ledger_table.trading_state(), ledger_table.breakers())
+    ledger_table.set_trading_state("reduce_only", reason="one", time="2020-01-02T15:00:00Z", by="a")
+    ledger_table.change_breakers(lambda now: now.model_copy(update={"tripped": {"max_drawdown": "51 %"}}))
+    assert ledger_table.switches() == (ledger_table.trading_state(), ledger_table.breakers())
+    assert ledger_table.switches()[1].tripped == {"max_drawdown": "51 %"}
+
+
+def test_the_day_s_orders_are_all_there_while_an_index_lags(ledger_table: Ledger) -> None:
+    """An index that lags for ever is one that is not there."""
+    fence = lease(ledger_table)
+    boto3.client("dynamodb").update_table(
+        TableName="papertape-ledger", GlobalSecondaryIndexUpdates=[{"Delete": {"IndexName": name}} for name in ("by_month", "unsettled")]
+    )
+    for number in range(3):
+        ledger_table.open_order(an_order(number), fence=fence)
+    ledger_table.open_order(an_order(9, created_at="2020-01-03T14:35:00Z"), fence=fence)
+    ledger_table.adopt_order(an_order(4, replaces="pt1-000001", created_at="2020-01-02T14:34:00Z"))
+    assert [order.client_order_id for order in ledger_table.orders_of_day("2020-01-02")] == [
+        "pt1-000004",
+        "pt1-000000",
+        "pt1-000001",
+        "pt1-000002",
+    ]
+    assert not ledger_table.adopt_order(an_order(1, quantity=Decimal(5)))
+    assert ledger_table.order("pt1-000001") == an_order(1)
+
+
+def test_what_fills_after_a_last_word_is_recorded(ledger_table: Ledger) -> None:
+    ledger_table.open_order(an_order(), fence=lease(ledger_table))
+    order = record(ledger_table, an_order(), seen("4", status="canceled"), now=NOW)
+    order = record(ledger_table, order, seen("6", status="canceled"), now=NOW)
+    order = record(ledger_table, order, seen("6", status="new"), now=NOW)
+    assert (order.status, order.filled_quantity) == ("canceled", Decimal(6))
+    assert [fill.cumulative for fill in ledger_table.fills_of("pt1-000001")] == [Decimal(4), Decimal(6)]
+
+
+def test_an_end_of_ours_gives_way_to_what_the_broker_shows_and_is_asked_for_again(ledger_table: Ledger) -> None:
+    ledger_table.open_order(an_order(status="expired"), fence=lease(ledger_table))
+    assert ledger_table.unsettled_orders() == []
+    order = record(ledger_table, an_order(status="expired"), seen("4"), now=NOW)
+    assert (order.status, order.filled_quantity) == ("partially_filled", Decimal(4))
+    assert ledger_table.unsettled_orders() == [order]
+
+
+def test_a_fill_without_a_price_waits_for_its_price(ledger_table: Ledger) -> None:
+    ledger_table.open_order(an_order(), fence=lease(ledger_table))
+    told = seen("10.123456789", status="filled", filled_average_price=None)
+    assert record(ledger_table, an_order(), told, now=NOW) == an_order()
+    assert record(ledger_table, an_order(), seen("10.123456789", status="filled"), now=NOW).status == "filled"
+
+
+def test_a_contradiction_halts_once_a_session_and_lets_a_person_go_on(ledger_table: Ledger) -> None:
+    ledger_table.open_order(an_order(), fence=lease(ledger_table))
+    for _ in range(2):
+        with pytest.raises(RecordingError, match="buy SPY pt1-000001 is buy IBM pt1-000001 at the broker"):
+            record(ledger_table, an_order(), seen("4", symbol="IBM"), now=NOW)
+        assert [alert.rule for alert in ledger_table.alerts("2020-01")] == ["contradiction:pt1-000001"]
+    state = ledger_table.trading_state()
+    assert (state.state, state.automatic, state.version) == ("halted", True, 1)
+    ledger_table.set_trading_state("active", reason="looked at it", time="2020-01-02T15:00:00Z", by="person")
+    with pytest.raises(RecordingError):
+        record(ledger_table, an_order(), seen("4", symbol="IBM"), now=NOW)
+    assert ledger_table.trading_state().state == "active"
+
+
+def test_an_event_of_ours_is_stored_by_the_machine_whoever_was_first(ledger_table: Ledger) -> None:
+    fence = lease(ledger_table)
+    ledger_table.open_order(an_order(), fence=fence)
+    doubted = note(ledger_table, an_order(), Event.DOUBT, now=NOW, reason="504", unknown_since="2020-01-02T14:35:00Z")
+    assert (doubted.status, doubted.reason) == ("unknown", "504")
+    late = note(ledger_table, an_order(), Event.TURNED_DOWN, now=NOW, reason="no")  # of a run that had read PENDING
+    assert (late.status, late.version) == ("unknown", 2)
+    with pytest.raises(Fenced):
+        note(ledger_table, late, Event.SENT, now=NOW, fence=fence + 1, sent_at="2020-01-02T14:36:00Z")
+    shown = record(ledger_table, late, seen("0", status="new"), now=NOW)
+    assert note(ledger_table, late, Event.WINDOW_ENDED, now=NOW, reason="too late") == shown

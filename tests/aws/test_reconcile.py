@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from decimal import Decimal
 from typing import Any
 
@@ -113,10 +112,9 @@ def test_buys_wait_for_an_unknown_sell(execution: Any, reconcile: Any, proxy: Pr
 def test_a_crash_between_pending_and_the_post_sends_the_order_once(
     reconcile: Any, execution: Any, exchange: RunningExchange, ledger_table: Ledger, decide: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lambdas.execute_orders import service
-
-    monkeypatch.setattr(service, "BUDGET_SECONDS", 0.0)
-    planned = execution("POST", "/decisions", decide()).body["orders"][0]
+    with monkeypatch.context() as short:
+        short.setenv("BATCH_BUDGET_SECONDS", "0")
+        planned = execution("POST", "/decisions", decide()).body["orders"][0]
     fence = ledger_table.acquire_lease("dead", now=0, seconds=0)
     pending = {name: planned[name] for name in ("client_order_id", "symbol", "side", "quantity", "price")}
     crashed = OrderRecord(**pending, decision_id="agent:2020-01-02/open+5", slot="2020-01-02/open+5", created_at="2020-01-02T14:35:00Z")
@@ -179,9 +177,7 @@ def test_the_closing_snapshot_is_the_broker_s_book_once(
     assert _alerts(ledger_table) == []
 
 
-def test_a_split_is_not_drift_and_a_foreign_position_is(
-    execution: Any, reconcile: Any, exchange: RunningExchange, ledger_table: Ledger, decide: Any
-) -> None:
+def test_a_split_is_not_drift(execution: Any, reconcile: Any, exchange: RunningExchange, ledger_table: Ledger, decide: Any) -> None:
     exchange.reset(now="2020-08-28T13:35:00Z", cash="100000")
     execution("POST", "/decisions", decide(session="2020-08-28", as_of="2020-08-27", weights={"AAPL": 0.5}))
     before = _positions(exchange)["AAPL"]
@@ -191,14 +187,6 @@ def test_a_split_is_not_drift_and_a_foreign_position_is(
     reconcile()
     assert _positions(exchange)["AAPL"] == before * 4
     assert _alerts(ledger_table, "2020-08") == ["missed-slot"]
-
-    exchange.advance("2020-09-01T14:00:00Z")
-    foreign = _buy_elsewhere(exchange, "IBM", "3")
-    exchange.advance("2020-09-01T20:05:00Z")
-    assert reconcile()["drift"] == ["IBM"]
-    said = {alert.rule: alert.detail for alert in ledger_table.alerts("2020-09")}
-    assert said["drift:IBM"].startswith("IBM: our fills say 0, the broker holds 3")
-    assert [order["client_order_id"] for order in exchange.books()["orders"]][-1] == foreign
 
 
 def test_a_split_that_the_broker_announced_and_did_not_apply_is_drift(
@@ -261,12 +249,3 @@ def _ledger_positions(ledger_table: Ledger) -> dict[str, Decimal]:
     for fill in ledger_table.fills("2020-01"):
         held[fill.symbol] = held.get(fill.symbol, Decimal(0)) + (fill.quantity if fill.side == "buy" else -fill.quantity)
     return {symbol: quantity for symbol, quantity in held.items() if quantity}
-
-
-def _buy_elsewhere(exchange: RunningExchange, symbol: str, quantity: str) -> str:
-    import requests
-
-    keys = {"APCA-API-KEY-ID": exchange.config.key_id, "APCA-API-SECRET-KEY": exchange.config.secret_key}
-    order = {"symbol": symbol, "qty": quantity, "side": "buy", "type": "market", "time_in_force": "day", "client_order_id": "a-person"}
-    answer = requests.post(f"{exchange.url}/v2/orders", data=json.dumps(order), headers=keys, timeout=5)
-    return str(answer.json()["client_order_id"])

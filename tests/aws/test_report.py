@@ -13,7 +13,7 @@ import pytest
 
 from lambdas.common import lake as lakes
 from lambdas.common.ledger import Ledger
-from lambdas.common.records import AlertRecord, Decision, Held, OrderRecord, ServedModel, ShadowDecision, Snapshot
+from lambdas.common.records import AlertRecord, Attribution, Decision, Held, OrderRecord, ServedModel, ShadowDecision, Snapshot
 from lambdas.report import handler as reporting
 from settings import Settings
 
@@ -109,6 +109,39 @@ def test_the_week_in_numbers(run: Any, history: Ledger, buckets: SimpleNamespace
     assert mail["Subject"] == "papertape: 2020-01-10 $100,980.00 (+0.48%)"
     assert "The one before  +0.50%" in mail["Message"]
     assert "canceled 2, filled 1, rejected 1" in mail["Message"]
+
+
+def test_what_trading_cost_order_by_order_and_against_the_ideal(run: Any, history: Ledger, buckets: SimpleNamespace, topic: Any) -> None:
+    """8 of 10 shares bought at 100.20 that arrived at 100.10 and were decided at 100, closing at 103; the second attempt of a refused one
+    counts once, another hand's order not at all. The history's two buys of 100 SPY at 300 never filled, and it closed at 302.94."""
+    fence = history.acquire_lease("costs", now=61, seconds=60)
+    assert fence is not None
+    slot, when = "2020-01-10/open+5", "2020-01-10T14:35:00Z"
+    told = {"decision_id": f"agent:{slot}", "slot": slot, "symbol": "IBM", "side": "buy", "price": 100.0, "created_at": when}
+    bought = {"arrival_price": 100.1, "quantity": Decimal(10), "filled_quantity": Decimal(8), "filled_average_price": Decimal("100.2")}
+    history.open_order(OrderRecord(client_order_id="pt1-first", quantity=Decimal(30), status="rejected", **told), fence=fence)
+    history.open_order(OrderRecord(client_order_id="pt1-again", status="expired", attempt=1, **told, **bought), fence=fence)
+    foreign = {**told, **bought, "decision_id": "foreign:2020-01-10", "symbol": "AIG"}
+    history.adopt_order(OrderRecord(client_order_id="by-hand", status="filled", **foreign))
+    last = history.snapshot("2020-01-10")
+    assert last is not None
+    history._table.put_item(Item=last.model_copy(update={"closes": {"IBM": Decimal(103)}}).item())
+    for session, price, decision in (("2020-01-02", -50.0, "d"), ("2020-01-03", -5.0, "d"), ("2020-01-09", 1.5, None)):
+        parts = {"price": price, "missed": -2.0, "cash": 0.001}
+        history.put_attribution(
+            Attribution(session=session, decision_id=decision, live=100.0, ideal=100.0 - sum(parts.values()), parts=parts)
+        )
+    run()
+    report = stored(buckets)
+    cost = report["cost"]
+    assert (cost["traded"], cost["delay"], cost["slippage"], cost["missed"]) == pytest.approx((800.8, 0.8, 0.8, 6.0 + 2 * 294.0))
+    assert cost["slippage_bp"] == pytest.approx(0.1 / 100.1 * 1e4)
+    difference = report["difference"]
+    assert (difference["sessions"], difference["undecided"]) == (2, 1), "from the Friday before to the day before this one"
+    assert difference["live"] - difference["ideal"] == pytest.approx(sum(difference["parts"].values())) == pytest.approx(-7.498)
+    (mail,) = topic()
+    assert "Slippage        +10.0 bp, +$0.80; delay +$0.80, missed +$594.00, 2 orders not known yet" in mail["Message"]
+    assert "Live - ideal    -$7.50 in 2 sessions, 1 without a decision: price -$3.50, missed -$4.00\n" in mail["Message"]
 
 
 def test_the_month_so_far(run: Any, history: Ledger, buckets: SimpleNamespace) -> None:

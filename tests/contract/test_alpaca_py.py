@@ -7,6 +7,7 @@ from decimal import Decimal
 
 import pytest
 import requests
+from alpaca.common.enums import Sort
 from alpaca.common.exceptions import APIError
 from alpaca.data.enums import Adjustment
 from alpaca.data.historical import NewsClient, StockHistoricalDataClient
@@ -18,11 +19,24 @@ from alpaca.data.requests import (
     StockLatestBarRequest,
     StockLatestQuoteRequest,
     StockLatestTradeRequest,
+    StockQuotesRequest,
+    StockSnapshotRequest,
+    StockTradesRequest,
 )
 from alpaca.data.timeframe import TimeFrame, TimeFrameUnit
 from alpaca.trading.client import TradingClient
 from alpaca.trading.enums import AccountStatus, OrderSide, OrderStatus, QueryOrderStatus, TimeInForce
-from alpaca.trading.requests import GetAssetsRequest, GetCalendarRequest, GetOrdersRequest, LimitOrderRequest, MarketOrderRequest
+from alpaca.trading.requests import (
+    ClosePositionRequest,
+    GetAssetsRequest,
+    GetCalendarRequest,
+    GetOrderByIdRequest,
+    GetOrdersRequest,
+    GetPortfolioHistoryRequest,
+    LimitOrderRequest,
+    MarketOrderRequest,
+    ReplaceOrderRequest,
+)
 
 from local.exchange.server import RunningExchange
 
@@ -311,6 +325,50 @@ def test_wrong_keys_are_refused(exchange: RunningExchange) -> None:
         TradingClient("local-key", "wrong", url_override=exchange.url).get_account()
     assert (error.value.status_code, error.value.message) == (403, "forbidden.")
     assert requests.get(f"{exchange.url}/v2/account", timeout=5).status_code == 401
+
+
+def test_an_order_is_replaced_and_its_position_closed(exchange: RunningExchange, trading: TradingClient) -> None:
+    exchange.advance(FIRST_SLOT)
+    request = LimitOrderRequest(symbol="AAPL", qty=2, side=OrderSide.BUY, time_in_force=TimeInForce.GTC, limit_price=280)
+    resting = trading.submit_order(request)
+    successor = trading.replace_order_by_id(resting.id, ReplaceOrderRequest(qty=4, limit_price=300.5))
+    assert (successor.replaces, successor.status, successor.filled_qty) == (resting.id, OrderStatus.FILLED, "4")
+    replaced = trading.get_order_by_id(resting.id, GetOrderByIdRequest(nested=True))
+    assert (replaced.status, replaced.replaced_by, replaced.replaced_at) == (OrderStatus.REPLACED, successor.id, successor.created_at)
+    assert trading.close_position("AAPL", ClosePositionRequest(percentage="25")).qty == "1"
+    assert trading.close_position("AAPL", ClosePositionRequest(qty="1")).status is OrderStatus.FILLED
+    promised = trading.submit_order(
+        LimitOrderRequest(symbol="AAPL", qty=1, side=OrderSide.SELL, time_in_force=TimeInForce.DAY, limit_price=900)
+    )
+    (refused,) = trading.close_all_positions()
+    assert (refused.status, refused.symbol, refused.body.code, refused.body.available) == (403, "AAPL", 40310000, 1)
+    (closed,) = trading.close_all_positions(cancel_orders=True)
+    assert (closed.status, closed.body.status) == (200, OrderStatus.FILLED)
+    assert trading.get_order_by_id(promised.id).status is OrderStatus.CANCELED
+    assert trading.get_all_positions() == []
+
+
+def test_the_account_past_and_present(exchange: RunningExchange, trading: TradingClient) -> None:
+    exchange.advance(FIRST_SLOT)
+    trading.submit_order(market(qty=1))
+    exchange.advance("2020-01-04T15:00:00Z")
+    history = trading.get_portfolio_history(GetPortfolioHistoryRequest(period="1W", timeframe="1D"))
+    assert (len(history.equity), history.base_value) == (2, history.equity[0])
+    (fill,) = trading.get("/account/activities/FILL")
+    assert (fill["symbol"], fill["qty"]) == ("AAPL", "1")
+    assert trading.get_account_configurations().no_shorting
+
+
+def test_history_and_snapshots_of_recorded_minutes(exchange: RunningExchange, data: StockHistoricalDataClient) -> None:
+    exchange.reset(now="2013-10-04T15:00:00Z")
+    start = datetime(2013, 10, 4, 13, 30, tzinfo=UTC)
+    quotes = data.get_stock_quotes(StockQuotesRequest(symbol_or_symbols="SPY", start=start, limit=5)).data["SPY"]
+    trades = data.get_stock_trades(StockTradesRequest(symbol_or_symbols="SPY", start=start, sort=Sort.DESC)).data["SPY"]
+    assert (len(quotes), len(trades), trades[0].timestamp > trades[-1].timestamp) == (5, 90, True)
+    snapshot = data.get_stock_snapshot(StockSnapshotRequest(symbol_or_symbols=["SPY", "BAC"]))["SPY"]
+    assert snapshot.daily_bar.close == snapshot.minute_bar.close == snapshot.latest_trade.price == trades[0].price
+    assert snapshot.daily_bar.volume > snapshot.minute_bar.volume > 0
+    assert snapshot.previous_daily_bar.timestamp == datetime(2013, 10, 3, 4, tzinfo=UTC)
 
 
 def test_other_routes_say_that_they_are_not_served(trading: TradingClient) -> None:

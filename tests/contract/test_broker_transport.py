@@ -16,17 +16,21 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from pydantic import ValidationError
 
 from lambdas.common.broker import (
     AlreadyAccepted,
     Broker,
     BrokerRefused,
     BrokerUnavailable,
+    BrokerVariables,
     Credentials,
     RateLimited,
     Rejected,
     Unresolved,
 )
+from lambdas.common.execution import CLOCK_SECONDS
+from lambdas.common.planning import LAST_MINUTE
 from trading_env.orders import ProposedOrder
 
 ORDER = ProposedOrder(
@@ -65,7 +69,7 @@ class Vendor:
 def answers(status: int, body: Any, headers: dict[str, str] | None = None) -> Behaviour:
     def behave(handler: BaseHTTPRequestHandler) -> None:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        handler.send_response(status)
+        handler.send_response_only(status)
         for name, value in {"Content-Length": str(len(data)), **(headers or {})}.items():
             handler.send_header(name, value)
         handler.end_headers()
@@ -211,21 +215,52 @@ def rotating(vendor: Vendor) -> Broker:
     return Broker(credentials=old, trading_url=vendor.url, data_url=vendor.url, timeouts=(0.3, 0.2), renew=lambda: ("new", "new"))
 
 
-def test_after_a_401_rotated_keys_are_used_once(rotating: Broker, vendor: Vendor) -> None:
-    vendor.script = [answers(401, {"message": "unauthorized"}), answers(200, ACCEPTED)]
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        answers(401, {"message": "unauthorized."}),
+        answers(401, {"code": 40110000, "message": "request is not authorized"}),
+        answers(403, {"message": "forbidden."}),
+        answers(403, {"code": 0, "message": "forbidden."}),
+        answers(403, ["forbidden"]),
+        answers(403, b"<html>Forbidden</html>"),
+    ],
+    ids=["401", "401 with a code", "403", "403 with no vendor's code", "403 with a list", "403 of a gateway"],
+)
+def test_after_a_refusal_of_the_keys_rotated_ones_are_used_once(rotating: Broker, vendor: Vendor, behaviour: Behaviour) -> None:
+    vendor.script = [behaviour, answers(200, ACCEPTED)]
     assert rotating.submit(ORDER).id == "o-1"
     assert rotating.submit(ORDER).id == "o-1"
     assert vendor.keys == ["old", "new", "new"]
     assert {body["client_order_id"] for _, _, body in vendor.requests} == {"pt1-abc"}
 
 
-def test_keys_that_are_still_refused_end_as_a_refusal(rotating: Broker, vendor: Vendor) -> None:
-    vendor.script = [answers(401, {"message": "unauthorized"})]
+@pytest.mark.parametrize("code", [40310000, 40310100, "40310000"])
+def test_a_403_about_the_order_asks_for_no_keys_and_is_not_sent_again(rotating: Broker, vendor: Vendor, code: Any) -> None:
+    vendor.script = [answers(403, {"code": code, "message": "insufficient buying power"})]
+    with pytest.raises(Rejected, match="insufficient buying power"):
+        rotating.submit(ORDER)
+    assert vendor.keys == ["old"]
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_keys_that_are_still_refused_end_as_a_refusal(rotating: Broker, vendor: Vendor, status: int) -> None:
+    vendor.script = [answers(status, {"message": "forbidden."})]
     with pytest.raises(Rejected):
         rotating.submit(ORDER)
     with pytest.raises(BrokerUnavailable):
         rotating.positions()
     assert vendor.keys == ["old", "new", "new"]
+
+
+def test_the_slowest_post_ends_within_the_minute_before_the_close_that_no_window_reaches_into() -> None:
+    """Sent twice, as after a rotation of the keys, with the longest timeouts that are allowed, by a clock that is as old as it may be."""
+    slowest = {"broker_secret_arn": "arn", "broker_connect_timeout": 10, "broker_read_timeout": 15}
+    variables = BrokerVariables.model_validate(slowest)
+    assert 2 * (variables.broker_connect_timeout + variables.broker_read_timeout) + CLOCK_SECONDS < LAST_MINUTE.total_seconds()
+    for name in ("broker_connect_timeout", "broker_read_timeout"):
+        with pytest.raises(ValidationError):
+            BrokerVariables.model_validate({**slowest, name: slowest[name] + 1})
 
 
 def test_the_last_session_s_bars_are_asked_for_without_reaching_into_the_evening(broker: Broker, vendor: Vendor) -> None:
@@ -247,15 +282,45 @@ def test_only_a_429_is_repeated_and_with_the_same_id(broker: Broker, vendor: Ven
     vendor.script = [answers(429, {}, {"Retry-After": "1"}), answers(429, {}), answers(200, ACCEPTED)]
     assert broker.submit(ORDER).id == "o-1"
     assert [body["client_order_id"] for _, _, body in vendor.requests] == ["pt1-abc"] * 3
-    assert pauses == [1.0, 0.5]
+    assert pauses == [1.0, 0.3]
 
 
-def test_a_storm_of_429_ends_as_not_accepted(broker: Broker, vendor: Vendor, pauses: list[float]) -> None:
-    vendor.script = [answers(429, {}, {"Retry-After": "3600"})]
+@pytest.mark.parametrize(
+    "headers",
+    [{"Retry-After": "3600"}, {"Date": "Thu, 02 Jan 2020 14:35:00 GMT", "X-RateLimit-Reset": "1577979300"}],
+    ids=["after", "reset"],
+)
+def test_nobody_asks_again_before_a_budget_that_is_back_too_late(
+    broker: Broker, vendor: Vendor, pauses: list[float], headers: dict[str, str]
+) -> None:
+    vendor.script = [answers(429, {}, headers)]
+    with pytest.raises(RateLimited):
+        broker.submit(ORDER, patience=20)
+    with pytest.raises(BrokerUnavailable):
+        broker.positions()
+    assert len(vendor.requests) == 2
+    assert pauses == []
+
+
+@pytest.mark.parametrize("headers", [{}, {"Retry-After": "soon"}, {"X-RateLimit-Reset": "nan"}, {"Retry-After": "-5"}])
+def test_a_storm_of_429_ends_as_not_accepted(broker: Broker, vendor: Vendor, pauses: list[float], headers: dict[str, str]) -> None:
+    vendor.script = [answers(429, {}, headers)]
     with pytest.raises(RateLimited):
         broker.submit(ORDER)
     assert len(vendor.requests) == 3
-    assert sum(pauses) <= 4
+    assert 0 < sum(pauses) <= 1
+
+
+def test_a_reset_is_waited_for_by_the_broker_s_own_clock(broker: Broker, vendor: Vendor, pauses: list[float]) -> None:
+    """However wrong this machine's clock is; and with the patience of whoever sends, not a moment longer."""
+    reset = {"Date": "Thu, 02 Jan 2020 14:35:00 GMT", "X-RateLimit-Reset": "1577975712"}
+    vendor.script = [answers(429, {}, reset), answers(200, ACCEPTED)]
+    assert broker.submit(ORDER, patience=12).id == "o-1"
+    assert pauses == [12.0]
+    vendor.script = [answers(429, {}, reset)]
+    with pytest.raises(RateLimited, match=r"back in 12\.0 s"):
+        broker.submit(ORDER, patience=11)
+    assert len(vendor.requests) == 3
 
 
 def test_after_a_429_a_504_is_still_unresolved(broker: Broker, vendor: Vendor) -> None:
@@ -288,6 +353,25 @@ def test_positions_that_cannot_be_read_are_never_an_empty_book(broker: Broker, v
 def test_a_person_s_order_for_a_notional_does_not_hide_the_open_orders(broker: Broker, vendor: Vendor) -> None:
     vendor.script = [answers(200, [ACCEPTED, {**ACCEPTED, "id": "o-2", "symbol": "IBM", "qty": None, "notional": "500"}])]
     assert [(order.symbol, order.quantity) for order in broker.open_orders()] == [("SPY", Decimal("1.123456789")), ("IBM", Decimal(0))]
+
+
+def test_many_orders_are_asked_for_with_one_question(broker: Broker, vendor: Vendor) -> None:
+    vendor.script = [answers(200, [ACCEPTED, {**ACCEPTED, "client_order_id": "pt1-b", "status": "replaced", "replaced_by": "o-3"}])]
+    first, second = broker.orders_since(datetime(2020, 1, 2, 14, 35, tzinfo=UTC))
+    ((_, path, _),) = vendor.requests
+    asked = parse_qs(urlsplit(path).query)
+    assert (asked["status"], asked["limit"], asked["direction"]) == (["all"], ["500"], ["asc"])
+    assert datetime.fromisoformat(asked["after"][0]) == datetime(2020, 1, 2, 14, 35, tzinfo=UTC)
+    assert (first.replaced_by, second.replaced_by) == (None, "o-3")
+
+
+def test_an_order_is_found_by_the_broker_s_own_id(broker: Broker, vendor: Vendor) -> None:
+    vendor.script = [answers(200, {**ACCEPTED, "replaces": "o-0"})]
+    order = broker.order("o-1")
+    assert order is not None
+    assert (order.client_order_id, order.replaces, vendor.requests[0][1]) == ("pt1-abc", "o-0", "/v2/orders/o-1")
+    vendor.script = [answers(404, {"message": "order not found"})]
+    assert broker.order("o-9") is None
 
 
 def test_an_order_is_absent_only_if_the_broker_says_so(broker: Broker, vendor: Vendor) -> None:

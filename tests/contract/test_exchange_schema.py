@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,16 +14,20 @@ from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
 from local.exchange.server import RunningExchange
+from tests.descriptions import DATA, TRADING, description
 
-SPECS = Path(__file__).parent / "specs"
-TRADING, DATA = "alpaca_trading-api.json", "alpaca_market-data-api.json"
 ORDER = {"symbol": "AAPL", "qty": "2.5", "side": "buy", "type": "market", "time_in_force": "day"}
 ALL = "SPY,QQQ,IWM,AAPL,AIG,BAC,GOOG,IBM"
 
 READS = [
     (TRADING, "/v2/clock", "/v2/clock", {}),
     (TRADING, "/v2/calendar", "/v2/calendar", {"start": "2020-11-20", "end": "2020-12-31"}),
+    (TRADING, "/v2/calendar", "/v2/calendar", {"start": "2020-11-20", "end": "2020-12-31", "date_type": "SETTLEMENT"}),
     (TRADING, "/v2/account", "/v2/account", {}),
+    (TRADING, "/v2/account/configurations", "/v2/account/configurations", {}),
+    (TRADING, "/v2/account/activities", "/v2/account/activities", {}),
+    (TRADING, "/v2/account/activities/{activity_type}", "/v2/account/activities/FILL", {}),
+    (TRADING, "/v2/account/portfolio/history", "/v2/account/portfolio/history", {"cashflow_types": "ALL"}),
     (TRADING, "/v2/assets", "/v2/assets", {"status": "active"}),
     (TRADING, "/v2/assets/{symbol_or_asset_id}", "/v2/assets/AAPL", {}),
     (TRADING, "/v2/positions", "/v2/positions", {}),
@@ -35,6 +38,11 @@ READS = [
     (DATA, "/v2/stocks/quotes/latest", "/v2/stocks/quotes/latest", {"symbols": ALL}),
     (DATA, "/v2/stocks/trades/latest", "/v2/stocks/trades/latest", {"symbols": ALL}),
     (DATA, "/v2/stocks/bars/latest", "/v2/stocks/bars/latest", {"symbols": ALL}),
+    (DATA, "/v2/stocks/snapshots", "/v2/stocks/snapshots", {"symbols": ALL}),
+    (DATA, "/v2/stocks/{symbol}/bars", "/v2/stocks/AAPL/bars", {"timeframe": "1Day", "start": "2019-12-01", "sort": "desc"}),
+    (DATA, "/v2/stocks/{symbol}/quotes/latest", "/v2/stocks/AAPL/quotes/latest", {}),
+    (DATA, "/v2/stocks/{symbol}/trades/latest", "/v2/stocks/AAPL/trades/latest", {}),
+    (DATA, "/v2/stocks/{symbol}/snapshot", "/v2/stocks/AAPL/snapshot", {}),
     (DATA, "/v1/corporate-actions", "/v1/corporate-actions", {"symbols": ALL, "start": "2005-01-01", "limit": "1000"}),
     (DATA, "/v1beta1/news", "/v1beta1/news", {"symbols": ALL}),
 ]
@@ -42,8 +50,8 @@ READS = [
 
 @cache
 def document(name: str) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads((SPECS / name).read_text(encoding="utf-8"))
-    return _as_json_schema(loaded)
+    schema: dict[str, Any] = _as_json_schema(description(name))
+    return schema
 
 
 def _as_json_schema(node: Any) -> Any:
@@ -76,7 +84,7 @@ def trader(exchange: RunningExchange, http: requests.Session) -> requests.Sessio
     return http
 
 
-@pytest.mark.parametrize(("spec", "route", "path", "query"), READS, ids=[read[2] for read in READS])
+@pytest.mark.parametrize(("spec", "route", "path", "query"), READS, ids=[f"{read[2]} {len(read[3])}" for read in READS])
 def test_reads(exchange: RunningExchange, trader: requests.Session, spec: str, route: str, path: str, query: dict[str, str]) -> None:
     response = trader.get(exchange.url + path, params=query)
     assert response.status_code == 200, response.text
@@ -90,11 +98,49 @@ def test_minute_data(exchange: RunningExchange, http: requests.Session) -> None:
         ("/v2/stocks/quotes/latest", {"symbols": "SPY,BAC"}),
         ("/v2/stocks/trades/latest", {"symbols": "SPY,BAC"}),
         ("/v2/stocks/bars/latest", {"symbols": "SPY,BAC"}),
+        ("/v2/stocks/quotes", {"symbols": "SPY,BAC"}),
+        ("/v2/stocks/trades", {"symbols": "SPY,BAC"}),
     ]:
         answer = http.get(exchange.url + route, params=query).json()
         (by_symbol,) = (value for key, value in answer.items() if key != "next_page_token")
         assert by_symbol.keys() == {"SPY", "BAC"}
         validator(DATA, route, "get", "200").validate(answer)
+    for name, query in (("bars", {"timeframe": "1Min"}), ("quotes", {}), ("trades", {}), ("bars/latest", {})):
+        answer = http.get(f"{exchange.url}/v2/stocks/SPY/{name}", params=query).json()
+        assert answer[name.split("/")[0] if "latest" not in name else "bar"]
+        validator(DATA, f"/v2/stocks/{{symbol}}/{name}", "get", "200").validate(answer)
+    snapshots = http.get(f"{exchange.url}/v2/stocks/snapshots", params={"symbols": "SPY"}).json()
+    assert snapshots["SPY"].keys() == {"latestTrade", "latestQuote", "minuteBar", "dailyBar", "prevDailyBar"}
+    validator(DATA, "/v2/stocks/snapshots", "get", "200").validate(snapshots)
+
+
+def test_activities_of_each_kind(exchange: RunningExchange, http: requests.Session) -> None:
+    exchange.reset(now="2020-08-28T14:00:00Z")
+    assert http.post(f"{exchange.url}/v2/orders", json=ORDER).status_code == 200
+    exchange.advance("2020-09-01T14:00:00Z")
+    rows = http.get(f"{exchange.url}/v2/account/activities").json()
+    assert [row["activity_type"] for row in rows] == ["SPLIT", "FILL"]
+    validator(TRADING, "/v2/account/activities", "get", "200").validate(rows)
+    history = http.get(f"{exchange.url}/v2/account/portfolio/history").json()
+    assert len(history["equity"]) == 2
+    validator(TRADING, "/v2/account/portfolio/history", "get", "200").validate(history)
+
+
+def test_replacements_and_closings(exchange: RunningExchange, trader: requests.Session) -> None:
+    (resting,) = trader.get(f"{exchange.url}/v2/orders").json()
+    successor = trader.patch(f"{exchange.url}/v2/orders/{resting['id']}", json={"limit_price": "251"})
+    validator(TRADING, "/v2/orders/{order_id}", "patch", "200").validate(successor.json())
+    replaced = trader.get(f"{exchange.url}/v2/orders/{resting['id']}").json()
+    assert (replaced["status"], replaced["replaced_by"]) == ("replaced", successor.json()["id"])
+    validator(TRADING, "/v2/orders/{order_id}", "get", "200").validate(replaced)
+    part = trader.delete(f"{exchange.url}/v2/positions/AAPL", params={"percentage": "50"})
+    validator(TRADING, "/v2/positions/{symbol_or_asset_id}", "delete", "200").validate(part.json())
+    sale = {**ORDER, "type": "limit", "side": "sell", "qty": "1", "limit_price": "900"}
+    assert trader.post(f"{exchange.url}/v2/orders", json=sale).status_code == 200
+    for query, statuses in (({}, [403]), ({"cancel_orders": "true"}, [200])):
+        closed = trader.delete(f"{exchange.url}/v2/positions", params=query)
+        assert (closed.status_code, [row["status"] for row in closed.json()]) == (207, statuses)
+        validator(TRADING, "/v2/positions", "delete", "207").validate(closed.json())
 
 
 def test_orders(exchange: RunningExchange, trader: requests.Session) -> None:
@@ -128,7 +174,16 @@ BAD_ORDERS = [
     ({**ORDER, "side": "short"}, 422, "side must be one of 'buy', 'sell', was 'short'"),
     ({**ORDER, "side": ["buy"]}, 422, "side must be one of 'buy', 'sell', was ['buy']"),
     ({**ORDER, "type": "stop"}, 422, "type must be one of 'limit', 'market', was 'stop'"),
-    ({**ORDER, "time_in_force": "gtc"}, 422, "time_in_force must be one of 'day', was 'gtc'"),
+    ({**ORDER, "type": "stop_limit"}, 422, "type must be one of 'limit', 'market', was 'stop_limit'"),
+    ({**ORDER, "order_class": "bracket"}, 422, "order_class must be one of 'simple', was 'bracket'"),
+    ({**ORDER, "time_in_force": "gtd"}, 422, "time_in_force must be one of 'cls', 'day', 'fok', 'gtc', 'ioc', 'opg', was 'gtd'"),
+    ({**ORDER, "time_in_force": "gtc"}, 422, "fractional orders must be DAY orders"),
+    ({**ORDER, "qty": None, "notional": "50", "time_in_force": "ioc"}, 422, "fractional orders must be DAY orders"),
+    (
+        '{"symbol": "AAPL", "qty": "1", "side": "buy", "type": "market", "time_in_force": "day", "client_order_id": "\\ud800"}',
+        422,
+        "client_order_id must be text, was '\\ud800'",
+    ),
     ({**ORDER, "limit_price": "300"}, 422, "market orders require no stop or limit price"),
     ({**ORDER, "type": "limit"}, 422, "limit orders require a limit price"),
     ({**ORDER, "type": "limit", "limit_price": "300"}, 422, "fractional orders must be market orders"),

@@ -264,6 +264,8 @@ def test_a_traded_year_comes_back_and_stays_as_it_was(traded: Path) -> None:
             signed = next(line for line in lines if "curl" in line).split()
             answer = subprocess.run([*signed, "--silent", "--fail"], capture_output=True, text=True, check=True)
             unsigned = subprocess.run(["curl", "--silent", signed[-1]], capture_output=True, text=True, check=True)
+            status = Run.start(traded, "status", "--folder", str(folder))
+            told, _ = status.process.communicate(timeout=PATIENCE)
             os.kill(run.process.pid, signal.SIGINT)
             _, error = run.process.communicate(timeout=PATIENCE)
             assert (run.process.returncode, error) == (0, "")
@@ -272,6 +274,8 @@ def test_a_traded_year_comes_back_and_stays_as_it_was(traded: Path) -> None:
             run.end()
         shown.append(answer.stdout)
         assert "2020-01-06" in answer.stdout
+        assert "last snapshot  2020-01-06" in told
+        assert "nothing runs in" in Run.start(traded, "status", "--folder", str(folder)).last_words(status=1)
         assert "Missing Authentication Token" in unsigned.stdout
     assert shown[0] == shown[1]
     assert (folder / JOURNAL).read_bytes() == before

@@ -126,7 +126,7 @@ def test_risk_sees_no_jump_at_the_split(week: Week) -> None:
 
 def test_features_see_no_jump_at_the_split(week: Week, app: App, small: Settings) -> None:
     """The observation after the split's close, as the audit bucket keeps it: AAPL's return is the market's, and all values the batch's."""
-    key = f"audit/decisions/{AFTER}/agent:{AFTER}_open+5.json"
+    key = f"audit/decisions/{AFTER}/agent_{AFTER}_open+5.json"
     audit = json.loads(app.laptop.object("audit", key))
     symbols, market = audit["symbols"], market_of(small)
     width = len(FEATURES) + 2

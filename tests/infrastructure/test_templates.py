@@ -243,7 +243,8 @@ def test_api_is_signed_throttled_and_bounded(aws: Assembly) -> None:
 
     served = {(m["HttpMethod"], path(m["ResourceId"])): text(m["Integration"]["Uri"]) for m in methods}
     execute = {("POST", "/decisions"), ("POST", "/orders"), ("DELETE", "/orders/{id}"), ("POST", "/flatten")}
-    control = {("GET", "/decisions/{id+}"), ("GET", "/portfolio"), ("GET", "/orders"), ("GET", "/trading-state"), ("PUT", "/trading-state")}
+    reads = ("/decisions/{id+}", "/orders", "/orders/{id}", "/portfolio", "/status", "/trading-state")
+    control = {("PUT", "/trading-state"), *(("GET", path) for path in reads)}
     assert {route for route, uri in served.items() if '"ExecuteOrders' in uri} == execute
     assert {route for route, uri in served.items() if '"Control' in uri} == control
     ((_, _, stage),) = aws.resources("AWS::ApiGateway::Stage")

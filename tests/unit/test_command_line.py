@@ -92,7 +92,9 @@ def test_prove_names_the_column_that_knows_the_future_on_ones_own_bars(own: Path
     assert call("prove", f"{file}:features", "--bars", str(own), "--symbol", "SPY").stderr.startswith("papertape: --symbol must be")
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "backtest", "prove", "scoreboard"])
+@pytest.mark.parametrize(
+    "command", ["train", "evaluate", "backtest", "prove", "scoreboard", "halt", "resume", "flatten", "status", "explain"]
+)
 def test_help_shows_examples_that_the_command_understands(command: str) -> None:
     shown = call(command, "--help").stdout
     examples = [line.split() for line in shown.splitlines() if line.strip().startswith("python papertape.py")]

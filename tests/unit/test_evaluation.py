@@ -185,6 +185,6 @@ def test_passing_a_session_at_a_glance_allows_and_denies_what_passing_each_order
 def test_the_glance_knows_every_rule_there_is():
     """A rule added to risk.py must be added to `_Guard._allows_all`, then here."""
     assert set(RULES_OF_RISK) == {
-        *("trading_state", "account_pin", "breaker", "stale_data", "stale_model", "restricted", "price_collar"),
+        *("trading_state", "account_pin", "breaker", "stale_data", "stale_model", "stale_quote", "restricted", "price_collar"),
         *("order_notional", "long_only", "orders_per_day", "turnover_per_day", "max_weight", "max_gross"),
     }

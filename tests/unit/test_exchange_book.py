@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from local.exchange.book import Book, Costs, Kind, Refused, Side, Status, Ticket
+from local.exchange.book import Book, Costs
+from local.exchange.orders import Kind, Refused, Side, Status, Ticket
 from local.laptop import Laptop, LaptopError
 from settings import load
 
@@ -142,8 +143,8 @@ def test_reverse_split_pays_what_the_grid_of_nine_decimals_cannot_hold() -> None
 def test_dividends_are_paid_on_shares_held() -> None:
     book = Book(cash=Decimal(1000), costs=Costs())
     trade(book, "buy", "2.5", "100")
-    book.credit_dividend("AAPL", amount=Decimal("0.82"))
-    book.credit_dividend("IBM", amount=Decimal(9))
+    book.credit_dividend("AAPL", amount=Decimal("0.82"), at=NOON)
+    book.credit_dividend("IBM", amount=Decimal(9), at=NOON)
     assert book.cash == Decimal("752.05")
 
 

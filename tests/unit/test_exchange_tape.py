@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from local import bundled
-from local.exchange.book import Costs, Refused, Side, Status, Ticket
+from local.exchange.book import Costs
+from local.exchange.orders import Refused, Side, Status, Ticket
 from local.exchange.sessions import Calendar, new_york_midnight
 from local.exchange.tape import Tape, TapeError
 from local.exchange.venue import Dividends, Venue

@@ -16,7 +16,8 @@ import pytest
 import settings as settings_module
 from lambdas.decide.decision import Account, see, target
 from local import bundled
-from local.exchange.book import Costs, Side, Status, Ticket
+from local.exchange.book import Costs
+from local.exchange.orders import Side, Status, Ticket
 from local.exchange.sessions import Calendar, Session
 from local.exchange.tape import Tape
 from local.exchange.venue import Venue
@@ -77,7 +78,7 @@ class Desk:
         row = self.market.index_of(np.datetime64(session.date)) - 1
         known = self.market.rows(date(2019, 1, 2), self.market.sessions[row].astype(object))
         quantities = {symbol: float(held.quantity) for symbol, held in self.venue.book.positions.items()}
-        seen = see(market=known, account=Account(cash=float(self.venue.book.cash), quantities=quantities, other_closes={}))
+        seen = see(market=known, account=Account(cash=float(self.venue.book.cash), quantities=quantities, closes={}))
         return target(seen=seen, scores=self.policy.scores(seen.observation), kappa=self.policy.kappa)
 
     def trade(self, session: Session, weights: dict[str, float]) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 import settings
 from trading_env.orders import ProposedOrder, Side
-from trading_env.risk import RULES, Limits, OpenOrder, Situation, breakers, check_batch, check_order, latch
+from trading_env.risk import RULES, Limits, OpenOrder, Situation, breakers, check_batch, check_order, ended, latch, without, working
 
 LIMITS = Limits(
     max_weight=0.5,
@@ -33,6 +33,7 @@ CALM = Situation(
     state="active",
     bar_age_sessions=1,
     model_age_days=30.0,
+    quote_ages={"SPY": 0.0, "IBM": 10.0, "AAPL": 9.0, "AIG": 0.5},
 )
 NAN = float("nan")
 
@@ -64,10 +65,13 @@ DENIALS = [
     ("breaker", order(), {"last_close_equity": 111_200.0}, "loss 0.1007 since the close at 111200.00, at most 0.1"),
     ("stale_data", order(), {"bar_age_sessions": 2}, "newest bar is 2 sessions old, at most 1"),
     ("stale_model", order(), {"model_age_days": 101.0}, "model is 101.0 days old, at most 100"),
+    ("stale_quote", order(), {"quote_ages": {"AAPL": 10.1}}, "the quote of AAPL is 10.1 minutes old, at most 10.0"),
+    ("stale_quote", order(), {"quote_ages": {"AAPL": -10.1}}, "the quote of AAPL is 10.1 minutes old"),
+    ("stale_quote", SELL, {"quote_ages": {"AAPL": 1.0}}, "the quote of SPY is nan minutes old"),
     ("restricted", order("AIG", price="50"), {}, "AIG is restricted"),
     ("price_collar", order(price="221"), {}, "0.1050 from the last trade 200.0, at most 0.1"),
     ("price_collar", order(price="179"), {}, "0.1050 from the last trade 200.0, at most 0.1"),
-    ("price_collar", order("XYZ"), {}, "from the last trade nan"),
+    ("price_collar", order("XYZ"), {"quote_ages": None}, "from the last trade nan"),
     ("order_notional", order(quantity="201"), {}, "at most 40000.00, was 40200.00"),
     ("order_notional", order(quantity="0"), {}, "must be above 0"),
     ("long_only", order("SPY", "sell", "100.000000001", "300"), {}, "100.0 shares are free to sell"),
@@ -103,6 +107,8 @@ def test_every_rule_has_a_denial_above():
         (order(), {"orders_today": 9}),
         (order(), {"positions": {"SPY": 200.0, "IBM": 200.0}}),
         (order(), {"model_age_days": None}),
+        (order(), {"quote_ages": {"AAPL": 10.0}}),
+        (order(), {"quote_ages": None}),
         (order(), {"peak_equity": 142_000.0}),
         (order(), {"last_close_equity": 111_000.0}),
         (order(), {"account": "PA1", "pinned_account": "PA1"}),
@@ -188,6 +194,7 @@ def test_no_equity_allows_no_buy(equity):
         {"prices": {"AAPL": 200.0}},
         {"positions": {"AAPL": NAN}},
         {"open_orders": (OpenOrder("AAPL", "buy", NAN),)},
+        {"quote_ages": {"AAPL": NAN}},
     ],
 )
 def test_a_book_that_cannot_be_valued_allows_no_buy(change):
@@ -219,3 +226,28 @@ def test_breakers_latch_until_the_ledger_forgets_them():
     assert breakers(recovered, LIMITS) == {}
     assert latch(recovered, LIMITS) == {"max_drawdown"}
     assert check_order(order(), recovered, LIMITS).rule == "breaker"
+
+
+def test_an_order_that_may_be_at_the_broker_counts_whole_and_a_sale_makes_no_room_before_it_has_filled():
+    full = replace(CALM, positions={"SPY": 100.0, "IBM": 650.0})
+    sell, buy = replace(order("IBM", "sell", "200", "100"), client_order_id="s"), order(quantity="100")
+    sent = working(sell, full)
+    assert (sent.orders_today, sent.traded_today) == (1, 20_000.0)
+    assert sent.sellable("IBM") == 450.0
+    assert check_order(buy, sent, LIMITS).rule == "max_gross"
+    assert check_order(buy, ended("s", "IBM", "sell", sent, filled=0.0), LIMITS).rule == "max_gross"
+    done = ended("s", "IBM", "sell", sent, filled=200.0)
+    assert (done.positions["IBM"], done.sellable("IBM"), done.orders_today) == (450.0, 450.0, 1)
+    assert check_order(buy, done, LIMITS).allowed
+    bought = ended("b", "AAPL", "buy", working(replace(buy, client_order_id="b"), done), filled=100.0)
+    assert (bought.exposure("AAPL"), bought.open_orders) == (20_000.0, ())
+
+
+def test_an_order_does_not_stand_in_its_own_way():
+    buy = replace(order(quantity="200"), client_order_id="b")
+    sent = working(buy, replace(CALM, orders_today=9))
+    assert check_order(buy, sent, LIMITS).rule == "orders_per_day"
+    assert check_order(buy, replace(sent, orders_today=0), LIMITS).rule == "max_weight"
+    assert without(buy, sent) == replace(CALM, orders_today=9)
+    assert check_order(buy, without(buy, sent), LIMITS).allowed
+    assert check_order(buy, without(replace(buy, client_order_id="another"), replace(sent, orders_today=0)), LIMITS).rule == "max_weight"

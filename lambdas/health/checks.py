@@ -1,0 +1,189 @@
+"""The questions behind health's rules: pure functions of `Facts` and the settings.
+
+Each answers a sentence with the numbers where its rule is broken, else an empty text; one that several things can break at once answers a
+sentence for each, by name. A fact that is unknown breaks the rule that needs it, or is said to be no concern, never silently passed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+
+from lambdas.common.records import AlertRecord, Attribution, Decision, OrderRecord, ServedModel, Snapshot
+from settings import Settings
+
+QUOTES_GRACE = timedelta(minutes=10)
+UNKNOWN_LIMIT = timedelta(minutes=15)
+BATCH_GRACE = timedelta(minutes=15)
+SNAPSHOT_GRACE = timedelta(minutes=10)
+FEATURES_LIMIT = 21
+MODEL_WARNING_DAYS = 14
+ORDER_GRACE = timedelta(minutes=15)
+CONSTANT_DECISIONS = 10
+CONSTANT_RANGE = 1e-9
+DIFFERENCE_LIMIT = 0.005
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """The state of the agent at `now` (UTC). `opens`/`closes` are None on a day without a session; `earlier` are the sessions before it.
+
+    `recent`: the agent's last decisions, oldest first; `attribution`: the last that was written.
+    """
+
+    now: datetime
+    day: date
+    calendar_reaches: date | None
+    opens: datetime | None
+    closes: datetime | None
+    earlier: tuple[date, ...]
+    last_quotes: datetime | None
+    decision: Decision | None
+    working: tuple[Decision, ...]
+    unsettled: tuple[OrderRecord, ...]
+    alerts: tuple[AlertRecord, ...]
+    tripped: Mapping[str, str]
+    state: str
+    state_reason: str
+    incumbent: ServedModel | None
+    features_end: date | None
+    newest_bar: date | None
+    last_snapshot: Snapshot | None
+    recent: tuple[Decision, ...] = ()
+    attribution: Attribution | None = None
+
+    @property
+    def closed(self) -> date | None:
+        """The last session that has a snapshot."""
+        return None if self.last_snapshot is None else date.fromisoformat(self.last_snapshot.session)
+
+
+def calendar(facts: Facts, _settings: Settings) -> str:
+    if facts.calendar_reaches is not None and facts.calendar_reaches >= facts.day:
+        return ""
+    return f"the lake's calendar ends at {facts.calendar_reaches or 'nothing'}, today is {facts.day}"
+
+
+def quotes(facts: Facts, settings: Settings) -> str:
+    if facts.opens is None or facts.closes is None:
+        return ""
+    limit = max(QUOTES_GRACE, timedelta(minutes=5 * settings.schedule.quotes_every_minutes))
+    if not facts.opens + limit <= facts.now <= facts.closes or facts.now - (facts.last_quotes or facts.opens) <= limit:
+        return ""
+    return f"the newest raw quotes are of {_time(facts.last_quotes)}, now is {_time(facts.now)}"
+
+
+def slot(facts: Facts, settings: Settings) -> str:
+    if facts.opens is None or facts.decision is not None:
+        return ""
+    ends = facts.opens + timedelta(minutes=settings.schedule.slot_minutes + settings.schedule.slot_window_minutes)
+    return f"no decision in slot {facts.day}/{settings.schedule.slot}, its window ended at {_time(ends)}" if facts.now > ends else ""
+
+
+def unknown(facts: Facts, _settings: Settings) -> Mapping[str, str]:
+    """`unknown_since` stays on an order that was found, as the record of the doubt."""
+    late = [
+        o for o in facts.unsettled if o.in_doubt and o.unknown_since and facts.now - datetime.fromisoformat(o.unknown_since) > UNKNOWN_LIMIT
+    ]
+    return {order.client_order_id: f"{order.symbol} {order.client_order_id} since {order.unknown_since}" for order in late}
+
+
+def order(facts: Facts, _settings: Settings) -> Mapping[str, str]:
+    """Every order is for its session: one that has not ended well after it is one that nobody asks for, or that nobody has."""
+    over = facts.closes is not None and facts.now > facts.closes + ORDER_GRACE
+    late = [
+        o for o in facts.unsettled if o.created_at[:10] < facts.day.isoformat() or (over and o.created_at[:10] == facts.day.isoformat())
+    ]
+    return {o.client_order_id: f"{o.side} {o.symbol} {o.client_order_id} of {o.created_at[:10]} is still {o.status}" for o in late}
+
+
+def refused(facts: Facts, _settings: Settings) -> Mapping[str, str]:
+    return {} if facts.decision is None else dict(facts.decision.refused)
+
+
+def drift(facts: Facts, _settings: Settings) -> Mapping[str, str]:
+    """On the day itself the alert speaks; after it, as long as no later snapshot explains its book."""
+    snapshot = facts.last_snapshot
+    if snapshot is None or snapshot.session >= facts.day.isoformat():
+        return {}
+    return {symbol: f"at the close of {snapshot.session}, {detail}" for symbol, detail in snapshot.drift.items()}
+
+
+def constant(facts: Facts, _settings: Settings) -> str:
+    model = facts.incumbent
+    if model is None or model.policy != "endpoint":
+        return ""
+    said = [decision.scores for decision in facts.recent if decision.model_version == model.model_version and decision.scores]
+    last = said[-CONSTANT_DECISIONS:]
+    if len(last) < CONSTANT_DECISIONS:
+        return ""
+    ranges = [
+        max(values) - min(values) for symbol in last[-1] if len(values := [scores[symbol] for scores in last if symbol in scores]) > 1
+    ]
+    if not ranges or max(ranges) > CONSTANT_RANGE:
+        return ""
+    return f"model {model.model_version[:12]} gave the same scores in its last {len(last)} decisions"
+
+
+def difference(facts: Facts, _settings: Settings) -> str:
+    found, book = facts.attribution, facts.last_snapshot
+    if found is None or book is None or found.session < max((day.isoformat() for day in facts.earlier), default=""):
+        return ""
+    gap, limit = found.live - found.ideal, DIFFERENCE_LIMIT * float(book.equity)
+    if abs(gap) <= limit:
+        return ""
+    parts = ", ".join(f"{name} {value:+,.2f}" for name, value in found.parts.items() if abs(value) >= 0.01)
+    return f"in {found.session} the book and its ideal execution differ by {gap:+,.2f} dollars ({parts}), at most {limit:,.2f}"
+
+
+def batch(facts: Facts, _settings: Settings) -> Mapping[str, str]:
+    late = [d for d in facts.working if d.window_ends and facts.now - datetime.fromisoformat(d.window_ends) > BATCH_GRACE]
+    return {d.decision_id: f"{d.decision_id} still works, its window ended at {d.window_ends}" for d in late}
+
+
+def alerts(facts: Facts, _settings: Settings) -> Mapping[str, str]:
+    return {alert.rule: f"{alert.rule}: {alert.subject}. {alert.detail}" for alert in facts.alerts}
+
+
+def breaker(facts: Facts, _settings: Settings) -> Mapping[str, str]:
+    return {name: f"{name}: {detail}" for name, detail in facts.tripped.items()}
+
+
+def state(facts: Facts, _settings: Settings) -> Mapping[str, str]:
+    return {} if facts.state == "active" else {facts.state: f"trading is {facts.state}: {facts.state_reason}"}
+
+
+def model(facts: Facts, settings: Settings) -> str:
+    model = facts.incumbent
+    if model is None or model.policy != "endpoint":
+        return ""
+    age = (facts.day - date.fromisoformat((model.trained_until or model.since)[:10])).days
+    limit = settings.risk.max_model_age_days
+    return f"model {model.model_version[:12]} is {age} days old, at {limit} it stops trading" if age > limit - MODEL_WARNING_DAYS else ""
+
+
+def features(facts: Facts, _settings: Settings) -> str:
+    behind = [day for day in facts.earlier if facts.features_end is None or day > facts.features_end]
+    return f"features end at {facts.features_end or 'nothing'}, {len(behind)} sessions ago" if len(behind) > FEATURES_LIMIT else ""
+
+
+def bars(facts: Facts, settings: Settings) -> str:
+    if not facts.earlier or (facts.newest_bar is not None and facts.newest_bar >= facts.earlier[-1]):
+        return ""
+    name = settings.universe.required_benchmark
+    return f"the newest daily bar of {name} is of {facts.newest_bar or 'never'}, the last session was {facts.earlier[-1]}"
+
+
+def snapshot(facts: Facts, _settings: Settings) -> str:
+    if facts.closed is None and facts.decision is None:
+        return ""
+    ended = facts.closes is not None and facts.now >= facts.closes + SNAPSHOT_GRACE
+    due = facts.day if ended else max(facts.earlier, default=None)
+    if due is None or (facts.closed is None and not ended) or (facts.closed is not None and facts.closed >= due):
+        return ""
+    return f"the newest closing snapshot is of {facts.closed or 'never'}, one of {due} is due"
+
+
+def _time(moment: datetime | None) -> str:
+    return "never" if moment is None else f"{moment:%Y-%m-%d %H:%M} UTC"

@@ -1,0 +1,166 @@
+"""The audit bucket as Athena tables, and the saved query that makes the view `order_trace` of them (docs/compliance.md).
+
+A record is one line of JSON under `audit/<table>/<day>/`; days are projected, so nothing has to be crawled or added. Money and quantities
+are text with every digit: cast them to decimal. `TABLES` states the columns, because infrastructure imports no runtime code; a test parses
+by them the very records that the functions write.
+"""
+
+from __future__ import annotations
+
+from aws_cdk import Stack
+from aws_cdk import aws_athena as athena
+from aws_cdk import aws_glue as glue
+from aws_cdk import aws_s3 as s3
+
+Columns = tuple[tuple[str, str], ...]
+
+NUMBERS, FLAGS, TEXTS, SHARES = "array<double>", "array<boolean>", "array<string>", "map<string,double>"
+SERVED: Columns = (
+    ("role", "string"), ("policy", "string"), ("spec", "string"), ("endpoint", "string"), ("model_version", "string"), ("kappa", "double"),
+    ("feature_hash", "string"), ("since", "string"), ("trained_until", "string"), ("model_hash", "string"),
+)  # fmt: skip
+ASKED: Columns = (
+    ("decision_id", "string"), ("slot", "string"), ("strategy", "string"), ("model_version", "string"), ("data_as_of", "string"),
+    ("weights", SHARES), ("scores", SHARES), ("feature_hash", "string"), ("observation_hash", "string"),
+)  # fmt: skip
+LEG: Columns = (
+    ("symbol", "string"), ("side", "string"), ("quantity", "string"), ("price", "double"), ("client_order_id", "string"),
+    ("attempt", "int"),
+)  # fmt: skip
+FILL: Columns = (
+    ("client_order_id", "string"), ("decision_id", "string"), ("sequence", "int"), ("symbol", "string"), ("side", "string"),
+    ("quantity", "string"), ("price", "string"), ("cumulative", "string"), ("time", "string"),
+)  # fmt: skip
+
+
+def _struct(columns: Columns) -> str:
+    return f"struct<{','.join(f'{name}:{kind}' for name, kind in columns)}>"
+
+
+TABLES: dict[str, tuple[str, Columns]] = {
+    "decisions": (
+        "What decide knew and answered, written before anything could be ordered",
+        (
+            ("schema", "int"), ("decision", _struct(ASKED)), ("model", _struct(SERVED)), ("observation", NUMBERS), ("symbols", TEXTS),
+            ("tradable", FLAGS), ("held", SHARES), ("cash_weight", "double"), ("scores", SHARES), ("outside", "double"),
+            ("inputs_sha256", "string"),
+            ("quarantined", "int"), ("missing", TEXTS), ("code_version", "string"),
+        ),
+    ),
+    "batches": (
+        "A decision as the executor ended it: verdict, plan, what was refused and why",
+        (
+            *ASKED, ("body_sha256", "string"), ("received_at", "string"), ("state", "string"), ("verdict", "string"), ("reason", "string"),
+            ("code_version", "string"), ("plan", f"array<{_struct(LEG)}>"), ("refused", "map<string,string>"), ("buys_final", "boolean"),
+            ("sizing_equity", "double"), ("window_ends", "string"),
+        ),
+    ),
+    "orders": (
+        "An order that has ended, with its risk verdict and its fills; the highest version is the last word",
+        (
+            *LEG, ("arrival_price", "double"), ("decision_id", "string"), ("slot", "string"), ("status", "string"), ("reason", "string"),
+            ("refusal", "string"), ("risk", "string"), ("created_at", "string"), ("sent_at", "string"), ("updated_at", "string"),
+            ("unknown_since", "string"), ("missing_since", "string"), ("broker_id", "string"), ("replaces", "string"),
+            ("replaced_by", "string"),
+            ("filled_quantity", "string"), ("filled_average_price", "string"), ("filled_at", "string"), ("version", "int"),
+            ("fills", f"array<{_struct(FILL)}>"),
+        ),
+    ),
+    "state_changes": (
+        "Each change of the trading state: from what to what, by whom, why, and what it re-armed",
+        (
+            ("state", "string"), ("was", "string"), ("reason", "string"), ("time", "string"), ("by", "string"), ("automatic", "boolean"),
+            ("rearmed", "map<string,string>"), ("account", "string"), ("version", "int"),
+        ),
+    ),
+    "models": (
+        "A model from the day that it was given a role, with its evaluation and the manifest of its training data",
+        (
+            *SERVED, ("model_uri", "string"), ("evaluation_uri", "string"), ("evaluation_sha256", "string"),
+            ("evaluated_model_hash", "string"), ("gate_passed", "boolean"), ("gate_reasons", TEXTS), ("trial", "string"),
+            ("recipe", "string"), ("settings_sha256", "string"), ("training_code_version", "string"), ("manifest_sha256", "string"),
+            ("manifest_uri", "string"), ("manifest_version", "string"), ("manifest", "string"),
+        ),
+    ),
+}  # fmt: skip
+#: What reconcile writes; decide writes `decisions` itself.
+ARCHIVED = tuple(name for name in TABLES if name != "decisions")
+
+ORDER_TRACE = """
+CREATE OR REPLACE VIEW order_trace AS
+WITH latest AS (
+  SELECT o.*, row_number() OVER (PARTITION BY o.client_order_id ORDER BY o.version DESC) AS newest
+  FROM orders o
+)
+SELECT
+  o.day, o.client_order_id, o.symbol, o.side,
+  CAST(o.quantity AS decimal(38, 9)) AS quantity,
+  o.status,
+  CAST(o.filled_quantity AS decimal(38, 9)) AS filled_quantity,
+  CAST(o.filled_average_price AS decimal(38, 18)) AS filled_average_price,
+  cardinality(o.fills) AS fill_count,
+  o.risk AS risk_verdict, o.reason AS risk_detail,
+  o.decision_id, b.verdict AS decision_verdict, b.received_at, b.code_version AS executor_code_version,
+  d.decision.observation_hash AS observation_hash, d.decision.feature_hash AS feature_hash, d.inputs_sha256,
+  d.code_version AS decide_code_version,
+  d.model.spec AS model_package, d.decision.model_version AS model_hash,
+  m.gate_passed, m.trial, m.recipe, m.evaluation_uri, m.evaluation_sha256,
+  m.manifest_uri, m.manifest_version, m.manifest_sha256, m.training_code_version,
+  d."$path" AS decision_record, m."$path" AS model_record
+FROM latest o
+LEFT JOIN batches b ON b.day = o.day AND b.decision_id = o.decision_id
+LEFT JOIN decisions d ON d.day = o.day AND d.decision.decision_id = o.decision_id
+LEFT JOIN models m ON m.model_version = d.decision.model_version AND m.since = d.model.since AND m.role = d.model.role
+WHERE o.newest = 1
+""".strip()
+
+
+def add_audit_tables(stack: Stack, *, bucket: s3.Bucket, database: glue.CfnDatabase, database_name: str) -> None:
+    """Add one table a folder of `audit/`, and the saved query, to `stack`."""
+    for name, (description, columns) in TABLES.items():
+        table = _table(stack, name, description, columns, location=f"s3://{bucket.bucket_name}/audit/{name}/", database_name=database_name)
+        table.add_resource_dependency(database)
+    query = athena.CfnNamedQuery(
+        stack,
+        "OrderTrace",
+        name="order_trace",
+        description="Run once: makes the view order_trace, a row an order from its fills back to its model, training data and code",
+        database=database_name,
+        query_string=ORDER_TRACE,
+    )
+    query.add_resource_dependency(database)
+
+
+def _table(stack: Stack, name: str, description: str, columns: Columns, *, location: str, database_name: str) -> glue.CfnTable:
+    column = glue.CfnTable.ColumnProperty
+    return glue.CfnTable(
+        stack,
+        f"Audit{''.join(word.capitalize() for word in name.split('_'))}",
+        catalog_id=stack.account,
+        database_name=database_name,
+        table_input=glue.CfnTable.TableInputProperty(
+            name=name,
+            description=description,
+            table_type="EXTERNAL_TABLE",
+            partition_keys=[column(name="day", type="string")],
+            parameters={
+                "classification": "json",
+                "projection.enabled": "true",
+                "projection.day.type": "date",
+                "projection.day.format": "yyyy-MM-dd",
+                "projection.day.range": "2020-01-01,NOW",
+                "storage.location.template": f"{location}${{day}}/",
+            },
+            storage_descriptor=glue.CfnTable.StorageDescriptorProperty(
+                location=location,
+                columns=[column(name=name, type=kind) for name, kind in columns],
+                input_format="org.apache.hadoop.mapred.TextInputFormat",
+                output_format="org.apache.hadoop.hive.ql.io.HiveIgnoreKeyTextOutputFormat",
+                serde_info=glue.CfnTable.SerdeInfoProperty(
+                    serialization_library="org.openx.data.jsonserde.JsonSerDe",
+                    # Symbols are keys of maps, and stay in capitals
+                    parameters={"case.insensitive": "false"},
+                ),
+            ),
+        ),
+    )

@@ -1,0 +1,168 @@
+"""Fixtures of the fault tests, and the plugin that writes docs/faults.md from their run, or compares it: see `page`."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import boto3
+import botocore.endpoint
+import pytest
+from moto import mock_aws
+from moto.core.botocore_stubber import BotocoreStubber
+from moto.core.responses import ActionContext, ActionResult
+
+from lambdas.common.ledger import Ledger, ledger_of
+from lambdas.decide import handler as deciding
+from lambdas.health import handler as watching
+from tests.faults import page
+from tests.faults.desk import Floor
+from tests.tables import create_ledger_table
+
+TABLE = "faults"
+REGION = "us-east-1"
+#: What botocore waits between two attempts, on the simulated clock.
+BACKOFF = 0.1
+#: Calls to DynamoDB whose answers hold nothing but attribute values and names.
+HOT = frozenset({"GetItem", "BatchGetItem", "Query", "PutItem", "UpdateItem", "TransactWriteItems"})
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--faults-page", metavar="PATH", help="write docs/faults.md from this run instead of comparing it")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    path = config.getoption(page.OPTION, default=None)
+    if path is not None and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(page.Writer(Path(path)), "faults-page")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]
+    if call.when != "call":
+        return
+    row = page.row_of(item, report)
+    if row is not None:
+        report.user_properties.append(page.properties(row))
+        if item.config.getoption(page.OPTION, default=None) is None:
+            page.compare(row, report)
+
+
+@pytest.fixture(scope="package")
+def cloud() -> Iterator[SimpleNamespace]:
+    """AWS in this process, with every call announced to the floor that is open."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith(("AWS_", "ALPACA_", "ALLOW_LIVE"))]:
+            patch.delenv(name)
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+            patch.setenv(name, "testing")
+        for name in ("AWS_DEFAULT_REGION", "AWS_REGION"):
+            patch.setenv(name, REGION)
+        with mock_aws():
+            open_floor = SimpleNamespace(floor=None)
+
+            def announce(hook: str) -> Callable[..., Any]:
+                def announced(**told: Any) -> Any:
+                    return None if open_floor.floor is None else getattr(open_floor.floor.edges, hook)(**told)
+
+                return announced
+
+            def pause(_seconds: float) -> None:
+                if open_floor.floor is not None:
+                    open_floor.floor.sleep(BACKOFF)
+
+            boto3.setup_default_session(region_name=REGION)
+            events = boto3.DEFAULT_SESSION.events  # type: ignore[union-attr]
+            for hook, event in (("before_call", "before-call"), ("after_call", "after-call")):
+                events.register(event, announce(hook))
+            patch.setattr(BotocoreStubber, "__call__", _instead(BotocoreStubber.__call__, open_floor))
+            patch.setattr(botocore.endpoint, "time", SimpleNamespace(sleep=pause))
+            patch.setattr(ActionResult, "execute_result", _printed(ActionResult.execute_result))
+            _forget_clients()
+            yield open_floor
+            _forget_clients()
+
+
+def _forget_clients() -> None:
+    """Clients that functions keep for the life of a process."""
+    for kept in (ledger_of, deciding._runtime, watching._sns):
+        kept.cache_clear()
+
+
+def _instead(answer: Callable[..., Any], open_floor: SimpleNamespace) -> Callable[..., Any]:
+    """moto, unless the floor answers in its place: then it must not see the request, or a refused write would be done."""
+
+    def answered(stubber: BotocoreStubber, event_name: str, request: Any, **more: Any) -> Any:
+        said = None if open_floor.floor is None else open_floor.floor.edges.instead_of_aws(request)
+        return said if said is not None else answer(stubber, event_name, request, **more)
+
+    return answered
+
+
+def _printed(execute: Callable[[ActionResult, ActionContext], Any]) -> Callable[[ActionResult, ActionContext], Any]:
+    """moto's serializer without the detour: what its DynamoDB answers is already in the wire's form, and a third of each call is
+    looking."""
+
+    def printed(result: ActionResult, context: ActionContext) -> Any:
+        if (
+            context.operation_model.name not in HOT
+            or context.service_model.service_name != "dynamodb"
+            or not isinstance(result.result, dict)
+        ):
+            return execute(result, context)
+        return 200, {"Content-Type": "application/x-amz-json-1.0"}, json.dumps(result.result)
+
+    return printed
+
+
+@pytest.fixture
+def ledger(cloud: SimpleNamespace) -> Iterator[Ledger]:
+    """An empty ledger, with the keys and indexes that the lake stack gives it."""
+    create_ledger_table(TABLE)
+    yield ledger_of(TABLE)
+    boto3.client("dynamodb").delete_table(TableName=TABLE)
+
+
+@pytest.fixture
+def open_floor(cloud: SimpleNamespace, ledger: Ledger, request: pytest.FixtureRequest) -> Iterator[Callable[..., Floor]]:
+    """Open a floor, with an empty ledger; the one before is closed, and what must hold whatever happened is checked."""
+    tally = page.tally_of(request.node)
+
+    def close() -> None:
+        floor, cloud.floor = cloud.floor, None
+        tally.count()
+        if floor is not None:
+            floor.check()
+
+    def opened(**terms: Any) -> Floor:
+        if cloud.floor is not None:
+            close()
+            boto3.client("dynamodb").delete_table(TableName=TABLE)
+            create_ledger_table(TABLE)
+        tally.floor = cloud.floor = Floor(ledger=ledger, **terms)
+        return cloud.floor  # type: ignore[no-any-return]
+
+    yield opened
+    close()
+
+
+@pytest.fixture
+def verdict(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Say for docs/faults.md what a test saw that the ledger does not tell."""
+
+    def said(text: str) -> None:
+        request.node.stash[page.VERDICT] = text
+
+    return said
+
+
+@pytest.fixture
+def floor(open_floor: Callable[..., Floor]) -> Floor:
+    """The first slot of 2020, 100,000 dollars, nothing held."""
+    return open_floor()

@@ -1,0 +1,270 @@
+"""E. Time: holidays, half days, clocks that differ, events that arrive late."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from lambdas.common.broker import Broker, RateLimited
+from tests.faults.agent import Agent
+from tests.faults.desk import CLOSE, SLOT, Floor, decision
+
+Open = Callable[..., Floor]
+LEASE_OVER = timedelta(seconds=61)
+
+
+def at(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+def test_e1_a_holiday(open_floor: Open) -> None:
+    """Every schedule fires on New Year's Day, and a decision for that day arrives."""
+    floor = open_floor(now=at("2020-01-01T14:35"))
+    agent = Agent(floor)
+    skipped = agent.decide(floor.now)
+    assert skipped is not None
+    assert skipped["outcome"] == "skipped"
+    answer = floor.accept(decision(session="2020-01-01"))
+    assert answer is not None
+    assert (answer.status, answer.body["verdict"]) == (200, "refused")
+    passed = floor.reconcile()
+    assert passed is not None
+    assert passed["session"] is None
+    assert floor.alerts() == []
+    assert floor.ours_accepted == 0
+
+
+def test_e2_a_half_day(open_floor: Open) -> None:
+    """The session closes at 13:00 in New York: what is open ends then, the snapshot is taken then, and nothing is sent after it."""
+    floor = open_floor(now=at("2020-11-27T14:35"))
+    floor.misbehave(partial_fill={"rate": 1, "expires": 1})
+    floor.accept(decision(session="2020-11-27", as_of="2020-11-25"))
+    floor.advance(at("2020-11-27T18:02"))
+    floor.settle()
+    done = floor.reconcile()
+    assert done is not None
+    assert done["snapshot"] == "taken before"
+    assert floor.statuses() == ["expired"] * 3
+    late = floor.order("late", "SPY", "buy", "1")
+    assert late is not None
+    assert late.status == 422
+    assert "closed" in str(late.body)
+    assert floor.ours_accepted == 3
+    floor.agrees()
+
+
+@pytest.mark.parametrize(
+    ("session", "as_of", "opens"),
+    [
+        ("2020-03-06", "2020-03-05", "14:30"),
+        ("2020-03-09", "2020-03-06", "13:30"),
+        ("2020-10-30", "2020-10-29", "13:30"),
+        ("2020-11-02", "2020-10-30", "14:30"),
+    ],
+    ids=["winter's last", "summer's first", "summer's last", "winter's first"],
+)
+def test_e3_the_clocks_change(open_floor: Open, session: str, as_of: str, opens: str) -> None:
+    """The last session before and the first after the clocks change: refused a minute before its slot in New York, traded in it."""
+    slot = at(f"{session}T{opens}") + timedelta(minutes=5)
+    early = open_floor(now=slot - timedelta(minutes=1))
+    refused = early.accept(decision(session=session, as_of=as_of))
+    assert refused is not None
+    assert refused.body["verdict"] == "refused"
+    floor = open_floor(now=slot)
+    answer = floor.accept(decision(session=session, as_of=as_of))
+    assert answer is not None
+    assert answer.body["verdict"] == "accepted"
+    floor.advance(at(f"{session}T{opens}") + timedelta(hours=6, minutes=31))
+    done = floor.reconcile()
+    assert done is not None
+    assert done["snapshot"] == "taken"
+    assert (floor.ours_accepted, floor.alerts()) == (3, [])
+
+
+@pytest.mark.parametrize("minutes", [5, -5])
+def test_e4_a_clock_that_is_wrong(floor: Floor, minutes: int) -> None:
+    """A function's own clock is five minutes off: it takes the lease too early from one that works, or too late; the broker's clock
+    counts."""
+
+    def another() -> None:
+        floor.story.append("a process with another clock")
+        floor.skew = timedelta(minutes=minutes)
+        floor.reconcile()
+        floor.skew = timedelta(0)
+
+    floor.interrupt("ledger write order pending", another, nth=2)
+    answer = floor.accept()
+    assert answer is not None
+    assert answer.status in {200, 202}
+    floor.settle()
+    assert floor.ours_accepted == 3
+    assert floor.statuses() == ["filled"] * 3
+    assert all(order.created_at < "2020-01-02T14:37" for order in floor.orders())
+    floor.agrees()
+
+
+def test_e4_the_event_of_a_clock_that_is_early(floor: Floor) -> None:
+    """The slot's decision arrives five minutes before the slot, by the broker's clock."""
+    floor.venue.reset(cash=floor.book.cash, now=SLOT - timedelta(minutes=5))
+    answer = floor.accept()
+    assert answer is not None
+    assert answer.body["verdict"] == "refused"
+    assert "the window is from" in answer.body["reason"]
+    assert floor.ours_accepted == 0
+
+
+def test_e5_an_order_that_would_arrive_after_the_close(open_floor: Open) -> None:
+    """A person's order comes eight seconds before the session's last minute, and each call takes a second: nothing is sent that might wait
+    for the next open."""
+    floor = open_floor(now=CLOSE - timedelta(seconds=68))
+    floor.edges.latency = lambda: floor.sleep(1)
+    answer = floor.order("late", "SPY", "buy", "1")
+    floor.edges.latency = lambda: None
+    assert answer is not None
+    assert answer.status in {200, 202}
+    assert floor.book.open_orders == [], "an order after the close waits for tomorrow's open"
+    floor.advance(CLOSE + timedelta(minutes=5))
+    floor.settle()
+    assert floor.ours_accepted == 0
+    floor.agrees()
+
+
+@pytest.mark.parametrize("seconds", [10, 50])
+def test_e5_an_order_that_arrives_after_the_close(open_floor: Open, seconds: int) -> None:
+    """A person's order comes so many seconds before the close, and its POST would stall until after it: it is refused, for the broker would
+    fill it at the next open."""
+    floor = open_floor(now=CLOSE - timedelta(seconds=seconds))
+    floor.interrupt("POST /v2/orders", lambda: floor.advance(timedelta(seconds=seconds + 10)))
+    late = floor.order("late", "SPY", "buy", "1")
+    assert late is not None
+    assert late.status == 422
+    assert "the window is from" in str(late.body)
+    for _ in range(3):
+        floor.advance(timedelta(minutes=5))
+        floor.reconcile()
+    assert floor.book.open_orders == []
+    floor.advance("2020-01-03T14:31:00+00:00")
+    floor.settle()
+    assert floor.held == {}
+    floor.agrees()
+
+
+def test_e5_an_order_that_stalls_before_the_close(open_floor: Open) -> None:
+    """The last order of the session that may be sent stalls for as long as a POST may take: the broker has it before the close."""
+    floor = open_floor(now=CLOSE - timedelta(seconds=61))
+    floor.interrupt("POST /v2/orders", lambda: floor.advance(timedelta(seconds=13)))
+    answer = floor.order("last", "SPY", "buy", "1")
+    assert answer is not None
+    assert answer.statuses == ["filled"]
+    assert floor.venue.now < CLOSE
+    floor.agrees()
+
+
+def test_e5_a_slow_batch_at_the_window_s_end(open_floor: Open) -> None:
+    """The decision comes ten seconds before its window ends, and each call takes two seconds: what is not sent by then is not sent."""
+    floor = open_floor(now=SLOT + timedelta(minutes=30) - timedelta(seconds=10))
+    floor.edges.latency = lambda: floor.sleep(2)
+    floor.accept()
+    floor.edges.latency = lambda: None
+    floor.settle()
+    assert floor.ours_accepted == 0
+    (made,) = floor.ledger.decisions("2020-01")
+    assert made.state == "done"
+    assert all(order.submitted_at < SLOT + timedelta(minutes=30) for order in floor.book.orders.values())
+    floor.agrees()
+
+
+def test_e5_a_budget_that_is_back_after_the_window(open_floor: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A POST is answered with 429 ten seconds before the window ends, and the broker's budget is back at its end: it is not waited for."""
+    floor = open_floor(now=SLOT + timedelta(minutes=30) - timedelta(seconds=10))
+    waited: list[float] = []
+
+    def no_budget(_broker: Broker, _order: Any, *, patience: float) -> None:
+        waited.append(patience)
+        raise RateLimited("429, the budget is back in 10 s")
+
+    with monkeypatch.context() as without:
+        without.setattr(Broker, "submit", no_budget)
+        answer = floor.accept()
+    assert answer is not None
+    assert (answer.status, answer.statuses) == (202, ["pending", "planned", "planned"])
+    assert waited == [5.0], "the time left, by a clock that may be five seconds old"
+    floor.advance(SLOT + timedelta(minutes=30))
+    floor.settle()
+    assert floor.ours_accepted == 0
+
+
+def test_e6_an_unscheduled_closure(floor: Floor) -> None:
+    """The exchange closes in the middle of a batch: the broker's clock says closed from the second order on."""
+
+    def closes() -> None:
+        floor.retell("GET /v2/clock", lambda told: {**told, "is_open": False})
+        floor.advance(timedelta(seconds=6))
+
+    floor.interrupt("POST /v2/orders", closes, after=True)
+    answer = floor.accept()
+    assert answer is not None
+    assert (answer.status, answer.body["verdict"]) == (200, "partial")
+    assert "the market is closed" in answer.body["reason"]
+    floor.settle()
+    assert floor.ours_accepted == 1
+    floor.agrees()
+
+
+def test_e6_a_halt_of_one_name(floor: Floor) -> None:
+    """IBM halts after its order was accepted and before it fills, and trades again twenty minutes later."""
+    floor.misbehave(unknown_status={"rate": 1, "seconds": 1200, "symbols": ["IBM"], "word": "suspended"})
+    answer = floor.accept()
+    assert answer is not None
+    assert answer.status == 202
+    assert floor.ours_accepted == 3
+    floor.settle()
+    assert floor.statuses() == ["filled"] * 3
+    floor.agrees()
+
+
+def test_e7_a_run_that_spans_midnight(floor: Floor) -> None:
+    """Reconcile runs every half hour across midnight in UTC: the session is New York's, its snapshot is one."""
+    floor.accept()
+    floor.advance("2020-01-02T22:00:00+00:00")
+    sessions = []
+    for _ in range(16):
+        done = floor.reconcile()
+        assert done is not None
+        sessions.append(done["session"])
+        floor.advance(timedelta(minutes=30))
+    assert sessions == ["2020-01-02"] * 14 + ["2020-01-03"] * 2
+    assert [one.session for one in floor.ledger.snapshots("2020-01-01", "2020-01-31")] == ["2020-01-02"]
+    assert floor.alerts() == []
+
+
+@pytest.mark.parametrize(
+    ("session", "as_of", "following"),
+    [("2016-02-29", "2016-02-26", "2016-03-01"), ("2020-12-31", "2020-12-30", "2021-01-04")],
+    ids=["leap day", "year's end"],
+)
+def test_e8_leap_day_and_year_s_end(open_floor: Open, session: str, as_of: str, following: str) -> None:
+    """A decision on the day, its snapshot, and the decision of the session after it."""
+    floor = open_floor(now=at(f"{session}T14:35"))
+    floor.accept(decision(session=session, as_of=as_of))
+    floor.advance(at(f"{session}T21:05"))
+    floor.reconcile()
+    floor.advance(at(f"{following}T14:35"))
+    answer = floor.accept(decision(session=following, as_of=session, weights={"SPY": 0.5, "IBM": 0.3}))
+    assert answer is not None
+    assert answer.body["verdict"] == "accepted"
+    floor.advance(at(f"{following}T21:05"))
+    floor.reconcile()
+    assert [one.session for one in floor.ledger.snapshots("2016-01-01", "2021-12-31")] == [session, following]
+    assert floor.alerts() == []
+    floor.agrees()
+
+
+def test_e8_the_first_session_of_a_year(floor: Floor) -> None:
+    """The close that is observed is of the year before: no bar is set aside for want of a calendar."""
+    agent = Agent(floor)
+    agent.decide()
+    assert agent.record()["quarantined"] == 0

@@ -1,0 +1,339 @@
+"""I. What holds for every interleaving, every sequence of fills and every sequence of actions.
+
+The machine drives the functions through duplicate events, deaths, pauses, lost answers, lagging views, manual trades, halts and clock
+moves, and then lets everything settle. In CI its examples are always the same; PAPERTAPE_FAULT_EXAMPLES=2000 draws as many new ones.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any, ClassVar
+
+import numpy as np
+import requests
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+
+from lambdas.common.broker import Order
+from lambdas.common.broker_time import iso
+from lambdas.common.recording import merged
+from lambdas.common.records import Fill, OrderRecord
+from local.exchange.orders import Status
+from tests.faults.desk import CLOSE, COSTS, FOREIGN, NAMES, OURS, SLOT, Floor, decision, house_settings, with_risk
+from tests.faults.edges import LEDGER
+from tests.markets import walk
+from trading_env.policy import softmax
+from trading_env.portfolio import Book, Costs, Rules, Tape, step
+
+Open = Callable[..., Floor]
+
+EXAMPLES = int(os.environ.get("PAPERTAPE_FAULT_EXAMPLES", "0"))
+BUDGET = settings(
+    max_examples=EXAMPLES or 50,
+    stateful_step_count=14,
+    derandomize=not EXAMPLES,
+    phases=(Phase.generate, Phase.shrink) if EXAMPLES else (Phase.generate,),  # shrinking takes minutes
+    database=None,
+    deadline=None,
+    print_blob=bool(EXAMPLES),
+    suppress_health_check=list(HealthCheck),
+)
+LEASE_OVER = timedelta(seconds=61)
+MAX_GROSS = 0.8
+
+#: What goes wrong in one run: nothing; dead before or after its n-th call; overtaken there by reconcile, with or without a lease that has
+#: run out; halted there by a person; without a ledger from its n-th call to it on.
+TROUBLE = st.tuples(
+    st.sampled_from(["none", "none", "killed", "killed after", "overtaken", "paused", "halted", "no ledger", "throttled"]),
+    st.integers(1, 36),
+)
+SIDES = st.sampled_from(["buy", "sell"])
+WEIGHTS = st.sampled_from(
+    [
+        dict.fromkeys(NAMES, 1 / 3),
+        {"AAPL": 0.5, "IBM": 0.3},
+        {"SPY": 0.0, "AAPL": 0.45, "IBM": 0.2},
+        {"SPY": 0.5, "AAPL": 0.0},
+        dict.fromkeys(NAMES, 0.0),
+    ]
+)
+RATES = st.sampled_from([0.3, 1.0])
+FAULTS = st.fixed_dictionaries(
+    {},
+    optional={
+        "post_504_accepted": st.fixed_dictionaries({"rate": RATES}),
+        "post_timeout_accepted": st.fixed_dictionaries({"rate": RATES}),
+        "post_reset_unaccepted": st.fixed_dictionaries({"rate": RATES, "first": st.sampled_from([1, 2])}),
+        "post_garbled": st.fixed_dictionaries({"rate": RATES}),
+        "too_many_requests": st.fixed_dictionaries({"rate": st.sampled_from([0.1, 0.4])}),
+        "budget": st.fixed_dictionaries({"per_minute": st.sampled_from([10, 30])}),
+        "get_5xx": st.fixed_dictionaries({"rate": st.sampled_from([0.1, 0.4])}),
+        "get_timeout": st.fixed_dictionaries({"rate": st.sampled_from([0.05, 0.2])}),
+        "partial_fill": st.fixed_dictionaries({"rate": RATES, "expires": st.sampled_from([0.0, 0.5]), "seconds": st.sampled_from([2, 60])}),
+        "unknown_status": st.fixed_dictionaries({"rate": RATES, "seconds": st.sampled_from([3, 200])}),
+        "wash_trade": st.fixed_dictionaries({"phantom": st.sampled_from([0.0, 0.5])}),
+        "insufficient_buying_power": st.fixed_dictionaries({"rate": RATES, "first": st.just(1)}),
+        "halted_asset": st.just({"symbols": ["IBM"]}),
+        "not_fractionable": st.just({"symbols": ["IBM"]}),
+        "vendor_rounding": st.just({}),
+        "view_skew": st.fixed_dictionaries({"rate": RATES, "seconds": st.sampled_from([5, 25])}),
+        "hidden_order": st.fixed_dictionaries({"rate": RATES, "seconds": st.sampled_from([5, 100])}),
+        "stale_order_view": st.fixed_dictionaries({"rate": RATES, "seconds": st.sampled_from([20, 200])}),
+        "overfill": st.fixed_dictionaries({"rate": st.just(0.2)}),
+    },
+)
+
+
+class Protocol(RuleBasedStateMachine):
+    """Everything that may happen to a floor, in any order."""
+
+    opened: ClassVar[Open]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.floor = type(self).opened(settings=with_risk(house_settings(), max_gross=MAX_GROSS, max_weight=0.55))
+        self.bodies: list[dict[str, Any]] = []
+        self.keys: list[tuple[str, str, str, str]] = []
+
+    # --- the functions, each run with its trouble
+
+    @rule(weights=WEIGHTS, trouble=TROUBLE)
+    def decide(self, weights: dict[str, float], trouble: tuple[str, int]) -> None:
+        self.bodies.append(self._body(weights))
+        self._run(trouble, self.floor.accept, self.bodies[-1])
+
+    @rule(which=st.integers(0, 5), trouble=TROUBLE)
+    def decide_again(self, which: int, trouble: tuple[str, int]) -> None:
+        if self.bodies:
+            self._run(trouble, self.floor.accept, self.bodies[which % len(self.bodies)])
+
+    @rule(symbol=st.sampled_from(NAMES), side=SIDES, quantity=st.sampled_from(["1", "7.5", "40"]), trouble=TROUBLE)
+    def order(self, symbol: str, side: str, quantity: str, trouble: tuple[str, int]) -> None:
+        self.keys.append((f"k{len(self.keys)}", symbol, side, quantity))
+        self._run(trouble, self.floor.order, *self.keys[-1])
+
+    @rule(which=st.integers(0, 5), trouble=TROUBLE)
+    def order_again(self, which: int, trouble: tuple[str, int]) -> None:
+        if self.keys:
+            self._run(trouble, self.floor.order, *self.keys[which % len(self.keys)])
+
+    @rule(trouble=TROUBLE)
+    def flatten(self, trouble: tuple[str, int]) -> None:
+        self._run(trouble, self.floor.flatten)
+
+    @rule(trouble=TROUBLE)
+    def reconcile(self, trouble: tuple[str, int]) -> None:
+        self._run(trouble, self.floor.reconcile)
+
+    @rule(which=st.integers(0, 5), trouble=TROUBLE)
+    def cancel(self, which: int, trouble: tuple[str, int]) -> None:
+        if waiting := self.floor.ledger.unsettled_orders():
+            self._run(trouble, self.floor.cancel, waiting[which % len(waiting)].client_order_id)
+
+    @rule(weights=WEIGHTS, with_reconcile=st.booleans(), seed=st.integers(0, 99))
+    def at_once(self, weights: dict[str, float], with_reconcile: bool, seed: int) -> None:
+        body = self.bodies[-1] if self.bodies else self._body(weights)
+        other = self.floor.reconcile if with_reconcile else lambda: self.floor.accept(body)
+        self.floor.together(lambda: self.floor.accept(body), other, seed=seed)
+
+    # --- the world
+
+    @rule(faults=FAULTS, seed=st.integers(0, 5))
+    def misbehave(self, faults: dict[str, dict[str, Any]], seed: int) -> None:
+        self.floor.misbehave(seed=seed, **faults)
+
+    @rule()
+    def behave(self) -> None:
+        self.floor.calm()
+
+    @rule(seconds=st.sampled_from([1, 6, 31, 61, 61, 300, 1200]))
+    def wait(self, seconds: int) -> None:
+        self.floor.advance(timedelta(seconds=seconds))
+
+    @rule(leaving=st.sampled_from([False, False, True]), trouble=TROUBLE)
+    def next_session(self, leaving: bool, trouble: tuple[str, int]) -> None:
+        """Over the close, where the session is closed, and maybe a flatten asked for, to the next slot."""
+        close = self.floor.venue.calendar.next_close(self.floor.venue.now)
+        self.floor.advance(close + timedelta(minutes=5))
+        self.floor.reconcile()
+        if leaving:
+            self._run(trouble, self.floor.flatten)
+        self.floor.advance(self.floor.venue.calendar.next_open(self.floor.venue.now) + timedelta(minutes=5))
+
+    @rule(symbol=st.sampled_from([*NAMES, FOREIGN]), side=SIDES, quantity=st.sampled_from(["1", "2.5", "30"]))
+    def person_trades(self, symbol: str, side: str, quantity: str) -> None:
+        """At the broker's page; no order of ours follows within the seconds for which its positions may lag."""
+        with suppress(requests.RequestException):  # a person's answer may get lost as well
+            self.floor.person_orders(symbol, side, quantity)
+        self.floor.advance(timedelta(seconds=30))
+
+    @rule(state=st.sampled_from(["active", "active", "reduce_only", "halted"]))
+    def person_says(self, state: Any) -> None:
+        self.floor.ledger.set_trading_state(state, reason="a person", time=iso(self.floor.venue.now), by="a person")
+
+    # --- what holds
+
+    @invariant()
+    def holds(self) -> None:
+        self.floor.check()
+
+    def teardown(self) -> None:
+        floor = self.floor
+        floor.calm()
+        floor.advance(LEASE_OVER)
+        floor.settle(passes=90)  # to the close: what risk does not let go out again, a person's order above all, stays in doubt until then
+        floor.advance(floor.venue.calendar.next_close(floor.venue.now) + timedelta(minutes=5))
+        floor.settle()
+        floor.check()
+        floor.agrees()
+        orders = floor.orders()
+        ours = [order for order in orders if order.client_order_id.startswith(OURS)]
+        accepted = Counter((order.decision_id, order.symbol) for order in ours if order.client_order_id in floor.venue.accepted)
+        assert max(accepted.values(), default=0) <= 1, "of one intent, attempts included, one order is accepted at most"
+        known = {order.client_order_id for order in ours}
+        assert {one for one in floor.venue.accepted if one.startswith(OURS)} <= known, (
+            "the broker has no order of ours that the ledger lacks"
+        )
+        for order in orders:
+            theirs = floor.book.by_client_id(order.client_order_id)
+            assert order.filled_quantity == (theirs.filled_quantity if theirs is not None else 0)
+        before = self._everything()
+        floor.reconcile()
+        assert self._everything() == before, "reconciling again changes nothing"
+
+    # --- how
+
+    def _body(self, weights: dict[str, float]) -> dict[str, Any]:
+        today = self.floor.venue.today
+        earlier = [session.date for session in self.floor.venue.calendar.sessions if session.date < today]
+        return decision(session=today.isoformat(), as_of=earlier[-1].isoformat(), weights=weights)
+
+    def _run(self, trouble: tuple[str, int], run: Callable[..., Any], *arguments: Any) -> None:
+        floor, (kind, nth) = self.floor, trouble
+        match kind:
+            case "killed" | "killed after":
+                floor.kill("", nth=nth, after=kind == "killed after")
+            case "overtaken":
+                floor.interrupt("", floor.reconcile, nth=nth)
+            case "paused":
+                floor.interrupt("", lambda: (floor.advance(LEASE_OVER), floor.reconcile()), nth=nth)
+            case "halted":
+                floor.interrupt("", lambda: self.person_says("halted"), nth=nth)
+            case "no ledger":
+                floor.interrupt(LEDGER, lambda: setattr(floor.edges, "unreachable", True), nth=1 + nth // 2)
+            case "throttled":
+                operations = ("TransactWriteItems", "BatchGetItem", "Query", "UpdateItem")
+                floor.interrupt(LEDGER, lambda: setattr(floor.edges, "throttled", operations[nth % 4]), nth=1 + nth // 2)
+        floor.platform = kind != "paused"
+        run(*arguments)
+        floor.platform = True
+        floor.edges.interruptions.clear()
+        floor.edges.unreachable, floor.edges.throttled = False, ""
+
+    def _everything(self) -> tuple[Any, ...]:
+        items = [item for item in self.floor.ledger._table.scan()["Items"] if item["pk"] != "lease"]
+        book = self.floor.book
+        return sorted(items, key=lambda item: (item["pk"], item["sk"])), book.cash, book.positions, len(book.orders)
+
+
+def test_i1_i2_i3_i4_every_interleaving(open_floor: Open, verdict: Callable[[str], None]) -> None:
+    """Any mix of duplicate events, deaths, pauses, faults, manual trades, halts and clock moves: one acceptance an intent at most, cash and
+    gross within their limits, the ledger's fills are the broker's position, reconciling again changes nothing."""
+    Protocol.opened = staticmethod(open_floor)  # type: ignore[assignment]
+    run_state_machine_as_test(Protocol, settings=BUDGET)
+    verdict("holds")
+
+
+FILLS = st.lists(st.tuples(st.integers(1, 10**9), st.integers(1, 10**6)), min_size=1, max_size=5)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(fills=FILLS, data=st.data())
+def test_i5_the_order_in_which_fills_are_heard(fills: list[tuple[int, int]], data: st.DataObject) -> None:
+    """The broker's states of one order, each heard at least once, in any order and any number of times: the same quantity, price and
+    end."""
+    quantity, paid = Decimal(0), Decimal(0)
+    states: list[Order] = []
+    for quanta, cents in fills:
+        quantity += Decimal(quanta) / 10**9
+        paid += Decimal(quanta) / 10**9 * Decimal(cents) / 100
+        states.append(_seen("partially_filled", quantity, paid / quantity))
+    states.append(_seen("filled", quantity, paid / quantity))
+    heard = data.draw(st.permutations([*states, *data.draw(st.lists(st.sampled_from(states), max_size=4))]))
+    order = OrderRecord(
+        client_order_id="pt1-x", decision_id="d", slot="s", symbol="SPY", side="buy", quantity=quantity, price=1.0, created_at="2020-01-02"
+    )
+    recorded: list[Fill] = []
+    for seen in heard:
+        order, fill = merged(order, seen, now=SLOT)
+        recorded += [fill] if fill is not None else []
+    assert (order.status, order.filled_quantity, order.filled_average_price) == ("filled", quantity, paid / quantity)
+    assert sum((fill.quantity for fill in recorded), Decimal(0)) == quantity
+    cost = sum((fill.quantity * fill.price for fill in recorded), Decimal(0))
+    assert abs(cost - paid) <= Decimal("1e-20") * paid
+
+
+def _seen(status: str, filled: Decimal, average: Decimal) -> Order:
+    return Order(
+        id="b",
+        client_order_id="pt1-x",
+        symbol="SPY",
+        side="buy",
+        quantity=filled,
+        filled_quantity=filled,
+        filled_average_price=average,
+        status=status,
+        submitted_at=iso(SLOT),
+        filled_at=iso(datetime(2020, 1, 2, 14, 35, tzinfo=UTC)),
+    )
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(market=st.integers(0, 5), scores=st.lists(st.floats(-10, 10), min_size=4, max_size=4), bps=st.sampled_from([0.0, 10.0, 300.0]))
+def test_i6_every_dollar_is_accounted_for(market: int, scores: list[float], bps: float) -> None:
+    """Any scores over a market with splits, dividends and halts: value moves by shares times price moves and dividends, less the costs."""
+    history = walk(sessions=12, seed=market)
+    tape, rules = Tape.of(history), Rules(costs=Costs(slippage_bps=bps))
+    book = Book.of_cash(100_000.0, assets=4)
+    for row in range(10):
+        weights = softmax(np.array([scores]), history.tradable[[row]])
+        before = book.value(tape.closing[[row]])
+        done = step(book, tape=tape, rows=np.array([row]), weights=weights, rules=rules)
+        split = tape.split[row + 1]
+        over_night = (book.quantities * (split * tape.opening[row + 1] - tape.closing[row]))[book.quantities != 0].sum()
+        held = done.book.quantities[0]
+        over_day = (held * (tape.closing[row + 1] - tape.opening[row + 1]))[held != 0].sum()
+        moved = over_night + over_day + done.dividends[0] - done.costs[0]
+        assert abs(done.value[0] - before[0] - moved) <= 1e-9 * before[0]
+        book = done.book
+
+
+def test_i7_no_action_costs_nothing(floor: Floor) -> None:
+    """Three sessions with a decision that names nothing that is held or wanted: no order, no cost, no change but the market's."""
+    floor.accept(decision(weights={"SPY": 0.5}))
+    cash, held = floor.book.cash, floor.held
+    for day in ("2020-01-03", "2020-01-06", "2020-01-07"):
+        floor.advance(f"{day}T14:35:00+00:00")
+        earlier = max(session.date for session in floor.venue.calendar.sessions if session.date < floor.venue.today)
+        floor.accept(decision(session=day, as_of=earlier.isoformat(), weights={"IBM": 0.0}))
+    assert (floor.book.cash, floor.held) == (cash, held)
+    assert floor.ours_accepted == 1
+    floor.agrees()
+
+
+def test_i8_a_round_trip_costs_its_costs(floor: Floor) -> None:
+    """Shares are bought and sold again at one price: the cash that is missing is both sides' slippage, to the last digit."""
+    floor.order("in", "SPY", "buy", "12.345678901")
+    floor.order("out", "SPY", "sell", "12.345678901")
+    notional = Decimal("12.345678901") * floor.venue.price("SPY")
+    assert Decimal(100_000) - floor.book.cash == 2 * COSTS * notional
+    assert floor.held == {}
+    assert {order.status for order in floor.book.orders.values()} == {Status.FILLED}
+    assert floor.venue.now < CLOSE
+    floor.agrees()
