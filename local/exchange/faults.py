@@ -280,7 +280,7 @@ PROFILES: dict[str, dict[str, dict[str, Any]]] = {
         "post_reset_unaccepted": {"rate": 0.1},
         "post_garbled": {"rate": 0.05},
         "too_many_requests": {"rate": 0.1},
-        "budget": {"per_minute": 120},
+        "budget": {"per_minute": 20},
         "get_5xx": {"rate": 0.1},
         "get_timeout": {"rate": 0.03},
         "partial_fill": {"rate": 0.5, "expires": 0.4, "drift_bps": 10},
