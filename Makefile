@@ -13,9 +13,8 @@ demo: setup  ## deploy to this laptop, train, judge, trade 2020, report
 	@$(BIN)/python papertape.py demo
 
 test: check  ## every test
-	$(BIN)/pytest -q tests/contract tests/aws tests/infrastructure tests/learning -n 2
-	$(BIN)/pytest -q tests/faults -n 2
-	$(BIN)/pytest -q tests/e2e
+	$(BIN)/pytest -q tests/contract tests/aws tests/infrastructure tests/learning tests/faults -n 3
+	$(BIN)/pytest -q tests/e2e -n 2 --dist loadfile --no-loadscope-reorder
 
 check: setup  ## lint, types, import rules, unit and property tests: under a minute
 	$(BIN)/ruff check .

@@ -30,7 +30,8 @@ def until(what: Callable[[], Any], *, seconds: float = 60) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class LivedDay:
-    """What the day left behind: answers by schedule, runs by (function, trigger), firings by schedule, mails, pointers, dead letters."""
+    """What the day left behind: answers by schedule, runs by (function, trigger), firings by schedule, mails, pointers, dead letters; and
+    which alarms were `loud` before it, by what other tests did to the app."""
 
     answers: dict[str, dict[str, Any]]
     runs: Counter[tuple[str, str]]
@@ -39,8 +40,13 @@ class LivedDay:
     approved: ServedModel
     rejected: tuple[ServedModel | None, ServedModel | None]
     quiet: tuple[str, ...]
+    loud: set[str]
     failed: dict[str, Any]
     dead: list[dict[str, Any]]
+
+
+def alarming(app: App) -> set[str]:
+    return {alarm["AlarmName"] for alarm in app.laptop.client("cloudwatch").describe_alarms(StateValue="ALARM")["MetricAlarms"]}
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +56,7 @@ def day(app: App, trained: Trained) -> LivedDay:
     app.dead_letters()
     runs, firings, mails = app.invoked(), app.fired(), len(app.laptop.cloud.published())
     quiet = tuple(name for name in ("DecideErrors", "DeadLetters") if app.alarm(name)["StateValue"] != "ALARM")
+    loud = alarming(app)
     registry, ledger = app.laptop.client("sagemaker"), app.laptop.ledger
 
     def judge(status: str) -> None:
@@ -82,6 +89,7 @@ def day(app: App, trained: Trained) -> LivedDay:
         approved=approved,
         rejected=rejected,
         quiet=quiet,
+        loud=loud,
         failed=failed,
         dead=app.dead_letters(),
     )
@@ -154,8 +162,7 @@ def test_a_failed_run_reaches_the_dead_letters_and_its_alarm_mails(app: App, day
         (mail,) = [mail for mail in day.mails if alarm["AlarmName"] in mail["subject"]]
         assert mail["topic"] == topic
         assert "ALARM" in mail["subject"]
-    calm = {alarm["AlarmName"] for alarm in app.laptop.client("cloudwatch").describe_alarms(StateValue="ALARM")["MetricAlarms"]}
-    assert calm == {app.alarm(name)["AlarmName"] for name in day.quiet}
+    assert alarming(app) - day.loud == {app.alarm(name)["AlarmName"] for name in day.quiet}
 
 
 def test_training_after_a_session_gives_the_same_model_because_no_bar_of_it_is_readable(app: App, day: LivedDay, trained: Trained) -> None:
