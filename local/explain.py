@@ -38,7 +38,7 @@ def show_status(said: Document, *, console: Console) -> None:
     table.add_row("alerts", f"{len(alerts)} of session {said['session']}" if alerts else f"none of session {said['session'] or '-'}")
     console.print(table)
     if unsettled:
-        console.print(_orders(unsettled, title="Open orders"))
+        _show_orders(unsettled, title="Open orders", console=console)
     for alert in alerts:
         console.print(f"[bold yellow]alert[/] {escape(alert['rule'])}: {escape(alert['detail'])}", soft_wrap=True)
 
@@ -50,7 +50,7 @@ def show_state(said: Document, *, console: Console) -> None:
 def show_batch(said: Document, *, console: Console) -> None:
     """What a flatten has done so far."""
     if said.get("orders"):
-        console.print(_orders(said["orders"], title=str(said.get("decision_id", ""))))
+        _show_orders(said["orders"], title=str(said.get("decision_id", "")), console=console)
     words = [f"flatten: {said['verdict']}, {said['state']}", str(said.get("reason") or "")]
     words += [f"{symbol}: {why}" for symbol, why in said.get("refused", {}).items()]
     console.print(escape("; ".join(word for word in words if word)), soft_wrap=True)
@@ -62,18 +62,16 @@ def unsound(said: Document) -> list[str]:
 
 
 def show_trace(said: Document, *, console: Console) -> None:
+    """Each link in lines of its own, never folded: hashes and places are there to be copied."""
     if "orders" in said:
-        console.print(_orders(said["orders"], title=f"Orders of {said['decision_id']}"))
-    table = Table(title="From the order back to its data", title_justify="left")
-    for name in ("link", "what", "found", "hash and place"):
-        table.add_column(name, overflow="fold")
+        _show_orders(said["orders"], title=f"Orders of {said['decision_id']}", console=console)
+    console.print("\nFrom the order back to its data")
     for link in said["trace"]:
-        found = f"[{FOUND[link['status']]}]{link['status']}[/]" if FOUND[link["status"]] else link["status"]
-        if "detail" in link:
-            found += f": {escape(link['detail'])}"
-        place = [f"{name} {link[name]}" if name == "hash" else link[name] for name in ("hash", "where") if name in link]
-        table.add_row(link["link"], escape(link["says"]), found, escape("\n".join(place)))
-    console.print(table)
+        style = FOUND[link["status"]]
+        found = f"[{style}]{link['status']}[/]" if style else link["status"]
+        lines = [f"[bold]{link['link']}[/]: {found}", f"  {escape(link['says'])}"]
+        lines += [f"  {name} {escape(link[key])}" for key, name in (("detail", "found"), ("hash", "hash"), ("where", "in")) if key in link]
+        console.print("\n".join(lines), soft_wrap=True, highlight=False)
     broken = unsound(said)
     verified = sum(link["status"] == "verified" for link in said["trace"])
     console.print(f"{verified} of {len(said['trace'])} links verified" + (f"; not sound: {', '.join(broken)}" if broken else ""))
@@ -106,13 +104,14 @@ def _model(said: Document | None, *, role: str) -> str:
     return escape(f"{said['spec']} (model {said['model_version'][:12]}) since {said['since']}{known}")
 
 
-def _orders(orders: list[Document], *, title: str) -> Table:
-    table = Table(title=title, title_justify="left")
-    for name in ("order", "side", "symbol", "quantity", "filled", "status", "risk"):
-        table.add_column(name, justify="right" if name in {"quantity", "filled"} else "left", overflow="fold")
+def _show_orders(orders: list[Document], *, title: str, console: Console) -> None:
+    """One line an order, the id last and whole, also where the terminal is narrower."""
+    rows = [("side", "symbol", "quantity", "filled", "status", "risk", "order")]
     for order in orders:
-        table.add_row(
-            order["client_order_id"], order["side"], order["symbol"], f"{Decimal(order['quantity']):,f}",
-            f"{Decimal(order.get('filled_quantity', '0')):,f}", order["status"], escape(order.get("risk") or "-"),
-        )  # fmt: skip
-    return table
+        quantity, filled = (f"{Decimal(order.get(name, '0')):,f}" for name in ("quantity", "filled_quantity"))
+        named = (order["status"], order.get("risk") or "-", order["client_order_id"])
+        rows.append((order["side"], order["symbol"], quantity, filled, *named))
+    wide = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    form = "  ".join(f"{{:{'>' if place in {2, 3} else '<'}{width}}}" for place, width in enumerate(wide))
+    lines = [form.format(*row) for row in rows]
+    console.print(escape("\n".join([f"{title}:", *(line.rstrip() for line in lines)])), soft_wrap=True, highlight=False)
