@@ -112,7 +112,7 @@ def _venue(config: ExchangeConfig) -> Venue:
 
 
 def _tape(data: Path) -> Tape:
-    if data.is_file() or (data.is_dir() and not (data / "SHA256SUMS").exists()):
+    if data != bundled.DATA and not (data / "SHA256SUMS").exists():
         own = read_own_bars(data, adjusted=False)
         first = min(date(2004, 1, 2), own.bars["session"].min().date())
         return Tape(calendar=Calendar.xnys(start=first, end=date(2029, 12, 31)), bars=own.bars, actions=own.actions)

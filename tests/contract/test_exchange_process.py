@@ -108,7 +108,7 @@ def test_taken_port_is_one_line() -> None:
         ({"now": "2060-01-01"}, "the calendar ends on 2029-12-31"),
         ({"cash": "much"}, "cash must be a number of at least 0, was 'much'"),
         ({"slippage_bps": "-1"}, "slippage-bps must be a number of at least 0, was '-1'"),
-        ({"data": Path("/nonexistent")}, "SHA256SUMS"),
+        ({"data": Path("/nonexistent")}, "/nonexistent: must be a .csv"),
     ],
 )
 def test_wrong_starts_are_one_line(change: dict[str, object], message: str) -> None:
