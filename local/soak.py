@@ -2,7 +2,7 @@
 
 Four runs, each on a laptop of its own: 2020 at realistic rates and 60 sessions of it at brutal ones, two seeds each. A random policy
 decides, so that every session has orders to lose. It holds (`Run.holds`) if no order was placed twice, no limit was broken, the ledger
-was the exchange's books at every session's end, no order stayed in doubt past its grace and the two passes of reconcile that settle it, and
+was the exchange's books at every session's end, no order stayed in doubt for longer than its grace and two of reconcile's intervals, and
 the distance to the backtest is explained to the cent. `out/soak/summary.json` has the figures. What cannot be run raises one of
 `local.demo.FAILURES` or `StormError`.
 """
