@@ -10,6 +10,7 @@ import pytest
 from lambdas.common.ledger import Ledger
 from lambdas.common.records import OrderRecord
 from local.exchange.server import RunningExchange
+from tests.aws.books import positions, recorded
 from tests.aws.proxy import Proxy
 
 SHORTLY_AFTER, LATER, WINDOW_OVER, CLOSED = (f"2020-01-02T{time}Z" for time in ("14:35:10", "14:40:00", "15:10:00", "21:05:00"))
@@ -26,7 +27,7 @@ def test_a_504_after_the_order_was_accepted_is_adopted_at_once(
     answer = execution("POST", "/decisions", decide())
     assert (answer.status, _statuses(answer)) == (200, ["filled"])
     assert len(exchange.books()["orders"]) == 8
-    assert _ledger_positions(ledger_table) == _positions(exchange)
+    assert recorded(ledger_table) == positions(exchange)
 
 
 def test_an_order_that_the_broker_shows_late_is_adopted_and_not_sent_again(
@@ -39,7 +40,7 @@ def test_an_order_that_the_broker_shows_late_is_adopted_and_not_sent_again(
     exchange.advance(SHORTLY_AFTER)
     assert reconcile()["finished"] == 1
     assert len(exchange.books()["orders"]) == 8
-    assert _ledger_positions(ledger_table) == _positions(exchange)
+    assert recorded(ledger_table) == positions(exchange)
 
 
 def test_an_order_that_never_arrived_is_sent_again_only_after_grace_and_a_second_question_with_the_same_id(
@@ -56,7 +57,7 @@ def test_an_order_that_never_arrived_is_sent_again_only_after_grace_and_a_second
     ids = [order["client_order_id"] for order in exchange.books()["orders"]]
     assert (len(ids), len(set(ids))) == (8, 8)
     assert lost["client_order_id"] in ids
-    assert _ledger_positions(ledger_table) == _positions(exchange)
+    assert recorded(ledger_table) == positions(exchange)
 
 
 def test_sending_again_what_had_arrived_after_all_adopts_it(
@@ -68,7 +69,7 @@ def test_sending_again_what_had_arrived_after_all_adopts_it(
     assert reconcile()["finished"] == 1
     assert proxy.posts == 3
     assert len(exchange.books()["orders"]) == 2
-    assert _ledger_positions(ledger_table) == _positions(exchange)
+    assert recorded(ledger_table) == positions(exchange)
 
 
 def test_risk_never_settles_an_order_that_may_have_been_sent(
@@ -82,7 +83,7 @@ def test_risk_never_settles_an_order_that_may_have_been_sent(
     assert [order.status for order in ledger_table.unsettled_orders()] == ["unknown"]
     assert reconcile()["finished"] == 1
     assert proxy.posts == 8
-    assert _ledger_positions(ledger_table) == _positions(exchange)
+    assert recorded(ledger_table) == positions(exchange)
 
 
 def test_an_unknown_order_of_an_ended_window_expires_unsent(
@@ -126,7 +127,7 @@ def test_a_crash_between_pending_and_the_post_sends_the_order_once(
     exchange.advance("2020-01-02T14:45:00Z")
     reconcile()
     assert len(exchange.books()["orders"]) == 8
-    assert _ledger_positions(ledger_table) == _positions(exchange)
+    assert recorded(ledger_table) == positions(exchange)
 
 
 def test_reconciling_again_changes_nothing(
@@ -168,7 +169,7 @@ def test_the_closing_snapshot_is_the_broker_s_book_once(
     snapshot, books = ledger_table.snapshot("2020-01-02"), exchange.books()
     assert snapshot is not None
     assert (snapshot.cash, snapshot.equity) == (Decimal(books["cash"]), Decimal(books["equity"]))
-    assert {symbol: held.quantity for symbol, held in snapshot.positions.items()} == _positions(exchange)
+    assert {symbol: held.quantity for symbol, held in snapshot.positions.items()} == positions(exchange)
     assert (snapshot.orders, snapshot.fills, snapshot.open_orders) == (8, 8, 0)
     breakers = ledger_table.breakers()
     assert breakers.last_close_equity == snapshot.equity
@@ -180,12 +181,12 @@ def test_the_closing_snapshot_is_the_broker_s_book_once(
 def test_a_split_is_not_drift(execution: Any, reconcile: Any, exchange: RunningExchange, ledger_table: Ledger, decide: Any) -> None:
     exchange.reset(now="2020-08-28T13:35:00Z", cash="100000")
     execution("POST", "/decisions", decide(session="2020-08-28", as_of="2020-08-27", weights={"AAPL": 0.5}))
-    before = _positions(exchange)["AAPL"]
+    before = positions(exchange)["AAPL"]
     exchange.advance("2020-08-28T20:05:00Z")
     reconcile()
     exchange.advance("2020-08-31T20:05:00Z")
     reconcile()
-    assert _positions(exchange)["AAPL"] == before * 4
+    assert positions(exchange)["AAPL"] == before * 4
     assert _alerts(ledger_table, "2020-08") == ["missed-slot"]
 
 
@@ -194,7 +195,7 @@ def test_a_split_that_the_broker_announced_and_did_not_apply_is_drift(
 ) -> None:
     exchange.reset(now="2020-08-28T13:35:00Z", cash="100000")
     execution("POST", "/decisions", decide(session="2020-08-28", as_of="2020-08-27", weights={"AAPL": 0.5}))
-    held = _positions(exchange)["AAPL"]
+    held = positions(exchange)["AAPL"]
     exchange.advance("2020-08-28T20:05:00Z")
     reconcile()
     proxy.rewrite = lambda path, content: content.replace(str(held * 4).encode(), str(held).encode()) if "positions" in path else content
@@ -238,14 +239,3 @@ def test_a_breaker_latches_and_only_a_person_rearms_it(
 
 def _alerts(ledger_table: Ledger, month: str = "2020-01") -> list[str]:
     return [alert.rule for alert in ledger_table.alerts(month)]
-
-
-def _positions(exchange: RunningExchange) -> dict[str, Decimal]:
-    return {symbol: Decimal(quantity) for symbol, quantity in exchange.books()["positions"].items()}
-
-
-def _ledger_positions(ledger_table: Ledger) -> dict[str, Decimal]:
-    held: dict[str, Decimal] = {}
-    for fill in ledger_table.fills("2020-01"):
-        held[fill.symbol] = held.get(fill.symbol, Decimal(0)) + (fill.quantity if fill.side == "buy" else -fill.quantity)
-    return {symbol: quantity for symbol, quantity in held.items() if quantity}

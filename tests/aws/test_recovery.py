@@ -13,6 +13,7 @@ import requests
 from lambdas.common.ledger import Ledger, LedgerCorrupt
 from lambdas.common.records import Snapshot
 from local.exchange.server import RunningExchange
+from tests.aws.books import positions, recorded
 from tests.aws.proxy import Proxy
 from trading_env.orders import PREFIX
 
@@ -28,17 +29,6 @@ def by_hand(exchange: RunningExchange, symbol: str, quantity: str, *, name: str 
     size = {} if "notional" in more else {"qty": quantity}
     order = {"symbol": symbol, "side": side, "type": "market", "time_in_force": "day", "client_order_id": name, **size, **more}
     assert requests.post(f"{exchange.url}/v2/orders", data=json.dumps(order), headers=keys, timeout=5).status_code == 200
-
-
-def positions(exchange: RunningExchange) -> dict[str, Decimal]:
-    return {symbol: Decimal(quantity) for symbol, quantity in exchange.books()["positions"].items()}
-
-
-def recorded(ledger: Ledger) -> dict[str, Decimal]:
-    held: dict[str, Decimal] = {}
-    for fill in ledger.fills("2020-01"):
-        held[fill.symbol] = held.get(fill.symbol, Decimal(0)) + (fill.quantity if fill.side == "buy" else -fill.quantity)
-    return {symbol: quantity for symbol, quantity in held.items() if quantity}
 
 
 def alerts(ledger: Ledger) -> dict[str, str]:
