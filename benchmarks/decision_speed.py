@@ -7,18 +7,16 @@ observation, by which `benchmarks.run` sees that both sides decide the same.
 
 from __future__ import annotations
 
-import importlib
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import ROOT, Contender, Field, Measure, Row
+from benchmarks.harness import Contender, Field, Measure, Row
 from benchmarks.synthetic import NAMES
 
-FEATURES, CONTEXT = 26, 4  # as many as trading_env.features has; SB3's side cannot import it
+FEATURES, CONTEXT = 26, 4  # as many as trading_env.data.features has; SB3's side cannot import it
 INPUTS = FEATURES + 2 + 1 + CONTEXT
 OBSERVATIONS, CALLS = 64, 3_000
 KAPPA = 0.1
@@ -28,7 +26,7 @@ Decide = Callable[[np.ndarray], np.ndarray]
 
 def arrays(*, seeds: int) -> dict[str, np.ndarray]:
     """Of a `policy.npz`."""
-    from trading_env.policy import array_shapes
+    from trading_env.simulation.policy import array_shapes
 
     rng = np.random.default_rng(3)
     made = {name: rng.normal(0, 0.2, shape) for name, shape in array_shapes(seeds=seeds, inputs=INPUTS).items()}
@@ -36,7 +34,7 @@ def arrays(*, seeds: int) -> dict[str, np.ndarray]:
 
 
 def timed(decide: Decide, *, calls: int = CALLS) -> Measure:
-    from trading_env.observation import observe
+    from trading_env.data.observation import observe
 
     rng = np.random.default_rng(4)
     held = np.full(NAMES, 1 / NAMES)
@@ -60,13 +58,13 @@ def timed(decide: Decide, *, calls: int = CALLS) -> Measure:
 
 def towards(scores: np.ndarray) -> np.ndarray:
     """The weights that scores (NAMES,) ask for, from an equally weighted book."""
-    from trading_env.policy import weights_from_scores
+    from trading_env.simulation.policy import weights_from_scores
 
     return weights_from_scores(scores, np.full(NAMES, 1 / NAMES), np.ones(NAMES, dtype=bool), kappa=KAPPA)
 
 
 def ours(*, seeds: int) -> Decide:
-    from trading_env.policy import NumpyPolicy, PolicyCard
+    from trading_env.simulation.policy import NumpyPolicy, PolicyCard
 
     card = PolicyCard(
         features=tuple(f"feature {place}" for place in range(FEATURES)),
@@ -89,8 +87,8 @@ def sb3(*, seeds: int) -> Decide:
     import torch
 
     torch.set_num_threads(1)
-    sys.path.append(str(ROOT / "sagemaker"))
-    network = importlib.import_module("network")
+    from learning import network
+
     held, a = arrays(seeds=seeds), torch.as_tensor
     policies = []
     for seed in range(seeds):

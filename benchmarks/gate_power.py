@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 from scipy.signal import lfilter
 
-from trading_env.gate import Behaviour, RecipeResult, RecipeThresholds, Verdict, recipe_gate
-from trading_env.statistics import FloatArray
-from trading_env.trials import TrialLog
+from trading_env.evaluation.gate import Behaviour, RecipeResult, RecipeThresholds, Verdict, recipe_gate
+from trading_env.evaluation.statistics import FloatArray
+from trading_env.evaluation.trials import TrialLog
 
 YEAR, FOLDS, SEEDS = 252, 8, 10
 JUDGED = YEAR * FOLDS

@@ -19,7 +19,7 @@ from typing import Any
 from glue_jobs.features_job import build_features
 from glue_jobs.files import Bucket
 from glue_jobs.quotes_job import build_minute_bars
-from settings import Settings
+from schema.settings import Settings
 
 
 def main(argv: Sequence[str]) -> dict[str, Any]:

@@ -15,17 +15,14 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from glue_jobs.files import FEATURES, Bucket, Part, publish, write_year
+from glue_jobs.files import Bucket, Part, publish, write_year
 from glue_jobs.training_view import publish_training_view
-from trading_env.bars import validate
-from trading_env.features import FEATURE_HASH, SCHEMA_VERSION
-from trading_env.market import TABLE_COLUMNS, build_market, to_table
-from trading_env.raw_lines import action_table, bar_table, session_index
-
-BARS = "raw/bars/timeframe=1Day/"
-ACTIONS = "raw/actions/"
-CALENDAR = "raw/calendar/"
-QUARANTINE = "processed/quarantine/"
+from schema.lake_layout import ACTIONS, BARS, CALENDAR, FEATURES, QUARANTINE
+from trading_env.data.bars import validate
+from trading_env.data.features import FEATURE_HASH, SCHEMA_VERSION
+from trading_env.data.market import TABLE_COLUMNS, build_market, to_table
+from trading_env.data.raw_lines import action_table, bar_table, session_index
+from trading_env.errors import PapertapeError
 
 SOURCES = (
     ("trading_env", "bars.py"),
@@ -41,7 +38,7 @@ SOURCES = (
 Engine = Literal["pandas", "spark"]
 
 
-class NothingToBuildError(RuntimeError):
+class NothingToBuildError(PapertapeError, RuntimeError):
     """The raw lake is empty where the job must read."""
 
 

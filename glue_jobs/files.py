@@ -18,21 +18,21 @@ from typing import Any
 
 import boto3
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 from botocore.exceptions import ClientError
 
-from trading_env.features import FEATURE_HASH
-from trading_env.market import TABLE_COLUMNS
+from schema.feature_table import parquet
+from schema.lake_layout import FEATURES
+from trading_env.data.features import FEATURE_HASH
+from trading_env.data.market import TABLE_COLUMNS
+from trading_env.errors import PapertapeError
 
-FEATURES = "processed/features/timeframe=1Day/"
-MANIFEST = FEATURES + "manifest.json"
 READERS = 16
 
 Line = dict[str, Any]
 
 
-class FeaturesUnreadableError(RuntimeError):
+class FeaturesUnreadableError(PapertapeError, RuntimeError):
     """The lake holds no complete, matching, intact feature table."""
 
 
@@ -93,16 +93,6 @@ class Bucket:
             answer = self.client.delete_objects(Bucket=self.name, Delete={"Objects": batch, "Quiet": True})
             if answer.get("Errors"):
                 raise RuntimeError(f"s3://{self.name}: could not remove superseded files, {answer['Errors'][0]}")
-
-
-def parquet(table: pd.DataFrame) -> bytes:
-    """Deterministic Parquet bytes: no pandas metadata, one row group, times in microseconds."""
-    # Without one chunk a column, pages would follow how the table came together
-    arrow = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None).combine_chunks()
-    buffer = io.BytesIO()
-    # Arrow's own copy of the schema holds bytes that differ between equal tables
-    pq.write_table(arrow, buffer, compression="zstd", coerce_timestamps="us", row_group_size=max(len(table), 1), store_schema=False)
-    return buffer.getvalue()
 
 
 def write_year(bucket: Bucket, year: int, table: pd.DataFrame, *, present: Iterable[str], prefix: str = FEATURES) -> Part:

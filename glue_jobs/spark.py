@@ -17,10 +17,10 @@ from pyspark.sql import SparkSession
 
 from glue_jobs.features_job import Built, Inputs
 from glue_jobs.files import Bucket, Part, write_year
-from trading_env.bars import BAR_COLUMNS, validate
-from trading_env.features import ASSET_FEATURES, CONTEXT, context_features, cross_section
-from trading_env.market import CONTEXT_NAMES, FEATURE_NAMES, TABLE_COLUMNS, build_market, to_table
-from trading_env.raw_lines import action_table, bar_table
+from trading_env.data.bars import BAR_COLUMNS, validate
+from trading_env.data.features import ASSET_FEATURES, CONTEXT, context_features, cross_section
+from trading_env.data.market import CONTEXT_NAMES, FEATURE_NAMES, TABLE_COLUMNS, build_market, to_table
+from trading_env.data.raw_lines import action_table, bar_table
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

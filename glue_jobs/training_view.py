@@ -14,9 +14,8 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
-from glue_jobs.files import FEATURES, Bucket, Part, publish, write_year
-
-TRAINING = "processed/training/timeframe=1Day/"
+from glue_jobs.files import Bucket, Part, publish, write_year
+from schema.lake_layout import FEATURES, TRAINING
 
 
 def publish_training_view(processed: Bucket, manifest: Mapping[str, Any], parts: Sequence[Part], *, live_start: date) -> int:

@@ -20,14 +20,14 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from schema.lake_layout import TRAINING, TRIALS
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from settings import Settings
+    from schema.settings import Settings
 
 SCHEMA = "2020-12-01"
-FEATURES_PREFIX = "processed/training/timeframe=1Day/"
-TRIALS_PREFIX = "models/trials/"
 PROCESSING_ROOT = "/opt/ml/processing"
 BOOTSTRAP = (
     f'set -e; cd "{PROCESSING_ROOT}/input"; for m in models/*; do ln -s $m/*/output model-${{m##*/}}; done; mkdir ../code; cd ../code; '
@@ -93,8 +93,8 @@ def definition(
 
     settings       validated settings: region, seeds, who approves; the jobs read the others from the archive
     role_arn       the role that the jobs run under
-    bucket         the processed bucket: features are read from `FEATURES_PREFIX`, results go to `models/<execution id>/`, and the log of
-                   trials is kept under `TRIALS_PREFIX`
+    bucket         the processed bucket: features are read from `TRAINING`, results go to `models/<execution id>/`, and the log of
+                   trials is kept under `TRIALS`
     package_group  name of the model package group
     source_uri     s3:// URI of the source archive, whatever its base name
     images         container images; default: `default_images(settings.region)`
@@ -104,7 +104,7 @@ def definition(
     """
     images = images or default_images(settings.region)
     compute = compute or Compute()
-    features = f"s3://{bucket}/{FEATURES_PREFIX}"
+    features = f"s3://{bucket}/{TRAINING}"
     seeds = settings.training.seeds
     train = [
         _train(seed=seed, settings=settings, role_arn=role_arn, image=images.training, features=features, bucket=bucket,
@@ -171,7 +171,7 @@ def _evaluate(
     compute: Compute,
 ) -> dict[str, Any]:
     inputs = {"code": source_uri, "features": features, "models": _results(bucket, "train")}
-    where = ["--root", PROCESSING_ROOT, "--trials", f"s3://{bucket}/{TRIALS_PREFIX}", "--package-group", package_group]
+    where = ["--root", PROCESSING_ROOT, "--trials", f"s3://{bucket}/{TRIALS}", "--package-group", package_group]
     return {
         "Name": "Evaluate",
         "Type": "Processing",

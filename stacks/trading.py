@@ -10,7 +10,8 @@ from aws_cdk import aws_apigateway as apigateway
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
-from settings import Settings, SettingsError
+from schema.lake_layout import MODELS, RAW, TRAINING_MANIFEST, audit_prefix
+from schema.settings import Settings, SettingsError
 from stacks.constructs.alarmed_schedule import AlarmedSchedule, Cron, Retry
 from stacks.constructs.api_models import decision_model, flatten_model, order_model, trading_state_model
 from stacks.constructs.audit_tables import ARCHIVED
@@ -20,8 +21,7 @@ from stacks.constructs.permissions import acknowledge
 from stacks.lake import LakeStack, let_read_objects, let_write_objects
 
 STAGE = "v1"
-EVALUATION, MODEL = "models/*/evaluation/evaluation.json", "models/*/model/model.tar.gz"
-TRAINING_MANIFEST = "processed/training/timeframe=1Day/manifest.json"
+EVALUATION, MODEL = f"{MODELS}*/evaluation/evaluation.json", f"{MODELS}*/model/model.tar.gz"
 EXECUTIONS = "the pipeline names the folder of its results after the execution"
 OPEN_MINUTE, CLOSE_MINUTE = 9 * 60 + 30, 16 * 60  # New York
 GATEWAY_TIMEOUT = Duration.seconds(29)  # of a regional API; the executor answers 202 after 20
@@ -70,8 +70,8 @@ class TradingStack(Stack):
         )
         for function in (execute, control, decide, reconcile):
             lake.let_write_ledger(function)
-        let_read_objects(decide.own_role, lake.raw_arn, "raw/")
-        let_write_objects(decide.own_role, lake.audit_arn, "audit/decisions/")
+        let_read_objects(decide.own_role, lake.raw_arn, RAW)
+        let_write_objects(decide.own_role, lake.audit_arn, audit_prefix("decisions"))
         self._let_archive(reconcile, lake)
         self._let_trace(control, lake)
         decide.may("execute-api:Invoke", on=[self.api.arn_for_execute_api("POST", "/decisions", STAGE)])
@@ -121,7 +121,7 @@ class TradingStack(Stack):
 
     def _let_archive(self, reconcile: PythonFunction, lake: LakeStack) -> None:
         """Add to the archive, which it never reads, and read what a model was trained and judged on."""
-        let_write_objects(reconcile.own_role, lake.audit_arn, *(f"audit/{table}/" for table in ARCHIVED))
+        let_write_objects(reconcile.own_role, lake.audit_arn, *(audit_prefix(table) for table in ARCHIVED))
         reconcile.may("s3:ListBucket", on=[lake.audit_arn, lake.processed_arn])
         reconcile.may("s3:GetObject", on=[f"{lake.processed_arn}/{EVALUATION}"], because=EXECUTIONS)
         reconcile.may("s3:GetObject", "s3:GetObjectVersion", on=[f"{lake.processed_arn}/{TRAINING_MANIFEST}"])
@@ -129,7 +129,7 @@ class TradingStack(Stack):
         self._let_ask_the_registry(reconcile)
 
     def _let_trace(self, control: PythonFunction, lake: LakeStack) -> None:
-        let_read_objects(control.own_role, lake.audit_arn, "audit/decisions/", "audit/models/")
+        let_read_objects(control.own_role, lake.audit_arn, audit_prefix("decisions"), audit_prefix("models"))
         control.may("s3:ListBucket", on=[lake.processed_arn])
         control.may("s3:GetObject", on=[f"{lake.processed_arn}/{path}" for path in (EVALUATION, MODEL)], because=EXECUTIONS)
         self._let_ask_the_registry(control)

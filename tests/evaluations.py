@@ -28,7 +28,7 @@ def evaluation_of(*, folds: int = 8, seeds: int = 10, sessions: int = 2016, drif
     return {
         "schema": 2,
         "title": "3 names, invented",
-        "command": "python papertape.py evaluate --settings settings.toml --record invented",
+        "command": "papertape evaluate --settings settings.toml --record invented",
         "quick": False,
         "trial": TRIAL,
         "recipe": "c0de" + "1" * 60,

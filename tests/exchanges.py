@@ -15,11 +15,11 @@ import requests
 from alpaca.data.historical import NewsClient, StockHistoricalDataClient
 from alpaca.trading.client import TradingClient
 
-from local.exchange.app import Keys, create_app
 from local.exchange.book import Costs
+from local.exchange.http.app import Keys, create_app
 from local.exchange.in_process import InProcess
+from local.exchange.recorded_market import Tape
 from local.exchange.sessions import Calendar
-from local.exchange.tape import Tape
 from local.exchange.venue import Venue
 
 URL = "http://exchange.test"

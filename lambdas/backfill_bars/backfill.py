@@ -12,15 +12,17 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any, Protocol
 
-from lambdas.common.broker_time import iso, new_york_date, parse_utc
-from lambdas.common.lake import ACTIONS, BARS, CALENDAR, Lake, Row, actions_key, bars_key, calendar_key
+from lambdas.common.lake.lake import Lake, Row
+from schema.exchange_time import iso, new_york_date, parse_utc
+from schema.lake_layout import ACTIONS, BARS, CALENDAR, actions_key, bars_key, calendar_key
+from trading_env.errors import PapertapeError
 
 NIGHTLY_SESSIONS = 7
 # Vendors book late dividends and correct ratios for weeks
 NIGHTLY_ACTION_DAYS = 45
 
 
-class BackfillError(RuntimeError):
+class BackfillError(PapertapeError, RuntimeError):
     """The vendor's answer cannot be stored."""
 
 

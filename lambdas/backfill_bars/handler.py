@@ -10,10 +10,11 @@ from datetime import date, timedelta
 from typing import Any
 
 from lambdas.backfill_bars.backfill import Backfilled, Window, backfill, nightly_window
-from lambdas.common import environment, lake
-from lambdas.common.broker import broker_from_environment
-from lambdas.common.broker_time import new_york_date
+from lambdas.common import environment
+from lambdas.common.broker.alpaca import broker_from_environment
+from lambdas.common.lake import lake
 from lambdas.common.telemetry import entry, logger
+from schema.exchange_time import new_york_date
 
 # Covers the longest run of days without a session, with the nightly window before it
 CALENDAR_DAYS = 21

@@ -2,26 +2,24 @@
 
 `read(Model)` returns a valid model or raises `VariablesError`, one line that names the variable. Every AWS endpoint override is
 refused unless it points to this machine, so a stray variable can never send orders, data or credentials elsewhere. The broker's own
-addresses have a stricter guard in `lambdas.common.broker`.
+addresses have a stricter guard in `lambdas.common.broker.alpaca`.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from settings import Settings
+from schema.loopback import refuse_foreign_endpoints
+from schema.settings import Settings
+from trading_env.errors import PapertapeError
 
-OVERRIDE_PREFIX = "AWS_ENDPOINT_URL"
 
-
-class VariablesError(RuntimeError):
+class VariablesError(PapertapeError, RuntimeError):
     """A variable is missing, malformed, or points to a place that is not allowed."""
 
 
@@ -90,22 +88,3 @@ def _settings(document: str) -> Settings:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "(document)"
         raise VariablesError(f"PAPERTAPE_SETTINGS: {key}: {first['msg']}; deploy again from a valid settings.toml") from None
-
-
-def is_loopback(url: str) -> bool:
-    """Tell whether `url` is http(s) to this machine, with no user information that could disguise another host."""
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname or ""
-        if parts.scheme not in {"http", "https"} or parts.username is not None:
-            return False
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def refuse_foreign_endpoints(environ: Mapping[str, str]) -> None:
-    """Raise `VariablesError` if an AWS endpoint override does not point to this machine."""
-    for name, value in environ.items():
-        if name.startswith(OVERRIDE_PREFIX) and value and not is_loopback(value):
-            raise VariablesError(f"{name} may only point to this machine (http://127.0.0.1:<port>), was {value}; unset it")

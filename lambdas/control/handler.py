@@ -16,17 +16,17 @@ from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from lambdas.common.answers import answer, refusals, shown_decision, shown_order
-from lambdas.common.audit import AuditBucket
-from lambdas.common.broker_time import iso
+from lambdas.common.api.responses import answer, refusals, shown_decision, shown_order
 from lambdas.common.environment import Variables, read
-from lambdas.common.ledger import CursorError, Stale, ledger_from_environment
-from lambdas.common.provenance import default_registry
-from lambdas.common.records import State
+from lambdas.common.lake.audit import AuditBucket
+from lambdas.common.lake.provenance import default_registry
+from lambdas.common.ledger.ledger import CursorError, Stale, ledger_from_environment
+from lambdas.common.ledger.records import State
+from lambdas.common.orders.execution_cost import closes_of, session_of
 from lambdas.common.telemetry import entry, logger
-from lambdas.common.traded import closes_of, session_of
 from lambdas.control.status import status_of
 from lambdas.control.trace import Tracer
+from schema.exchange_time import iso
 
 app = APIGatewayRestResolver()
 

@@ -18,10 +18,11 @@ from typing import Any, Literal
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from lambdas.common.audit import AuditBucket, model_key
-from lambdas.common.lake import LakeError, decision_key
-from lambdas.common.provenance import Registry
-from lambdas.common.records import FOREIGN, PERSONAL, RECOVERED, Decision, Fill, LedgerCorrupt, OrderRecord, ServedModel, plain
+from lambdas.common.lake.audit import AuditBucket, model_key
+from lambdas.common.lake.lake import LakeError
+from lambdas.common.lake.provenance import Registry
+from lambdas.common.ledger.records import FOREIGN, PERSONAL, RECOVERED, Decision, Fill, LedgerCorrupt, OrderRecord, ServedModel, plain
+from schema.lake_layout import decision_key
 
 Status = Literal["verified", "recorded", "differs", "missing", "none"]
 Record = dict[str, Any]

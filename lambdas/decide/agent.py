@@ -15,23 +15,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lambdas.common.broker import Broker
-from lambdas.common.broker_time import iso, new_york_date
-from lambdas.common.execution_api import Answer, ExecutionApi
-from lambdas.common.lake import Lake, decision_key
-from lambdas.common.ledger import Ledger
-from lambdas.common.records import AGENT, AlertRecord, ServedModel, ShadowDecision, Snapshot
-from lambdas.common.splits import splits_between
+from lambdas.common.api.client import Answer, ExecutionApi
+from lambdas.common.broker.alpaca import Broker
+from lambdas.common.lake.lake import Lake
+from lambdas.common.ledger.ledger import Ledger
+from lambdas.common.ledger.records import AGENT, AlertRecord, ServedModel, ShadowDecision, Snapshot
+from lambdas.common.orders.splits import splits_between
+from lambdas.decide.attribution import look_back
 from lambdas.decide.data import Known, StaleDataError, known_at, years_needed
 from lambdas.decide.decision import Account, Seen, see, target
 from lambdas.decide.endpoint import EndpointError, Scores, ask
-from lambdas.decide.looking_back import look_back
-from settings import Settings
-from trading_env.attribution import AttributionError
-from trading_env.features import FEATURE_HASH
-from trading_env.observation import ObservationError
-from trading_env.policy import PolicyError, make_policy
-from trading_env.portfolio import PortfolioError
+from schema.exchange_time import iso, new_york_date
+from schema.lake_layout import decision_key
+from schema.settings import Settings
+from trading_env.data.features import FEATURE_HASH
+from trading_env.data.observation import ObservationError
+from trading_env.errors import PapertapeError
+from trading_env.evaluation.attribution import AttributionError
+from trading_env.simulation.policy import PolicyError, make_policy
+from trading_env.simulation.portfolio import PortfolioError
 
 FIRST_INCUMBENT = ServedModel(
     role="incumbent", policy="equal-weight", spec="equal-weight", model_version="equal-weight", kappa=1.0, since=""
@@ -45,7 +47,7 @@ Array = NDArray[np.float64]
 Result = dict[str, Any]
 
 
-class NoTrade(Exception):  # noqa: N818 -- an outcome, not an error
+class NoTrade(PapertapeError):  # noqa: N818 -- an outcome, not an error
     """This slot must pass without an order; `rule` is the health rule that tells why."""
 
     def __init__(self, rule: str, detail: str) -> None:

@@ -14,17 +14,19 @@ from datetime import date
 import numpy as np
 import pandas as pd
 
-from lambdas.common.lake import ACTIONS, BARS, Lake, actions_key, bars_key
-from trading_env.bars import validate
-from trading_env.features import HISTORY_SESSIONS
-from trading_env.market import Market, build_market
-from trading_env.raw_lines import action_table, bar_table
+from lambdas.common.lake.lake import Lake
+from schema.lake_layout import ACTIONS, BARS, actions_key, bars_key
+from trading_env.data.bars import validate
+from trading_env.data.features import HISTORY_SESSIONS
+from trading_env.data.market import Market, build_market
+from trading_env.data.raw_lines import action_table, bar_table
+from trading_env.errors import PapertapeError
 
 # A year has at least 250 sessions: this many whole years hold the history whatever the date
 HISTORY_YEARS = -(-HISTORY_SESSIONS // 250)
 
 
-class StaleDataError(RuntimeError):
+class StaleDataError(PapertapeError, RuntimeError):
     """The lake does not reach the close that the decision must observe."""
 
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trading_env.market import Market
-from trading_env.observation import Observation, observe
-from trading_env.policy import weights_from_scores
-from trading_env.portfolio import Tape
+from trading_env.data.market import Market
+from trading_env.data.observation import Observation, observe
+from trading_env.simulation.policy import weights_from_scores
+from trading_env.simulation.portfolio import Tape
 
 Array = NDArray[np.float64]
 

@@ -19,14 +19,15 @@ from botocore.exceptions import BotoCoreError, ClientError
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lambdas.common.records import ServedModel
+from lambdas.common.ledger.records import ServedModel
+from trading_env.errors import PapertapeError
 
 REQUEST_SCHEMA = 1
 #: A policy's scores are logs of a mean of portfolios that no seed lets fall below e^-20 of the largest share, over at most 500 names.
 SCORE_LIMIT = 50.0
 
 
-class EndpointError(RuntimeError):
+class EndpointError(PapertapeError, RuntimeError):
     """The endpoint gave no answer that may be traded on."""
 
 

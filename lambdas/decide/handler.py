@@ -13,13 +13,14 @@ import boto3
 from botocore.config import Config
 from pydantic import Field
 
-from lambdas.common import environment, lake
-from lambdas.common.broker import broker_from_environment
-from lambdas.common.broker_time import parse_utc
-from lambdas.common.execution_api import execution_api_from_environment
-from lambdas.common.ledger import ledger_from_environment
+from lambdas.common import environment
+from lambdas.common.api.client import execution_api_from_environment
+from lambdas.common.broker.alpaca import broker_from_environment
+from lambdas.common.lake import lake
+from lambdas.common.ledger.ledger import ledger_from_environment
 from lambdas.common.telemetry import entry, logger
 from lambdas.decide.agent import Edges, decide
+from schema.exchange_time import parse_utc
 
 
 class Variables(environment.Variables):

@@ -14,7 +14,7 @@ from typing import Any
 import boto3
 
 from lambdas.common import environment
-from lambdas.common.ledger import ledger_from_environment
+from lambdas.common.ledger.ledger import ledger_from_environment
 from lambdas.common.telemetry import entry, logger
 from lambdas.deploy_model.packages import describe, serve
 from lambdas.deploy_model.pointers import point

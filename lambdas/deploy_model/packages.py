@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal
 from botocore.exceptions import ClientError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from trading_env.errors import PapertapeError
+
 Role = Literal["incumbent", "shadow"]
 
 ROLES: dict[str, Role] = {"Approved": "incumbent", "Rejected": "shadow"}
@@ -22,11 +24,11 @@ CONCURRENCY = 2
 VARIANT = "AllTraffic"
 
 
-class DeploymentError(RuntimeError):
+class DeploymentError(PapertapeError, RuntimeError):
     """The package cannot be served."""
 
 
-class NotServingYetError(RuntimeError):
+class NotServingYetError(PapertapeError, RuntimeError):
     """The endpoint is being created or updated; asking again later continues."""
 
 

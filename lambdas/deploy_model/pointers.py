@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lambdas.common.ledger import Ledger
-from lambdas.common.records import ServedModel
+from lambdas.common.ledger.ledger import Ledger
+from lambdas.common.ledger.records import ServedModel
 from lambdas.deploy_model.packages import Package
 
 

@@ -15,14 +15,14 @@ from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import ValidationError
 
 from lambdas.common import environment
-from lambdas.common.answers import answer, refusals
-from lambdas.common.broker import BrokerError, broker_from_environment
-from lambdas.common.desk import Desk
-from lambdas.common.ledger import ledger_from_environment
+from lambdas.common.api.responses import answer, refusals
+from lambdas.common.broker.alpaca import BrokerError, broker_from_environment
+from lambdas.common.ledger.ledger import ledger_from_environment
+from lambdas.common.orders.execution_context import Desk
 from lambdas.common.telemetry import entry, logger
 from lambdas.execute_orders import service
 from lambdas.execute_orders.requests import DecisionRequest, FlattenRequest, OrderRequest, parse
-from settings import Settings
+from schema.settings import Settings
 
 app = APIGatewayRestResolver()
 

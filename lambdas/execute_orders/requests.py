@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 
-from lambdas.common.records import PERSONAL
-from settings import Settings
+from lambdas.common.ledger.records import PERSONAL
+from schema.settings import Settings
 
 QUANTUM = Decimal("1e-9")
 SUM_TOLERANCE = 1e-9

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from lambdas.common import planning
-from lambdas.common.answers import shown_decision, shown_order
-from lambdas.common.broker import Clock
-from lambdas.common.broker_time import iso
-from lambdas.common.cancelling import cancel, cancel_and_wait
-from lambdas.common.desk import Desk
-from lambdas.common.ledger import AlreadyThere, Fenced
-from lambdas.common.planning import PlanRefused, View, Window
-from lambdas.common.records import FLATTEN, MANUAL, Decision
-from lambdas.common.settling import Settler
+from lambdas.common.api.responses import shown_decision, shown_order
+from lambdas.common.broker.alpaca import Clock
+from lambdas.common.ledger.ledger import AlreadyThere, Fenced
+from lambdas.common.ledger.records import FLATTEN, MANUAL, Decision
+from lambdas.common.orders import planning
+from lambdas.common.orders.cancelling import cancel, cancel_and_wait
+from lambdas.common.orders.execution_context import Desk
+from lambdas.common.orders.order_sync import Settler
+from lambdas.common.orders.planning import PlanRefused, View, Window
 from lambdas.common.telemetry import logger
 from lambdas.execute_orders.requests import DecisionRequest, FlattenRequest, OrderRequest
+from schema.exchange_time import iso
 
 
 class Answer(NamedTuple):

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
-from lambdas.common.records import AlertRecord, Attribution, Decision, OrderRecord, ServedModel, Snapshot
-from settings import Settings
+from lambdas.common.ledger.records import AlertRecord, Attribution, Decision, OrderRecord, ServedModel, Snapshot
+from schema.settings import Settings
 
 QUOTES_GRACE = timedelta(minutes=10)
 UNKNOWN_LIMIT = timedelta(minutes=15)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from datetime import date, datetime, timedelta
 
-from lambdas.common.broker_time import new_york_date, parse_utc
-from lambdas.common.lake import BARS, Lake, bars_key
-from lambdas.common.ledger import Ledger
-from lambdas.common.records import AGENT, Decision
+from lambdas.common.lake.lake import Lake
+from lambdas.common.ledger.ledger import Ledger
+from lambdas.common.ledger.records import AGENT, Decision
 from lambdas.health.checks import Facts
-from settings import Settings
+from schema.exchange_time import new_york_date, parse_utc
+from schema.lake_layout import BARS, bars_key
+from schema.settings import Settings
 
 MAILED = "health:"
 #: Longer than the exchange is ever closed.

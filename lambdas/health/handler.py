@@ -11,14 +11,15 @@ from typing import Any
 
 import boto3
 
-from lambdas.common import environment, lake
-from lambdas.common.broker_time import iso, parse_utc
-from lambdas.common.ledger import ledger_from_environment
-from lambdas.common.records import AlertRecord
+from lambdas.common import environment
+from lambdas.common.lake import lake
+from lambdas.common.ledger.ledger import ledger_from_environment
+from lambdas.common.ledger.records import AlertRecord
 from lambdas.common.telemetry import MetricUnit, entry, logger, metrics
 from lambdas.health.facts import MAILED, gather
 from lambdas.health.mail import compose
 from lambdas.health.rules import evaluate, names
+from schema.exchange_time import iso, parse_utc
 
 
 class Variables(environment.LakeVariables, environment.AlertVariables):

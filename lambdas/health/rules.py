@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from lambdas.health import checks
-from lambdas.health.advice import ADVICE, advice_for
 from lambdas.health.checks import Facts
-from settings import Settings
+from lambdas.health.runbooks import ADVICE, advice_for
+from schema.settings import Settings
 
 Check = Callable[[Facts, Settings], str | Mapping[str, str]]
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from lambdas.common import environment, lake
-from lambdas.common.broker import broker_from_environment
-from lambdas.common.broker_time import parse_utc
+from lambdas.common import environment
+from lambdas.common.broker.alpaca import broker_from_environment
+from lambdas.common.lake import lake
 from lambdas.common.telemetry import MetricUnit, entry, logger, metrics
 from lambdas.ingest_quotes.quotes import minute_of
+from schema.exchange_time import parse_utc
+from schema.lake_layout import quotes_key
 
 
 class Variables(environment.Variables):
@@ -27,7 +29,7 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
         return {"outcome": "skipped", "reason": f"the market is closed until {clock.next_open.isoformat()}"}
     symbols = settings.universe.symbols
     minute = minute_of(quotes=broker.latest_quotes(symbols), symbols=symbols, received_at=clock.now)
-    key = lake.quotes_key(scheduled)
+    key = quotes_key(scheduled)
     lake.lake(raw_bucket=environment.read(Variables).raw_bucket).write({key: minute.lines})
     if minute.missing:
         logger.warning("no quote", extra={"symbols": list(minute.missing)})

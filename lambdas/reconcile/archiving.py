@@ -17,14 +17,15 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from lambdas.common.alerts import raise_alert
-from lambdas.common.audit import AuditBucket, model_key
 from lambdas.common.environment import Variables, read
-from lambdas.common.lake import LakeError, audit_key
-from lambdas.common.ledger import Ledger
-from lambdas.common.provenance import EVIDENCE, Registry, default_registry
-from lambdas.common.records import LedgerCorrupt, OrderRecord, Record, ServedModel
+from lambdas.common.lake.audit import AuditBucket, model_key
+from lambdas.common.lake.lake import LakeError
+from lambdas.common.lake.provenance import EVIDENCE, Registry, default_registry
+from lambdas.common.ledger.alerts import raise_alert
+from lambdas.common.ledger.ledger import Ledger
+from lambdas.common.ledger.records import LedgerCorrupt, OrderRecord, Record, ServedModel
 from lambdas.common.telemetry import logger
+from schema.lake_layout import audit_key
 
 Document = dict[str, Any]
 Candidate = tuple[str, Callable[[], Document]]

@@ -12,10 +12,10 @@ from typing import Any
 from pydantic import Field
 
 from lambdas.common import environment
-from lambdas.common.broker import broker_from_environment
-from lambdas.common.desk import Desk
+from lambdas.common.broker.alpaca import broker_from_environment
 from lambdas.common.environment import Patience
-from lambdas.common.ledger import ledger_from_environment
+from lambdas.common.ledger.ledger import ledger_from_environment
+from lambdas.common.orders.execution_context import Desk
 from lambdas.common.telemetry import entry, logger
 from lambdas.reconcile.archiving import archive_from_environment, keep_or_tell
 from lambdas.reconcile.service import reconcile

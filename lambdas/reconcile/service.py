@@ -16,18 +16,18 @@ from typing import Any, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from lambdas.common.alerts import raise_alert
-from lambdas.common.broker import Account, BrokerError, Clock, Session
-from lambdas.common.broker_time import iso
-from lambdas.common.desk import Desk
-from lambdas.common.ledger import Fenced, LedgerCorrupt, Stale
-from lambdas.common.records import AGENT, Decision, OrderRecord, Snapshot, plain
-from lambdas.common.settling import Settler
-from lambdas.common.splits import splits_between
+from lambdas.common.broker.alpaca import Account, BrokerError, Clock, Session
+from lambdas.common.ledger.alerts import raise_alert
+from lambdas.common.ledger.ledger import Fenced, LedgerCorrupt, Stale
+from lambdas.common.ledger.records import AGENT, Decision, OrderRecord, Snapshot, plain
+from lambdas.common.orders.execution_context import Desk
+from lambdas.common.orders.order_sync import Settler
+from lambdas.common.orders.splits import splits_between
 from lambdas.common.telemetry import logger
-from lambdas.reconcile import watching
-from lambdas.reconcile.adopting import adopt
-from lambdas.reconcile.closing import NoSnapshot, close_session, last_snapshot
+from lambdas.reconcile import breakers
+from lambdas.reconcile.daily_snapshot import NoSnapshot, close_session, last_snapshot
+from lambdas.reconcile.external_orders import adopt
+from schema.exchange_time import iso
 
 #: The closing auction's print comes a moment after the bell.
 CLOSING_PRINT = timedelta(minutes=1)
@@ -175,7 +175,7 @@ class _Pass:
 
     def _watch(self, session: Session) -> None:
         desk = self.desk
-        watching.watch(session, account=self.account, clock=self.clock, ledger=desk.ledger, broker=desk.broker, settings=desk.settings)
+        breakers.watch(session, account=self.account, clock=self.clock, ledger=desk.ledger, broker=desk.broker, settings=desk.settings)
 
     def _close(self, session: Session) -> dict[str, Any]:
         """Take the session's snapshot unless it is there, and tell and remember what it holds, whoever took it."""
@@ -192,7 +192,7 @@ class _Pass:
                 self._alert(self.clock.session_date, "no-snapshot", f"{day}: {reason}")
                 return {"snapshot": f"not taken: {reason}"}
         self._tell(snapshot)
-        watching.remember(session, snapshot, clock=self.clock, ledger=ledger, settings=self.desk.settings)
+        breakers.remember(session, snapshot, clock=self.clock, ledger=ledger, settings=self.desk.settings)
         return {"snapshot": outcome, "equity": str(snapshot.equity), "drift": sorted(snapshot.drift)}
 
     def _close_late(self, session: Session) -> dict[str, Any]:

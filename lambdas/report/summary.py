@@ -1,9 +1,9 @@
 """The period in numbers: pure, from the ledger's records.
 
 Promises: returns are of closing equity, over sessions that have a snapshot; a number that cannot be computed is None and is shown as "n/a",
-never as zero. What trading cost is measured order by order (trading_env/shortfall.py), and session by session against the ideal execution
-of the same decisions (trading_env/attribution.py): a session is explained when the next one has decided, so those from the day before the
-period to the day before its end are told.
+never as zero. What trading cost is measured order by order (trading_env/orders/execution_cost.py), and session by session against the
+ideal execution of the same decisions (trading_env/evaluation/attribution.py): a session is explained when the next one has decided, so
+those from the day before the period to the day before its end are told.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass
 from datetime import date, timedelta
 from typing import Any
 
-from lambdas.common.records import AlertRecord, Attribution, Decision, Fill, OrderRecord, ServedModel, ShadowDecision, Snapshot
-from lambdas.common.traded import closes_of, executions
-from trading_env.shortfall import Tally, tally
+from lambdas.common.ledger.records import AlertRecord, Attribution, Decision, Fill, OrderRecord, ServedModel, ShadowDecision, Snapshot
+from lambdas.common.orders.execution_cost import closes_of, executions
+from trading_env.orders.execution_cost import Tally, tally
 
 HEALTH = "health:"
 

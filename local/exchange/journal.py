@@ -15,13 +15,14 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, TextIO
 
-from local.exchange.fate import Strike
-from local.exchange.faults import FaultPlan
+from local.exchange.faults.plan import FaultPlan
+from local.exchange.faults.sampler import Strike
 from local.exchange.orders import Kind, Side, Ticket, TimeInForce
 from local.exchange.venue import Venue
+from trading_env.errors import PapertapeError
 
 
-class JournalError(ValueError):
+class JournalError(PapertapeError, ValueError):
     """The journal cannot be continued; the message names the file, the line or the term, and the remedy."""
 
 

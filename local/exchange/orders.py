@@ -10,11 +10,12 @@ from typing import Literal
 from uuid import UUID
 
 from local.exchange.money import EXACT, RATIOS
+from trading_env.errors import PapertapeError
 
 NAMESPACE = UUID("6f8a4f5e-3a52-5b1e-9c1c-7b1d4d1d6a52")
 
 
-class Refused(Exception):  # noqa: N818 the vendor's word for it
+class Refused(PapertapeError):  # noqa: N818 the vendor's word for it
     """The request is turned down for good: HTTP `status`, the vendor's `code` and `message`, and the numbers behind it.
 
     The vendor's gateway, which knows keys and no orders, has no code.

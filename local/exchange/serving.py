@@ -22,19 +22,19 @@ from pathlib import Path
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from local import bundled
-from local.exchange.app import Keys, create_app
 from local.exchange.book import Costs
-from local.exchange.edge import CONNECTION, Application, Receive, Scope, Send
-from local.exchange.faults import FaultPlan
+from local.exchange.faults.middleware import CONNECTION, Application, Receive, Scope, Send
+from local.exchange.faults.plan import FaultPlan
+from local.exchange.http.app import Keys, create_app
+from local.exchange.http.parsing import parse_moment
 from local.exchange.journal import Journal
 from local.exchange.orders import Refused
-from local.exchange.parsing import parse_moment
+from local.exchange.recorded_market import Tape
 from local.exchange.server import HOST, ExchangeConfig, ExchangeError
 from local.exchange.sessions import Calendar
-from local.exchange.tape import Tape
 from local.exchange.venue import Dividends, Venue
-from local.own_bars import read_own_bars
+from papertape.market_data import bundled
+from papertape.market_data.own_bars import read_own_bars
 
 PARENT_POLL_SECONDS = 0.5
 TERMS = ("now", "cash", "fee_bps", "slippage_bps", "dividends")

@@ -18,15 +18,15 @@ from typing import Any, Literal
 from uuid import uuid5
 
 from local.exchange.book import Book, Costs
-from local.exchange.fate import Fate
-from local.exchange.faults import AccountReset, FaultPlan
+from local.exchange.faults.order_injector import Trouble
+from local.exchange.faults.plan import AccountReset, FaultPlan
+from local.exchange.faults.sampler import Fate
+from local.exchange.faults.stale_view import View
 from local.exchange.orders import NAMESPACE, Changes, Order, Position, Refused, Status, Ticket, TimeInForce
+from local.exchange.recorded_market import Action, Tape, Trade
 from local.exchange.replacing import successor
 from local.exchange.sessions import Session, new_york_date, new_york_midnight
-from local.exchange.tape import Action, Tape, Trade
 from local.exchange.time_in_force import AT_ONCE, expiry, require_timely
-from local.exchange.trouble import Trouble
-from local.exchange.view import View
 
 Dividends = Literal["ignore", "credit"]
 NEVER = datetime.max.replace(tzinfo=UTC)

@@ -18,7 +18,7 @@ from aws_cdk import aws_scheduler_targets as targets
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
-from settings import Settings
+from schema.settings import Settings
 from stacks.constructs.function import PythonFunction
 from stacks.constructs.permissions import allow
 

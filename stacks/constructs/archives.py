@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from trading_env.errors import PapertapeError
+
 Bundle = Literal["edge", "trade"]
 Target = Literal["aws", "laptop"]
 
@@ -36,7 +38,7 @@ TRIMMED_FILES = {"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"}
 LAYOUT = "1"  # raise it when what is trimmed changes
 
 
-class BundleError(RuntimeError):
+class BundleError(PapertapeError, RuntimeError):
     """The dependencies of a bundle could not be installed; the message is one line with a remedy."""
 
 

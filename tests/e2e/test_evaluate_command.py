@@ -1,4 +1,4 @@
-"""`papertape.py train` and `evaluate` on a user's own CSV, with budgets of a test: the real scripts in processes of their own."""
+"""`papertape train` and `evaluate` on a user's own CSV, with budgets of a test: the real scripts in processes of their own."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-import papertape
-from local import bundled
+from papertape import command_line
+from papertape.market_data import bundled
 
 NAMES = ["AAPL", "IBM", "SPY"]
 SMALL = ("--folds", "2", "--seeds", "2", "--timesteps", "1000")
 
 
 def call(*arguments: str | Path) -> Result:
-    return CliRunner(env={"COLUMNS": "200"}).invoke(papertape.app, [str(argument) for argument in arguments])
+    return CliRunner(env={"COLUMNS": "200"}).invoke(command_line.app, [str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")
@@ -81,8 +81,8 @@ def test_the_evaluated_model_trades_the_bundled_universe(bars: Path, evaluated: 
 
 
 def test_ctrl_c_stops_every_training(bars: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "papertape.py", "train", "--bars", str(bars), "--timesteps", "10000000", "--out", str(tmp_path)]
-    with subprocess.Popen(command, cwd=papertape.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+    command = [sys.executable, "-m", "papertape", "train", "--bars", str(bars), "--timesteps", "10000000", "--out", str(tmp_path)]
+    with subprocess.Popen(command, cwd=command_line.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
         log = tmp_path / "logs" / "train-0-8.log"
         deadline = time.monotonic() + 60
         while not log.exists():

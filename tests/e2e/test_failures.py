@@ -20,8 +20,8 @@ from pathlib import Path
 
 import pytest
 
-import settings as settings_module
-from local.laptop import JOURNAL, Laptop, LaptopError
+from local.replay.local_deployment import JOURNAL, Laptop, LaptopError
+from schema import settings as settings_module
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="processes are found in /proc")
 
@@ -30,7 +30,7 @@ COPIED = ("data", "glue_jobs", "lambdas", "local", "sagemaker", "stacks", "tradi
 LINKED = (".venv", ".venv-cloud", "node_modules", ".cache")
 MARK = "PAPERTAPE_TEST_MARK"
 PATIENCE = 240.0
-EMULATOR, EXCHANGE = "local.emulator_patches", "local.exchange"
+EMULATOR, EXCHANGE = "local.aws.emulator_patches", "local.exchange"
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Run:
     def start(cls, folder: Path, *arguments: str) -> Run:
         mark = uuid.uuid4().hex
         process = subprocess.Popen(
-            [sys.executable, "papertape.py", *arguments],
+            [sys.executable, "-m", "papertape", *arguments],
             cwd=folder,
             env={**os.environ, MARK: mark, "COLUMNS": "200"},
             stdout=subprocess.PIPE,

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from settings import Settings
+from schema.settings import Settings
 from tests.e2e.conftest import EVE, App
 from tests.e2e.driven import ORDERS, decides, trade
 

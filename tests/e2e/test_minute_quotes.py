@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pandas as pd
 
-from local import bundled
+from papertape.market_data import bundled
 from tests.e2e.conftest import App
 from tests.e2e.test_triggers import until
 
@@ -20,7 +20,7 @@ MINUTE = timedelta(minutes=1)
 
 
 def test_a_session_of_real_quotes_becomes_minute_bars_that_agree_with_the_trades(app: App) -> None:
-    """The schedule fires each minute of a whole session; the bounds are those that tests/unit/test_bars.py measures over six of them."""
+    """The schedule fires each minute of a session; tests/unit/trading_env/data/test_bars.py measures the bounds over six of them."""
     app.begin(f"{DAY}T13:00:00Z")
     minutes = [OPEN + n * MINUTE for n in range(1, int((CLOSE - OPEN) / MINUTE))]
     assert app.succeed("ingest_quotes", f"{DAY}T13:29:00Z")["outcome"] == "skipped"

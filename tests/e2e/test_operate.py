@@ -9,17 +9,17 @@ from contextlib import contextmanager
 import pytest
 from typer.testing import CliRunner, Result
 
-import papertape
-from local.laptop import Trained
-from local.target import announced
-from settings import Settings
+from local.replay.local_deployment import Trained
+from papertape import command_line
+from papertape.operate.client import announced
+from schema.settings import Settings
 from tests.e2e.conftest import EVE, FIRST, App
 
 DECISION = f"agent:{FIRST}/open+5"
 
 
 def call(*arguments: str, **environment: str) -> Result:
-    return CliRunner(env={"COLUMNS": "220", **environment}).invoke(papertape.app, list(arguments))
+    return CliRunner(env={"COLUMNS": "220", **environment}).invoke(command_line.app, list(arguments))
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from local import parity
-from local.demo import sessions_between
-from local.emulator import ROOT
-from local.parity import POLICIES, TOLERANCE, Agreement
-from settings import load
+from local.aws.emulator import ROOT
+from local.replay import parity
+from local.replay.parity import POLICIES, TOLERANCE, Agreement
+from papertape.market_data.sessions import sessions_between
+from schema.settings import load
 
 
 @pytest.fixture(scope="module")

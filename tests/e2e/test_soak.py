@@ -18,13 +18,12 @@ from urllib.parse import quote
 
 import pytest
 
-from lambdas.common.broker_time import iso
-from lambdas.common.records import AGENT
-from local.demo import sessions_between
-from local.laptop import Laptop
-from local.plan import TradingSession
-from local.soak import BROKERS_CLIENTS, Run, soak, summarized
-from settings import Settings
+from lambdas.common.ledger.records import AGENT
+from local.replay.local_deployment import Laptop
+from local.replay.soak import BROKERS_CLIENTS, Run, soak, summarized
+from papertape.market_data.sessions import TradingSession, sessions_between
+from schema.exchange_time import iso
+from schema.settings import Settings
 from tests.e2e.conftest import App
 
 SESSIONS = 3

@@ -17,17 +17,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lambdas.common.records import AlertRecord, Breakers, Fill, OrderRecord, ServedModel
-from local import plan as replay_plan
-from local.demo import sessions_between
-from local.laptop import Laptop, LaptopError, Trained
-from local.plan import Entry, PlanError
-from local.replay import Replayed, replay
-from local.yearbook import Yearbook, largest_gap, market_of, policy_of
-from settings import Settings
+from lambdas.common.ledger.records import AlertRecord, Breakers, Fill, OrderRecord, ServedModel
+from local.replay import schedule as replay_plan
+from local.replay.driver import Replayed, replay
+from local.replay.local_deployment import Laptop, LaptopError, Trained
+from local.replay.schedule import Entry, PlanError
+from papertape.market_data.sessions import sessions_between
+from papertape.research.reference_backtests import Yearbook, largest_gap, market_of, policy_of
+from schema.settings import Settings
 from tests.e2e.conftest import EVE, FIRST, HISTORY, LAST, App
-from trading_env.features import FEATURES
-from trading_env.policy import EqualWeight, Policy, make_policy
+from trading_env.data.features import FEATURES
+from trading_env.simulation.policy import EqualWeight, Policy, make_policy
 
 BEFORE, SPLIT, AFTER = "2020-08-28", "2020-08-31", "2020-09-01"
 SESSIONS = sessions_between(date.fromisoformat(FIRST), date.fromisoformat(LAST))
@@ -163,7 +163,7 @@ def test_the_week_of_another_policy_agrees_with_its_backtest(app: App, trained: 
 
 def test_a_schedule_that_the_plan_forgets_fails_the_replay_before_it_fires(app: App) -> None:
     fired, plan = app.fired(), replay_plan.parity(app.settings.schedule.slot)
-    with pytest.raises(PlanError, match=r"^deployed but not in the replay plan: health; add each to local/plan.py"):
+    with pytest.raises(PlanError, match=r"^deployed but not in the replay plan: health; add each to local/replay/schedule.py"):
         trade(app, tuple(entry for entry in plan if entry.schedule != "health"))
     with pytest.raises(PlanError, match=r"^in the replay plan but not deployed: nightly; remove it"):
         trade(app, (*plan, replace(plan[0], schedule="nightly")))

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from lambdas.common.records import ServedModel
-from local.laptop import Trained
+from lambdas.common.ledger.records import ServedModel
+from local.replay.local_deployment import Trained
 from tests.e2e.conftest import EVE, FIRST, FUNCTIONS, App
 
 UNREACHABLE = "http://127.0.0.1:9"

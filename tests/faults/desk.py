@@ -21,24 +21,24 @@ import requests
 from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import ValidationError
 
-from lambdas.common.broker import Broker, BrokerError, Credentials
-from lambdas.common.desk import Desk
-from lambdas.common.ledger import Ledger, LedgerCorrupt, Stale
-from lambdas.common.records import OrderRecord
+from lambdas.common.broker.alpaca import Broker, BrokerError, Credentials
+from lambdas.common.ledger.ledger import Ledger, LedgerCorrupt, Stale
+from lambdas.common.ledger.records import OrderRecord
+from lambdas.common.orders.execution_context import Desk
 from lambdas.execute_orders import handler as execution
 from lambdas.execute_orders import service
 from lambdas.execute_orders.requests import Body, DecisionRequest, FlattenRequest, OrderRequest, parse
 from lambdas.reconcile.handler import ReconcileVariables
 from lambdas.reconcile.service import reconcile
-from local import bundled
-from local.exchange.app import Keys, create_app
 from local.exchange.book import Book, Costs
-from local.exchange.faults import FaultPlan
+from local.exchange.faults.plan import FaultPlan
+from local.exchange.http.app import Keys, create_app
 from local.exchange.in_process import InProcess
+from local.exchange.recorded_market import Tape
 from local.exchange.sessions import Calendar
-from local.exchange.tape import Tape
 from local.exchange.venue import Venue
-from settings import Settings, load
+from papertape.market_data import bundled
+from schema.settings import Settings, load
 from tests.faults.edges import Edges, Interruption, Killed, Life, Wire
 
 ROOT = Path(__file__).resolve().parents[2]

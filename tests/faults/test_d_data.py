@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lambdas.common.lake import Lake, bars_key
-from lambdas.common.records import Held, Snapshot
+from lambdas.common.lake.lake import Lake
+from lambdas.common.ledger.records import Held, Snapshot
+from schema.lake_layout import bars_key
 from tests.faults.agent import Agent
 from tests.faults.desk import FOREIGN, NAMES, SLOT, Floor, decision, tape
 

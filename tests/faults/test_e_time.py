@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lambdas.common.broker import Broker, RateLimited
+from lambdas.common.broker.alpaca import Broker, RateLimited
 from tests.faults.agent import Agent
 from tests.faults.desk import CLOSE, SLOT, Floor, decision
 

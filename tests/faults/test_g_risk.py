@@ -11,11 +11,11 @@ from typing import Any
 import boto3
 import pytest
 
-from lambdas.common import lake as lakes
-from lambdas.common.broker_time import iso
+from lambdas.common.lake import lake as lakes
 from lambdas.common.telemetry import metrics
 from lambdas.control.handler import handler as control
 from lambdas.health import handler as watching
+from schema.exchange_time import iso
 from tests.faults.agent import Agent
 from tests.faults.desk import CLOSE, SLOT, Floor, decision, house_settings, with_risk
 from tests.faults.edges import LEDGER

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from lambdas.common.broker import (
+from lambdas.common.broker.alpaca import (
     DATA,
     LIVE_SWITCH,
     LIVE_TRADING,
@@ -25,7 +25,7 @@ from lambdas.common.broker import (
 from lambdas.common.telemetry import logger
 from lambdas.execute_orders import service
 from lambdas.execute_orders.requests import DecisionRequest, parse
-from settings import load
+from schema.settings import load
 from tests.faults.agent import Agent
 from tests.faults.desk import CLOSE, ROOT, SLOT, Floor, decision
 

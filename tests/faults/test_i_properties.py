@@ -20,16 +20,16 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from lambdas.common.broker import Order
-from lambdas.common.broker_time import iso
-from lambdas.common.recording import merged
-from lambdas.common.records import Fill, OrderRecord
+from lambdas.common.broker.alpaca import Order
+from lambdas.common.ledger.records import Fill, OrderRecord
+from lambdas.common.orders.broker_updates import merged
 from local.exchange.orders import Status
+from schema.exchange_time import iso
 from tests.faults.desk import CLOSE, COSTS, FOREIGN, NAMES, OURS, SLOT, Floor, decision, house_settings, with_risk
 from tests.faults.edges import LEDGER
 from tests.markets import walk
-from trading_env.policy import softmax
-from trading_env.portfolio import Book, Costs, Rules, Tape, step
+from trading_env.simulation.policy import softmax
+from trading_env.simulation.portfolio import Book, Costs, Rules, Tape, step
 
 Open = Callable[..., Floor]
 

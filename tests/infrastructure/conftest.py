@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from settings import Settings, load
+from schema.settings import Settings, load
 from tests.infrastructure.assembly import ACCOUNT, ROOT, Assembly, synthesize
 
 

@@ -22,7 +22,7 @@ HEAVY = ("numpy", "pandas", "talib", "alpaca")
 
 
 def code() -> Archive:
-    return archives.modules("lambdas", "trading_env", "settings.py", name="code")
+    return archives.modules("lambdas", "schema", "trading_env", name="code")
 
 
 def entries(archive: Archive) -> list[zipfile.ZipInfo]:
@@ -58,7 +58,7 @@ def test_archives_hold_no_traces_of_this_machine(bundle: Bundle) -> None:
 
 def test_code_is_the_functions_the_domain_and_the_settings() -> None:
     names = {entry.filename for entry in entries(code())}
-    assert {name.partition("/")[0] for name in names} == {"lambdas", "trading_env", "settings.py"}
+    assert {name.partition("/")[0] for name in names} == {"lambdas", "schema", "trading_env"}
     assert {f"lambdas/{folder}/handler.py" for folders in FOLDERS.values() for folder in folders} <= names
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from local.laptop import settings_text
-from settings import Settings, SettingsError, load, quick
+from local.replay.local_deployment import settings_text
+from schema.settings import Settings, SettingsError, load, quick
 from tests.infrastructure.assembly import ROOT, Assembly, synthesize
 
 TEXT = (ROOT / "settings.toml").read_text(encoding="utf-8")

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from local.plan import check, year
-from settings import Settings
+from local.replay.schedule import check, year
+from schema.lake_layout import TRIALS
+from schema.settings import Settings
 from stacks.features import COLUMNS
-from stacks.lake import TRIALS
 from tests.infrastructure.assembly import ACCOUNT, ROOT, STACKS, Assembly, Resource, synthesize
-from trading_env.market import TABLE_COLUMNS
+from trading_env.data.market import TABLE_COLUMNS
 
 DRIVER_OUTPUTS = {
     "RawBucket", "ProcessedBucket", "AuditBucket", "LedgerTable", "AlertTopicArn", "ExecutionApiId", "ExecutionApiUrl", "ModelPackageGroup",

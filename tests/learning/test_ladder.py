@@ -1,7 +1,7 @@
 """The rungs that take training: what can be known is learned, what cannot be known is not, by the job's own `fit`.
 
-Together with tests/unit/test_learning_ladder.py, whose rungs are arithmetic. Bounds leave room for other platforms' rounding, which
-changes what a seed learns; the figures of the runs that they were set by are in the comments.
+Together with tests/unit/trading_env/simulation/test_learning_ladder.py, whose rungs are arithmetic. Bounds leave room for other
+platforms' rounding, which changes what a seed learns; the figures of the runs that they were set by are in the comments.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from tests.learning.training import FREE, TEN_BP, WARM, settings, shuffled, traded, trained, waves
-from trading_env.evaluation import BacktestResult
-from trading_env.market import Market
-from trading_env.policy import EqualWeight
+from trading_env.data.market import Market
+from trading_env.evaluation.backtest import BacktestResult
+from trading_env.simulation.policy import EqualWeight
 
 PURGE = 6
 ALL_THE_WAY = settings(portfolio={"kappa": 1.0}, risk={"max_weight": 1.0}, training={"episode_sessions": 60})

@@ -1,0 +1,448 @@
+"""The ledger: one DynamoDB table, one named method an access pattern (`docs/ledger.md`).
+
+Correctness of orders rests here: a decision and an order are put only where none was (`AlreadyThere` carries what is stored), an order
+is put only by the holder of the lease (`Fenced` otherwise), an order is changed only from the version that was read (`Stale`
+otherwise), and a fill enters in the same transaction as the order's new total. Reads that guard an order are strongly consistent; a
+read that fails raises botocore's `ClientError`, which callers treat as halted, and an item that cannot be understood `LedgerCorrupt`.
+Nothing is deleted.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from lambdas.common.environment import LedgerVariables, read
+from lambdas.common.ledger.records import (
+    AlertRecord,
+    Attribution,
+    Breakers,
+    Decision,
+    Fill,
+    LedgerCorrupt,
+    OrderOfDay,
+    OrderRecord,
+    Record,
+    ServedModel,
+    ShadowDecision,
+    Snapshot,
+    State,
+    StateChange,
+    TradingState,
+    decision_key,
+    order_key,
+)
+from lambdas.common.ledger.table import ABSENT, RACES, ConditionError, Table, code_of
+from trading_env.errors import PapertapeError
+
+__all__ = [
+    "AlreadyThere",
+    "CursorError",
+    "Fenced",
+    "Ledger",
+    "LedgerConflictError",
+    "LedgerCorrupt",
+    "Page",
+    "Stale",
+    "ledger_from_environment",
+    "ledger_of",
+]
+
+LEASE = {"pk": "lease", "sk": "executor"}
+#: What an automatic change may only raise.
+SEVERITY: dict[State, int] = {"active": 0, "reduce_only": 1, "halted": 2}
+
+
+class LedgerConflictError(PapertapeError, RuntimeError):
+    """Base of the three ways in which a conditional write does not apply."""
+
+
+class AlreadyThere(LedgerConflictError):  # noqa: N818 -- these name what happened
+    """The item exists; `stored` is what is there."""
+
+    def __init__(self, stored: Record) -> None:
+        super().__init__(f"the ledger already has this {stored.kind}")
+        self.stored = stored
+
+
+class Fenced(LedgerConflictError):  # noqa: N818 -- these name what happened
+    """The lease has passed to another executor since this one took it: this one must stop."""
+
+
+class Stale(LedgerConflictError):  # noqa: N818 -- these name what happened
+    """The item has changed since it was read: read it again and apply the change to that."""
+
+
+class CursorError(PapertapeError, ValueError):
+    """A page cursor that this ledger did not give."""
+
+
+@dataclass(frozen=True)
+class Page:
+    orders: tuple[OrderRecord, ...]
+    cursor: str | None
+
+
+class Ledger(Table):
+    """Named access to the table."""
+
+    # --- decisions
+
+    def open_decision(self, decision: Decision) -> None:
+        """Put a new decision; raise `AlreadyThere` with the stored one."""
+        try:
+            self._put_new(decision)
+        except ConditionError:
+            stored = self.decision(decision.decision_id)
+            if stored is None:
+                raise Stale(f"decision {decision.decision_id} was refused as present and then not found") from None
+            raise AlreadyThere(stored) from None
+
+    def save_decision(self, decision: Decision, *, fence: int) -> None:
+        """Replace a decision while holding the lease; raise `Fenced` if it has passed on."""
+        self._transact([self._lease_is(fence), self._put(decision)], refused=[Fenced("the lease has passed on"), None])
+
+    def decision(self, decision_id: str) -> Decision | None:
+        return self._get(Decision, decision_key(decision_id))
+
+    def decisions(self, month: str) -> list[Decision]:
+        """Return the decisions of `month` ("2020-01"), manual ones and flattens included, oldest first."""
+        return list(self._month(Decision, "decisions", month))
+
+    def working_decisions(self) -> list[Decision]:
+        """Return what a batch has not finished. The index may lag, so each is read again from the table."""
+        found = (self.decision(decision_id) for decision_id in self.working_ids())
+        return [decision for decision in found if decision is not None and decision.state == "working"]
+
+    def working_ids(self) -> list[str]:
+        """Return the ids of what the index says is not finished: to look at each alone where one cannot be read."""
+        return [item["unsettled_sk"] for item in self._unsettled("decisions")]
+
+    # --- orders and fills
+
+    def open_order(self, order: OrderRecord, *, fence: int) -> None:
+        """Put a PENDING order while holding the lease; raise `Fenced`, or `AlreadyThere` with the stored order."""
+        fenced = Fenced("the lease has passed on")
+        try:
+            self._transact([self._lease_is(fence), *self._new_order(order)], refused=[fenced, ConditionError(), None])
+        except ConditionError:
+            stored = self.order(order.client_order_id)
+            if stored is None:
+                raise Stale(f"order {order.client_order_id} was refused as present and then not found") from None
+            raise AlreadyThere(stored) from None
+
+    def adopt_order(self, order: OrderRecord) -> bool:
+        """Put an order that the broker has and nobody here sent; False if it is there. It sends nothing, so it needs no lease."""
+        try:
+            self._transact(self._new_order(order), refused=[ConditionError(), None])
+        except ConditionError:
+            return False
+        return True
+
+    def save_order(self, order: OrderRecord, *, fill: Fill | None = None, fence: int | None = None) -> OrderRecord:
+        """Replace the version that `order` was made from, with the fill that explains its new total; return it with its new version.
+
+        Raises `Stale` if another writer was first; the fill is then not written either. What the broker says may be recorded by whoever
+        hears it; with `fence`, only the holder of the lease may write (`Fenced`).
+        """
+        following = order.model_copy(update={"version": order.version + 1})
+        stale = Stale(f"order {order.client_order_id} has changed since it was read")
+        actions = [self._put(following, "version = :version", {":version": order.version})]
+        refused: list[Exception | None] = [stale]
+        if fill is not None:
+            actions.append(self._put(fill, ABSENT))
+            refused.append(stale)
+        if fence is not None:
+            actions.append(self._lease_is(fence))
+            refused.append(Fenced("the lease has passed on"))
+        self._transact(actions, refused=refused)
+        return following
+
+    def order(self, client_order_id: str) -> OrderRecord | None:
+        return self._get(OrderRecord, order_key(client_order_id))
+
+    def orders_by_id(self, client_order_ids: Sequence[str]) -> dict[str, OrderRecord]:
+        """Return those that exist, by client order id; 100 a call."""
+        orders = (OrderRecord.of(item) for item in self._items([order_key(one) for one in dict.fromkeys(client_order_ids)]))
+        return {order.client_order_id: order for order in orders}
+
+    def unsettled_orders(self) -> list[OrderRecord]:
+        """Return the orders that can still change, read again from the table because the index may lag."""
+        found = self.orders_by_id(self.unsettled_ids())
+        return sorted(
+            (order for order in found.values() if not order.terminal), key=lambda order: (order.created_at, order.client_order_id)
+        )
+
+    def unsettled_ids(self) -> list[str]:
+        """Return the client order ids of what the index says can still change."""
+        return [item["unsettled_sk"] for item in self._unsettled("orders")]
+
+    def page_of_orders(self, month: str, *, limit: int = 100, cursor: str | None = None) -> Page:
+        """Return one page of the orders of `month`, oldest first, and the cursor of the next (None at the end)."""
+        query = self._month_query("orders", month, Limit=limit)
+        if cursor is not None:
+            query["ExclusiveStartKey"] = _decoded(cursor)
+        answer = self._table.query(**query)
+        last = answer.get("LastEvaluatedKey")
+        return Page(tuple(OrderRecord.of(item) for item in answer["Items"]), _encoded(last) if last else None)
+
+    def orders(self, month: str) -> list[OrderRecord]:
+        return list(self._month(OrderRecord, "orders", month))
+
+    def orders_of_day(self, day: str) -> list[OrderRecord]:
+        """Return the orders created on `day` ("2020-01-02", UTC, which during trading hours is the session), oldest first.
+
+        Strongly consistent: an order counts from the moment that it is PENDING.
+        """
+        return sorted(self.orders_by_id(self.ids_of_day(day)).values(), key=lambda order: (order.created_at, order.client_order_id))
+
+    def ids_of_day(self, day: str) -> list[str]:
+        """Return the client order ids of the orders created on `day`; strongly consistent."""
+        return [one.client_order_id for one in self._query(OrderOfDay, f"day#{day}", "order#", "order$")]
+
+    def fills_since(self, start: str, *, months: Sequence[str]) -> list[Fill]:
+        """Return the fills after the instant `start` (ISO 8601 UTC) in `months`, oldest first in each."""
+        found = []
+        for month in months:
+            query = self._month_query("fills", month)
+            query["KeyConditionExpression"] += " AND month_sk > :start"
+            query["ExpressionAttributeValues"][":start"] = f"{start}~"
+            found += [Fill.of(item) for item in self._pages(query)]
+        return found
+
+    def fills(self, month: str) -> list[Fill]:
+        return list(self._month(Fill, "fills", month))
+
+    def fills_of(self, client_order_id: str) -> list[Fill]:
+        return list(self._query(Fill, f"order#{client_order_id}", "fill#", "fill$"))
+
+    # --- snapshots
+
+    def put_snapshot(self, snapshot: Snapshot) -> bool:
+        """Put a session's snapshot; False if the session already has one, which stays as it is."""
+        return self._put_once(snapshot)
+
+    def snapshot(self, session: str) -> Snapshot | None:
+        return self._get(Snapshot, {"pk": "snapshot", "sk": session})
+
+    def latest_snapshot(self, *, before: str | None = None) -> Snapshot | None:
+        """Return the newest snapshot, of a session before `before` if given."""
+        condition: dict[str, Any] = {"KeyConditionExpression": "pk = :pk", "ExpressionAttributeValues": {":pk": "snapshot"}}
+        if before is not None:
+            condition = {"KeyConditionExpression": "pk = :pk AND sk < :sk", "ExpressionAttributeValues": {":pk": "snapshot", ":sk": before}}
+        items = self._table.query(**condition, ScanIndexForward=False, Limit=1, ConsistentRead=True)["Items"]
+        return Snapshot.of(items[0]) if items else None
+
+    def snapshots(self, start: str, end: str) -> list[Snapshot]:
+        """Return the snapshots of the sessions from `start` to `end`, both included."""
+        return list(self._query(Snapshot, "snapshot", start, end))
+
+    def put_attribution(self, attribution: Attribution) -> bool:
+        """Put a session's attribution; False if it has one."""
+        return self._put_once(attribution)
+
+    def attributions(self, start: str, end: str) -> list[Attribution]:
+        """Return the attributions of the sessions from `start` to `end`, both included."""
+        return list(self._query(Attribution, "attribution", start, end))
+
+    # --- trading state, breakers, lease
+
+    def trading_state(self) -> TradingState:
+        """Return the state, strongly consistent. Where nobody ever set one, it is active; a failed read raises and means halted."""
+        return self._get(TradingState, TradingState().keys()) or TradingState()
+
+    def switches(self) -> tuple[TradingState, Breakers]:
+        """Return the trading state and the breakers as one read, strongly consistent: what is asked before each order."""
+        items = {item["sk"]: item for item in self._items([TradingState().keys(), Breakers().keys()])}
+        state, breakers = items.get("trading"), items.get("breakers")
+        return (
+            TradingState() if state is None else TradingState.of(state),
+            Breakers() if breakers is None else Breakers.of(breakers),
+        )
+
+    def set_trading_state(
+        self,
+        state: State,
+        *,
+        reason: str,
+        time: str,
+        by: str,
+        automatic: bool = False,
+        expected: int | None = None,
+        account: str | None = None,
+    ) -> TradingState:
+        """Set the state and append to its audit trail, both or neither, after whatever another writer has set meanwhile; return what holds.
+
+        `active` re-arms the breakers in the same transaction, and the trail says which; they count from the equity of the next look. With
+        `account`, this app's account is that one from now on. An `automatic` change only tightens: what is as tight already, a person's
+        halt above all, stays with its reason. With `expected`, the version that the caller has seen, a state that has changed since raises
+        `Stale` and stays.
+        """
+        for _ in range(RACES):
+            was = self.trading_state()
+            if expected is not None and was.version != expected:
+                raise Stale(f"the trading state is {was.state} by {was.by}, version {was.version}, not {expected} any more")
+            if automatic and SEVERITY[state] <= SEVERITY[was.state]:
+                return was
+            breakers = self.breakers()
+            rearmed = _rearmed(breakers, account=account) if state == "active" else breakers
+            new = TradingState(state=state, reason=reason, since=time, by=by, automatic=automatic, version=was.version + 1)
+            told = new.model_dump(include={"state", "reason", "by", "automatic", "version"})
+            cleared = breakers.tripped if rearmed != breakers else {}
+            change = StateChange(**told, was=was.state, time=time, rearmed=cleared, account=account)
+            writes = [self._next(new, was.version), self._put(change, ABSENT)]
+            if rearmed != breakers:
+                writes.append(self._next(rearmed.model_copy(update={"version": breakers.version + 1}), breakers.version))
+            try:
+                self._transact(writes, refused=[ConditionError(), ConditionError(), ConditionError()])
+            except ConditionError:
+                continue
+            return new
+        raise Stale(f"the trading state changed {RACES} times while it was set to {state}")
+
+    def state_changes(self, month: str) -> list[StateChange]:
+        return list(self._query(StateChange, f"state_change#{month}", "", "~"))
+
+    def breakers(self) -> Breakers:
+        return self._get(Breakers, Breakers().keys()) or Breakers()
+
+    def change_breakers(self, change: Callable[[Breakers], Breakers]) -> Breakers:
+        """Replace the breakers by what `change` makes of them; if another writer was first, of what that one wrote."""
+        for _ in range(RACES):
+            was = self.breakers()
+            now = change(was)
+            if now == was:
+                return was
+            following = now.model_copy(update={"version": was.version + 1})
+            try:
+                self._transact([self._next(following, was.version)], refused=[ConditionError()])
+            except ConditionError:
+                continue
+            return following
+        raise Stale(f"the breakers changed {RACES} times while they were written")
+
+    def acquire_lease(self, owner: str, *, now: float, seconds: float) -> int | None:
+        """Take the executor's lease until `now + seconds` (wall clock) and return its fencing number; None while another holds it."""
+        try:
+            answer = self._table.update_item(
+                Key=LEASE,
+                UpdateExpression="SET #owner = :owner, expires = :expires, kind = :kind ADD fence :one",
+                ConditionExpression="attribute_not_exists(pk) OR expires <= :now",
+                ExpressionAttributeNames={"#owner": "owner"},
+                ExpressionAttributeValues={
+                    ":owner": owner,
+                    ":expires": int((now + seconds) * 1000),
+                    ":now": int(now * 1000),
+                    ":one": 1,
+                    ":kind": "lease",
+                },
+                ReturnValues="UPDATED_NEW",
+            )
+        except ClientError as error:
+            if code_of(error) == "ConditionalCheckFailedException":
+                return None
+            raise
+        return int(answer["Attributes"]["fence"])
+
+    def release_lease(self, fence: int) -> None:
+        """Give the lease back; a lease that has passed on is left alone."""
+        try:
+            self._table.update_item(
+                Key=LEASE,
+                UpdateExpression="SET expires = :never",
+                ConditionExpression="fence = :fence",
+                ExpressionAttributeValues={":never": 0, ":fence": fence},
+            )
+        except ClientError as error:
+            if code_of(error) != "ConditionalCheckFailedException":
+                raise
+
+    # --- models
+
+    def incumbent(self) -> ServedModel | None:
+        return self._get(ServedModel, {"pk": "model", "sk": "incumbent"})
+
+    def shadow(self) -> ServedModel | None:
+        return self._get(ServedModel, {"pk": "model", "sk": "shadow"})
+
+    def put_model(self, model: ServedModel) -> None:
+        """Point a role (incumbent or shadow) to a model; the change is the deployment."""
+        self._table.put_item(Item=model.item())
+
+    def put_shadow_decision(self, decision: ShadowDecision) -> bool:
+        return self._put_once(decision)
+
+    def shadow_decisions(self, month: str) -> list[ShadowDecision]:
+        return list(self._month(ShadowDecision, "shadow", month))
+
+    # --- alerts
+
+    def put_alert(self, alert: AlertRecord) -> bool:
+        """Put an alert; False if this rule has already spoken in this session."""
+        return self._put_once(alert)
+
+    def has_alert(self, rule: str, *, session: str) -> bool:
+        """Whether this rule has spoken in this session; strongly consistent."""
+        key = AlertRecord(rule=rule, session=session, subject="", detail="", time="").keys()
+        return self._get(AlertRecord, key) is not None
+
+    def alerts(self, month: str) -> list[AlertRecord]:
+        return list(self._query(AlertRecord, f"alert#{month}", "", "~"))
+
+    # --- what several of them use
+
+    def _next(self, record: TradingState | Breakers, version: int) -> dict[str, Any]:
+        """Put the successor of what had `version`, or the first one."""
+        return self._put(record, "attribute_not_exists(version) OR version = :version", {":version": version})
+
+    def _new_order(self, order: OrderRecord) -> list[dict[str, Any]]:
+        place = OrderOfDay(day=order.created_at[:10], client_order_id=order.client_order_id)
+        return [self._put(order, ABSENT), self._put(place)]
+
+    def _lease_is(self, fence: int) -> dict[str, Any]:
+        held = {"ConditionExpression": "fence = :fence", "ExpressionAttributeValues": {":fence": fence}}
+        return {"ConditionCheck": {"TableName": self._table.name, "Key": LEASE, **held}}
+
+
+def _rearmed(breakers: Breakers, *, account: str | None) -> Breakers:
+    """Nothing tripped and nothing to fall from, if anything had; and nothing at all of another account than `account`."""
+    if account is not None and account != breakers.account_id:
+        return Breakers(account_id=account, version=breakers.version)
+    if not breakers.tripped:
+        return breakers
+    return Breakers(**breakers.model_dump(include={"account_id", "last_close_session", "version"}))
+
+
+def _encoded(key: dict[str, Any]) -> str:
+    return base64.urlsafe_b64encode(json.dumps(key, sort_keys=True).encode()).decode()
+
+
+def _decoded(cursor: str) -> dict[str, str]:
+    try:
+        key = json.loads(base64.urlsafe_b64decode(cursor.encode()))
+    except (binascii.Error, ValueError):
+        raise CursorError(f"cursor is not one that GET /orders gave, was {cursor!r}") from None
+    if not isinstance(key, dict) or set(key) != {"pk", "sk", "month", "month_sk"} or not all(isinstance(v, str) for v in key.values()):
+        raise CursorError(f"cursor is not one that GET /orders gave, was {cursor!r}")
+    return key
+
+
+@lru_cache(maxsize=4)
+def ledger_of(table: str) -> Ledger:
+    """Return the ledger in `table`; one client a process, with short timeouts because a batch waits for it."""
+    config = Config(connect_timeout=2, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 3})
+    return Ledger(boto3.resource("dynamodb", config=config).Table(table))
+
+
+def ledger_from_environment() -> Ledger:
+    """Return the ledger that LEDGER_TABLE names."""
+    return ledger_of(read(LedgerVariables).ledger_table)

@@ -1,0 +1,70 @@
+"""What a definite no of the broker's means, and whether the same need may be tried once more (docs/decisions/0011).
+
+Promise: a second attempt follows only from a refusal that answered the one POST of the first: the broker has never had that order. So of
+one need at most one attempt is ever accepted. Nothing follows from a doubt, from an order that was accepted and rejected later, from a
+person's order, or from a second refusal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from lambdas.common.broker.transport import Rejected
+from lambdas.common.ledger.records import MANUAL, Decision, Leg, OrderRecord
+from trading_env.orders.orders import Intent, client_order_id
+
+Refusal = Literal["wash_trade", "buying_power", "not_fractionable", "inactive", "other"]
+
+#: By the words of the message: the vendor's code 40310000 means each of the first three, and more.
+_WORDS: tuple[tuple[str, Refusal], ...] = (
+    ("wash trade", "wash_trade"),
+    ("buying power", "buying_power"),
+    ("fraction", "not_fractionable"),
+    ("not active", "inactive"),
+    ("inactive", "inactive"),
+    ("halted", "inactive"),
+    ("not tradable", "inactive"),
+    ("not found", "inactive"),
+)
+
+
+def refusal_of(no: Rejected) -> Refusal:
+    message = no.message.lower()
+    return next((refusal for words, refusal in _WORDS if words in message), "other")
+
+
+def open_refusals(decision: Decision, orders: Mapping[str, OrderRecord]) -> list[tuple[Leg, OrderRecord]]:
+    """The legs that the broker turned down last, with their orders, as long as the decision does not say so."""
+    legs = decision.plan or ()
+    past = superseded(legs)
+    return [
+        (leg, order)
+        for leg in legs
+        if (order := orders.get(leg.client_order_id)) is not None
+        and order.status == "rejected"
+        and leg.client_order_id not in past
+        and leg.symbol not in decision.refused
+    ]
+
+
+def may_try_again(decision: Decision, order: OrderRecord) -> bool:
+    """Whether the first attempt is known never to have existed at the broker, for a reason that can be put right."""
+    never_there = order.broker_id is None and order.unknown_since is None and order.refusal is not None
+    remediable = order.refusal in {"wash_trade", "not_fractionable"} or (order.refusal == "buying_power" and order.side == "buy")
+    return decision.strategy != MANUAL and order.attempt == 0 and never_there and remediable
+
+
+def again(decision: Decision, leg: Leg, **changes: object) -> Leg:
+    """The second attempt at `leg`, under its own id."""
+    attempt = leg.attempt + 1
+    intent = Intent(strategy=decision.strategy, slot=decision.slot, symbol=leg.symbol, attempt=attempt)
+    return leg.model_copy(update={"attempt": attempt, "client_order_id": client_order_id(intent), **changes})
+
+
+def superseded(legs: Sequence[Leg]) -> set[str]:
+    """The client order ids of attempts that a later one has followed."""
+    last: dict[str, int] = {}
+    for leg in legs:
+        last[leg.symbol] = max(leg.attempt, last.get(leg.symbol, 0))
+    return {leg.client_order_id for leg in legs if leg.attempt < last[leg.symbol]}

@@ -1,0 +1,107 @@
+"""What a client is shown of an account: the book, or what the book was a little earlier.
+
+Promise: a plan that is quiet shows the book itself. What is shown late is a function of the clock, and nothing is shown that was never so:
+a position as it was before a fill, an order as it was before its last change, or, for a while, no order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from local.exchange.book import Book
+from local.exchange.faults.sampler import Fate
+from local.exchange.money import EXACT
+from local.exchange.orders import Order, Position
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lag:
+    """Until then, `symbol` is shown as it was before."""
+
+    until: datetime
+    symbol: str
+    before: Position | None
+
+
+class View:
+    """What is shown of one account's book."""
+
+    def __init__(self, fate: Fate) -> None:
+        self._fate = fate
+        self.forget()
+
+    def forget(self) -> None:
+        """A new account: nothing lags."""
+        self._hidden: dict[str, datetime] = {}
+        self._lags: list[Lag] = []
+
+    def accepted(self, order: Order) -> None:
+        chance = self._fate.plan.faults.hidden_order
+        if chance is None or not chance.covers(order.ticket.symbol):
+            return
+        if self._fate.befalls(chance, "hidden_order", order.client_order_id):
+            self._fate.counts["hidden_order"] += 1
+            self._hidden[order.id] = order.submitted_at + timedelta(seconds=chance.seconds)
+
+    def traded(self, order: Order, *, before: Position | None, now: datetime) -> None:
+        """A fill has just changed the position of the order's symbol from `before`."""
+        chance, symbol = self._fate.plan.faults.view_skew, order.ticket.symbol
+        if chance is None or not chance.covers(symbol):
+            return
+        if self._fate.befalls(chance, "view_skew", order.client_order_id):
+            self._fate.counts["view_skew"] += 1
+            self._lags = [lag for lag in self._lags if lag.until > now]
+            self._lags.append(Lag(until=now + timedelta(seconds=chance.seconds), symbol=symbol, before=before))
+
+    def split(self, symbol: str) -> None:
+        """Shares of before a split and of after it are never mixed."""
+        self._lags = [lag for lag in self._lags if lag.symbol != symbol]
+
+    def positions(self, book: Book, now: datetime) -> dict[str, Position]:
+        shown = dict(book.positions)
+        for lag in reversed(self._lags):
+            if lag.until <= now:
+                continue
+            if lag.before is None:
+                shown.pop(lag.symbol, None)
+            else:
+                shown[lag.symbol] = lag.before
+        return shown
+
+    def available(self, book: Book, symbol: str, now: datetime) -> Decimal:
+        """Shares shown and not promised to an open sale."""
+        truth, shown = book.positions.get(symbol), self.positions(book, now).get(symbol)
+        available = book.available(symbol)
+        if shown == truth:
+            return available
+        held = truth.quantity if truth is not None else Decimal(0)
+        return max(Decimal(0), EXACT.subtract(EXACT.add(available, shown.quantity if shown is not None else Decimal(0)), held))
+
+    def orders(self, orders: Iterable[Order], book: Book, now: datetime) -> list[Order]:
+        """Orders as a list of them is shown."""
+        return [self.order(order, book, now) for order in orders if self.visible(order, now)]
+
+    def clear(self, now: datetime) -> bool:
+        """Whether every order is shown as it is."""
+        self._hidden = {order_id: until for order_id, until in self._hidden.items() if until > now}
+        return not self._hidden and self._fate.plan.faults.stale_order_view is None
+
+    def unsure_since(self, now: datetime) -> datetime:
+        """Orders that changed after this may be shown as they were before."""
+        chance = self._fate.plan.faults.stale_order_view
+        return now - timedelta(seconds=chance.seconds if chance is not None else 0)
+
+    def visible(self, order: Order, now: datetime) -> bool:
+        return order.id not in self._hidden or self._hidden[order.id] <= now
+
+    def order(self, order: Order, book: Book, now: datetime) -> Order:
+        """One order, as it is or as it was before."""
+        chance, earlier = self._fate.plan.faults.stale_order_view, book.history[order.id][:-1]
+        if chance is None or not earlier or order.updated_at <= self.unsure_since(now) or not chance.covers(order.ticket.symbol):
+            return order
+        if not self._fate.strikes(chance, "stale_order_view", order.client_order_id, momentary=True):
+            return order
+        return earlier[int(self._fate.draw("stale_order_view which", f"{order.client_order_id} {now}") * len(earlier))]

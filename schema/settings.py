@@ -1,0 +1,201 @@
+"""The schema of `settings.toml`: one frozen model, shared by the CDK app, the functions, the jobs and the laptop.
+
+`load()` either returns settings that every part can trust or raises `SettingsError` whose single line names the key, its value and
+what is allowed. The functions get the same model as JSON in the environment variable `PAPERTAPE_SETTINGS`.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from trading_env.errors import PapertapeError
+
+Symbol = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9.]{0,9}$")]
+Share = Annotated[float, Field(gt=0, le=1)]
+BasisPoints = Annotated[float, Field(ge=0, le=500)]
+
+
+class SettingsError(PapertapeError, ValueError):
+    """`settings.toml` cannot be used; the message is one line, fit to show to its author."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Universe(Section):
+    """A settings file names a benchmark, for TOML has no null; research on bars that do not hold it goes without."""
+
+    symbols: Annotated[tuple[Symbol, ...], Field(min_length=2, max_length=500)]
+    benchmark: Symbol | None
+
+    @property
+    def required_benchmark(self) -> str:
+        """For what cannot go without: the deployed app. Raises SettingsError when there is none."""
+        if self.benchmark is None:
+            raise SettingsError(f"universe.benchmark must be one of symbols, {', '.join(self.symbols)}; it is missing")
+        return self.benchmark
+
+    @model_validator(mode="after")
+    def _names_are_distinct_and_hold_the_benchmark(self) -> Self:
+        repeated = sorted({s for s in self.symbols if self.symbols.count(s) > 1})
+        if repeated:
+            raise ValueError(f"symbols must be distinct, {', '.join(repeated)} is repeated")
+        if self.benchmark is not None and self.benchmark not in self.symbols:
+            raise ValueError(f"benchmark must be one of symbols, was {self.benchmark}")
+        return self
+
+
+class Portfolio(Section):
+    initial_cash: Annotated[float, Field(gt=0)]
+    kappa: Share
+    cash_buffer: Annotated[float, Field(ge=0, lt=0.5)]
+    band: Annotated[float, Field(ge=0, lt=0.5)]
+    min_notional: Annotated[float, Field(ge=0)]
+    dividends: Literal["credit", "ignore"]
+    whole_shares: bool = False
+
+
+class Costs(Section):
+    """What is off by default may be left out: files from before it existed stay valid."""
+
+    fee_bps: BasisPoints
+    slippage_bps: BasisPoints
+    half_spread_bps: BasisPoints = 0.0
+    impact: Annotated[float, Field(ge=0, le=10)] = 0.0
+    max_volume_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+    @model_validator(mode="after")
+    def _impact_holds_for_a_share_of_the_volume(self) -> Self:
+        if self.impact > 0 and self.max_volume_share == 0:
+            raise ValueError(f"impact needs max_volume_share above 0, was {self.impact} with {self.max_volume_share}")
+        return self
+
+
+class Schedule(Section):
+    slot: Annotated[str, StringConstraints(pattern=r"^open\+\d{1,3}$")]
+    slot_window_minutes: Annotated[int, Field(ge=5, le=180)]
+    quotes_every_minutes: Annotated[int, Field(ge=1, le=30)]
+    reconcile_every_minutes: Annotated[int, Field(ge=1, le=30)]
+    health_every_minutes: Annotated[int, Field(ge=1, le=30)]
+
+    @property
+    def slot_minutes(self) -> int:
+        """Minutes after the session's open at which the slot begins."""
+        return int(self.slot.removeprefix("open+"))
+
+
+class Risk(Section):
+    max_weight: Share
+    max_gross: Share
+    max_order_notional: Annotated[float, Field(gt=0)]
+    max_turnover_per_day: Annotated[float, Field(gt=0, le=20)]
+    max_orders_per_day: Annotated[int, Field(gt=0, le=10_000)]
+    price_collar: Annotated[float, Field(gt=0, lt=1)]
+    max_drawdown: Annotated[float, Field(gt=0, lt=1)]
+    max_daily_loss: Annotated[float, Field(gt=0, lt=1)]
+    max_bar_age_sessions: Annotated[int, Field(ge=1, le=10)]
+    max_model_age_days: Annotated[int, Field(ge=1, le=3650)]
+    restricted: tuple[Symbol, ...]
+    max_quote_age_minutes: Annotated[float, Field(gt=0, le=390)] = 10.0
+
+
+class Training(Section):
+    """Anchored walk-forward: the sessions from `test_start` up to the sealed span are cut into `folds` equal parts, each judged by a model
+    that was trained on what lies before it. The sealed span is the last `sealed_sessions` before `live_start`.
+    """
+
+    start: date
+    test_start: date
+    live_start: date
+    folds: Annotated[int, Field(ge=1, le=32)]
+    purge_sessions: Annotated[int, Field(ge=1, le=63)]
+    sealed_sessions: Annotated[int, Field(ge=21, le=504)]
+    timesteps: Annotated[int, Field(ge=1_000, le=100_000_000)]
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1, max_length=32)]
+    environments: Annotated[int, Field(ge=1, le=4096)]
+    episode_sessions: Annotated[int, Field(ge=21, le=2520)]
+    names_per_episode: Annotated[int, Field(ge=2, le=500)]
+
+    @model_validator(mode="after")
+    def _dates_are_ordered_and_seeds_distinct(self) -> Self:
+        if not self.start < self.test_start < self.live_start:
+            raise ValueError(f"start < test_start < live_start must hold, was {self.start}, {self.test_start}, {self.live_start}")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds must be distinct, was {list(self.seeds)}")
+        return self
+
+
+class Reward(Section):
+    """What a session earns in training; judging never uses it. The penalties are off at 0."""
+
+    kind: Literal["excess_log_growth", "log_growth", "differential_sharpe"]
+    drawdown_penalty: Annotated[float, Field(ge=0, le=10)]
+    turnover_penalty: Annotated[float, Field(ge=0, le=10)]
+
+
+class Model(Section):
+    approval: Literal["automatic", "manual"]
+
+
+class Cost(Section):
+    monthly_budget_usd: Annotated[float, Field(gt=0)]
+
+
+class Settings(Section):
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{1,20}$")]
+    region: Annotated[str, StringConstraints(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")]
+    alert_email: Annotated[str, StringConstraints(pattern=r"^$|^[^@\s]+@[^@\s]+\.[^@\s]+$")]
+    universe: Universe
+    portfolio: Portfolio
+    costs: Costs
+    schedule: Schedule
+    risk: Risk
+    training: Training
+    reward: Reward
+    model: Model
+    cost: Cost
+
+
+def quick(settings: Settings) -> Settings:
+    """Three folds of two seeds: shows in minutes what the whole evaluation does, and can never pass the gate."""
+    training = settings.training.model_copy(update={"folds": 3, "seeds": settings.training.seeds[:2]})
+    return settings.model_copy(update={"training": training})
+
+
+def load(path: Path) -> Settings:
+    """Read and validate `path`; raise `SettingsError` with one line that says what to change."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{path.name}: cannot be read ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path.name}: is not valid TOML, {error}") from error
+    return checked(document, source=path.name)
+
+
+def checked(document: object, *, source: str) -> Settings:
+    """Settings from a document, or `SettingsError` with one line that begins with where it is from."""
+    try:
+        return Settings.model_validate(document)
+    except ValidationError as error:
+        raise SettingsError("; ".join(_sentence(source, problem) for problem in error.errors())) from error
+
+
+def _sentence(file: str, problem: object) -> str:
+    assert isinstance(problem, dict)
+    key = ".".join(str(part) for part in problem["loc"]) or "(file)"
+    match problem["type"]:
+        case "missing":
+            return f"{file}: {key} is missing"
+        case "extra_forbidden":
+            return f"{file}: {key} = {problem['input']!r} is not a setting; remove it or check its spelling"
+        case "value_error":
+            return f"{file}: {key}: {problem['ctx']['error']}"
+        case _:
+            return f"{file}: {key} = {problem['input']!r} is not allowed: {problem['msg']}"
