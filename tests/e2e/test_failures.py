@@ -26,7 +26,7 @@ from schema import settings as settings_module
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="processes are found in /proc")
 
 ROOT = Path(__file__).parents[2]
-COPIED = ("data", "glue_jobs", "lambdas", "local", "sagemaker", "stacks", "trading_env")
+COPIED = ("data", "glue_jobs", "lambdas", "learning", "local", "papertape", "sagemaker", "schema", "stacks", "trading_env")
 LINKED = (".venv", ".venv-cloud", "node_modules", ".cache")
 MARK = "PAPERTAPE_TEST_MARK"
 PATIENCE = 240.0
