@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lambdas.common.api.client import Answer, ExecutionApi
-from lambdas.common.broker.alpaca import Broker
+from lambdas.common.broker.port import Broker, MarketData
 from lambdas.common.lake.lake import Lake
 from lambdas.common.ledger.ledger import Ledger
 from lambdas.common.ledger.records import AGENT, AlertRecord, ServedModel, ShadowDecision, Snapshot
@@ -60,6 +60,7 @@ class Edges:
     """Everything outside; `runtime` is SageMaker's runtime client."""
 
     broker: Broker
+    market_data: MarketData
     lake: Lake
     ledger: Ledger
     runtime: Any
@@ -70,7 +71,7 @@ class Edges:
 def decide(*, time: datetime, settings: Settings, edges: Edges) -> Result:
     """Decide the slot of the session that `time` (UTC) lies in. Returns what happened; raises what a retry may heal."""
     session = new_york_date(time)
-    if not edges.broker.sessions(session, session):
+    if not edges.market_data.sessions(session, session):
         return {"outcome": "skipped", "reason": f"{session} is not a session"}
     slot = f"{session.isoformat()}/{settings.schedule.slot}"
     decision_id = f"{AGENT}:{slot}"
@@ -146,18 +147,19 @@ def _observe(*, session: date, settings: Settings, edges: Edges) -> tuple[date, 
         known = known_at(lake=edges.lake, symbols=settings.universe.symbols, sessions=earlier, as_of=as_of)
     except StaleDataError as error:
         raise NoTrade("stale-data", str(error)) from error
-    account = _account(ledger=edges.ledger, broker=edges.broker, session=session, as_of=as_of)
+    account = _account(edges=edges, session=session, as_of=as_of)
     try:
         return as_of, known, see(market=known.market, account=account)
     except (ObservationError, ValueError) as error:
         raise NoTrade("no-observation", str(error)) from error
 
 
-def _account(*, ledger: Ledger, broker: Broker, session: date, as_of: date) -> Account:
+def _account(*, edges: Edges, session: date, as_of: date) -> Account:
     """The closing snapshot of `as_of`; before the first decision ever, an account in which nothing is held."""
+    ledger, broker = edges.ledger, edges.broker
     snapshot, pinned = ledger.snapshot(as_of.isoformat()), ledger.breakers().account_id
     if snapshot is not None and (pinned is None or snapshot.account_id in {None, pinned}):
-        _refuse_pending_splits(snapshot, broker=broker, session=session, as_of=as_of)
+        _refuse_pending_splits(snapshot, edges=edges, session=session, as_of=as_of)
         return _from_snapshot(snapshot)
     months = {as_of.isoformat()[:7], session.isoformat()[:7]}
     if ledger.latest_snapshot() is not None or any(ledger.decisions(month) for month in sorted(months)):
@@ -168,13 +170,13 @@ def _account(*, ledger: Ledger, broker: Broker, session: date, as_of: date) -> A
     return Account(cash=float(broker.account().cash), quantities={}, closes={})
 
 
-def _refuse_pending_splits(snapshot: Snapshot, *, broker: Broker, session: date, as_of: date) -> None:
+def _refuse_pending_splits(snapshot: Snapshot, *, edges: Edges, session: date, as_of: date) -> None:
     """A position that waits for its split would be sized, and judged, at a price that is not its own."""
-    splits = splits_between(broker, snapshot.positions, first=as_of + timedelta(days=1), last=session)
+    splits = splits_between(edges.market_data, snapshot.positions, first=as_of + timedelta(days=1), last=session)
     if not splits.events:
         return
     held = {symbol: one.quantity for symbol, one in snapshot.positions.items()}
-    pending = splits.pending(held, {}, {symbol: position.quantity for symbol, position in broker.positions().items()})
+    pending = splits.pending(held, {}, {symbol: position.quantity for symbol, position in edges.broker.positions().items()})
     if pending:
         raise NoTrade("split-pending", "; ".join(pending.values()))
 

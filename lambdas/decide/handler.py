@@ -15,7 +15,7 @@ from pydantic import Field
 
 from lambdas.common import environment
 from lambdas.common.api.client import execution_api_from_environment
-from lambdas.common.broker.alpaca import broker_from_environment
+from lambdas.common.broker.connection import broker_from_environment, market_data_from_environment
 from lambdas.common.lake import lake
 from lambdas.common.ledger.ledger import ledger_from_environment
 from lambdas.common.telemetry import entry, logger
@@ -39,6 +39,7 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     variables, time = environment.read(Variables), parse_utc(event["time"])
     edges = Edges(
         broker=broker_from_environment(),
+        market_data=market_data_from_environment(),
         lake=lake.lake(raw_bucket=variables.raw_bucket, audit_bucket=variables.audit_bucket),
         ledger=ledger_from_environment(),
         runtime=_runtime(),

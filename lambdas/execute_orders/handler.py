@@ -16,7 +16,8 @@ from pydantic import ValidationError
 
 from lambdas.common import environment
 from lambdas.common.api.responses import answer, refusals
-from lambdas.common.broker.alpaca import BrokerError, broker_from_environment
+from lambdas.common.broker.connection import broker_from_environment, market_data_from_environment
+from lambdas.common.broker.port import BrokerError
 from lambdas.common.ledger.ledger import ledger_from_environment
 from lambdas.common.orders.execution_context import Desk
 from lambdas.common.telemetry import entry, logger
@@ -77,6 +78,7 @@ def _desk() -> Desk:
     return Desk(
         ledger=ledger_from_environment(),
         broker=broker_from_environment(),
+        market_data=market_data_from_environment(),
         settings=_settings(),
         owner=str(app.context["owner"]),
         code_version=variables.code_version,

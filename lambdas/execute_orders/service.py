@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from lambdas.common.api.responses import shown_decision, shown_order
-from lambdas.common.broker.alpaca import Clock
+from lambdas.common.broker.port import Clock
 from lambdas.common.ledger.ledger import AlreadyThere, Fenced
 from lambdas.common.ledger.records import FLATTEN, MANUAL, Decision
 from lambdas.common.orders import planning
@@ -138,7 +138,7 @@ def _view(decision: Decision, clock: Clock, desk: Desk, *, symbols: list[str]) -
     window = planning.window_of(decision, broker=desk.broker, clock=clock, settings=desk.settings)
     if (problem := window.problem(clock)) is not None:
         raise PlanRefused(problem)
-    return planning.look(desk.broker, clock=clock, window=window, symbols=symbols, settings=desk.settings)
+    return planning.look(desk.broker, desk.market_data, clock=clock, window=window, symbols=symbols, settings=desk.settings)
 
 
 def _last_flatten(window: Window, desk: Desk) -> tuple[Decision | None, int]:

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 
-from lambdas.common.broker.alpaca import Account, Broker, Position, Session, Trade
+from lambdas.common.broker.port import Account, Broker, MarketData, Position, Session, Trade
 from lambdas.common.ledger.ledger import Ledger
 from lambdas.common.ledger.records import Held, OrderRecord, Snapshot, plain
 from lambdas.common.orders.splits import Splits, splits_between
 from schema.exchange_time import iso, new_york_date, parse_utc
 from trading_env.errors import PapertapeError
+from trading_env.orders.order_state import Status
 
 
 class NoSnapshot(PapertapeError):  # noqa: N818 -- an outcome, not an error
@@ -38,7 +39,14 @@ class Closing:
 
 
 def close_session(
-    session: Session, *, account: Account, orders: Sequence[OrderRecord], ledger: Ledger, broker: Broker, now: datetime
+    session: Session,
+    *,
+    account: Account,
+    orders: Sequence[OrderRecord],
+    ledger: Ledger,
+    broker: Broker,
+    market_data: MarketData,
+    now: datetime,
 ) -> Snapshot:
     """Take and return the closing snapshot of `session`, during which `orders` were made; raise `NoSnapshot` if it cannot be valued."""
     positions = broker.positions()
@@ -49,12 +57,12 @@ def close_session(
         account=account,
         before=before,
         # Asked even when the positions look right: a split that was announced and not applied leaves them as they were
-        splits=splits_between(broker, {*positions, *(before.positions if before else ())}, first=first, last=session.date),
+        splits=splits_between(market_data, {*positions, *(before.positions if before else ())}, first=first, last=session.date),
         orders=orders,
         traded=traded_since(before.taken_at if before else iso(session.open), until=session.date, ledger=ledger),
     )
     names = sorted({*positions, *(order.symbol for order in orders if order.symbol not in positions)})
-    snapshot = _snapshot(closing, positions, broker.latest_trades(names) if names else {}, now=now)
+    snapshot = _snapshot(closing, positions, market_data.latest_trades(names) if names else {}, now=now)
     return snapshot if ledger.put_snapshot(snapshot) else (ledger.snapshot(snapshot.session) or snapshot)
 
 
@@ -88,7 +96,7 @@ def _snapshot(closing: Closing, positions: Mapping[str, Position], trades: Mappi
         cash=closing.account.cash,
         equity=closing.account.cash + sum((one.quantity * one.close for one in held.values()), Decimal(0)),
         positions=held,
-        orders=sum(order.status != "refused" for order in orders),
+        orders=sum(order.status != Status.REFUSED for order in orders),
         fills=sum(order.fills for order in orders),
         open_orders=sum(not order.terminal for order in orders),
         account_id=closing.account.id,

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 
-from lambdas.common.broker.alpaca import LIST_LIMIT, Broker, Clock, Order
+from lambdas.common.broker.port import Broker, Clock, MarketData, Order
 from lambdas.common.ledger.alerts import raise_alert
 from lambdas.common.ledger.ledger import Ledger
 from lambdas.common.ledger.records import FOREIGN, RECOVERED, TERMINAL, OrderRecord, Snapshot, plain
@@ -30,7 +30,7 @@ class Adopted:
     foreign: int = 0
 
 
-def adopt(*, ledger: Ledger, broker: Broker, clock: Clock, last: Snapshot | None) -> Adopted:
+def adopt(*, ledger: Ledger, broker: Broker, market_data: MarketData, clock: Clock, last: Snapshot | None) -> Adopted:
     """Adopt what was submitted since `last`, the newest snapshot; without one, our own orders of a week and anybody's of today."""
     today = datetime.combine(clock.session_date, time(), tzinfo=NEW_YORK).astimezone(UTC)
     since = parse_utc(last.taken_at) if last is not None else clock.now - LOST
@@ -40,7 +40,7 @@ def adopt(*, ledger: Ledger, broker: Broker, clock: Clock, last: Snapshot | None
     recovered = [order for order in strangers if _ours(order)]
     if recovered:  # first of all, so that a crash from here on leaves trading halted
         _halt(ledger, recovered, now=clock.now)
-    prices = _prices(broker, recovered)
+    prices = _prices(market_data, recovered)
     foreign = [order for order in strangers if not _ours(order)]
     for order in foreign:  # before they are known, for the same reason
         _tell(ledger, order, now=clock.now)
@@ -57,7 +57,7 @@ def _submitted(broker: Broker, since: datetime) -> Iterator[Order]:
         listed = broker.orders_since(since)
         fresh = [order for order in listed if order.id not in ids]
         yield from fresh
-        if len(listed) < LIST_LIMIT or not fresh:
+        if len(listed) < broker.list_limit or not fresh:
             return
         ids |= {order.id for order in fresh}
         # The instant of the last one again: others may have been submitted in it
@@ -101,10 +101,10 @@ def _put(ledger: Ledger, seen: Order, *, price: float | None, now: datetime) -> 
     return True
 
 
-def _prices(broker: Broker, orders: Iterable[Order]) -> dict[str, float]:
+def _prices(market_data: MarketData, orders: Iterable[Order]) -> dict[str, float]:
     """Last trades of what has not filled anything yet."""
     symbols = sorted({order.symbol for order in orders if order.filled_average_price is None})
-    return {symbol: trade.price for symbol, trade in broker.latest_trades(symbols).items()} if symbols else {}
+    return {symbol: trade.price for symbol, trade in market_data.latest_trades(symbols).items()} if symbols else {}
 
 
 def _halt(ledger: Ledger, orders: list[Order], *, now: datetime) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import Field
 
 from lambdas.common import environment
-from lambdas.common.broker.alpaca import broker_from_environment
+from lambdas.common.broker.connection import broker_from_environment, market_data_from_environment
 from lambdas.common.environment import Patience
 from lambdas.common.ledger.ledger import ledger_from_environment
 from lambdas.common.orders.execution_context import Desk
@@ -34,6 +34,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ARG
     desk = Desk(
         ledger=ledger_from_environment(),
         broker=broker_from_environment(),
+        market_data=market_data_from_environment(),
         settings=environment.settings(),
         owner=getattr(context, "aws_request_id", "unknown"),
         started=time.monotonic(),

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from lambdas.common.broker.alpaca import Account, BrokerError, Clock, Session
+from lambdas.common.broker.port import Account, BrokerError, Clock, Session
 from lambdas.common.ledger.alerts import raise_alert
 from lambdas.common.ledger.ledger import Fenced, LedgerCorrupt, Stale
 from lambdas.common.ledger.records import AGENT, Decision, OrderRecord, Snapshot, plain
@@ -28,6 +28,7 @@ from lambdas.reconcile import breakers
 from lambdas.reconcile.daily_snapshot import NoSnapshot, close_session, last_snapshot
 from lambdas.reconcile.external_orders import adopt
 from schema.exchange_time import iso
+from trading_env.orders.order_state import Status
 
 #: The closing auction's print comes a moment after the bell.
 CLOSING_PRINT = timedelta(minutes=1)
@@ -72,10 +73,13 @@ class _Pass:
             return {**summary, "session": None, "account": stranger}
         summary |= self._finish()
         last = self.desk.ledger.latest_snapshot()
-        adopted = self._try(partial(adopt, ledger=self.desk.ledger, broker=self.desk.broker, clock=self.clock, last=last))
+        desk = self.desk
+        adopted = self._try(
+            partial(adopt, ledger=desk.ledger, broker=desk.broker, market_data=desk.market_data, clock=self.clock, last=last)
+        )
         summary |= {"adopted": adopted.foreign + adopted.recovered} if adopted else {}
         today, now = self.clock.session_date, self.clock.now
-        recent = self.desk.broker.sessions(today - RECENT, today)
+        recent = desk.broker.sessions(today - RECENT, today)
         session = next((one for one in recent if one.date == today), None)
         summary["session"] = None if session is None else session.date.isoformat()
         if session is not None and now >= session.open:
@@ -152,7 +156,7 @@ class _Pass:
         detail = f"{order.side} {plain(order.quantity)} {order.symbol} {order.client_order_id} was {order.status}: {reason}"
         self._alert(self.clock.session_date, f"vanished:{order.client_order_id}", detail)
         return self.desk.ledger.save_order(
-            order.model_copy(update={"status": "expired", "reason": reason, "updated_at": iso(self.clock.now)})
+            order.model_copy(update={"status": Status.EXPIRED, "reason": reason, "updated_at": iso(self.clock.now)})
         )
 
     def _readable(self, all_of_them: Callable[[], list[R]], ids: Callable[[], list[str]], one: Callable[[str], R | None]) -> list[R]:
@@ -175,7 +179,15 @@ class _Pass:
 
     def _watch(self, session: Session) -> None:
         desk = self.desk
-        breakers.watch(session, account=self.account, clock=self.clock, ledger=desk.ledger, broker=desk.broker, settings=desk.settings)
+        breakers.watch(
+            session,
+            account=self.account,
+            clock=self.clock,
+            ledger=desk.ledger,
+            broker=desk.broker,
+            market_data=desk.market_data,
+            settings=desk.settings,
+        )
 
     def _close(self, session: Session) -> dict[str, Any]:
         """Take the session's snapshot unless it is there, and tell and remember what it holds, whoever took it."""
@@ -186,7 +198,13 @@ class _Pass:
             orders = self._readable(partial(ledger.orders_of_day, day), partial(ledger.ids_of_day, day), ledger.order)
             try:
                 snapshot = close_session(
-                    session, account=self.account, orders=orders, ledger=ledger, broker=self.desk.broker, now=self.clock.now
+                    session,
+                    account=self.account,
+                    orders=orders,
+                    ledger=ledger,
+                    broker=self.desk.broker,
+                    market_data=self.desk.market_data,
+                    now=self.clock.now,
                 )
             except NoSnapshot as reason:
                 self._alert(self.clock.session_date, "no-snapshot", f"{day}: {reason}")
@@ -204,7 +222,7 @@ class _Pass:
         if not positions and ledger.latest_snapshot() is None:
             return {}  # nothing was ever here
         tomorrow, today = session.date + timedelta(days=1), self.clock.session_date
-        if splits := splits_between(broker, positions, first=tomorrow, last=today).events:
+        if splits := splits_between(self.desk.market_data, positions, first=tomorrow, last=today).events:
             names = ", ".join(sorted({symbol for symbol, _, _ in splits}))
             self._alert(today, "no-snapshot", f"{session.date} was not closed, and {names} has split since")
             return {}

@@ -21,7 +21,8 @@ import requests
 from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import ValidationError
 
-from lambdas.common.broker.alpaca import Broker, BrokerError, Credentials
+from lambdas.common.broker.alpaca import AlpacaBroker, Credentials
+from lambdas.common.broker.port import BrokerError
 from lambdas.common.ledger.ledger import Ledger, LedgerCorrupt, Stale
 from lambdas.common.ledger.records import OrderRecord
 from lambdas.common.orders.execution_context import Desk
@@ -260,9 +261,11 @@ class Floor:
         """One life of a function, with edges of its own; None if it was killed."""
         life = Life(name=name, ends=self.monotonic() + seconds if self.platform else float("inf"))
         self.lives.append(life)
+        broker = self.broker()
         desk = Desk(
             ledger=self.ledger,
-            broker=self.broker(),
+            broker=broker,
+            market_data=broker,
             settings=self.settings,
             owner=f"{name} {len(self.lives)}",
             code_version="test",
@@ -286,9 +289,9 @@ class Floor:
 
         return sleep
 
-    def broker(self) -> Broker:
+    def broker(self) -> AlpacaBroker:
         """A client of a new process."""
-        broker = Broker(credentials=self.credentials, trading_url=URL, data_url=URL, sleep=self.sleep, renew=self.renew)
+        broker = AlpacaBroker(credentials=self.credentials, trading_url=URL, data_url=URL, sleep=self.sleep, renew=self.renew)
         for client in (broker._trading, broker._stocks, broker._actions):
             client._session.mount(URL, Wire(self._served, edges=self.edges, sleep=self.sleep))
         return broker

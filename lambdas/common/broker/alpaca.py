@@ -1,9 +1,9 @@
-"""The only module that speaks to the broker: alpaca-py's clients on a transport of our own (`broker_transport`).
+"""Alpaca behind both ports: alpaca-py's clients on a transport of our own (`transport`). Nothing else speaks to it.
 
 Promises: every call has a connect and a read timeout; a read is tried at most three times; an order is POSTed once, and repeated only
 after a 429 or, with rotated keys, a refusal of the keys (which say that it was not accepted) with the same client order id. No address but
 Alpaca's paper and data endpoints or this machine is ever contacted, unless two independent switches allow real money. Keys come from
-Secrets Manager and appear nowhere else. What it raises is the tree in `broker_transport`.
+Secrets Manager and appear nowhere else. What it raises is the tree in `port`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
-from decimal import Decimal
 from functools import lru_cache, partial
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import quote
 
 import boto3
@@ -32,43 +31,24 @@ from botocore.exceptions import ClientError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lambdas.common.broker import alpaca_wire as wire
-from lambdas.common.broker.alpaca_wire import Account, Clock, Order, Position, Quote, Session, Trade
-from lambdas.common.broker.transport import (
-    PATIENCE,
-    PAUSE,
-    AlreadyAccepted,
-    BrokerError,
+from lambdas.common.broker.port import (
+    Account,
     BrokerRefused,
     BrokerUnavailable,
+    Clock,
     NotFound,
-    RateLimited,
-    Rejected,
-    Transport,
+    Order,
+    Position,
+    Quote,
+    Session,
+    Submittable,
+    Trade,
     Unresolved,
 )
+from lambdas.common.broker.transport import PAUSE, RETRY_TIMEOUT, Transport
 from lambdas.common.environment import Variables, read
 from lambdas.common.telemetry import logger
 from schema.loopback import is_loopback
-
-__all__ = [
-    "Account",
-    "AlreadyAccepted",
-    "Broker",
-    "BrokerError",
-    "BrokerRefused",
-    "BrokerUnavailable",
-    "Clock",
-    "Order",
-    "Position",
-    "Quote",
-    "RateLimited",
-    "Rejected",
-    "Session",
-    "Trade",
-    "Unresolved",
-    "broker_from_environment",
-    "forget_broker",
-]
 
 #: What one list of orders holds at most.
 LIST_LIMIT = 500
@@ -76,19 +56,6 @@ PAPER_TRADING = "https://paper-api.alpaca.markets"
 LIVE_TRADING = "https://api.alpaca.markets"
 DATA = "https://data.alpaca.markets"
 LIVE_SWITCH = "yes-real-money"
-
-
-class Submittable(Protocol):
-    """What `submit` needs to know of an order."""
-
-    @property
-    def symbol(self) -> str: ...
-    @property
-    def side(self) -> str: ...
-    @property
-    def quantity(self) -> Decimal: ...
-    @property
-    def client_order_id(self) -> str: ...
 
 
 class Credentials(BaseModel):
@@ -143,8 +110,8 @@ class _Actions(Transport, CorporateActionsClient):
     pass
 
 
-class Broker:
-    """One account at the broker, and its market data."""
+class AlpacaBroker:
+    """One account at Alpaca, and its market data: `port.Broker` and `port.MarketData`."""
 
     def __init__(
         self,
@@ -163,6 +130,7 @@ class Broker:
         self._trading = _Trading(**keys, paper=trading_url != LIVE_TRADING, url_override=trading_url)
         self._stocks = _Stocks(**keys, url_override=data_url)
         self._actions = _Actions(**keys, url_override=data_url)
+        self.list_limit = LIST_LIMIT
         for client in (self._trading, self._stocks, self._actions):
             client.use(timeouts=timeouts, pause=pause, sleep=sleep, renew=renew)
 
@@ -206,10 +174,10 @@ class Broker:
         except NotFound:
             return None
 
-    def submit(self, order: Submittable, *, patience: float = PATIENCE) -> Order:
+    def submit(self, order: Submittable, *, retry_timeout: float = RETRY_TIMEOUT) -> Order:
         """POST one market day order of `order.quantity` shares, once.
 
-        After a 429 the same POST is made again if the broker's budget is back within `patience` seconds. Raises `Rejected`,
+        After a 429 the same POST is made again if the broker's budget is back within `retry_timeout` seconds. Raises `Rejected`,
         `AlreadyAccepted`, `RateLimited` or `Unresolved`, and nothing else.
         """
         body = {
@@ -221,7 +189,7 @@ class Broker:
             "client_order_id": order.client_order_id,
         }
         try:
-            accepted = wire.order_of(self._trading.write("POST", "/orders", body, patience=patience))
+            accepted = wire.order_of(self._trading.write("POST", "/orders", body, retry_timeout=retry_timeout))
         except BrokerUnavailable as error:
             raise Unresolved(f"{order.client_order_id}: {error}") from error
         if accepted.client_order_id != order.client_order_id:
@@ -278,14 +246,14 @@ class Broker:
             return wire.mapping(call(), what)
 
 
-def broker_from_environment(*, environ: Mapping[str, str] | None = None) -> Broker:
+def broker_from_environment(*, environ: Mapping[str, str] | None = None) -> AlpacaBroker:
     """Return this process's broker: addresses and timeouts from the environment, keys from the secret, the paper guard over both."""
     return _broker(read(BrokerVariables, environ=os.environ if environ is None else environ))
 
 
 @lru_cache(maxsize=4)
-def _broker(variables: BrokerVariables) -> Broker:
-    return Broker(
+def _broker(variables: BrokerVariables) -> AlpacaBroker:
+    return AlpacaBroker(
         credentials=_credentials(variables.broker_secret_arn),
         trading_url=variables.alpaca_trading_url,
         data_url=variables.alpaca_data_url,

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import ROUND_HALF_EVEN, Context, Decimal
-from typing import Any, ClassVar, Literal, Self
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from trading_env.errors import PapertapeError
-from trading_env.orders import order_state
-from trading_env.orders.order_state import Life
+from trading_env.orders.order_state import ENDED, Life, Status
 
 SCHEMA = 1
 
@@ -32,7 +32,7 @@ PERSONAL = frozenset({MANUAL, FLATTEN})
 FOREIGN, RECOVERED = "foreign", "recovered"
 
 #: States of an order that nobody asks for any more.
-TERMINAL = order_state.ENDED
+TERMINAL = ENDED
 
 # DynamoDB keeps 38 significant digits and boto3 refuses more, so what exceeds them is rounded here, half to even.
 _NUMBERS = Context(prec=38, rounding=ROUND_HALF_EVEN)
@@ -45,6 +45,8 @@ class LedgerCorrupt(PapertapeError, RuntimeError):  # noqa: N818 -- it names wha
 def to_attribute(value: object) -> Any:
     """Turn a model's value into what DynamoDB stores: floats by their shortest decimal form; NaN and infinities are refused."""
     match value:
+        case StrEnum():
+            return value.value
         case bool() | None | str() | int() | bytes():
             return value
         case float() | Decimal():
@@ -143,8 +145,19 @@ class Decision(Record):
         return {**decision_key(self.decision_id), **month, **index}
 
 
+_STATUSES = frozenset(status.value for status in Status)
+
+
+def _status_as_stored(value: object) -> object:
+    """Items of before keep the broker's own word for an order that it works."""
+    return Status.NEW if isinstance(value, str) and value not in _STATUSES else value
+
+
+OrderStatus = Annotated[Status, BeforeValidator(_status_as_stored)]
+
+
 class OrderRecord(Record):
-    """One order and what became of it. `status` is ours until the broker has answered, then the broker's own word.
+    """One order and what became of it. `status` is ours until the broker has shown the order, then the broker's.
 
     `refusal` classes the broker's definite no (`attempts.refusal_of`). An order that a person put in the place of ours has `replaces`, ours
     has `replaced_by`: client order ids. `sent_at` is when it was last about to be sent again. `price` is what it was sized at,
@@ -161,7 +174,7 @@ class OrderRecord(Record):
     price: float
     arrival_price: float | None = None
     attempt: int = 0
-    status: str = "pending"
+    status: OrderStatus = Status.PENDING
     reason: str | None = None
     refusal: str | None = None
     risk: str | None = None
@@ -186,7 +199,7 @@ class OrderRecord(Record):
     @property
     def in_doubt(self) -> bool:
         """Whether the broker may have it or not."""
-        return self.status in {order_state.PENDING, order_state.UNKNOWN} and self.broker_id is None
+        return self.status in {Status.PENDING, Status.UNKNOWN} and self.broker_id is None
 
     @property
     def life(self) -> Life:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from lambdas.common.broker.alpaca import Order
+from lambdas.common.broker.port import Order
 from lambdas.common.ledger.alerts import raise_alert
 from lambdas.common.ledger.ledger import Ledger, Stale
 from lambdas.common.ledger.records import Fill, OrderRecord
@@ -69,7 +69,7 @@ def merged(order: OrderRecord, seen: Order, *, now: datetime) -> tuple[OrderReco
         logger.warning("filled without a price: not recorded yet", extra={"client_order_id": order.client_order_id})
         return order, None
     before = order.life
-    after = before.told(seen.status, filled=seen.filled_quantity, average=seen.filled_average_price)
+    after = before.observed(seen.status, filled=seen.filled_quantity, average=seen.filled_average_price)
     fill = _fill(order, before, after, time=seen.filled_at or iso(now))
     news: dict[str, object] = {
         "status": after.status,

@@ -16,7 +16,17 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import ROUND_FLOOR, Decimal
 
-from lambdas.common.broker.alpaca import AlreadyAccepted, Broker, BrokerUnavailable, Clock, Order, RateLimited, Rejected, Unresolved
+from lambdas.common.broker.port import (
+    AlreadyAccepted,
+    Broker,
+    BrokerUnavailable,
+    Clock,
+    MarketData,
+    Order,
+    RateLimited,
+    Rejected,
+    Unresolved,
+)
 from lambdas.common.environment import Patience
 from lambdas.common.ledger.alerts import raise_alert
 from lambdas.common.ledger.ledger import AlreadyThere, Ledger
@@ -32,7 +42,7 @@ from schema.settings import Settings
 from schema.trading_rules import limits_of
 from trading_env.errors import PapertapeError
 from trading_env.orders import risk
-from trading_env.orders.order_state import Event
+from trading_env.orders.order_state import Event, Status
 
 #: How long an order that the broker does not know may still turn up there, on the broker's clock, counted from when it was last sent.
 GRACE = timedelta(seconds=30)
@@ -60,6 +70,7 @@ class Executor:
 
     ledger: Ledger
     broker: Broker
+    market_data: MarketData
     settings: Settings
     fence: int
     monotonic: Callable[[], float]
@@ -110,7 +121,7 @@ class Executor:
         today = self.ledger.orders_of_day(iso(self._clock.now)[:10])
         doubtful = [order.symbol for order in today if order.in_doubt]
         symbols = [*decision.weights, *(leg.symbol for leg in decision.plan or ()), *doubtful]
-        view = planning.look(self.broker, clock=self._clock, window=window, symbols=symbols, settings=self.settings)
+        view = planning.look(self.broker, self.market_data, clock=self._clock, window=window, symbols=symbols, settings=self.settings)
         self._filled_in_view = {order_id: order.filled_quantity for order_id, order in orders.items()}
         self._arrivals = {symbol: view.middle(symbol) for symbol in view.quotes}
         if decision.plan is None:
@@ -255,12 +266,11 @@ class Executor:
         order = order.model_copy(update={"risk": "allowed"})
         doubt: Exception
         try:
-            patience = min(self.deadline - self.monotonic(), window.seconds_left(now) - CLOCK_SECONDS)
-            seen = self.broker.submit(proposal, patience=patience)
+            until = min(self.deadline - self.monotonic(), window.seconds_left(now) - CLOCK_SECONDS)
+            seen = self.broker.submit(proposal, retry_timeout=until)
         except Rejected as no:
             if not isinstance(no, AlreadyAccepted) and order.unknown_since is None:
-                refusal = resubmission.refusal_of(no)
-                return note(self.ledger, order, Event.TURNED_DOWN, now=now, risk="allowed", reason=str(no), refusal=refusal)
+                return note(self.ledger, order, Event.TURNED_DOWN, now=now, risk="allowed", reason=str(no), refusal=no.refusal)
             doubt = no  # it was accepted before, or may have been: a refusal of the second POST says nothing about the first
         except Unresolved as lost:
             doubt = lost
@@ -369,7 +379,7 @@ class Executor:
     def _finish(self, decision: Decision, orders: Orders, unsent: dict[str, str] | None = None) -> Decision:
         past = resubmission.superseded(decision.plan or ())
         outcomes = [order for order_id, order in orders.items() if order_id not in past]
-        stopped = [order for order in outcomes if order.status in {"refused", "rejected"}]
+        stopped = [order for order in outcomes if order.status in {Status.REFUSED, Status.REJECTED}]
         verdict = decision.verdict
         if any(order.risk == "trading_state" for order in stopped):
             verdict = "halted"

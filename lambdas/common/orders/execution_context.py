@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from lambdas.common.broker.alpaca import Broker
+from lambdas.common.broker.port import Broker, MarketData
 from lambdas.common.environment import Patience
 from lambdas.common.ledger.ledger import Ledger
 from lambdas.common.orders.execution import Executor
@@ -18,6 +18,7 @@ class Desk:
 
     ledger: Ledger
     broker: Broker
+    market_data: MarketData
     settings: Settings
     owner: str
     started: float
@@ -44,6 +45,7 @@ class Desk:
         return Executor(
             ledger=self.ledger,
             broker=self.broker,
+            market_data=self.market_data,
             settings=self.settings,
             fence=fence,
             monotonic=self.monotonic,

@@ -13,14 +13,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from lambdas.common.broker.alpaca import LIST_LIMIT, Broker, BrokerUnavailable, Order
+from lambdas.common.broker.port import Broker, BrokerUnavailable, Order
 from lambdas.common.ledger.alerts import raise_alert
 from lambdas.common.ledger.ledger import Ledger
 from lambdas.common.ledger.records import OrderRecord
 from lambdas.common.orders.broker_updates import RecordingError, note, record
 from lambdas.common.telemetry import logger
 from schema.exchange_time import iso, new_york_date, parse_utc
-from trading_env.orders.order_state import Event
+from trading_env.orders.order_state import Event, Status
 
 #: An order is submitted after it was put into the ledger, on the same clock; the minute is for the broker's own parts.
 MARGIN = timedelta(minutes=1)
@@ -79,12 +79,12 @@ class Settler:
         except BrokerUnavailable as silence:
             logger.warning("no list of orders, each is asked for alone", extra={"reason": str(silence)})
             return {}, True
-        return {seen.client_order_id: seen for seen in answer}, len(answer) >= LIST_LIMIT
+        return {seen.client_order_id: seen for seen in answer}, len(answer) >= self.broker.list_limit
 
     def take(self, order: OrderRecord, seen: Order, *, now: datetime) -> OrderRecord:
         """Record what the broker said of `order`, and return it as stored then."""
         heir = None
-        if seen.status == "replaced" and seen.replaced_by is not None and not order.terminal:
+        if seen.status == Status.REPLACED and seen.replaced_by is not None and not order.terminal:
             heir = self._heir(order, seen.replaced_by, now=now)
             order = order.model_copy(update={"replaced_by": heir})
         try:

@@ -15,13 +15,14 @@ from decimal import Decimal
 
 import numpy as np
 
-from lambdas.common.broker.alpaca import Account, Broker, BrokerUnavailable, Clock, Order, Position, Quote, Session, Trade
+from lambdas.common.broker.port import Account, Broker, BrokerUnavailable, Clock, MarketData, Order, Position, Quote, Session, Trade
 from lambdas.common.ledger.records import FLATTEN, PERSONAL, Breakers, Decision, Leg, OrderRecord, ServedModel, State, plain
 from schema.exchange_time import new_york_date, parse_utc
 from schema.settings import Settings
 from schema.trading_rules import rules_of
 from trading_env.errors import PapertapeError
 from trading_env.orders import risk
+from trading_env.orders.order_state import Status
 from trading_env.orders.orders import Intent, OrderError, ProposedOrder, Side, client_order_id, propose, to_decimal, to_float
 from trading_env.simulation.portfolio import PortfolioError, plan_orders, scale_buys
 
@@ -164,7 +165,7 @@ def _window(session: Session, *, begins: datetime, ends: datetime, age: int) -> 
     )
 
 
-def look(broker: Broker, *, clock: Clock, window: Window, symbols: Sequence[str], settings: Settings) -> View:
+def look(broker: Broker, market_data: MarketData, *, clock: Clock, window: Window, symbols: Sequence[str], settings: Settings) -> View:
     """Read account, positions, open orders, quotes and trades once; of `symbols`, and of all that is held or worked."""
     positions, open_orders = broker.positions(), broker.open_orders()
     wanted = sorted({*symbols, *positions, *(order.symbol for order in open_orders)})
@@ -174,8 +175,8 @@ def look(broker: Broker, *, clock: Clock, window: Window, symbols: Sequence[str]
         account=broker.account(),
         positions=positions,
         open_orders=open_orders,
-        quotes=broker.latest_quotes(wanted) if wanted else {},
-        trades=broker.latest_trades(wanted) if wanted else {},
+        quotes=market_data.latest_quotes(wanted) if wanted else {},
+        trades=market_data.latest_trades(wanted) if wanted else {},
         oldest_quote=timedelta(minutes=settings.risk.max_quote_age_minutes),
     )
 
@@ -276,7 +277,7 @@ def situation(
         *(risk.OpenOrder(o.symbol, o.side, float(o.quantity - o.filled_quantity), o.client_order_id) for o in working.values()),
         *(risk.OpenOrder(o.symbol, o.side, float(o.quantity), o.client_order_id) for o in doubtful),
     )
-    sent = [order for order in today if order.status not in {"refused", "rejected"}]
+    sent = [order for order in today if order.status not in {Status.REFUSED, Status.REJECTED}]
     # The broker's own figure: its cash and its positions may disagree for seconds, which would look like a loss
     equity = float(view.account.equity)
     return risk.Situation(

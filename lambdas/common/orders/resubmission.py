@@ -8,30 +8,10 @@ person's order, or from a second refusal.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
-from lambdas.common.broker.transport import Rejected
 from lambdas.common.ledger.records import MANUAL, Decision, Leg, OrderRecord
+from trading_env.orders.order_state import Status
 from trading_env.orders.orders import Intent, client_order_id
-
-Refusal = Literal["wash_trade", "buying_power", "not_fractionable", "inactive", "other"]
-
-#: By the words of the message: the vendor's code 40310000 means each of the first three, and more.
-_WORDS: tuple[tuple[str, Refusal], ...] = (
-    ("wash trade", "wash_trade"),
-    ("buying power", "buying_power"),
-    ("fraction", "not_fractionable"),
-    ("not active", "inactive"),
-    ("inactive", "inactive"),
-    ("halted", "inactive"),
-    ("not tradable", "inactive"),
-    ("not found", "inactive"),
-)
-
-
-def refusal_of(no: Rejected) -> Refusal:
-    message = no.message.lower()
-    return next((refusal for words, refusal in _WORDS if words in message), "other")
 
 
 def open_refusals(decision: Decision, orders: Mapping[str, OrderRecord]) -> list[tuple[Leg, OrderRecord]]:
@@ -42,7 +22,7 @@ def open_refusals(decision: Decision, orders: Mapping[str, OrderRecord]) -> list
         (leg, order)
         for leg in legs
         if (order := orders.get(leg.client_order_id)) is not None
-        and order.status == "rejected"
+        and order.status == Status.REJECTED
         and leg.client_order_id not in past
         and leg.symbol not in decision.refused
     ]

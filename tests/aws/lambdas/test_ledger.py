@@ -9,7 +9,7 @@ from typing import Any
 import boto3
 import pytest
 
-from lambdas.common.broker.alpaca import Order
+from lambdas.common.broker.port import Order
 from lambdas.common.ledger.ledger import AlreadyThere, CursorError, Fenced, Ledger, Stale
 from lambdas.common.ledger.records import AlertRecord, Breakers, Decision, Fill, Leg, OrderRecord, ServedModel, ShadowDecision, Snapshot
 from lambdas.common.orders.broker_updates import RecordingError, note, record
@@ -137,10 +137,12 @@ def test_two_who_record_the_same_news_write_one_fill(ledger_table: Ledger) -> No
     assert [fill.quantity for fill in ledger_table.fills_of("pt1-000001")] == [Decimal(4), Decimal(3)]
 
 
-def test_a_status_that_nobody_has_heard_of_is_kept_and_not_terminal(ledger_table: Ledger) -> None:
+@pytest.mark.parametrize("word", ["accepted", "held", "levitating"])
+def test_a_broker_s_word_in_an_older_item_is_of_an_order_that_works(ledger_table: Ledger, word: str) -> None:
     ledger_table.open_order(an_order(), fence=lease(ledger_table))
-    order = record(ledger_table, an_order(), seen("0", status="levitating"), now=NOW)
-    assert (order.status, order.terminal) == ("levitating", False)
+    order = record(ledger_table, an_order(), seen("0", status="new"), now=NOW)
+    ledger_table._table.put_item(Item={**order.item(), "status": word})
+    assert (order.status, order.terminal) == ("new", False)
     assert ledger_table.unsettled_orders() == [order]
 
 

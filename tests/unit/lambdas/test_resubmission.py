@@ -1,4 +1,4 @@
-"""Which refusals there are, and that a second attempt needs proof that the first never was."""
+"""A second attempt needs proof that the first never was."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from decimal import Decimal
 
 import pytest
 
-from lambdas.common.broker.transport import Rejected
 from lambdas.common.ledger.records import Decision, Leg, OrderRecord
-from lambdas.common.orders.resubmission import again, may_try_again, open_refusals, refusal_of, superseded
+from lambdas.common.orders.resubmission import again, may_try_again, open_refusals, superseded
 from trading_env.orders.orders import Intent, client_order_id
 
 SLOT = "2020-01-02/open+5"
@@ -36,27 +35,6 @@ def decision(*legs: Leg, strategy: str = "agent", **more: object) -> Decision:
         "received_at": "2020-01-02T14:35:00Z",
     }
     return Decision.model_validate({**named, "plan": legs, **more})
-
-
-@pytest.mark.parametrize(
-    ("status", "message", "refusal"),
-    [
-        (403, "potential wash trade detected. use complex orders", "wash_trade"),
-        (422, "Potential wash trade detected", "wash_trade"),
-        (403, "insufficient buying power", "buying_power"),
-        (403, "insufficient day trading buying power", "buying_power"),
-        (403, "requested asset is not fractionable", "not_fractionable"),
-        (422, "fractional orders must be market orders", "not_fractionable"),
-        (422, 'asset "AIG" is not active', "inactive"),
-        (403, "trading in this symbol is halted", "inactive"),
-        (422, 'asset "AIG" not found', "inactive"),
-        (403, "insufficient qty available for order (requested: 5, available: 0)", "other"),
-        (403, "trade denied due to pattern day trading protection", "other"),
-        (401, "", "other"),
-    ],
-)
-def test_a_refusal_is_told_by_its_words_because_one_code_means_many(status: int, message: str, refusal: str) -> None:
-    assert refusal_of(Rejected(status, 40310000, message)) == refusal
 
 
 @pytest.mark.parametrize(
