@@ -163,10 +163,10 @@ def _account(*, edges: Edges, session: date, as_of: date) -> Account:
         return _from_snapshot(snapshot)
     months = {as_of.isoformat()[:7], session.isoformat()[:7]}
     if ledger.latest_snapshot() is not None or any(ledger.decisions(month) for month in sorted(months)):
-        raise NoTrade("missing-snapshot", f"the ledger has no closing snapshot of {as_of} of this account; see reconcile")
+        raise NoTrade("book-unknown", f"the ledger has no closing snapshot of {as_of} of this account; see reconcile")
     if held := sorted(broker.positions()):
         what = f"an account without positions, was {', '.join(held)}"
-        raise NoTrade("missing-snapshot", f"before its first closing snapshot a decision needs {what}; reconcile takes it at the close")
+        raise NoTrade("book-unknown", f"before its first closing snapshot a decision needs {what}; reconcile takes it at the close")
     return Account(cash=float(broker.account().cash), quantities={}, closes={})
 
 

@@ -28,7 +28,7 @@ ADVICE: Mapping[str, Advice] = {
         "a name had no bar at the last close; it was left out and its position carried",
         "A halt ends by itself. Delisted or renamed: take it out of settings.toml, deploy, and sell or keep what is held by hand.",
     ),
-    "missing-snapshot": Advice(
+    "book-unknown": Advice(
         "decide",
         "the book of the last close is not known; no decision",
         "Read reconcile's log of that evening. The next close is a snapshot again; nothing else is needed.",
@@ -62,23 +62,23 @@ ADVICE: Mapping[str, Advice] = {
     ),
     # orders
     "overfill": Advice(
-        "whoever hears of it",
+        "execute_orders, reconcile",
         "more was filled than ordered; trading is halted",
         "Ask the broker about the order, then set the state to active.",
     ),
     "contradiction": Advice(
-        "whoever hears of it",
+        "execute_orders, reconcile",
         "another symbol or side stands under our id; trading is halted and the order in doubt",
         "Compare the order's page at the broker with the ledger. Two installations on one account look like this.",
     ),
     "replaced": Advice(
-        "whoever hears of it",
-        "a person replaced an order of ours; its successor is adopted",
+        "execute_orders, reconcile",
+        "a person replaced an order of ours; its replacement is in the ledger",
         "Nothing, if it was you. The name is yours today.",
     ),
     "cancelled": Advice(
         "execute_orders, reconcile",
-        "another hand's open order stood against ours and was cancelled",
+        "an external open order stood against ours and was cancelled",
         "Place it again if it is still wanted.",
     ),
     "vanished": Advice(
@@ -90,8 +90,8 @@ ADVICE: Mapping[str, Advice] = {
         "The detail names what is left and why. Flatten again if it is still to be sold.",
     ),
     # the account
-    "foreign-order": Advice(
-        "reconcile", "another hand's order was filled; it is counted and never traded back", "Nothing, if it was you. Else change the keys."
+    "external-order": Advice(
+        "reconcile", "an external order was filled; it is counted and never traded back", "Nothing, if it was you. Else change the keys."
     ),
     "drift": Advice(
         "reconcile",
@@ -116,8 +116,8 @@ ADVICE: Mapping[str, Advice] = {
     "max_drawdown": Advice("reconcile, execute_orders", "the breaker has tripped", "As for breaker-tripped, above."),
     "max_daily_loss": Advice("reconcile, execute_orders", "the breaker has tripped", "As for breaker-tripped, above."),
     # the session
-    "missed-slot": Advice("reconcile", "no decision was received in the slot's window", "As for slot-missed, above."),
-    "no-snapshot": Advice(
+    "slot-missed": Advice("reconcile", "no decision was received in the slot's window", "As for the rule slot-missed, above."),
+    "snapshot-missing": Advice(
         "reconcile",
         "a session could not be closed: the next decision will be refused",
         "The detail names the price or the split that is in the way.",

@@ -126,9 +126,9 @@ class Agent:
 
 
 def handler_patience() -> Any:
-    from lambdas.common.environment import Patience
+    from lambdas.common.environment import TimeBudget
 
-    return Patience()
+    return TimeBudget()
 
 
 class Gateway(HTTPAdapter):

@@ -140,8 +140,8 @@ class Ledger(Table):
                 raise Stale(f"order {order.client_order_id} was refused as present and then not found") from None
             raise AlreadyThere(stored) from None
 
-    def adopt_order(self, order: OrderRecord) -> bool:
-        """Put an order that the broker has and nobody here sent; False if it is there. It sends nothing, so it needs no lease."""
+    def put_external_order(self, order: OrderRecord) -> bool:
+        """Put an order that the broker has and the ledger has not; False if it is there. It sends nothing, so it needs no lease."""
         try:
             self._transact(self._new_order(order), refused=[ConditionError(), None])
         except ConditionError:

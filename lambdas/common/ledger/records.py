@@ -28,8 +28,9 @@ AGENT = "agent"
 #: Strategies of a person's orders: no slot, no data and no model to be late or stale, and the whole session to trade in.
 MANUAL, FLATTEN = "manual", "flatten"
 PERSONAL = frozenset({MANUAL, FLATTEN})
-#: Whose orders are found at the broker and not in the ledger: another hand's, or ours when the ledger was lost. No decision has such an id.
-FOREIGN, RECOVERED = "foreign", "recovered"
+#: Whose orders are found at the broker and not in the ledger: external ones (stored as "foreign"), or ours when the ledger was lost. No
+#: decision has such an id.
+EXTERNAL, RECOVERED = "foreign", "recovered"
 
 #: States of an order that nobody asks for any more.
 TERMINAL = ENDED
@@ -95,7 +96,7 @@ class Record(BaseModel):
             raise LedgerCorrupt(f"{where} cannot be read: {wrong}") from None
 
 
-class Leg(BaseModel):
+class PlannedOrder(BaseModel):
     """One planned order of a decision: what its risk verdict and its intent will be judged by."""
 
     model_config = ConfigDict(frozen=True)
@@ -114,7 +115,7 @@ class Leg(BaseModel):
 class Decision(Record):
     """One decision and its batch. `plan` is written before the first order, `buys_final` once, after the last sell.
 
-    After that a leg is only ever added to the plan: the second attempt at one that the broker turned down.
+    After that an order is only ever added to the plan: the second attempt at one that the broker turned down.
     """
 
     kind: ClassVar[str] = "decision"
@@ -133,7 +134,7 @@ class Decision(Record):
     code_version: str = ""
     weights: dict[str, float] = Field(default_factory=dict)
     scores: dict[str, float] = Field(default_factory=dict)
-    plan: tuple[Leg, ...] | None = None
+    plan: tuple[PlannedOrder, ...] | None = None
     refused: dict[str, str] = Field(default_factory=dict)
     buys_final: bool = False
     sizing_equity: float | None = None
@@ -159,7 +160,7 @@ OrderStatus = Annotated[Status, BeforeValidator(_status_as_stored)]
 class OrderRecord(Record):
     """One order and what became of it. `status` is ours until the broker has shown the order, then the broker's.
 
-    `refusal` classes the broker's definite no (`attempts.refusal_of`). An order that a person put in the place of ours has `replaces`, ours
+    `refusal` classes the broker's definite no (`port.Refusal`). An order that a person put in the place of ours has `replaces`, ours
     has `replaced_by`: client order ids. `sent_at` is when it was last about to be sent again. `price` is what it was sized at,
     `arrival_price` the quote mid read last before it was first sent.
     """

@@ -265,8 +265,8 @@ def test_the_first_decision_waits_for_the_close_of_an_account_that_holds_somethi
 ) -> None:
     """A ledger that was lost over night, or a used account: what it was worth at the last close nobody has written down."""
     by_hand(exchange, "SPY", "3")
-    assert run()["rule"] == "missing-snapshot"
-    assert "an account without positions, was SPY" in alerts(ledger_table)["missing-snapshot"]
+    assert run()["rule"] == "book-unknown"
+    assert "an account without positions, was SPY" in alerts(ledger_table)["book-unknown"]
     assert cloud.decisions == 0
 
 
@@ -275,7 +275,7 @@ def test_the_snapshot_of_another_account_is_none(run: Any, cloud: Cloud, ledger_
         Snapshot(session="2019-12-31", cash=Decimal(1), equity=Decimal(1), account_id="old", taken_at="2019-12-31T21:05:00Z")
     )
     ledger_table.change_breakers(lambda now: now.model_copy(update={"account_id": "new"}))
-    assert run()["rule"] == "missing-snapshot"
+    assert run()["rule"] == "book-unknown"
     assert cloud.decisions == 0
 
 
@@ -320,8 +320,8 @@ def test_old_bars_make_no_decision(run: Any, lake: Lake, cloud: Cloud, ledger_ta
 
 def test_a_missing_snapshot_makes_no_decision_once_there_was_one(run: Any, ledger_table: Ledger, cloud: Cloud) -> None:
     ledger_table.put_snapshot(Snapshot(session="2019-12-30", cash=Decimal(1000), equity=Decimal(1000), taken_at="2019-12-30T21:05:00Z"))
-    assert run()["rule"] == "missing-snapshot"
-    assert "no closing snapshot of 2019-12-31" in alerts(ledger_table)["missing-snapshot"]
+    assert run()["rule"] == "book-unknown"
+    assert "no closing snapshot of 2019-12-31" in alerts(ledger_table)["book-unknown"]
     assert cloud.decisions == 0
 
 
@@ -592,7 +592,7 @@ def test_with_faults_on_the_difference_to_the_backtest_is_explained_to_the_cent(
     """Parts of orders that never fill, prices that get worse, cents that are rounded, a deposit's worth of a person's trade: each in its
     own part, and together all of it."""
     exchange.reset(now="2020-08-24T13:00:00Z", cash="100000")
-    monkeypatch.setenv("ORDER_PATIENCE_SECONDS", "0")  # what is not filled at once fills a minute later, on the exchange's clock
+    monkeypatch.setenv("ORDER_TIMEOUT_SECONDS", "0")  # what is not filled at once fills a minute later, on the exchange's clock
     partly = {"rate": 0.5, "expires": 0.5, "drift_bps": 20, "seconds": 60}
     exchange.use_faults({"seed": 3, "faults": {"partial_fill": partly, "vendor_rounding": {}, "halted_asset": {"symbols": ["BAC"]}}})
     try:

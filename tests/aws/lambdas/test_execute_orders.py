@@ -292,7 +292,7 @@ def test_orders_that_take_their_time_are_asked_for_together_and_a_few_times_only
     execution: Any, proxy: Proxy, decide: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The account may ask 200 questions a minute, and a batch waits for each of its orders, sells and buys."""
-    monkeypatch.setenv("ORDER_PATIENCE_SECONDS", "0.8")
+    monkeypatch.setenv("ORDER_TIMEOUT_SECONDS", "0.8")
     monkeypatch.setenv("ORDER_POLL_SECONDS", "0.05")
     proxy.rewrite = _never_filled
     answer = execution("POST", "/decisions", decide())
@@ -317,7 +317,7 @@ def test_while_another_executor_holds_the_lease_nothing_is_sent(
 ) -> None:
     import time
 
-    monkeypatch.setenv("LEASE_PATIENCE_SECONDS", "0")
+    monkeypatch.setenv("LEASE_TIMEOUT_SECONDS", "0")
     fence = ledger_table.acquire_lease("another", now=time.time(), seconds=60)
     assert execution("POST", "/decisions", decide()).status == 202
     assert exchange.books()["orders"] == []

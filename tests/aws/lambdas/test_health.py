@@ -277,12 +277,12 @@ def test_a_second_alert_of_the_same_session_is_mailed_and_the_first_is_not_again
     run("2020-01-02T21:15:00Z")
     topic()
     raised("drift:IBM")
-    raised("no-snapshot")
+    raised("snapshot-missing")
     assert run("2020-01-02T21:30:00Z")["mailed"] == ["alert-raised"]
     (mail,) = topic()
     assert mail["Subject"] == "papertape: alert-raised"
     assert "drift:IBM happened" in mail["Message"]
-    assert "no-snapshot happened" in mail["Message"]
+    assert "snapshot-missing happened" in mail["Message"]
     assert "drift:AAPL happened" not in mail["Message"]
     capsys.readouterr()
     assert run("2020-01-02T21:45:00Z")["mailed"] == []

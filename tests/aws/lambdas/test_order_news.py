@@ -41,8 +41,8 @@ def untold(order: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture(autouse=True)
-def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ORDER_PATIENCE_SECONDS", "0.2")
+def short_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORDER_TIMEOUT_SECONDS", "0.2")
     monkeypatch.setenv("ORDER_POLL_SECONDS", "0.05")
 
 
@@ -172,7 +172,7 @@ def test_an_order_that_a_person_replaced_is_followed_to_the_end_of_the_chain(
     assert told["theirs-3"].replaces == "theirs-2"
     said[2] |= {"status": "filled", "filled_qty": "30", "filled_avg_price": "136"}
     exchange.advance(LATER_STILL)
-    assert reconcile()["settled"] == 1
+    assert reconcile()["ended"] == 1
     assert positions(ledger_table) == {"IBM": Decimal(32)}
     assert [alert.rule.partition(":")[0] for alert in ledger_table.alerts("2020-01")] == ["replaced", "replaced"]
     assert ledger_table.trading_state().state == "active"

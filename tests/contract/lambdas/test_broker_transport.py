@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from lambdas.common.broker.alpaca import AlpacaBroker, BrokerVariables, Credentials
 from lambdas.common.broker.port import AlreadyAccepted, BrokerRefused, BrokerUnavailable, RateLimited, Rejected, Unresolved
-from lambdas.common.orders.execution import CLOCK_SECONDS
+from lambdas.common.orders.batch import CLOCK_SECONDS
 from lambdas.common.orders.planning import LAST_MINUTE
 from trading_env.orders.order_state import Status
 from trading_env.orders.orders import ProposedOrder
