@@ -1,7 +1,8 @@
-"""The session that has just become known, against its ideal execution: what the book lost or won by prices, missed fills and sizes.
+"""The last session against its ideal execution: what the book lost or won by prices, missed fills and sizes.
 
-Promise: pure but for `look_back`, which reads two snapshots, the session's decision and its fills, and writes one `Attribution`, once. The
-parts sum to the difference to far below a cent. A session whose bars or snapshots are not there has no attribution; nothing is guessed.
+Promise: pure but for `attribute_session`, which reads two snapshots, the session's decision and its fills, and writes one `Attribution`,
+once. The parts sum to the difference to far below a cent. A session whose bars or snapshots are not there has no attribution; nothing is
+guessed.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from trading_env.evaluation.attribution import LiveBook, LiveDay, LiveFill, exec
 from trading_env.simulation.portfolio import Tape
 
 
-def look_back(*, market: Market, settings: Settings, ledger: Ledger) -> Attribution | None:
+def attribute_session(*, market: Market, settings: Settings, ledger: Ledger) -> Attribution | None:
     """Explain the last session of `market`, unless that was done or cannot be; return what was written."""
     if len(market) < 2:
         return None

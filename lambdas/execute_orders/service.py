@@ -24,19 +24,19 @@ from lambdas.execute_orders.requests import DecisionRequest, FlattenRequest, Ord
 from schema.exchange_time import iso
 
 
-class Answer(NamedTuple):
+class Outcome(NamedTuple):
     status: int
     body: dict[str, Any]
 
 
-def accept_decision(request: DecisionRequest, context: ExecutionContext) -> Answer:
+def accept_decision(request: DecisionRequest, context: ExecutionContext) -> Outcome:
     clock = context.broker.clock()
     body = request.model_dump(mode="json")
     decision = Decision(**body, body_sha256=request.sha256(), received_at=iso(clock.now), code_version=context.code_version)
     return _accept(decision, clock, context)
 
 
-def accept_order(request: OrderRequest, context: ExecutionContext) -> Answer:
+def accept_order(request: OrderRequest, context: ExecutionContext) -> Outcome:
     """A manual order is a decision with a plan of one order, under the caller's key."""
     clock = context.broker.clock()
     decision_id = f"{MANUAL}:{request.key}"
@@ -54,14 +54,14 @@ def accept_order(request: OrderRequest, context: ExecutionContext) -> Answer:
             view = _view(decision, clock, context, symbols=[request.symbol])
             plan = (planning.planned_order(decision, request.symbol, request.side, request.quantity, view.mid(request.symbol)),)
         except PlanRefused as reason:
-            return Answer(422, {"errors": [{"field": "symbol", "value": request.symbol, "allowed": str(reason)}]})
+            return Outcome(422, {"errors": [{"field": "symbol", "value": request.symbol, "allowed": str(reason)}]})
         decision = decision.model_copy(
             update={"plan": plan, "buys_final": True, "verdict": "accepted", "window_ends": iso(view.window.ends)}
         )
     return _accept(decision.model_copy(update={"body_sha256": request.sha256()}), clock, context)
 
 
-def flatten(request: FlattenRequest, context: ExecutionContext) -> Answer:
+def flatten(request: FlattenRequest, context: ExecutionContext) -> Outcome:
     """Let nothing buy any more (`reduce_only`, until a person sets it otherwise) and sell every exact holding.
 
     Idempotent: a flatten that works, or waits for the market to open, is continued, and with nothing held there is nothing to do. Open
@@ -82,31 +82,31 @@ def flatten(request: FlattenRequest, context: ExecutionContext) -> Answer:
             sleep=context.sleep,
         )
         if not context.broker.positions():
-            return Answer(200, {"state": "done", "verdict": "refused", "reason": "nothing is held", "orders": []})
+            return Outcome(200, {"state": "done", "verdict": "refused", "reason": "nothing is held", "orders": []})
         decision = _new_flatten(window, clock, context, number=number + 1)
     return _accept(decision, clock, context)
 
 
-def cancel_order(order_id: str, context: ExecutionContext) -> Answer:
+def cancel_order(order_id: str, context: ExecutionContext) -> Outcome:
     """Ask the broker to cancel the order with client order id `order_id`, and answer what it says of it then. Passes when halted."""
     order = context.ledger.order(order_id)
     if order is None:
-        return Answer(404, {"message": f"no order {order_id}"})
+        return Outcome(404, {"message": f"no order {order_id}"})
     if not order.terminal and order.broker_id is not None:
         clock = context.broker.clock()
         cancel(context.broker, order.broker_id)
         order = OrderSync(ledger=context.ledger, broker=context.broker).ask(order, now=clock.now)
-    return Answer(200 if order.terminal else 202, shown_order(order))
+    return Outcome(200 if order.terminal else 202, shown_order(order))
 
 
-def _accept(decision: Decision, clock: Clock, context: ExecutionContext) -> Answer:
+def _accept(decision: Decision, clock: Clock, context: ExecutionContext) -> Outcome:
     fresh = True
     try:
         context.ledger.open_decision(decision)
     except AlreadyThere as there:
         stored = there.stored
         if not isinstance(stored, Decision) or stored.body_sha256 != decision.body_sha256:
-            return Answer(409, {"message": f"{decision.decision_id} was accepted with another body", "decision_id": decision.decision_id})
+            return Outcome(409, {"message": f"{decision.decision_id} was accepted with another body", "decision_id": decision.decision_id})
         if stored.state == "done":
             return _answer(stored, context)
         decision, fresh = stored, False
@@ -129,10 +129,10 @@ def _accept(decision: Decision, clock: Clock, context: ExecutionContext) -> Answ
     return _answer(decision, context)
 
 
-def _answer(decision: Decision, context: ExecutionContext) -> Answer:
+def _answer(decision: Decision, context: ExecutionContext) -> Outcome:
     orders = context.ledger.orders_by_id([planned.client_order_id for planned in decision.plan or ()])
     halted = decision.verdict == "halted" and not orders  # before the first order: nothing was accepted
-    return Answer(423 if halted else 200 if decision.state == "done" else 202, shown_decision(decision, orders))
+    return Outcome(423 if halted else 200 if decision.state == "done" else 202, shown_decision(decision, orders))
 
 
 def _view(decision: Decision, clock: Clock, context: ExecutionContext, *, symbols: list[str]) -> View:

@@ -52,7 +52,7 @@ ADVICE: Mapping[str, Advice] = {
     "out-of-envelope": Advice(
         "decide",
         "too many inputs lie outside of what the model was trained on; no decision",
-        "Look at the audit record's observation: broken data, or a market that was never seen. Then retrain, or wait.",
+        "Look at the audit record's observation: broken data, or a market unlike any in training. Then retrain, or wait.",
     ),
     "shadow-unavailable": Advice(
         "decide", "the shadow did not decide; the incumbent did", "As for model-unavailable; nothing was traded by it."
@@ -95,7 +95,7 @@ ADVICE: Mapping[str, Advice] = {
     ),
     "drift": Advice(
         "reconcile",
-        "the broker holds what no fill or split explains; it is adopted",
+        "the broker holds what no fill or split explains; it is taken as it is",
         "Compare GET /portfolio with the broker's page: a transfer, a merger, a spin-off, or a fill that nobody heard of.",
     ),
     "book-adopted": Advice(

@@ -1,8 +1,8 @@
 """The breakers between decisions: what the account's equity trips is latched, and what only looks like a loss is not.
 
 Promises: a breaker that trips is in the ledger, with an alert, and stays until a person re-arms it; from then on losses count from the
-first equity that is seen. On the morning of a split that the broker has not applied to the position its price may already be the new one:
-that fall of the equity is told, and trips nothing. Failure: `BrokerUnavailable` for what decides between the two.
+first equity that is observed. On the morning of a split that the broker has not applied to the position its price may already be the new
+one: that fall of the equity is an alert, and trips nothing. Failure: `BrokerUnavailable` for what decides between the two.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def _change(ledger: Ledger, clock: Clock, session: Session, settings: Settings, 
 
 
 def _based(breakers: Breakers, equity: Decimal) -> Breakers:
-    """With something to fall from: the first equity that is seen, after a start or a re-arming."""
+    """With something to fall from: the first equity that is observed, after a start or a re-arming."""
     return breakers.model_copy(
         update={"peak_equity": breakers.peak_equity or equity, "last_close_equity": breakers.last_close_equity or equity}
     )

@@ -1,9 +1,9 @@
-"""The end of a session: does the broker hold what our fills say, and what is the book worth? One snapshot a session.
+"""The end of a session: does the broker hold what our fills say, and what is the book worth? One snapshot per session.
 
 Promises: positions, cash and prices are the broker's. A position that our fills and the splits since the last snapshot do not explain is
-kept with it as drift and adopted, never traded back; so is a whole book when the ledger has no snapshot of this account. A held name is
-valued at its last trade; without one, or with one from before its last split, at the last snapshot's price through the splits since, and
-the snapshot says so. Without any price there is no snapshot (`NoSnapshot`).
+kept with it as drift, never traded back; so is a whole book when the ledger has no snapshot of this account. A held name is valued at its
+last trade; without one, or with one from before its last split, at the last snapshot's price through the splits since, and the snapshot
+says so. Without any price there is no snapshot (`NoSnapshot`).
 """
 
 from __future__ import annotations
@@ -110,13 +110,13 @@ def _snapshot(closing: Closing, positions: Mapping[str, Position], trades: Mappi
 def _close(closing: Closing, symbol: str, trade: Trade | None) -> tuple[Decimal, str]:
     """The price of a held name, and why it is an earlier session's (empty if it is not)."""
     traded_on = new_york_date(parse_utc(trade.ts)) if trade is not None else date.min
-    known = closing.before.positions.get(symbol) if closing.before else None
-    if trade is not None and (known is None or closing.splits.ratio(symbol, after=traded_on) == 1):
+    last = closing.before.positions.get(symbol) if closing.before else None
+    if trade is not None and (last is None or closing.splits.ratio(symbol, after=traded_on) == 1):
         late = "" if traded_on >= closing.session.date else f"{symbol} has not traded since {traded_on}: it has the price of that day"
         return Decimal(repr(trade.price)), late
-    if known is None or closing.before is None:
+    if last is None or closing.before is None:
         raise NoSnapshot(f"{symbol} is held and has no last trade")
-    price = known.close / closing.splits.ratio(symbol)
+    price = last.close / closing.splits.ratio(symbol)
     return price, f"{symbol} has no trade since its close of {closing.before.session}: it is carried at {plain(price)}"
 
 

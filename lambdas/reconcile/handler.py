@@ -17,7 +17,7 @@ from lambdas.common.environment import TimeBudget
 from lambdas.common.ledger.ledger import ledger_from_environment
 from lambdas.common.orders.execution_context import ExecutionContext
 from lambdas.common.telemetry import entry, logger
-from lambdas.reconcile.archiving import archive_from_environment, keep_or_tell
+from lambdas.reconcile.archiving import archive_from_environment, keep_or_alert
 from lambdas.reconcile.service import reconcile
 
 
@@ -45,7 +45,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ARG
     )
 
     def archive(session: str, now: str) -> str:
-        return keep_or_tell(archive_from_environment(run.ledger), session=session, now=now)
+        return keep_or_alert(archive_from_environment(run.ledger), session=session, now=now)
 
     summary = reconcile(run, archive=archive)
     logger.info("reconciled", extra={"summary": summary})

@@ -239,7 +239,7 @@ class _Pass:
             self._alert(day, "book-adopted", f"the ledger has no earlier snapshot of this account, its book is taken as it is: {book}")
         else:
             for symbol, detail in sorted(snapshot.drift.items()):
-                self._alert(day, f"drift:{symbol}", f"{detail}; it is adopted as it is, see docs/ledger.md")
+                self._alert(day, f"drift:{symbol}", f"{detail}; it is taken as it is, see docs/ledger.md")
         for symbol, detail in sorted(snapshot.carried.items()):
             self._alert(day, f"stale-price:{symbol}", f"{detail}; its position is kept and not traded")
 

@@ -229,7 +229,7 @@ class Floor:
     def cancel(self, order_id: str) -> Answer | None:
         return self.execute(lambda context: service.cancel_order(order_id, context))
 
-    def _execute(self, model: type[Body], body: Any, serve: Callable[[Any, ExecutionContext], service.Answer]) -> Answer | None:
+    def _execute(self, model: type[Body], body: Any, serve: Callable[[Any, ExecutionContext], service.Outcome]) -> Answer | None:
         def run(context: ExecutionContext) -> tuple[int, dict[str, Any]]:
             return serve(parse(model, json.dumps(body), settings=self.settings), context)
 

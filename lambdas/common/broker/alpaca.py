@@ -237,8 +237,8 @@ class AlpacaBroker:
         answer = self._market("corporate actions", lambda: self._actions.get_corporate_actions(request))
         for kind in answer.keys() - wire.ACTIONS.keys():
             logger.warning("corporate actions of a kind that is not applied", extra={"action_kind": kind, "count": len(answer[kind])})
-        known = [wire.action_of(kind, row) for kind in answer.keys() & wire.ACTIONS.keys() for row in answer[kind]]
-        return sorted(known, key=lambda row: (row["symbol"], row["ex_date"], row["kind"]))
+        applied = [wire.action_of(kind, row) for kind in answer.keys() & wire.ACTIONS.keys() for row in answer[kind]]
+        return sorted(applied, key=lambda row: (row["symbol"], row["ex_date"], row["kind"]))
 
     def _market(self, what: str, call: Callable[[], Any]) -> dict[str, Any]:
         """Call a data client; its own complaint about a body that it does not know is a failed read."""

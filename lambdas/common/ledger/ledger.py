@@ -151,8 +151,8 @@ class Ledger(Table):
     def save_order(self, order: OrderRecord, *, fill: Fill | None = None, fence: int | None = None) -> OrderRecord:
         """Replace the version that `order` was made from, with the fill that explains its new total; return it with its new version.
 
-        Raises `Stale` if another writer was first; the fill is then not written either. What the broker says may be recorded by whoever
-        hears it; with `fence`, only the holder of the lease may write (`Fenced`).
+        Raises `Stale` if another writer was first; the fill is then not written either. What the broker shows may be recorded by anyone;
+        with `fence`, only the holder of the lease may write (`Fenced`).
         """
         following = order.model_copy(update={"version": order.version + 1})
         stale = Stale(f"order {order.client_order_id} has changed since it was read")
@@ -284,7 +284,7 @@ class Ledger(Table):
 
         `active` re-arms the breakers in the same transaction, and the trail says which; they count from the equity of the next look. With
         `account`, this app's account is that one from now on. An `automatic` change only tightens: what is as tight already, a person's
-        halt above all, stays with its reason. With `expected`, the version that the caller has seen, a state that has changed since raises
+        halt above all, stays with its reason. With `expected`, the version that the caller has read, a state that has changed since raises
         `Stale` and stays.
         """
         for _ in range(RACES):
@@ -296,9 +296,9 @@ class Ledger(Table):
             breakers = self.breakers()
             rearmed = _rearmed(breakers, account=account) if state == "active" else breakers
             new = TradingState(state=state, reason=reason, since=time, by=by, automatic=automatic, version=was.version + 1)
-            told = new.model_dump(include={"state", "reason", "by", "automatic", "version"})
+            fields = new.model_dump(include={"state", "reason", "by", "automatic", "version"})
             cleared = breakers.tripped if rearmed != breakers else {}
-            change = StateChange(**told, was=was.state, time=time, rearmed=cleared, account=account)
+            change = StateChange(**fields, was=was.state, time=time, rearmed=cleared, account=account)
             writes = [self._next(new, was.version), self._put(change, ABSENT)]
             if rearmed != breakers:
                 writes.append(self._next(rearmed.model_copy(update={"version": breakers.version + 1}), breakers.version))

@@ -325,7 +325,7 @@ class TradingState(Record):
 class StateChange(Record):
     """The audit trail of the trading state: append-only, one item a change, numbered by the state's version.
 
-    `rearmed` are the breakers that it cleared, with what they had said; `account` the account that it took for this app's own.
+    `rearmed` are the breakers that it cleared, with their details; `account` the account that it took for this app's own.
     """
 
     kind: ClassVar[str] = "state_change"
@@ -344,7 +344,7 @@ class StateChange(Record):
 
 
 class Breakers(Record):
-    """What the drawdown and daily-loss breakers remember, and the account this app is pinned to (the first it saw).
+    """What the drawdown and daily-loss breakers remember, and the account this app is pinned to (the first it traded).
 
     `tripped`, by name with its detail, latches until a person sets the trading state to active again.
     """

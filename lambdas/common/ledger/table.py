@@ -1,6 +1,6 @@
 """The few shapes of a call to the ledger's DynamoDB table: get, query, put once, write all or none.
 
-Promises: what is not said to be of an index is read consistently; a transaction that met another on its way is tried again, for nothing of
+Promises: all reads are consistent but those of an index; a transaction that met another on its way is tried again, for nothing of
 it was written. Failure: botocore's `ClientError`, `LedgerCorrupt` for an item that cannot be read, `ConditionError` for a put that found
 the item there.
 """

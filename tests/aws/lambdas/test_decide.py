@@ -30,8 +30,8 @@ from lambdas.common.ledger.ledger import Ledger
 from lambdas.common.ledger.records import Held, ServedModel, Snapshot
 from lambdas.decide import handler as deciding
 from lambdas.decide.attribution import live_day
-from lambdas.decide.data import known_at
-from lambdas.decide.decision import Account, see
+from lambdas.decide.data import market_snapshot
+from lambdas.decide.decision import AccountAtClose, observe_state
 from learning import serving
 from local.exchange.server import RunningExchange
 from papertape.market_data import bundled
@@ -201,20 +201,20 @@ def test_live_features_are_the_batch_s(lake: Lake, settings: Settings) -> None:
     """Three years of history, cut at the session, against the whole of it with the year that follows."""
     fresh = Lake(s3=lake.s3, raw_bucket=lake.raw_bucket)
     sessions = [date.fromisoformat(row["session"]) for rows in calendar_objects().values() for row in rows]
-    known = known_at(lake=fresh, symbols=settings.universe.symbols, sessions=sessions, as_of=date(2019, 12, 31))
+    snapshot = market_snapshot(lake=fresh, symbols=settings.universe.symbols, sessions=sessions, as_of=date(2019, 12, 31))
     whole = build_market(bundled.daily_bars(), bundled.corporate_actions(), symbols=settings.universe.symbols)
     row = whole.index_of("2019-12-31")
-    np.testing.assert_allclose(known.market.features[-1], whole.features[row], rtol=0, atol=1e-9)
-    np.testing.assert_allclose(known.market.context[-1], whole.context[row], rtol=0, atol=1e-9)
-    assert (known.market.tradable[-1] == whole.tradable[row]).all()
-    assert (known.quarantined, known.missing) == (0, {})
+    np.testing.assert_allclose(snapshot.market.features[-1], whole.features[row], rtol=0, atol=1e-9)
+    np.testing.assert_allclose(snapshot.market.context[-1], whole.context[row], rtol=0, atol=1e-9)
+    assert (snapshot.market.tradable[-1] == whole.tradable[row]).all()
+    assert (snapshot.quarantined, snapshot.missing) == (0, {})
 
 
 def test_bars_after_the_close_observed_do_not_enter(lake: Lake, settings: Settings) -> None:
     sessions = [date.fromisoformat(row["session"]) for rows in calendar_objects().values() for row in rows]
-    before = known_at(lake=lake, symbols=settings.universe.symbols, sessions=sessions, as_of=date(2019, 12, 31)).market
+    before = market_snapshot(lake=lake, symbols=settings.universe.symbols, sessions=sessions, as_of=date(2019, 12, 31)).market
     fill_raw(lake, symbols=settings.universe.symbols, start="2016-01-04", end="2020-01-31")
-    after = known_at(lake=lake, symbols=settings.universe.symbols, sessions=sessions, as_of=date(2019, 12, 31)).market
+    after = market_snapshot(lake=lake, symbols=settings.universe.symbols, sessions=sessions, as_of=date(2019, 12, 31)).market
     assert after.features.tobytes() == before.features.tobytes()
     assert after.sessions[-1] == before.sessions[-1]
 
@@ -356,9 +356,9 @@ def test_a_halted_name_is_valued_through_a_split_while_it_has_no_bar() -> None:
     market = market_of(
         open=prices, close=prices, split=split, features=np.zeros((3, 2, len(FEATURES))), context=np.zeros((3, len(CONTEXT)))
     )
-    seen = see(market=market, account=Account(cash=100.0, quantities={"S0": 4.0, "S1": 4.0}, closes={}))
-    assert list(seen.held) == [0.25, 0.5]
-    assert seen.cash_weight == 0.25
+    observed = observe_state(market=market, account=AccountAtClose(cash=100.0, quantities={"S0": 4.0, "S1": 4.0}, closes={}))
+    assert list(observed.held) == [0.25, 0.5]
+    assert observed.cash_weight == 0.25
 
 
 def test_the_incumbent_s_endpoint_decides(run: Any, served: Any, ledger_table: Ledger, lake: Lake) -> None:

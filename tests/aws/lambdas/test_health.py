@@ -200,12 +200,12 @@ def test_every_alert_that_a_function_raises_has_its_advice() -> None:
 
 def test_an_alert_s_mail_says_what_to_do_about_that_alert(settings: Settings) -> None:
     alert = AlertRecord(rule="account-changed", session="2020-01-02", subject="s", detail="d", time="t")
-    _, body = compose(name="papertape", now=WELL.now, new=evaluate(replace(WELL, alerts=(alert,)), settings), known=[])
+    _, body = compose(name="papertape", now=WELL.now, new=evaluate(replace(WELL, alerts=(alert,)), settings), mailed=[])
     assert ADVICE["account-changed"].runbook in body
 
 
 def test_a_long_subject_stays_a_subject(settings: Settings) -> None:
-    subject, body = compose(name="papertape", now=WELL.now, new=[Finding(rule, "detail") for rule in RULES], known=[])
+    subject, body = compose(name="papertape", now=WELL.now, new=[Finding(rule, "detail") for rule in RULES], mailed=[])
     assert len(subject) <= 100
     assert all(rule.runbook in body for rule in RULES)
 
