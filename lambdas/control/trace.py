@@ -21,7 +21,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from lambdas.common.lake.audit import AuditBucket, model_key
 from lambdas.common.lake.lake import LakeError
 from lambdas.common.lake.provenance import Registry
-from lambdas.common.ledger.records import EXTERNAL, PERSONAL, RECOVERED, Decision, Fill, LedgerCorrupt, OrderRecord, ServedModel, plain
+from lambdas.common.ledger.item import LedgerCorrupt, plain
+from lambdas.common.ledger.records import EXTERNAL, PERSONAL, RECOVERED, Decision, Fill, OrderRecord, ServedModel
 from schema.lake_layout import decision_key
 
 Status = Literal["verified", "recorded", "differs", "missing", "none"]

@@ -22,8 +22,9 @@ from lambdas.common.lake.audit import AuditBucket, model_key
 from lambdas.common.lake.lake import LakeError
 from lambdas.common.lake.provenance import EVIDENCE, Registry, default_registry
 from lambdas.common.ledger.alerts import raise_alert
+from lambdas.common.ledger.item import LedgerCorrupt, Record
 from lambdas.common.ledger.ledger import Ledger
-from lambdas.common.ledger.records import LedgerCorrupt, OrderRecord, Record, ServedModel
+from lambdas.common.ledger.records import OrderRecord, ServedModel
 from lambdas.common.telemetry import logger
 from schema.lake_layout import audit_key
 

@@ -14,8 +14,9 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 
 from lambdas.common.broker.port import Account, Broker, MarketData, Position, Session, Trade
+from lambdas.common.ledger.item import plain
 from lambdas.common.ledger.ledger import Ledger
-from lambdas.common.ledger.records import Held, OrderRecord, Snapshot, plain
+from lambdas.common.ledger.records import Held, OrderRecord, Snapshot
 from lambdas.common.orders.splits import Splits, splits_between
 from schema.exchange_time import iso, new_york_date, parse_utc
 from trading_env.errors import PapertapeError

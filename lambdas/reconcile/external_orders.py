@@ -14,8 +14,9 @@ from datetime import UTC, datetime, time, timedelta
 
 from lambdas.common.broker.port import Broker, Clock, MarketData, Order
 from lambdas.common.ledger.alerts import raise_alert
+from lambdas.common.ledger.item import plain
 from lambdas.common.ledger.ledger import Ledger
-from lambdas.common.ledger.records import EXTERNAL, RECOVERED, TERMINAL, OrderRecord, Snapshot, plain
+from lambdas.common.ledger.records import EXTERNAL, RECOVERED, TERMINAL, OrderRecord, Snapshot
 from lambdas.common.orders.broker_updates import record
 from lambdas.common.orders.execution_context import ExecutionContext
 from schema.exchange_time import NEW_YORK, iso, new_york_date, parse_utc

@@ -18,8 +18,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from lambdas.common.broker.port import Account, BrokerError, Clock, Session
 from lambdas.common.ledger.alerts import raise_alert
+from lambdas.common.ledger.item import plain
 from lambdas.common.ledger.ledger import Fenced, LedgerCorrupt, Stale
-from lambdas.common.ledger.records import AGENT, Decision, OrderRecord, Snapshot, plain
+from lambdas.common.ledger.records import AGENT, Decision, OrderRecord, Snapshot
 from lambdas.common.orders.execution import run_batch
 from lambdas.common.orders.execution_context import ExecutionContext
 from lambdas.common.orders.order_sync import OrderSync

@@ -14,7 +14,8 @@ from typing import Any
 from aws_lambda_powertools.event_handler import Response, content_types
 from pydantic import ValidationError
 
-from lambdas.common.ledger.records import Decision, OrderRecord, PlannedOrder, plain
+from lambdas.common.ledger.item import plain
+from lambdas.common.ledger.records import Decision, OrderRecord, PlannedOrder
 from lambdas.common.orders.execution_cost import execution_of
 from trading_env.orders.execution_cost import Execution
 

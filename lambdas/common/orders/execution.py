@@ -18,7 +18,7 @@ from decimal import ROUND_FLOOR, Decimal
 
 from lambdas.common.broker.port import BrokerUnavailable, Clock, Order, RateLimited
 from lambdas.common.ledger.alerts import raise_alert
-from lambdas.common.ledger.records import FLATTEN, Breakers, Decision, OrderRecord, PlannedOrder, Side
+from lambdas.common.ledger.records import FLATTEN, Breakers, Decision, OrderRecord, PlannedOrder
 from lambdas.common.orders import planning, resubmission
 from lambdas.common.orders.batch import Batch, BrokerClock, Orders, OutOfTime, Run, WindowClosed
 from lambdas.common.orders.broker_updates import note
@@ -32,6 +32,7 @@ from schema.exchange_time import iso, parse_utc
 from schema.trading_rules import limits_of
 from trading_env.orders import risk
 from trading_env.orders.order_state import Event, Status
+from trading_env.orders.orders import Side
 
 #: How long an order that the broker does not know may still turn up there, on the broker's clock, counted from when it was last sent.
 GRACE = timedelta(seconds=30)

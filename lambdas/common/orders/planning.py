@@ -16,7 +16,8 @@ from decimal import Decimal
 import numpy as np
 
 from lambdas.common.broker.port import Account, Broker, BrokerUnavailable, Clock, MarketData, Order, Position, Quote, Session, Trade
-from lambdas.common.ledger.records import FLATTEN, PERSONAL, Breakers, Decision, OrderRecord, PlannedOrder, ServedModel, State, plain
+from lambdas.common.ledger.item import plain
+from lambdas.common.ledger.records import FLATTEN, PERSONAL, Breakers, Decision, OrderRecord, PlannedOrder, ServedModel, State
 from schema.exchange_time import new_york_date, parse_utc
 from schema.settings import Settings
 from schema.trading_rules import rules_of

@@ -12,7 +12,7 @@ from datetime import date
 from decimal import ROUND_FLOOR, Decimal
 
 from lambdas.common.broker.port import MarketData
-from lambdas.common.ledger.records import plain
+from lambdas.common.ledger.item import plain
 
 QUANTUM = Decimal("1e-9")
 #: Positions may differ by what flooring to nine decimals loses.
