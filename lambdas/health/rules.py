@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from lambdas.health import checks
 from lambdas.health.checks import Facts
-from lambdas.health.runbooks import ADVICE, advice_for
+from lambdas.health.runbooks import RUNBOOKS, runbook_for
 from schema.settings import Settings
 
 Check = Callable[[Facts, Settings], str | Mapping[str, str]]
@@ -45,8 +45,8 @@ class Finding:
     @property
     def runbook(self) -> str:
         """What to do: of an alert, what its own table says."""
-        advice = advice_for(self.subject) if self.rule.name == ALERT_RAISED else None
-        return advice.runbook if advice is not None else self.rule.runbook
+        alert = runbook_for(self.subject) if self.rule.name == ALERT_RAISED else None
+        return alert.runbook if alert is not None else self.rule.runbook
 
 
 ALERT_RAISED = "alert-raised"
@@ -213,8 +213,8 @@ def _page() -> Iterator[str]:
     yield ""
     yield "| alert | raised by | it means | what to do |"
     yield "|--|--|--|--|"
-    for name, advice in ADVICE.items():
-        yield f"| {name} | {advice.raised_by} | {advice.means} | {advice.runbook} |"
+    for name, alert in RUNBOOKS.items():
+        yield f"| {name} | {alert.raised_by} | {alert.means} | {alert.runbook} |"
 
 
 if __name__ == "__main__":

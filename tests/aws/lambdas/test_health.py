@@ -24,7 +24,7 @@ from lambdas.health import handler as watching
 from lambdas.health.checks import Facts
 from lambdas.health.mail import compose
 from lambdas.health.rules import RULES, Finding, evaluate, markdown
-from lambdas.health.runbooks import ADVICE
+from lambdas.health.runbooks import RUNBOOKS
 from schema.lake_layout import quotes_key
 from schema.settings import Settings
 from tests.lakes import fill_raw
@@ -186,7 +186,7 @@ def test_the_page_is_the_table() -> None:
     assert all(f"## {rule.name}\n" in markdown() for rule in RULES)
 
 
-def test_every_alert_that_a_function_raises_has_its_advice() -> None:
+def test_every_alert_that_a_function_raises_has_its_runbook() -> None:
     """And the table has none that nobody raises. Rules are named where they are raised, in letters and dashes, before any colon."""
     raised = set(BREAKERS)
     pattern = re.compile(
@@ -195,13 +195,13 @@ def test_every_alert_that_a_function_raises_has_its_advice() -> None:
     for path in sorted((ROOT / "lambdas").rglob("*.py")):
         if path.parent.name != "health":
             raised |= set(pattern.findall(path.read_text(encoding="utf-8")))
-    assert raised == set(ADVICE)
+    assert raised == set(RUNBOOKS)
 
 
 def test_an_alert_s_mail_says_what_to_do_about_that_alert(settings: Settings) -> None:
     alert = AlertRecord(rule="account-changed", session="2020-01-02", subject="s", detail="d", time="t")
     _, body = compose(name="papertape", now=WELL.now, new=evaluate(replace(WELL, alerts=(alert,)), settings), mailed=[])
-    assert ADVICE["account-changed"].runbook in body
+    assert RUNBOOKS["account-changed"].runbook in body
 
 
 def test_a_long_subject_stays_a_subject(settings: Settings) -> None:
