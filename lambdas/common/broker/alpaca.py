@@ -138,7 +138,6 @@ class AlpacaBroker:
         return wire.clock_of(self._trading.get_clock())
 
     def sessions(self, start: date, end: date) -> list[Session]:
-        """Return the sessions from `start` to `end`, both included; half days have their own close."""
         answer = self._trading.get_calendar(GetCalendarRequest(start=start, end=end))
         return [wire.session_of(row) for row in wire.rows(answer, "calendar")]
 
@@ -146,7 +145,6 @@ class AlpacaBroker:
         return wire.account_of(self._trading.get_account())
 
     def positions(self) -> dict[str, Position]:
-        """Return the positions by symbol. A failed query raises; it is never an empty book."""
         held = [wire.position_of(row) for row in wire.rows(self._trading.get_all_positions(), "positions")]
         return {position.symbol: position for position in held}
 
@@ -154,32 +152,25 @@ class AlpacaBroker:
         return self._orders(GetOrdersRequest(status=QueryOrderStatus.OPEN, limit=LIST_LIMIT))
 
     def orders_since(self, moment: datetime) -> list[Order]:
-        """Return at most `LIST_LIMIT` orders submitted after `moment`, whatever became of them, oldest first: one question for many."""
         return self._orders(GetOrdersRequest(status=QueryOrderStatus.ALL, after=moment, limit=LIST_LIMIT, direction=Sort.ASC))
 
     def _orders(self, request: GetOrdersRequest) -> list[Order]:
         return [wire.order_of(row) for row in wire.rows(self._trading.get_orders(request), "orders")]
 
     def order(self, order_id: str) -> Order | None:
-        """Ask for one order by the broker's own id; None only if the broker answered that it has none."""
         try:
             return wire.order_of(self._trading.get(f"/orders/{quote(order_id, safe='')}"))
         except NotFound:
             return None
 
     def order_by_client_id(self, client_order_id: str) -> Order | None:
-        """Ask for one order by our id; None only if the broker answered that it has none."""
         try:
             return wire.order_of(self._trading.get_order_by_client_id(client_order_id))
         except NotFound:
             return None
 
     def submit(self, order: Submittable, *, retry_timeout: float = RETRY_TIMEOUT) -> Order:
-        """POST one market day order of `order.quantity` shares, once.
-
-        After a 429 the same POST is made again if the broker's budget is back within `retry_timeout` seconds. Raises `Rejected`,
-        `AlreadyAccepted`, `RateLimited` or `Unresolved`, and nothing else.
-        """
+        """POST the order once; after a 429 the same POST is made again if the budget is back within `retry_timeout` seconds."""
         body = {
             "symbol": order.symbol,
             "qty": format(order.quantity, "f"),
@@ -197,11 +188,9 @@ class AlpacaBroker:
         return accepted
 
     def cancel(self, order_id: str) -> None:
-        """Ask the broker to cancel; whether it was in time, the order's status tells. Raises as `submit` does."""
         self._trading.delete(f"/orders/{quote(order_id, safe='')}")
 
     def latest_quotes(self, symbols: Sequence[str]) -> dict[str, Quote]:
-        """Return the newest quote of each symbol that has one; prices as the feed sent them, zero and crossed included."""
         request = StockLatestQuoteRequest(symbol_or_symbols=list(symbols), feed=DataFeed.IEX)
         answer = self._market("quotes", lambda: self._stocks.get_stock_latest_quote(request))
         return {symbol: wire.quote_of(symbol, row) for symbol, row in answer.items()}
@@ -212,7 +201,7 @@ class AlpacaBroker:
         return {symbol: wire.trade_of(symbol, row) for symbol, row in answer.items()}
 
     def daily_bars(self, symbols: Sequence[str], start: date, end: date) -> list[dict[str, Any]]:
-        """Return raw (unadjusted) daily bars from `start` to `end`, both included, by symbol and time; rows as `wire.bar_of` says.
+        """Ask for the whole days from `start` to `end`.
 
         A bar is stamped with midnight in New York, so noon UTC of `end` is after it; a later hour would lie in the future when the evening
         asks for its own session, and a free subscription refuses whatever reaches into the last fifteen minutes.
@@ -229,10 +218,7 @@ class AlpacaBroker:
         return [wire.bar_of(symbol, bar) for symbol in sorted(answer) for bar in answer[symbol]]
 
     def corporate_actions(self, symbols: Sequence[str], start: date, end: date) -> list[dict[str, Any]]:
-        """Return splits and cash dividends with an ex-date from `start` to `end` as rows symbol, ex_date, kind, value.
-
-        A stock dividend is a split. Other kinds (mergers, spin-offs, ...) are logged and left out: nothing here can apply them.
-        """
+        """Log the kinds that are left out."""
         request = CorporateActionsRequest(symbols=list(symbols), start=start, end=end, limit=None)
         answer = self._market("corporate actions", lambda: self._actions.get_corporate_actions(request))
         for kind in answer.keys() - wire.ACTIONS.keys():
