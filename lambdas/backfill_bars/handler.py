@@ -11,7 +11,7 @@ from typing import Any
 
 from lambdas.backfill_bars.backfill import Backfilled, Window, backfill, nightly_window
 from lambdas.common import environment
-from lambdas.common.broker.alpaca import broker_from_environment
+from lambdas.common.broker.connection import broker_from_environment, market_data_from_environment
 from lambdas.common.lake import lake
 from lambdas.common.telemetry import entry, logger
 from schema.exchange_time import new_york_date
@@ -26,10 +26,10 @@ class Variables(environment.Variables):
 
 @entry
 def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
-    variables, settings, broker = environment.read(Variables), environment.settings(), broker_from_environment()
-    now = broker.clock().now
+    variables, settings = environment.read(Variables), environment.settings()
+    now, market_data = broker_from_environment().clock().now, market_data_from_environment()
     today = new_york_date(now)
-    window = nightly_window(sessions=broker.sessions(today - timedelta(days=CALENDAR_DAYS), today), now=now)
+    window = nightly_window(sessions=market_data.sessions(today - timedelta(days=CALENDAR_DAYS), today), now=now)
     if start := event.get("start"):
         first = date.fromisoformat(start)
         last = min(date.fromisoformat(event["end"]), window.end) if event.get("end") else window.end
@@ -37,7 +37,7 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
             raise ValueError(f"start must not be after {last} (the end asked for, or the last completed session), was {first}")
         window = Window(start=first, end=last, actions_start=first)
     done = backfill(
-        vendor=broker,
+        vendor=market_data,
         lake=lake.lake(raw_bucket=variables.raw_bucket),
         symbols=settings.universe.symbols,
         window=window,

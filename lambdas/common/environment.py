@@ -42,8 +42,8 @@ class AlertVariables(Variables):
     alert_topic_arn: str
 
 
-class Patience(Variables):
-    """How long one run of an executor works and waits, in seconds of the wall clock; what the market knows is never waited for by it.
+class TimeBudget(Variables):
+    """How long one run of an executor works and waits, in seconds of the wall clock; it never waits for the market.
 
     `batch_budget_seconds` counts from the function's first line. `lease_seconds` is longer than the function can live, so that only a dead
     holder's lease runs out. A pause between two questions about orders begins at `order_poll_seconds` and doubles.
@@ -51,9 +51,9 @@ class Patience(Variables):
 
     batch_budget_seconds: float = Field(default=20.0, ge=0, le=840)
     lease_seconds: float = Field(default=60.0, gt=0, le=900)
-    lease_patience_seconds: float = Field(default=3.0, ge=0, le=60)
+    lease_timeout_seconds: float = Field(default=3.0, ge=0, le=60)
     lease_poll_seconds: float = Field(default=0.2, gt=0, le=10)
-    order_patience_seconds: float = Field(default=5.0, ge=0, le=300)
+    order_timeout_seconds: float = Field(default=5.0, ge=0, le=300)
     order_poll_seconds: float = Field(default=0.25, gt=0, le=10)
 
 

@@ -127,7 +127,7 @@ def get_decision() -> Response[str]:
     decision = ledger.decision(decision_id)
     if decision is None:
         return answer(404, {"message": f"no decision {decision_id}"})
-    orders = ledger.orders_by_id([leg.client_order_id for leg in decision.plan or ()])
+    orders = ledger.orders_by_id([planned.client_order_id for planned in decision.plan or ()])
     trace = _tracer().decision(decision, decision_id=decision_id)
     closes = closes_of(ledger.snapshot(session_of(decision)))
     return answer(200, {**shown_decision(decision, orders, closes=closes), "trace": [link.shown() for link in trace]})

@@ -1,7 +1,8 @@
-"""The session that has just become known, against its ideal execution: what the book lost or won by prices, missed fills and sizes.
+"""The last session against its ideal execution: what the book lost or won by prices, missed fills and sizes.
 
-Promise: pure but for `look_back`, which reads two snapshots, the session's decision and its fills, and writes one `Attribution`, once. The
-parts sum to the difference to far below a cent. A session whose bars or snapshots are not there has no attribution; nothing is guessed.
+Promise: pure but for `attribute_session`, which reads two snapshots, the session's decision and its fills, and writes one `Attribution`,
+once. The parts sum to the difference to far below a cent. A session whose bars or snapshots are not there has no attribution; nothing is
+guessed.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import asdict, replace
 from datetime import date
 
 from lambdas.common.ledger.ledger import Ledger
-from lambdas.common.ledger.records import AGENT, Attribution, Decision, Fill, Leg, Snapshot
+from lambdas.common.ledger.records import AGENT, Attribution, Decision, Fill, PlannedOrder, Snapshot
 from lambdas.common.orders.resubmission import superseded
 from schema.settings import Settings
 from schema.trading_rules import rules_of
@@ -20,7 +21,7 @@ from trading_env.evaluation.attribution import LiveBook, LiveDay, LiveFill, exec
 from trading_env.simulation.portfolio import Tape
 
 
-def look_back(*, market: Market, settings: Settings, ledger: Ledger) -> Attribution | None:
+def attribute_session(*, market: Market, settings: Settings, ledger: Ledger) -> Attribution | None:
     """Explain the last session of `market`, unless that was done or cannot be; return what was written."""
     if len(market) < 2:
         return None
@@ -56,12 +57,12 @@ def live_book(snapshot: Snapshot) -> LiveBook:
 
 def live_day(snapshot: Snapshot, *, decision: Decision | None, fills: Iterable[Fill], fees: float = 0.0) -> LiveDay:
     """The session of `snapshot` as it was lived: `decision` is the agent's (None: it made none), `fills` are all of that session's."""
-    legs = (decision.plan or ()) if decision is not None else ()
-    past, planned = superseded(legs), {leg.client_order_id for leg in legs}
+    plan = (decision.plan or ()) if decision is not None else ()
+    past, planned = superseded(plan), {order.client_order_id for order in plan}
     return LiveDay(
         session=date.fromisoformat(snapshot.session),
         weights=None if decision is None else decision.weights,
-        plan={leg.symbol: _signed(leg) for leg in legs if leg.client_order_id not in past},
+        plan={order.symbol: _signed(order) for order in plan if order.client_order_id not in past},
         fills=[
             LiveFill(symbol=fill.symbol, quantity=_signed(fill), price=float(fill.price), planned=fill.client_order_id in planned)
             for fill in fills
@@ -71,5 +72,5 @@ def live_day(snapshot: Snapshot, *, decision: Decision | None, fills: Iterable[F
     )
 
 
-def _signed(moved: Leg | Fill) -> float:
+def _signed(moved: PlannedOrder | Fill) -> float:
     return float(moved.quantity) * (1 if moved.side == "buy" else -1)

@@ -23,7 +23,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Account:
+class AccountAtClose:
     """Cash in dollars and shares by symbol after the close observed; `closes` values what the market has no bar of."""
 
     cash: float
@@ -32,7 +32,7 @@ class Account:
 
 
 @dataclass(frozen=True)
-class Seen:
+class ObservedState:
     """One observed state: held weights (A,) and cash weight as shares of equity, who may trade (A,), and the policy's vector."""
 
     observation: Observation
@@ -46,7 +46,7 @@ class Seen:
         return hashlib.sha256(self.observation.vector.astype("<f4").tobytes()).hexdigest()
 
 
-def see(*, market: Market, account: Account) -> Seen:
+def observe_state(*, market: Market, account: AccountAtClose) -> ObservedState:
     """Observe the last row of `market` with the account after that close.
 
     Equity is cash and every position at its raw close, not the broker's own figure, which moves after hours.
@@ -62,7 +62,7 @@ def see(*, market: Market, account: Account) -> Seen:
         raise ValueError(f"equity at the close of {market.sessions[-1]} must be positive and finite, was {equity}")
     held, cash_weight, tradable = worth / equity, account.cash / equity, market.tradable[-1]
     vector = observe(market.features[-1], market.context[-1], tradable, held, cash_weight)
-    return Seen(
+    return ObservedState(
         observation=Observation(as_of=market.sessions[-1], symbols=market.symbols, vector=vector),
         held=held,
         cash_weight=float(cash_weight),
@@ -70,9 +70,8 @@ def see(*, market: Market, account: Account) -> Seen:
     )
 
 
-def target(*, seen: Seen, scores: Array, kappa: float) -> dict[str, float]:
+def target(*, observed: ObservedState, scores: Array, kappa: float) -> dict[str, float]:
     """Target weights by symbol, shares of the invested part of equity, of tradable names only."""
-    weights = weights_from_scores(scores, seen.held, seen.tradable, kappa=kappa)
-    return {
-        symbol: float(weight) for symbol, weight, trades in zip(seen.observation.symbols, weights, seen.tradable, strict=True) if trades
-    }
+    weights = weights_from_scores(scores, observed.held, observed.tradable, kappa=kappa)
+    names = zip(observed.observation.symbols, weights, observed.tradable, strict=True)
+    return {symbol: float(weight) for symbol, weight, tradable in names if tradable}

@@ -45,7 +45,7 @@ class Scores:
     outside: float | None = None
 
 
-class Answer(BaseModel):
+class EndpointResponse(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, protected_namespaces=())
     scores: list[Annotated[float, Field(strict=True)]]
     model_version: str
@@ -75,7 +75,7 @@ def ask(*, runtime: Any, model: ServedModel, as_of: date, symbols: Sequence[str]
 
 def _believe(*, body: bytes, model: ServedModel, count: int) -> Scores:
     try:
-        answer = Answer.model_validate_json(body)
+        answer = EndpointResponse.model_validate_json(body)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "body"

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from lambdas.common import environment
 from lambdas.common.api.client import execution_api_from_environment
-from lambdas.common.broker.alpaca import broker_from_environment
+from lambdas.common.broker.connection import broker_from_environment, market_data_from_environment
 from lambdas.common.lake import lake
 from lambdas.common.ledger.ledger import ledger_from_environment
 from lambdas.common.telemetry import entry, logger
@@ -23,7 +23,7 @@ from lambdas.decide.agent import Edges, decide
 from schema.exchange_time import parse_utc
 
 
-class Variables(environment.Variables):
+class DecideVariables(environment.Variables):
     raw_bucket: str
     audit_bucket: str
     code_version: str = "unknown"
@@ -36,9 +36,10 @@ class EndpointVariables(environment.Variables):
 
 @entry
 def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
-    variables, time = environment.read(Variables), parse_utc(event["time"])
+    variables, time = environment.read(DecideVariables), parse_utc(event["time"])
     edges = Edges(
         broker=broker_from_environment(),
+        market_data=market_data_from_environment(),
         lake=lake.lake(raw_bucket=variables.raw_bucket, audit_bucket=variables.audit_bucket),
         ledger=ledger_from_environment(),
         runtime=_runtime(),
@@ -52,11 +53,11 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
 
 @lru_cache(maxsize=1)
 def _runtime() -> Any:
-    """A cold serverless endpoint takes tens of seconds: wait for it once, rather than knock five times."""
-    patience = environment.read(EndpointVariables)
+    """A cold serverless endpoint takes tens of seconds: wait for it once, rather than ask five times."""
+    timeouts = environment.read(EndpointVariables)
     config = Config(
-        connect_timeout=patience.endpoint_connect_timeout,
-        read_timeout=patience.endpoint_read_timeout,
+        connect_timeout=timeouts.endpoint_connect_timeout,
+        read_timeout=timeouts.endpoint_read_timeout,
         retries={"total_max_attempts": 2},
     )
     return boto3.client("sagemaker-runtime", config=config)

@@ -89,7 +89,7 @@ def describe(*, sagemaker: Any, arn: str) -> Package | None:
 
 
 def serve(*, sagemaker: Any, package: Package, endpoint: str, role_arn: str, wait: Callable[[], bool]) -> None:
-    """Return when `endpoint` serves `package`; make or move what is missing. `wait` pauses, and answers False when patience ends."""
+    """Return when `endpoint` serves `package`; make or move what is missing. `wait` pauses, and answers False when no time is left."""
     configuration = f"{package.name}-{package.role}"
     if not _exists(sagemaker.describe_model, ModelName=package.name):
         sagemaker.create_model(

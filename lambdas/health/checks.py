@@ -1,7 +1,7 @@
 """The questions behind health's rules: pure functions of `Facts` and the settings.
 
 Each answers a sentence with the numbers where its rule is broken, else an empty text; one that several things can break at once answers a
-sentence for each, by name. A fact that is unknown breaks the rule that needs it, or is said to be no concern, never silently passed.
+sentence for each, by name. A fact that is unknown breaks the rule that needs it, or is declared to be no concern, never silently passed.
 """
 
 from __future__ import annotations
@@ -114,8 +114,8 @@ def constant(facts: Facts, _settings: Settings) -> str:
     model = facts.incumbent
     if model is None or model.policy != "endpoint":
         return ""
-    said = [decision.scores for decision in facts.recent if decision.model_version == model.model_version and decision.scores]
-    last = said[-CONSTANT_DECISIONS:]
+    scores = [decision.scores for decision in facts.recent if decision.model_version == model.model_version and decision.scores]
+    last = scores[-CONSTANT_DECISIONS:]
     if len(last) < CONSTANT_DECISIONS:
         return ""
     ranges = [

@@ -43,7 +43,7 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     mailed = {alert.rule for alert in ledger.alerts(session[:7]) if alert.session == session}
     new = [finding for finding in findings if MAILED + finding.key not in mailed]
     if new:
-        subject, body = compose(name=settings.name, now=now, new=new, known=[finding for finding in findings if finding not in new])
+        subject, body = compose(name=settings.name, now=now, new=new, mailed=[finding for finding in findings if finding not in new])
         _sns().publish(TopicArn=variables.alert_topic_arn, Subject=subject, Message=body)
     for finding in new:
         record = AlertRecord(

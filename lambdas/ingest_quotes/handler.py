@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from lambdas.common import environment
-from lambdas.common.broker.alpaca import broker_from_environment
+from lambdas.common.broker.connection import broker_from_environment, market_data_from_environment
 from lambdas.common.lake import lake
 from lambdas.common.telemetry import MetricUnit, entry, logger, metrics
 from lambdas.ingest_quotes.quotes import minute_of
@@ -23,12 +23,12 @@ class Variables(environment.Variables):
 
 @entry
 def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
-    scheduled, broker, settings = parse_utc(event["time"]), broker_from_environment(), environment.settings()
-    clock = broker.clock()
+    scheduled, settings = parse_utc(event["time"]), environment.settings()
+    clock = broker_from_environment().clock()
     if not clock.is_open:
         return {"outcome": "skipped", "reason": f"the market is closed until {clock.next_open.isoformat()}"}
     symbols = settings.universe.symbols
-    minute = minute_of(quotes=broker.latest_quotes(symbols), symbols=symbols, received_at=clock.now)
+    minute = minute_of(quotes=market_data_from_environment().latest_quotes(symbols), symbols=symbols, received_at=clock.now)
     key = quotes_key(scheduled)
     lake.lake(raw_bucket=environment.read(Variables).raw_bucket).write({key: minute.lines})
     if minute.missing:

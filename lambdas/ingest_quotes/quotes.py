@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from lambdas.common.broker.alpaca import Quote
+from lambdas.common.broker.port import Quote
 from lambdas.common.lake.lake import Row
 from schema.exchange_time import iso
 from trading_env.errors import PapertapeError

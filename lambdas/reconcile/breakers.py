@@ -1,8 +1,8 @@
 """The breakers between decisions: what the account's equity trips is latched, and what only looks like a loss is not.
 
 Promises: a breaker that trips is in the ledger, with an alert, and stays until a person re-arms it; from then on losses count from the
-first equity that is seen. On the morning of a split that the broker has not applied to the position its price may already be the new one:
-that fall of the equity is told, and trips nothing. Failure: `BrokerUnavailable` for what decides between the two.
+first equity that is observed. On the morning of a split that the broker has not applied to the position its price may already be the new
+one: that fall of the equity is an alert, and trips nothing. Failure: `BrokerUnavailable` for what decides between the two.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import date, timedelta
 from decimal import Decimal
 
-from lambdas.common.broker.alpaca import Account, Broker, Clock, Session
+from lambdas.common.broker.port import Account, Broker, Clock, MarketData, Session
 from lambdas.common.ledger.alerts import raise_alert
 from lambdas.common.ledger.ledger import Ledger
 from lambdas.common.ledger.records import Breakers, Snapshot
@@ -22,13 +22,15 @@ from schema.trading_rules import limits_of
 from trading_env.orders import risk
 
 
-def watch(session: Session, *, account: Account, clock: Clock, ledger: Ledger, broker: Broker, settings: Settings) -> None:
+def watch(
+    session: Session, *, account: Account, clock: Clock, ledger: Ledger, broker: Broker, market_data: MarketData, settings: Settings
+) -> None:
     """Judge the account during `session`; of an account that nothing was traded in yet, nothing is remembered."""
     now = ledger.breakers()
     if now.account_id is None:
         return
     if set(_tripped(_based(now, account.equity), account.equity, settings)) - now.tripped.keys():
-        pending = _pending(session, account=account, ledger=ledger, broker=broker)
+        pending = _pending(session, account=account, ledger=ledger, broker=broker, market_data=market_data)
         for symbol, detail in pending.items():
             _alert(
                 ledger,
@@ -65,7 +67,7 @@ def _change(ledger: Ledger, clock: Clock, session: Session, settings: Settings, 
 
 
 def _based(breakers: Breakers, equity: Decimal) -> Breakers:
-    """With something to fall from: the first equity that is seen, after a start or a re-arming."""
+    """With something to fall from: the first equity that is observed, after a start or a re-arming."""
     return breakers.model_copy(
         update={"peak_equity": breakers.peak_equity or equity, "last_close_equity": breakers.last_close_equity or equity}
     )
@@ -84,11 +86,11 @@ def _tripped(breakers: Breakers, equity: Decimal, settings: Settings) -> dict[st
     return risk.breakers(situation, limits_of(settings))
 
 
-def _pending(session: Session, *, account: Account, ledger: Ledger, broker: Broker) -> dict[str, str]:
+def _pending(session: Session, *, account: Account, ledger: Ledger, broker: Broker, market_data: MarketData) -> dict[str, str]:
     before = last_snapshot(ledger, account=account.id, before=session.date)
     if before is None:
         return {}
-    splits = splits_between(broker, before.positions, first=date.fromisoformat(before.session) + timedelta(days=1), last=session.date)
+    splits = splits_between(market_data, before.positions, first=date.fromisoformat(before.session) + timedelta(days=1), last=session.date)
     held = {symbol: one.quantity for symbol, one in before.positions.items()}
     now = {symbol: position.quantity for symbol, position in broker.positions().items()} if splits.events else {}
     return splits.pending(held, traded_since(before.taken_at, until=session.date, ledger=ledger), now)

@@ -48,7 +48,7 @@ IMPATIENT = {
     "BROKER_CONNECT_TIMEOUT": "0.2",
     "BROKER_READ_TIMEOUT": "0.2",
     "BROKER_PAUSE": "0.01",
-    "ORDER_PATIENCE_SECONDS": "0",
+    "ORDER_TIMEOUT_SECONDS": "0",
 }
 BROKERS_CLIENTS = ("BackfillBarsFunction", "DecideFunction", "ExecuteOrdersFunction", "ReconcileFunction")
 

@@ -48,7 +48,7 @@ def short_leases(app: App) -> Iterator[None]:
     for output in ("ExecuteOrdersFunction", "ReconcileFunction"):
         name = app.laptop.output(output)
         before[name] = client.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
-        changed = {**before[name], "LEASE_SECONDS": "3", "LEASE_PATIENCE_SECONDS": "8", "BROKER_PAUSE": "0.01"}
+        changed = {**before[name], "LEASE_SECONDS": "3", "LEASE_TIMEOUT_SECONDS": "8", "BROKER_PAUSE": "0.01"}
         client.update_function_configuration(FunctionName=name, Environment={"Variables": changed})
     try:
         yield

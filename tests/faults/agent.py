@@ -19,7 +19,7 @@ from requests.adapters import HTTPAdapter
 from urllib3 import HTTPResponse
 
 from lambdas.common.api.client import ExecutionApi, ExecutionApiError
-from lambdas.common.broker.alpaca import BrokerError
+from lambdas.common.broker.port import BrokerError
 from lambdas.common.lake.lake import Lake, LakeError
 from lambdas.common.ledger.records import ServedModel
 from lambdas.decide import agent as deciding
@@ -72,7 +72,8 @@ class Agent:
     def decide(self, time: datetime = SLOT) -> dict[str, Any] | None:
         """One life of the function in the slot at `time`; None if it failed (the last of the floor's failures) or was killed."""
         edges = deciding.Edges(
-            broker=self.floor.broker(),
+            broker=(broker := self.floor.broker()),
+            market_data=broker,
             lake=Lake(s3=boto3.client("s3"), raw_bucket=self.raw, audit_bucket=self.audit),
             ledger=self.floor.ledger,
             runtime=handler._runtime(),
@@ -125,9 +126,9 @@ class Agent:
 
 
 def handler_patience() -> Any:
-    from lambdas.common.environment import Patience
+    from lambdas.common.environment import TimeBudget
 
-    return Patience()
+    return TimeBudget()
 
 
 class Gateway(HTTPAdapter):

@@ -21,10 +21,11 @@ import requests
 from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import ValidationError
 
-from lambdas.common.broker.alpaca import Broker, BrokerError, Credentials
+from lambdas.common.broker.alpaca import AlpacaBroker, Credentials
+from lambdas.common.broker.port import BrokerError
 from lambdas.common.ledger.ledger import Ledger, LedgerCorrupt, Stale
 from lambdas.common.ledger.records import OrderRecord
-from lambdas.common.orders.execution_context import Desk
+from lambdas.common.orders.execution_context import ExecutionContext
 from lambdas.execute_orders import handler as execution
 from lambdas.execute_orders import service
 from lambdas.execute_orders.requests import Body, DecisionRequest, FlattenRequest, OrderRequest, parse
@@ -226,20 +227,20 @@ class Floor:
         return self._execute(FlattenRequest, {"reason": reason}, service.flatten)
 
     def cancel(self, order_id: str) -> Answer | None:
-        return self.execute(lambda desk: service.cancel_order(order_id, desk))
+        return self.execute(lambda context: service.cancel_order(order_id, context))
 
-    def _execute(self, model: type[Body], body: Any, serve: Callable[[Any, Desk], service.Answer]) -> Answer | None:
-        def run(desk: Desk) -> tuple[int, dict[str, Any]]:
-            return serve(parse(model, json.dumps(body), settings=self.settings), desk)
+    def _execute(self, model: type[Body], body: Any, serve: Callable[[Any, ExecutionContext], service.Outcome]) -> Answer | None:
+        def run(context: ExecutionContext) -> tuple[int, dict[str, Any]]:
+            return serve(parse(model, json.dumps(body), settings=self.settings), context)
 
         return self.execute(run)
 
-    def execute(self, run: Callable[[Desk], tuple[int, dict[str, Any]]]) -> Answer | None:
+    def execute(self, run: Callable[[ExecutionContext], tuple[int, dict[str, Any]]]) -> Answer | None:
         """One life of the execution function; what it cannot answer becomes what its handler makes of it."""
 
-        def handled(desk: Desk) -> Answer:
+        def handled(context: ExecutionContext) -> Answer:
             try:
-                return Answer(*run(desk))
+                return Answer(*run(context))
             except (BrokerError, ClientError, BotoCoreError) as error:
                 told = execution.not_now(error)
             except ValidationError as error:
@@ -256,17 +257,19 @@ class Floor:
             self.failures.append(error)
             return None
 
-    def live(self, name: str, run: Callable[[Desk], T], patience: Any, *, seconds: float) -> T | None:
+    def live(self, name: str, run: Callable[[ExecutionContext], T], budget: Any, *, seconds: float) -> T | None:
         """One life of a function, with edges of its own; None if it was killed."""
         life = Life(name=name, ends=self.monotonic() + seconds if self.platform else float("inf"))
         self.lives.append(life)
-        desk = Desk(
+        broker = self.broker()
+        context = ExecutionContext(
             ledger=self.ledger,
-            broker=self.broker(),
+            broker=broker,
+            market_data=broker,
             settings=self.settings,
             owner=f"{name} {len(self.lives)}",
             code_version="test",
-            patience=patience,
+            budget=budget,
             started=self.monotonic(),
             monotonic=self.monotonic,
             wall=self.wall,
@@ -274,7 +277,7 @@ class Floor:
         )
         with self.edges.living(life):
             try:
-                return run(desk)
+                return run(context)
             except Killed:
                 return None
 
@@ -286,9 +289,9 @@ class Floor:
 
         return sleep
 
-    def broker(self) -> Broker:
+    def broker(self) -> AlpacaBroker:
         """A client of a new process."""
-        broker = Broker(credentials=self.credentials, trading_url=URL, data_url=URL, sleep=self.sleep, renew=self.renew)
+        broker = AlpacaBroker(credentials=self.credentials, trading_url=URL, data_url=URL, sleep=self.sleep, renew=self.renew)
         for client in (broker._trading, broker._stocks, broker._actions):
             client._session.mount(URL, Wire(self._served, edges=self.edges, sleep=self.sleep))
         return broker

@@ -12,16 +12,8 @@ from typing import Any
 
 import pytest
 
-from lambdas.common.broker.alpaca import (
-    DATA,
-    LIVE_SWITCH,
-    LIVE_TRADING,
-    PAPER_TRADING,
-    Broker,
-    BrokerRefused,
-    BrokerUnavailable,
-    Credentials,
-)
+from lambdas.common.broker.alpaca import DATA, LIVE_SWITCH, LIVE_TRADING, PAPER_TRADING, AlpacaBroker, Credentials
+from lambdas.common.broker.port import BrokerRefused, BrokerUnavailable
 from lambdas.common.telemetry import logger
 from lambdas.execute_orders import service
 from lambdas.execute_orders.requests import DecisionRequest, parse
@@ -104,9 +96,11 @@ def test_h3_the_live_endpoint_guard(monkeypatch: pytest.MonkeyPatch, verdict: Ca
     for url in ADDRESSES:
         for switch, live in (("", False), (LIVE_SWITCH, False), ("", True), ("yes", True)):
             with pytest.raises(BrokerRefused):
-                Broker(credentials=Credentials(key_id="k", secret_key="s", live=live), trading_url=url, data_url=DATA, live_switch=switch)
+                AlpacaBroker(
+                    credentials=Credentials(key_id="k", secret_key="s", live=live), trading_url=url, data_url=DATA, live_switch=switch
+                )
     assert reached == []
-    paper = Broker(credentials=Credentials(key_id="k", secret_key="s"), sleep=lambda _seconds: None)
+    paper = AlpacaBroker(credentials=Credentials(key_id="k", secret_key="s"), sleep=lambda _seconds: None)
     with pytest.raises(BrokerUnavailable):
         paper.clock()
     assert {address[0] for address in reached} == {"paper-api.alpaca.markets"}

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from lambdas.common.broker.alpaca import Order
+from lambdas.common.broker.port import Order
 from lambdas.common.ledger.records import Fill, OrderRecord
 from lambdas.common.orders.broker_updates import merged
 from local.exchange.orders import Status

@@ -1,9 +1,9 @@
-"""The life of an order: the state that follows from each piece of news, ours or the broker's.
+"""The life of an order: the status that follows from each event, ours or the broker's.
 
-Promise: pure and total: every state has a successor for every event of ours and for every word of the broker's, known or not. The same
-news twice changes nothing, and fills do not depend on the order in which news arrive: they are cumulative and never fall. Once the broker
-has shown an order its word counts and ours no longer does; a last word is not taken back, and what fills after it is kept all the same.
-Failure: none; whether what the broker says can be true is for `recording` to judge.
+Promise: pure and total: every status has a successor for every event of ours and for every status that a broker shows. The same event
+twice changes nothing, and fills do not depend on the order in which they are heard of: they are cumulative and never fall. Once the broker
+has shown an order its status counts and ours no longer does; an end is not taken back, and what fills after it is kept all the same.
+Failure: none; whether what the broker shows can be true is for `broker_updates` to judge.
 """
 
 from __future__ import annotations
@@ -12,31 +12,53 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from decimal import Context, Decimal
 from enum import StrEnum
+from typing import Literal
 
-PENDING, UNKNOWN, REFUSED = "pending", "unknown", "refused"
-#: The words that are ours: a broker that used one would not mean what we mean.
-OURS = frozenset({PENDING, UNKNOWN, REFUSED})
 
-#: The broker's last words. Of two the one that stands further right is kept, whichever came first: an order that is filled was not
-#: expired. Every order here is for one day, so `done_for_day` is an end.
-LAST_WORDS = ("done_for_day", "replaced", "rejected", "expired", "canceled", "filled")
-#: States that need not be asked for any more.
-ENDED = frozenset({*LAST_WORDS, REFUSED})
+class Status(StrEnum):
+    """The state of an order: ours until the broker has shown it, then the broker's. Those at the broker have FIX's names (OrdStatus)."""
 
-#: The vendor's other words, and what they mean. The machine treats them, and words that nobody has heard of, alike: the order lives.
-WORKING_WORDS: Mapping[str, str] = {
-    "new": "at the exchanges",
-    "accepted": "taken, not yet routed",
-    "pending_new": "routed, not yet accepted",
-    "accepted_for_bidding": "being priced",
-    "partially_filled": "some has filled",
-    "pending_cancel": "to be canceled",
-    "pending_replace": "to be replaced",
-    "stopped": "a trade is guaranteed, and has not happened",
-    "suspended": "may not trade now",
-    "calculated": "done for the day, its settlement is not",
-    "held": "waits for another order",
-}
+    PENDING = "pending"
+    UNKNOWN = "unknown"
+    REFUSED = "refused"
+    NEW = "new"
+    PARTIALLY_FILLED = "partially_filled"
+    DONE_FOR_DAY = "done_for_day"
+    REPLACED = "replaced"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+    CANCELED = "canceled"
+    FILLED = "filled"
+
+
+#: What a broker's adapter may say of an order.
+BrokerStatus = Literal[
+    Status.NEW,
+    Status.PARTIALLY_FILLED,
+    Status.DONE_FOR_DAY,
+    Status.REPLACED,
+    Status.REJECTED,
+    Status.EXPIRED,
+    Status.CANCELED,
+    Status.FILLED,
+]
+
+#: Statuses that no broker gives.
+OURS = frozenset({Status.PENDING, Status.UNKNOWN, Status.REFUSED})
+#: The order lives at the broker.
+WORKING: tuple[BrokerStatus, ...] = (Status.NEW, Status.PARTIALLY_FILLED)
+#: The broker's ends. Of two the one that stands further right is kept, whichever came first: an order that is filled was not expired.
+#: Every order here is for one day, so `done_for_day` is an end.
+ENDS: tuple[BrokerStatus, ...] = (
+    Status.DONE_FOR_DAY,
+    Status.REPLACED,
+    Status.REJECTED,
+    Status.EXPIRED,
+    Status.CANCELED,
+    Status.FILLED,
+)
+#: Statuses that need not be asked for any more.
+ENDED: frozenset[Status] = frozenset({*ENDS, Status.REFUSED})
 
 _PRICES = Context(prec=38)
 
@@ -53,13 +75,13 @@ class Event(StrEnum):
     WINDOW_ENDED = "window ended"  # missing twice, past the grace, and nothing may be sent any more
 
 
-_OF_OURS: Mapping[tuple[str, Event], str] = {
-    (PENDING, Event.DOUBT): UNKNOWN,
-    (PENDING, Event.MISSING): UNKNOWN,
-    (PENDING, Event.REFUSED): REFUSED,
-    (PENDING, Event.TURNED_DOWN): "rejected",
-    # From here an earlier POST may have been accepted, so that only the broker, or the end of the window, settles it
-    (UNKNOWN, Event.WINDOW_ENDED): "expired",
+_OF_OURS: Mapping[tuple[Status, Event], Status] = {
+    (Status.PENDING, Event.DOUBT): Status.UNKNOWN,
+    (Status.PENDING, Event.MISSING): Status.UNKNOWN,
+    (Status.PENDING, Event.REFUSED): Status.REFUSED,
+    (Status.PENDING, Event.TURNED_DOWN): Status.REJECTED,
+    # From here an earlier POST may have been accepted, so that only the broker, or the end of the window, ends it
+    (Status.UNKNOWN, Event.WINDOW_ENDED): Status.EXPIRED,
 }
 
 
@@ -67,7 +89,7 @@ _OF_OURS: Mapping[tuple[str, Event], str] = {
 class Life:
     """`shown`: the broker has shown the order. `filled` shares so far, at `average` dollars."""
 
-    status: str = PENDING
+    status: Status = Status.PENDING
     shown: bool = False
     filled: Decimal = Decimal(0)
     average: Decimal | None = None
@@ -82,21 +104,21 @@ class Life:
             return self
         return replace(self, status=_OF_OURS.get((self.status, event), self.status))
 
-    def told(self, word: str, *, filled: Decimal = Decimal(0), average: Decimal | None = None) -> Life:
-        """The life after the broker has said that the order is `word`, with `filled` shares in all."""
+    def observed(self, status: BrokerStatus, *, filled: Decimal = Decimal(0), average: Decimal | None = None) -> Life:
+        """The life after the broker has shown the order with this status, and `filled` shares in all."""
         more = filled > self.filled
         return Life(
-            status=self._status(word if word not in OURS else f"{word} (the broker's)", older=filled < self.filled),
+            status=self._following(status, older=filled < self.filled),
             shown=True,
             filled=filled if more else self.filled,
             average=average if more else self.average,
         )
 
-    def _status(self, word: str, *, older: bool) -> str:
-        settled = self.shown and self.ended
-        if word in LAST_WORDS:
-            return max(self.status, word, key=LAST_WORDS.index) if settled else word
-        return self.status if settled or older else word
+    def _following(self, status: BrokerStatus, *, older: bool) -> Status:
+        final = self.shown and self.ended
+        if status in ENDS:
+            return max(self.status, status, key=ENDS.index) if final else status
+        return self.status if final or older else status
 
 
 def rise(before: Life, after: Life) -> tuple[Decimal, Decimal] | None:
@@ -112,34 +134,33 @@ def rise(before: Life, after: Life) -> tuple[Decimal, Decimal] | None:
     return quantity, _PRICES.divide(after.filled * after.average - before.filled * before.average, quantity)
 
 
-#: States by which the table tells the machine: one of each kind.
+#: States by which the table shows the machine: one of each kind.
 _KINDS: tuple[tuple[str, Life], ...] = (
     ("pending", Life()),
-    ("unknown", Life(status=UNKNOWN)),
-    ("refused", Life(status=REFUSED)),
-    ("rejected, expired: never shown", Life(status="expired")),
-    ("any other word", Life(status="new", shown=True)),
-    *((word, Life(status=word, shown=True)) for word in LAST_WORDS),
+    ("unknown", Life(status=Status.UNKNOWN)),
+    ("refused", Life(status=Status.REFUSED)),
+    ("rejected, expired: never shown", Life(status=Status.EXPIRED)),
+    (", ".join(WORKING), Life(status=Status.NEW, shown=True)),
+    *((end.value, Life(status=end, shown=True)) for end in ENDS),
 )
 
 
 def markdown() -> str:
     """The table of docs/ledger.md: what follows from each state."""
     lines = [
-        "| state | " + " | ".join(event.value for event in Event) + " | a word that can change | a last word |",
+        "| state | " + " | ".join(event.value for event in Event) + " | shown as working | shown as ended |",
         "|--" * (len(Event) + 3) + "|",
     ]
     for name, life in _KINDS:
         cells = [_cell(life, life.after(event).status) for event in Event]
-        cells.append("the word" if life.told("accepted").status == "accepted" else "")
-        lasts = {word: life.told(word).status for word in LAST_WORDS}
-        taken = [word for word, status in lasts.items() if status == word and word != life.status]
-        cells.append("the word" if len(taken) == len(lasts) - (life.status in LAST_WORDS and not life.shown) else ", ".join(taken))
+        cells.append("as shown" if all(life.observed(status).status == status for status in WORKING) else "")
+        taken = [end for end in ENDS if end != life.status and life.observed(end).status == end]
+        cells.append("as shown" if len(taken) == len(ENDS) - (life.status in ENDS and not life.shown) else ", ".join(taken))
         lines.append("| " + " | ".join([name, *cells]) + " |")
     return "\n".join(lines) + "\n"
 
 
-def _cell(life: Life, status: str) -> str:
+def _cell(life: Life, status: Status) -> str:
     return "" if status == life.status else status
 
 

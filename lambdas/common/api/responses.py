@@ -14,7 +14,8 @@ from typing import Any
 from aws_lambda_powertools.event_handler import Response, content_types
 from pydantic import ValidationError
 
-from lambdas.common.ledger.records import Decision, Leg, OrderRecord, plain
+from lambdas.common.ledger.item import plain
+from lambdas.common.ledger.records import Decision, OrderRecord, PlannedOrder
 from lambdas.common.orders.execution_cost import execution_of
 from trading_env.orders.execution_cost import Execution
 
@@ -33,12 +34,12 @@ def shown_decision(decision: Decision, orders: Mapping[str, OrderRecord], *, clo
 
     `closes`: closing prices of its session, once they are known.
     """
-    legs: Sequence[Leg] = decision.plan or ()
+    plan: Sequence[PlannedOrder] = decision.plan or ()
     listed = [
-        shown_order(orders[leg.client_order_id], close=(closes or {}).get(leg.symbol))
-        if leg.client_order_id in orders
-        else {**_shown_leg(leg), "status": "planned"}
-        for leg in legs
+        shown_order(orders[planned.client_order_id], close=(closes or {}).get(planned.symbol))
+        if planned.client_order_id in orders
+        else {**_shown_plan(planned), "status": "planned"}
+        for planned in plan
     ]
     kept = decision.model_dump(mode="json", exclude_none=True, exclude={"plan", "body_sha256", "buys_final"})
     return {**kept, "orders": listed}
@@ -53,8 +54,8 @@ def _shown_cost(execution: Execution) -> dict[str, Any]:
     }
 
 
-def _shown_leg(leg: Leg) -> dict[str, Any]:
-    return {**leg.model_dump(mode="json"), "quantity": plain(leg.quantity)}
+def _shown_plan(planned: PlannedOrder) -> dict[str, Any]:
+    return {**planned.model_dump(mode="json"), "quantity": plain(planned.quantity)}
 
 
 def answer(status: int, body: Mapping[str, Any]) -> Response[str]:

@@ -1,9 +1,9 @@
-"""The only module that speaks to the broker: alpaca-py's clients on a transport of our own (`broker_transport`).
+"""Alpaca behind both ports: alpaca-py's clients on a transport of our own (`transport`). Nothing else speaks to it.
 
 Promises: every call has a connect and a read timeout; a read is tried at most three times; an order is POSTed once, and repeated only
 after a 429 or, with rotated keys, a refusal of the keys (which say that it was not accepted) with the same client order id. No address but
 Alpaca's paper and data endpoints or this machine is ever contacted, unless two independent switches allow real money. Keys come from
-Secrets Manager and appear nowhere else. What it raises is the tree in `broker_transport`.
+Secrets Manager and appear nowhere else. What it raises is the tree in `port`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
-from decimal import Decimal
 from functools import lru_cache, partial
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import quote
 
 import boto3
@@ -32,43 +31,24 @@ from botocore.exceptions import ClientError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lambdas.common.broker import alpaca_wire as wire
-from lambdas.common.broker.alpaca_wire import Account, Clock, Order, Position, Quote, Session, Trade
-from lambdas.common.broker.transport import (
-    PATIENCE,
-    PAUSE,
-    AlreadyAccepted,
-    BrokerError,
+from lambdas.common.broker.port import (
+    Account,
     BrokerRefused,
     BrokerUnavailable,
+    Clock,
     NotFound,
-    RateLimited,
-    Rejected,
-    Transport,
+    Order,
+    Position,
+    Quote,
+    Session,
+    Submittable,
+    Trade,
     Unresolved,
 )
+from lambdas.common.broker.transport import PAUSE, RETRY_TIMEOUT, Transport
 from lambdas.common.environment import Variables, read
 from lambdas.common.telemetry import logger
 from schema.loopback import is_loopback
-
-__all__ = [
-    "Account",
-    "AlreadyAccepted",
-    "Broker",
-    "BrokerError",
-    "BrokerRefused",
-    "BrokerUnavailable",
-    "Clock",
-    "Order",
-    "Position",
-    "Quote",
-    "RateLimited",
-    "Rejected",
-    "Session",
-    "Trade",
-    "Unresolved",
-    "broker_from_environment",
-    "forget_broker",
-]
 
 #: What one list of orders holds at most.
 LIST_LIMIT = 500
@@ -76,19 +56,6 @@ PAPER_TRADING = "https://paper-api.alpaca.markets"
 LIVE_TRADING = "https://api.alpaca.markets"
 DATA = "https://data.alpaca.markets"
 LIVE_SWITCH = "yes-real-money"
-
-
-class Submittable(Protocol):
-    """What `submit` needs to know of an order."""
-
-    @property
-    def symbol(self) -> str: ...
-    @property
-    def side(self) -> str: ...
-    @property
-    def quantity(self) -> Decimal: ...
-    @property
-    def client_order_id(self) -> str: ...
 
 
 class Credentials(BaseModel):
@@ -143,8 +110,8 @@ class _Actions(Transport, CorporateActionsClient):
     pass
 
 
-class Broker:
-    """One account at the broker, and its market data."""
+class AlpacaBroker:
+    """One account at Alpaca, and its market data: `port.Broker` and `port.MarketData`."""
 
     def __init__(
         self,
@@ -163,6 +130,7 @@ class Broker:
         self._trading = _Trading(**keys, paper=trading_url != LIVE_TRADING, url_override=trading_url)
         self._stocks = _Stocks(**keys, url_override=data_url)
         self._actions = _Actions(**keys, url_override=data_url)
+        self.list_limit = LIST_LIMIT
         for client in (self._trading, self._stocks, self._actions):
             client.use(timeouts=timeouts, pause=pause, sleep=sleep, renew=renew)
 
@@ -170,7 +138,6 @@ class Broker:
         return wire.clock_of(self._trading.get_clock())
 
     def sessions(self, start: date, end: date) -> list[Session]:
-        """Return the sessions from `start` to `end`, both included; half days have their own close."""
         answer = self._trading.get_calendar(GetCalendarRequest(start=start, end=end))
         return [wire.session_of(row) for row in wire.rows(answer, "calendar")]
 
@@ -178,7 +145,6 @@ class Broker:
         return wire.account_of(self._trading.get_account())
 
     def positions(self) -> dict[str, Position]:
-        """Return the positions by symbol. A failed query raises; it is never an empty book."""
         held = [wire.position_of(row) for row in wire.rows(self._trading.get_all_positions(), "positions")]
         return {position.symbol: position for position in held}
 
@@ -186,32 +152,25 @@ class Broker:
         return self._orders(GetOrdersRequest(status=QueryOrderStatus.OPEN, limit=LIST_LIMIT))
 
     def orders_since(self, moment: datetime) -> list[Order]:
-        """Return at most `LIST_LIMIT` orders submitted after `moment`, whatever became of them, oldest first: one question for many."""
         return self._orders(GetOrdersRequest(status=QueryOrderStatus.ALL, after=moment, limit=LIST_LIMIT, direction=Sort.ASC))
 
     def _orders(self, request: GetOrdersRequest) -> list[Order]:
         return [wire.order_of(row) for row in wire.rows(self._trading.get_orders(request), "orders")]
 
     def order(self, order_id: str) -> Order | None:
-        """Ask for one order by the broker's own id; None only if the broker answered that it has none."""
         try:
             return wire.order_of(self._trading.get(f"/orders/{quote(order_id, safe='')}"))
         except NotFound:
             return None
 
     def order_by_client_id(self, client_order_id: str) -> Order | None:
-        """Ask for one order by our id; None only if the broker answered that it has none."""
         try:
             return wire.order_of(self._trading.get_order_by_client_id(client_order_id))
         except NotFound:
             return None
 
-    def submit(self, order: Submittable, *, patience: float = PATIENCE) -> Order:
-        """POST one market day order of `order.quantity` shares, once.
-
-        After a 429 the same POST is made again if the broker's budget is back within `patience` seconds. Raises `Rejected`,
-        `AlreadyAccepted`, `RateLimited` or `Unresolved`, and nothing else.
-        """
+    def submit(self, order: Submittable, *, retry_timeout: float = RETRY_TIMEOUT) -> Order:
+        """POST the order once; after a 429 the same POST is made again if the budget is back within `retry_timeout` seconds."""
         body = {
             "symbol": order.symbol,
             "qty": format(order.quantity, "f"),
@@ -221,7 +180,7 @@ class Broker:
             "client_order_id": order.client_order_id,
         }
         try:
-            accepted = wire.order_of(self._trading.write("POST", "/orders", body, patience=patience))
+            accepted = wire.order_of(self._trading.write("POST", "/orders", body, retry_timeout=retry_timeout))
         except BrokerUnavailable as error:
             raise Unresolved(f"{order.client_order_id}: {error}") from error
         if accepted.client_order_id != order.client_order_id:
@@ -229,11 +188,9 @@ class Broker:
         return accepted
 
     def cancel(self, order_id: str) -> None:
-        """Ask the broker to cancel; whether it was in time, the order's status tells. Raises as `submit` does."""
         self._trading.delete(f"/orders/{quote(order_id, safe='')}")
 
     def latest_quotes(self, symbols: Sequence[str]) -> dict[str, Quote]:
-        """Return the newest quote of each symbol that has one; prices as the feed sent them, zero and crossed included."""
         request = StockLatestQuoteRequest(symbol_or_symbols=list(symbols), feed=DataFeed.IEX)
         answer = self._market("quotes", lambda: self._stocks.get_stock_latest_quote(request))
         return {symbol: wire.quote_of(symbol, row) for symbol, row in answer.items()}
@@ -244,7 +201,7 @@ class Broker:
         return {symbol: wire.trade_of(symbol, row) for symbol, row in answer.items()}
 
     def daily_bars(self, symbols: Sequence[str], start: date, end: date) -> list[dict[str, Any]]:
-        """Return raw (unadjusted) daily bars from `start` to `end`, both included, by symbol and time; rows as `wire.bar_of` says.
+        """Ask for the whole days from `start` to `end`.
 
         A bar is stamped with midnight in New York, so noon UTC of `end` is after it; a later hour would lie in the future when the evening
         asks for its own session, and a free subscription refuses whatever reaches into the last fifteen minutes.
@@ -261,16 +218,13 @@ class Broker:
         return [wire.bar_of(symbol, bar) for symbol in sorted(answer) for bar in answer[symbol]]
 
     def corporate_actions(self, symbols: Sequence[str], start: date, end: date) -> list[dict[str, Any]]:
-        """Return splits and cash dividends with an ex-date from `start` to `end` as rows symbol, ex_date, kind, value.
-
-        A stock dividend is a split. Other kinds (mergers, spin-offs, ...) are logged and left out: nothing here can apply them.
-        """
+        """Log the kinds that are left out."""
         request = CorporateActionsRequest(symbols=list(symbols), start=start, end=end, limit=None)
         answer = self._market("corporate actions", lambda: self._actions.get_corporate_actions(request))
         for kind in answer.keys() - wire.ACTIONS.keys():
             logger.warning("corporate actions of a kind that is not applied", extra={"action_kind": kind, "count": len(answer[kind])})
-        known = [wire.action_of(kind, row) for kind in answer.keys() & wire.ACTIONS.keys() for row in answer[kind]]
-        return sorted(known, key=lambda row: (row["symbol"], row["ex_date"], row["kind"]))
+        applied = [wire.action_of(kind, row) for kind in answer.keys() & wire.ACTIONS.keys() for row in answer[kind]]
+        return sorted(applied, key=lambda row: (row["symbol"], row["ex_date"], row["kind"]))
 
     def _market(self, what: str, call: Callable[[], Any]) -> dict[str, Any]:
         """Call a data client; its own complaint about a body that it does not know is a failed read."""
@@ -278,14 +232,14 @@ class Broker:
             return wire.mapping(call(), what)
 
 
-def broker_from_environment(*, environ: Mapping[str, str] | None = None) -> Broker:
+def broker_from_environment(*, environ: Mapping[str, str] | None = None) -> AlpacaBroker:
     """Return this process's broker: addresses and timeouts from the environment, keys from the secret, the paper guard over both."""
     return _broker(read(BrokerVariables, environ=os.environ if environ is None else environ))
 
 
 @lru_cache(maxsize=4)
-def _broker(variables: BrokerVariables) -> Broker:
-    return Broker(
+def _broker(variables: BrokerVariables) -> AlpacaBroker:
+    return AlpacaBroker(
         credentials=_credentials(variables.broker_secret_arn),
         trading_url=variables.alpaca_trading_url,
         data_url=variables.alpaca_data_url,

@@ -1,93 +1,69 @@
-"""The broker's answers as frozen dataclasses: `Decimal` from its strings, UTC times, and no default for what is missing.
+"""Alpaca's answers as the port's records, its statuses and refusals as the domain's: no word of the vendor's goes further than here.
 
-Each `*_of` takes one JSON object as sent and raises `BrokerUnavailable` naming what cannot be read.
+Each `*_of` takes one JSON object as sent and raises `BrokerUnavailable` naming what cannot be read; nothing that is missing is made up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
-from typing import Any, Literal
+from typing import Any
 
-from lambdas.common.broker.transport import BrokerUnavailable
-from schema.exchange_time import NEW_YORK, new_york_date, parse_utc
+from lambdas.common.broker.port import (
+    Account,
+    AlreadyAccepted,
+    BrokerUnavailable,
+    Clock,
+    Order,
+    Position,
+    Quote,
+    Refusal,
+    Rejected,
+    Session,
+    Trade,
+)
+from lambdas.common.telemetry import logger
+from schema.exchange_time import NEW_YORK, parse_utc
+from trading_env.orders.order_state import BrokerStatus, Status
 
+#: How Alpaca says that an order has ended.
+_ENDS: Mapping[str, BrokerStatus] = {
+    "filled": Status.FILLED,
+    "canceled": Status.CANCELED,
+    "expired": Status.EXPIRED,
+    "rejected": Status.REJECTED,
+    "replaced": Status.REPLACED,
+    "done_for_day": Status.DONE_FOR_DAY,
+}
 
-@dataclass(frozen=True, kw_only=True)
-class Clock:
-    """The broker's time; the only "now" of the market rules. All UTC."""
+#: Alpaca's other words, and what they mean: the order lives, as it does under a word that it has not documented.
+WORKING: Mapping[str, str] = {
+    "new": "at the exchanges",
+    "accepted": "taken, not yet routed",
+    "pending_new": "routed, not yet accepted",
+    "accepted_for_bidding": "being priced",
+    "partially_filled": "some has filled",
+    "pending_cancel": "to be canceled",
+    "pending_replace": "to be replaced",
+    "stopped": "a trade is guaranteed, and has not happened",
+    "suspended": "may not trade now",
+    "calculated": "done for the day, its settlement is not",
+    "held": "waits for another order",
+}
 
-    now: datetime
-    is_open: bool
-    next_open: datetime
-    next_close: datetime
-
-    @property
-    def session_date(self) -> date:
-        """Date in New York now; whether it is a session, `sessions` tells."""
-        return new_york_date(self.now)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Session:
-    date: date
-    open: datetime
-    close: datetime
-
-
-@dataclass(frozen=True, kw_only=True)
-class Account:
-    id: str
-    status: str
-    cash: Decimal
-    buying_power: Decimal
-    equity: Decimal
-    blocked: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Position:
-    symbol: str
-    quantity: Decimal
-    available: Decimal
-
-
-@dataclass(frozen=True, kw_only=True)
-class Order:
-    """An order as the broker tells it. `status` is its word, known to us or not; `replaced_by` and `replaces` are the broker's own ids."""
-
-    id: str
-    client_order_id: str
-    symbol: str
-    side: Literal["buy", "sell"]
-    quantity: Decimal
-    filled_quantity: Decimal
-    filled_average_price: Decimal | None
-    status: str
-    submitted_at: str
-    filled_at: str | None
-    replaced_by: str | None = None
-    replaces: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Quote:
-    symbol: str
-    ts: str
-    bid: float
-    bid_size: float
-    ask: float
-    ask_size: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trade:
-    symbol: str
-    ts: str
-    price: float
+#: By the words of the message, because the code 40310000 means each of the first three, and more.
+_REFUSALS: tuple[tuple[str, Refusal], ...] = (
+    ("wash trade", "wash_trade"),
+    ("buying power", "buying_power"),
+    ("fraction", "not_fractionable"),
+    ("not active", "inactive"),
+    ("inactive", "inactive"),
+    ("halted", "inactive"),
+    ("not tradable", "inactive"),
+    ("not found", "inactive"),
+)
 
 
 @contextmanager
@@ -154,21 +130,40 @@ def order_of(row: Any) -> Order:
         if side not in {"buy", "sell"}:
             raise ValueError(f"side is buy or sell, was {side!r}")
         price = row["filled_avg_price"]
+        filled = _number(row["filled_qty"])
         return Order(
             id=str(row["id"]),
             client_order_id=str(row["client_order_id"]),
             symbol=str(row["symbol"]),
             side=side,
             # A person's order for a notional has no quantity before it fills; such an order may not hide all the others
-            quantity=_number(row["filled_qty"] if row["qty"] is None else row["qty"]),
-            filled_quantity=_number(row["filled_qty"]),
+            quantity=filled if row["qty"] is None else _number(row["qty"]),
+            filled_quantity=filled,
             filled_average_price=None if price is None else _number(price),
-            status=str(row["status"]),
+            status=status_of(str(row["status"]), filled=filled),
             submitted_at=str(row["submitted_at"]),
             filled_at=_text(row.get("filled_at")),
             replaced_by=_text(row.get("replaced_by")),
             replaces=_text(row.get("replaces")),
         )
+
+
+def status_of(word: str, *, filled: Decimal) -> BrokerStatus:
+    """Return what Alpaca's `word` for an order with `filled` shares means; total, because an order under a new word may still fill."""
+    if word in _ENDS:
+        return _ENDS[word]
+    if word not in WORKING:
+        logger.warning("an order has a status that is not documented; it counts as working", extra={"word": word})
+    return Status.PARTIALLY_FILLED if filled else Status.NEW
+
+
+def rejection(status: int, code: int | None, message: str) -> Rejected:
+    """Return what a definite refusal of a write is, by its HTTP status, the vendor's code and its message."""
+    text = f"broker refused with {status}{f' ({code})' if code else ''}: {message}"
+    if "client_order_id must be unique" in message:
+        return AlreadyAccepted(text)
+    lower = message.lower()
+    return Rejected(text, refusal=next((refusal for words, refusal in _REFUSALS if words in lower), "other"))
 
 
 def quote_of(symbol: str, row: dict[str, Any]) -> Quote:

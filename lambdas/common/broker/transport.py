@@ -1,16 +1,7 @@
-"""How a call travels to the broker, and what its outcome means. No broker library here, only `requests`.
-
-BrokerError
-├── BrokerUnavailable   a read failed: nothing is known, which is never "nothing there"
-├── NotFound            a read was answered: the broker does not have this
-├── Rejected            a definite refusal of an order; carries status, code and message
-│   └── AlreadyAccepted the client order id was used before: the order was accepted then, ask for it
-├── RateLimited         429, and the broker's budget is not back in time: the order was not accepted
-├── Unresolved          an order may or may not have been accepted; only the broker can tell
-└── BrokerRefused       configuration: address, secret or switches; one line with the remedy
+"""How a call travels to Alpaca, and which of the port's outcomes it has. No broker library here, only `requests`.
 
 An account may ask 200 questions a minute, whoever asks. So a 429 is never answered with more questions than it must: the broker says when
-its budget is back, and whoever cannot wait that long stops at once.
+its budget is back, and a caller that cannot wait that long stops at once.
 """
 
 from __future__ import annotations
@@ -23,7 +14,8 @@ from typing import Any
 
 import requests
 
-from trading_env.errors import PapertapeError
+from lambdas.common.broker.alpaca_wire import rejection
+from lambdas.common.broker.port import BrokerUnavailable, NotFound, RateLimited, Unresolved
 
 #: The codes of a 403 that is about an order, as 40310000; a 403 without one is the gateway's, and about the keys.
 ORDER_CODE = re.compile(r"403\d{5}")
@@ -32,48 +24,10 @@ READ_ATTEMPTS = 3
 RATE_LIMIT_ATTEMPTS = 3
 #: Seconds before a read is tried again, three times as long before the third try; and before a 429 without a reset is.
 PAUSE = 0.3
-#: Seconds that a write waits in all for the broker's budget to be back, where nobody says better, and a read.
-PATIENCE = 4.0
+#: Seconds that a write waits in all for the broker's budget to be back, unless its caller says otherwise.
+RETRY_TIMEOUT = 4.0
 LONGEST_PAUSE = 2.0
 SHORTEST_PAUSE = 0.05
-
-
-class BrokerError(PapertapeError, RuntimeError):
-    """Base of what this module raises."""
-
-
-class BrokerUnavailable(BrokerError):  # noqa: N818 -- the tree names outcomes
-    """A read failed."""
-
-
-class Rejected(BrokerError):  # noqa: N818
-    """A definite refusal of an order."""
-
-    def __init__(self, status: int, code: int | None, message: str) -> None:
-        super().__init__(f"broker refused with {status}{f' ({code})' if code else ''}: {message}")
-        self.status = status
-        self.code = code
-        self.message = message
-
-
-class AlreadyAccepted(Rejected):
-    """The client order id was accepted before."""
-
-
-class RateLimited(BrokerError):  # noqa: N818
-    """429 until patience ended; not accepted."""
-
-
-class Unresolved(BrokerError):  # noqa: N818
-    """Nobody but the broker knows whether the order was accepted."""
-
-
-class BrokerRefused(BrokerError):  # noqa: N818
-    """This configuration may not reach a broker."""
-
-
-class NotFound(BrokerUnavailable):
-    """The broker answered that it does not have this."""
 
 
 class Transport:
@@ -150,9 +104,9 @@ class Transport:
         raise BrokerUnavailable(f"GET {url} failed ({problem})")
 
     def write(
-        self, verb: str, path: str, data: Any, *, patience: float = PATIENCE, base_url: Any = None, api_version: str | None = None
+        self, verb: str, path: str, data: Any, *, retry_timeout: float = RETRY_TIMEOUT, base_url: Any = None, api_version: str | None = None
     ) -> Any:
-        """Send once; after a 429, which says that nothing was done, again if the budget is back within `patience` seconds in all."""
+        """Send once; after a 429, which says that nothing was done, again if the budget is back within `retry_timeout` seconds in all."""
         url, waited, attempts = self._url(path, base_url, api_version), 0.0, 0
         while True:
             attempts += 1
@@ -164,7 +118,7 @@ class Transport:
                 return _outcome(verb, url, response)
             pause = self._until_reset(response.headers)
             waited += pause
-            if attempts == RATE_LIMIT_ATTEMPTS or waited > patience:
+            if attempts == RATE_LIMIT_ATTEMPTS or waited > retry_timeout:
                 raise RateLimited(f"{verb} {url}: 429 at each of {attempts}, the budget is back in {pause:.1f} s")
             self._sleep(pause)
 
@@ -190,10 +144,7 @@ def _outcome(verb: str, url: str, response: requests.Response) -> Any:
         except requests.JSONDecodeError as error:
             raise Unresolved(f"{verb} {url}: {status} with a body that is not JSON") from error
     if status in DEFINITE_REFUSALS:
-        code, message = _message(response)
-        if "client_order_id must be unique" in message:
-            raise AlreadyAccepted(status, code, message)
-        raise Rejected(status, code, message)
+        raise rejection(status, *_message(response))
     raise Unresolved(f"{verb} {url}: {status}")
 
 

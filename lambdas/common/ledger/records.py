@@ -1,26 +1,20 @@
-"""The ledger's items as frozen Pydantic models: what is stored, in which type, under which key.
+"""The ledger's items: what is stored, in which type, under which key.
 
-A model knows its own key and index attributes (`keys`), so that no caller builds one by hand. Money and quantities are `Decimal`;
-scores and weights are float64 and survive the round trip bit for bit, because DynamoDB keeps their shortest decimal form. Times are
-ISO 8601 UTC strings from events or from the broker's clock. `docs/ledger.md` lists every access pattern. An item that cannot be read as
-what it says it is raises `LedgerCorrupt`, which is nobody's request's fault: the function fails, and its alarm speaks.
+A model knows its own key and index attributes (`keys`), so that no caller builds one by hand. Times are ISO 8601 UTC strings from events or
+from the broker's clock. `docs/ledger.md` lists every access pattern.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from decimal import ROUND_HALF_EVEN, Context, Decimal
-from typing import Any, ClassVar, Literal, Self
+from decimal import Decimal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from trading_env.errors import PapertapeError
-from trading_env.orders import order_state
-from trading_env.orders.order_state import Life
+from lambdas.common.ledger.item import Record
+from trading_env.orders.order_state import ENDED, Life, Status
+from trading_env.orders.orders import Side
 
-SCHEMA = 1
-
-Side = Literal["buy", "sell"]
 State = Literal["active", "reduce_only", "halted"]
 
 #: The strategy whose slots the schedule decides.
@@ -28,72 +22,15 @@ AGENT = "agent"
 #: Strategies of a person's orders: no slot, no data and no model to be late or stale, and the whole session to trade in.
 MANUAL, FLATTEN = "manual", "flatten"
 PERSONAL = frozenset({MANUAL, FLATTEN})
-#: Whose orders are found at the broker and not in the ledger: another hand's, or ours when the ledger was lost. No decision has such an id.
-FOREIGN, RECOVERED = "foreign", "recovered"
+#: Whose orders are found at the broker and not in the ledger: external ones (stored as "foreign"), or ours when the ledger was lost. No
+#: decision has such an id.
+EXTERNAL, RECOVERED = "foreign", "recovered"
 
 #: States of an order that nobody asks for any more.
-TERMINAL = order_state.ENDED
-
-# DynamoDB keeps 38 significant digits and boto3 refuses more, so what exceeds them is rounded here, half to even.
-_NUMBERS = Context(prec=38, rounding=ROUND_HALF_EVEN)
+TERMINAL = ENDED
 
 
-class LedgerCorrupt(PapertapeError, RuntimeError):  # noqa: N818 -- it names what happened
-    """An item of the ledger cannot be read; the message names its key and its fields, never their values."""
-
-
-def to_attribute(value: object) -> Any:
-    """Turn a model's value into what DynamoDB stores: floats by their shortest decimal form; NaN and infinities are refused."""
-    match value:
-        case bool() | None | str() | int() | bytes():
-            return value
-        case float() | Decimal():
-            number = _NUMBERS.create_decimal(repr(value) if isinstance(value, float) else value)
-            if not number.is_finite():
-                raise ValueError(f"the ledger stores finite numbers only, was {value!r}")
-            return number
-        case Mapping():
-            return {str(key): to_attribute(item) for key, item in value.items()}
-        case list() | tuple():
-            return [to_attribute(item) for item in value]
-        case _:
-            raise TypeError(f"the ledger cannot store {type(value).__name__}")
-
-
-def plain(number: Decimal) -> str:
-    """Every digit, without an exponent or trailing zeros."""
-    text = format(number, "f")
-    return text.rstrip("0").rstrip(".") if "." in text else text
-
-
-class Record(BaseModel):
-    """One item. `keys` gives its primary key and, where it has one, its place in an index."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-    kind: ClassVar[str]
-
-    def keys(self) -> dict[str, str]:
-        raise NotImplementedError
-
-    def item(self) -> dict[str, Any]:
-        """Return the item to put; absent values are left out."""
-        body = {name: to_attribute(value) for name, value in self.model_dump(exclude_none=True).items()}
-        return {**body, **self.keys(), "kind": self.kind, "schema": SCHEMA}
-
-    @classmethod
-    def of(cls, item: Mapping[str, Any]) -> Self:
-        """Read an item; raise `LedgerCorrupt` if it is not one of this kind and of a schema that this code knows."""
-        where = f"the ledger's item {item.get('pk')} / {item.get('sk')}"
-        if (item.get("kind", cls.kind), item.get("schema", SCHEMA)) != (cls.kind, SCHEMA):
-            raise LedgerCorrupt(f"{where} must be {cls.kind} of schema {SCHEMA}, was {item.get('kind')} of schema {item.get('schema')}")
-        try:
-            return cls.model_validate(dict(item))
-        except ValidationError as error:
-            wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_input=False))
-            raise LedgerCorrupt(f"{where} cannot be read: {wrong}") from None
-
-
-class Leg(BaseModel):
+class PlannedOrder(BaseModel):
     """One planned order of a decision: what its risk verdict and its intent will be judged by."""
 
     model_config = ConfigDict(frozen=True)
@@ -112,7 +49,7 @@ class Leg(BaseModel):
 class Decision(Record):
     """One decision and its batch. `plan` is written before the first order, `buys_final` once, after the last sell.
 
-    After that a leg is only ever added to the plan: the second attempt at one that the broker turned down.
+    After that an order is only ever added to the plan: the second attempt at one that the broker turned down.
     """
 
     kind: ClassVar[str] = "decision"
@@ -131,7 +68,7 @@ class Decision(Record):
     code_version: str = ""
     weights: dict[str, float] = Field(default_factory=dict)
     scores: dict[str, float] = Field(default_factory=dict)
-    plan: tuple[Leg, ...] | None = None
+    plan: tuple[PlannedOrder, ...] | None = None
     refused: dict[str, str] = Field(default_factory=dict)
     buys_final: bool = False
     sizing_equity: float | None = None
@@ -143,10 +80,21 @@ class Decision(Record):
         return {**decision_key(self.decision_id), **month, **index}
 
 
-class OrderRecord(Record):
-    """One order and what became of it. `status` is ours until the broker has answered, then the broker's own word.
+_STATUSES = frozenset(status.value for status in Status)
 
-    `refusal` classes the broker's definite no (`attempts.refusal_of`). An order that a person put in the place of ours has `replaces`, ours
+
+def _status_as_stored(value: object) -> object:
+    """Items of before keep the broker's own word for an order that it works."""
+    return Status.NEW if isinstance(value, str) and value not in _STATUSES else value
+
+
+OrderStatus = Annotated[Status, BeforeValidator(_status_as_stored)]
+
+
+class OrderRecord(Record):
+    """One order and what became of it. `status` is ours until the broker has shown the order, then the broker's.
+
+    `refusal` classes the broker's definite no (`port.Refusal`). An order that a person put in the place of ours has `replaces`, ours
     has `replaced_by`: client order ids. `sent_at` is when it was last about to be sent again. `price` is what it was sized at,
     `arrival_price` the quote mid read last before it was first sent.
     """
@@ -161,7 +109,7 @@ class OrderRecord(Record):
     price: float
     arrival_price: float | None = None
     attempt: int = 0
-    status: str = "pending"
+    status: OrderStatus = Status.PENDING
     reason: str | None = None
     refusal: str | None = None
     risk: str | None = None
@@ -186,7 +134,7 @@ class OrderRecord(Record):
     @property
     def in_doubt(self) -> bool:
         """Whether the broker may have it or not."""
-        return self.status in {order_state.PENDING, order_state.UNKNOWN} and self.broker_id is None
+        return self.status in {Status.PENDING, Status.UNKNOWN} and self.broker_id is None
 
     @property
     def life(self) -> Life:
@@ -311,7 +259,7 @@ class TradingState(Record):
 class StateChange(Record):
     """The audit trail of the trading state: append-only, one item a change, numbered by the state's version.
 
-    `rearmed` are the breakers that it cleared, with what they had said; `account` the account that it took for this app's own.
+    `rearmed` are the breakers that it cleared, with their details; `account` the account that it took for this app's own.
     """
 
     kind: ClassVar[str] = "state_change"
@@ -330,7 +278,7 @@ class StateChange(Record):
 
 
 class Breakers(Record):
-    """What the drawdown and daily-loss breakers remember, and the account this app is pinned to (the first it saw).
+    """What the drawdown and daily-loss breakers remember, and the account this app is pinned to (the first it traded).
 
     `tripped`, by name with its detail, latches until a person sets the trading state to active again.
     """

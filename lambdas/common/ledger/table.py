@@ -1,8 +1,8 @@
 """The few shapes of a call to the ledger's DynamoDB table: get, query, put once, write all or none.
 
-Promises: what is not said to be of an index is read consistently; a transaction that met another on its way is tried again, for nothing of
+Promises: all reads are consistent but those of an index; a transaction that met another on its way is tried again, for nothing of
 it was written. Failure: botocore's `ClientError`, `LedgerCorrupt` for an item that cannot be read, `ConditionError` for a put that found
-the item there.
+the item there, and for callers the three ways in which a conditional write does not apply.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from botocore.exceptions import ClientError
 
-from lambdas.common.ledger.records import Record
+from lambdas.common.ledger.item import Record
 from trading_env.errors import PapertapeError
 
 ABSENT = "attribute_not_exists(pk)"
@@ -26,6 +26,26 @@ R = TypeVar("R", bound=Record)
 
 class ConditionError(PapertapeError):
     """A put found the item there, or changed."""
+
+
+class LedgerConflictError(PapertapeError, RuntimeError):
+    """Base of the three ways in which a conditional write does not apply."""
+
+
+class AlreadyThere(LedgerConflictError):  # noqa: N818 -- these name what happened
+    """The item exists; `stored` is what is there."""
+
+    def __init__(self, stored: Record) -> None:
+        super().__init__(f"the ledger already has this {stored.kind}")
+        self.stored = stored
+
+
+class Fenced(LedgerConflictError):  # noqa: N818 -- these name what happened
+    """The lease has passed to another executor since this one took it: this one must stop."""
+
+
+class Stale(LedgerConflictError):  # noqa: N818 -- these name what happened
+    """The item has changed since it was read: read it again and apply the change to that."""
 
 
 class Table:

@@ -1,16 +1,16 @@
-"""What happens to an order, taken into the ledger by `trading_env.orders.order_state`: `record` the broker's word, `note` our own.
+"""What happens to an order, taken into the ledger by `order_state`: `record` what the broker shows, `note` an event of ours.
 
-Promises: both may be told the same thing twice, late or in another order; a writer that was overtaken reads again and applies its news to
-what is there now. A rise of the filled quantity is one fill, written with the order's new total. More filled than was ordered is what the
-account now holds, so it is recorded; trading is halted before that, with an alert. Another order under our id is never recorded: trading is
-halted with an alert, once a session, and `RecordingError` is raised for this order alone.
+Promises: both may hear of the same thing twice, late or in another order; a writer that was overtaken reads again and applies its change
+to what is there now. A rise of the filled quantity is one fill, written with the order's new total. More filled than was ordered is what
+the account now holds, so it is recorded; trading is halted before that, with an alert. Another order under our id is never recorded:
+trading is halted with an alert, once a session, and `RecordingError` is raised for this order alone.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
 
-from lambdas.common.broker.alpaca import Order
+from lambdas.common.broker.port import Order
 from lambdas.common.ledger.alerts import raise_alert
 from lambdas.common.ledger.ledger import Ledger, Stale
 from lambdas.common.ledger.records import Fill, OrderRecord
@@ -22,14 +22,14 @@ from trading_env.orders.order_state import Event, Life, rise
 
 
 class RecordingError(PapertapeError, RuntimeError):
-    """The broker's word contradicts the ledger: another symbol or side under our id."""
+    """What the broker shows contradicts the ledger: another symbol or side under our id."""
 
 
-def record(ledger: Ledger, order: OrderRecord, seen: Order, *, now: datetime) -> OrderRecord:
-    """Store what `seen` adds to `order` and return the order as stored; raise `RecordingError` on a contradiction."""
+def record(ledger: Ledger, order: OrderRecord, observed: Order, *, now: datetime) -> OrderRecord:
+    """Store what `observed` adds to `order` and return the order as stored; raise `RecordingError` on a contradiction."""
     for _ in range(RACES):
-        _refuse_contradiction(ledger, order, seen, now=now)
-        changed, fill = merged(order, seen, now=now)
+        _refuse_contradiction(ledger, order, observed, now=now)
+        changed, fill = merged(order, observed, now=now)
         if changed == order:
             return order
         if changed.filled_quantity > max(order.quantity, order.filled_quantity):
@@ -43,8 +43,8 @@ def record(ledger: Ledger, order: OrderRecord, seen: Order, *, now: datetime) ->
     raise Stale(f"order {order.client_order_id} changed {RACES} times while it was recorded")
 
 
-def note(ledger: Ledger, order: OrderRecord, event: Event, *, now: datetime, fence: int | None = None, **facts: str | None) -> OrderRecord:
-    """Store an event of ours with its `facts`, fields of the order, and return the order as stored.
+def note(ledger: Ledger, order: OrderRecord, event: Event, *, now: datetime, fence: int | None = None, **fields: str | None) -> OrderRecord:
+    """Store an event of ours, with the order's `fields` that it changes, and return the order as stored.
 
     Once the broker has shown the order, or it has ended, the event is past and nothing is stored. With `fence`, only the lease's holder
     may write.
@@ -53,7 +53,7 @@ def note(ledger: Ledger, order: OrderRecord, event: Event, *, now: datetime, fen
         life = order.life
         if life.shown or life.ended:
             return order
-        changed = order.model_copy(update={"status": life.after(event).status, **facts})
+        changed = order.model_copy(update={"status": life.after(event).status, **fields})
         if changed == order:
             return order
         try:
@@ -63,24 +63,24 @@ def note(ledger: Ledger, order: OrderRecord, event: Event, *, now: datetime, fen
     raise Stale(f"order {order.client_order_id} changed {RACES} times while it was noted")
 
 
-def merged(order: OrderRecord, seen: Order, *, now: datetime) -> tuple[OrderRecord, Fill | None]:
-    """Return the order with the broker's news, and the fill that explains a rise of its filled quantity."""
-    if seen.filled_quantity > order.filled_quantity and seen.filled_average_price is None:
+def merged(order: OrderRecord, observed: Order, *, now: datetime) -> tuple[OrderRecord, Fill | None]:
+    """Return the order as the broker shows it, and the fill that explains a rise of its filled quantity."""
+    if observed.filled_quantity > order.filled_quantity and observed.filled_average_price is None:
         logger.warning("filled without a price: not recorded yet", extra={"client_order_id": order.client_order_id})
         return order, None
     before = order.life
-    after = before.told(seen.status, filled=seen.filled_quantity, average=seen.filled_average_price)
-    fill = _fill(order, before, after, time=seen.filled_at or iso(now))
-    news: dict[str, object] = {
+    after = before.observed(observed.status, filled=observed.filled_quantity, average=observed.filled_average_price)
+    fill = _fill(order, before, after, time=observed.filled_at or iso(now))
+    changes: dict[str, object] = {
         "status": after.status,
-        "broker_id": order.broker_id or seen.id,
+        "broker_id": order.broker_id or observed.id,
         "missing_since": None,
         "filled_quantity": after.filled,
         "filled_average_price": after.average,
     }
     if fill is not None:
-        news |= {"filled_at": fill.time, "fills": fill.sequence}
-    changed = order.model_copy(update=news)
+        changes |= {"filled_at": fill.time, "fills": fill.sequence}
+    changed = order.model_copy(update=changes)
     if changed == order:
         return order, None
     return changed.model_copy(update={"updated_at": iso(now)}), fill
@@ -104,11 +104,11 @@ def _fill(order: OrderRecord, before: Life, after: Life, *, time: str) -> Fill |
     )
 
 
-def _refuse_contradiction(ledger: Ledger, order: OrderRecord, seen: Order, *, now: datetime) -> None:
-    ours, theirs = (order.client_order_id, order.symbol, order.side), (seen.client_order_id, seen.symbol, seen.side)
+def _refuse_contradiction(ledger: Ledger, order: OrderRecord, observed: Order, *, now: datetime) -> None:
+    ours, theirs = (order.client_order_id, order.symbol, order.side), (observed.client_order_id, observed.symbol, observed.side)
     if ours == theirs:
         return
-    detail = f"{_name(order)} is {seen.side} {seen.symbol} {seen.client_order_id} at the broker"
+    detail = f"{_name(order)} is {observed.side} {observed.symbol} {observed.client_order_id} at the broker"
     rule = f"contradiction:{order.client_order_id}"
     if not ledger.has_alert(rule, session=new_york_date(now).isoformat()):
         _halt(ledger, rule, detail, now=now)

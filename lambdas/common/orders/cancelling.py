@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from lambdas.common.broker.alpaca import Broker, Order, Rejected, Unresolved
+from lambdas.common.broker.port import Broker, Order, Rejected, Unresolved
 from lambdas.common.telemetry import logger
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 
-from lambdas.common.ledger.records import FOREIGN, RECOVERED, Decision, OrderRecord, Snapshot
+from lambdas.common.ledger.records import EXTERNAL, RECOVERED, Decision, OrderRecord, Snapshot
 from schema.exchange_time import new_york_date, parse_utc
 from trading_env.orders.execution_cost import Execution
+from trading_env.orders.order_state import Status
 
 
 def execution_of(order: OrderRecord, *, close: Decimal | None = None) -> Execution:
@@ -35,8 +36,10 @@ def closes_of(snapshot: Snapshot | None) -> dict[str, Decimal]:
 
 
 def last_attempts(orders: Iterable[OrderRecord]) -> list[OrderRecord]:
-    """Our own orders, each need once: without attempts that a later one followed, orders that a person replaced, and what was adopted."""
-    ours = [order for order in orders if order.decision_id.partition(":")[0] not in {FOREIGN, RECOVERED} and order.status != "replaced"]
+    """Our own orders, each need once: without attempts that a later one followed, orders that a person replaced, and external ones."""
+    ours = [
+        order for order in orders if order.decision_id.partition(":")[0] not in {EXTERNAL, RECOVERED} and order.status != Status.REPLACED
+    ]
     last: dict[tuple[str, str], int] = {}
     for order in ours:
         need = order.decision_id, order.symbol

@@ -1,9 +1,9 @@
-"""Ask the broker about orders that can still change, and record what it says; never sends.
+"""Ask the broker about orders that can still change, and record what it shows; never sends.
 
 Promises: an order that the broker has once shown is never called missing, for its views may disagree for seconds; one that it has not
 shown is missing only if a question about that order alone says so. Several orders are asked for with one question. An order that a person
-replaced at the broker is followed: its successor is put into the ledger as an order of its own, with an alert, before ours is recorded as
-replaced. An order that contradicts the ledger is in doubt, and named in `contradicted`.
+replaced at the broker is followed: its replacement is put into the ledger as an order of its own, with an alert, before ours is recorded
+as replaced. An order that contradicts the ledger is in doubt, and named in `contradicted`.
 Failure: `BrokerUnavailable`, with what was heard before it recorded.
 """
 
@@ -13,36 +13,36 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from lambdas.common.broker.alpaca import LIST_LIMIT, Broker, BrokerUnavailable, Order
+from lambdas.common.broker.port import Broker, BrokerUnavailable, Order
 from lambdas.common.ledger.alerts import raise_alert
 from lambdas.common.ledger.ledger import Ledger
 from lambdas.common.ledger.records import OrderRecord
 from lambdas.common.orders.broker_updates import RecordingError, note, record
 from lambdas.common.telemetry import logger
 from schema.exchange_time import iso, new_york_date, parse_utc
-from trading_env.orders.order_state import Event
+from trading_env.orders.order_state import Event, Status
 
 #: An order is submitted after it was put into the ledger, on the same clock; the minute is for the broker's own parts.
 MARGIN = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settler:
+class OrderSync:
     ledger: Ledger
     broker: Broker
     contradicted: set[str] = field(default_factory=set)
 
-    def settle(self, order: OrderRecord, *, now: datetime) -> OrderRecord:
+    def ask(self, order: OrderRecord, *, now: datetime) -> OrderRecord:
         """Ask about one order, and return it as stored then."""
-        seen = self.broker.order_by_client_id(order.client_order_id)
-        if seen is not None:
-            return self.take(order, seen, now=now)
+        observed = self.broker.order_by_client_id(order.client_order_id)
+        if observed is not None:
+            return self.apply(order, observed, now=now)
         if order.missing_since is not None:
             return order
         since = order.unknown_since or iso(now)
         return note(self.ledger, order, Event.MISSING, now=now, unknown_since=since, missing_since=iso(now))
 
-    def settle_all(self, orders: Iterable[OrderRecord], *, now: datetime) -> dict[str, OrderRecord]:
+    def ask_all(self, orders: Iterable[OrderRecord], *, now: datetime) -> dict[str, OrderRecord]:
         """Ask about all of `orders` that have not ended, and return all by client order id.
 
         One list answers for those that it holds. It cannot tell that an order is missing, so one in doubt is then asked for alone, and so
@@ -58,12 +58,12 @@ class Settler:
             listed, full = self._listed(oldest - MARGIN)
         silent: BrokerUnavailable | None = None
         for order in waiting:
-            seen = listed.get(order.client_order_id)
+            observed = listed.get(order.client_order_id)
             try:
-                if seen is not None:
-                    found[order.client_order_id] = self.take(order, seen, now=now)
+                if observed is not None:
+                    found[order.client_order_id] = self.apply(order, observed, now=now)
                 elif full or order.in_doubt:
-                    found[order.client_order_id] = self.settle(order, now=now)
+                    found[order.client_order_id] = self.ask(order, now=now)
             except BrokerUnavailable as silence:
                 if silent is not None:
                     raise
@@ -73,52 +73,52 @@ class Settler:
         return found
 
     def _listed(self, since: datetime) -> tuple[dict[str, Order], bool]:
-        """The broker's orders since then by client order id, and whether there may be more of them than it says."""
+        """The broker's orders since then by client order id, and whether there may be more of them than it lists."""
         try:
-            answer = self.broker.orders_since(since)
+            listed = self.broker.orders_since(since)
         except BrokerUnavailable as silence:
             logger.warning("no list of orders, each is asked for alone", extra={"reason": str(silence)})
             return {}, True
-        return {seen.client_order_id: seen for seen in answer}, len(answer) >= LIST_LIMIT
+        return {order.client_order_id: order for order in listed}, len(listed) >= self.broker.list_limit
 
-    def take(self, order: OrderRecord, seen: Order, *, now: datetime) -> OrderRecord:
-        """Record what the broker said of `order`, and return it as stored then."""
-        heir = None
-        if seen.status == "replaced" and seen.replaced_by is not None and not order.terminal:
-            heir = self._heir(order, seen.replaced_by, now=now)
-            order = order.model_copy(update={"replaced_by": heir})
+    def apply(self, order: OrderRecord, observed: Order, *, now: datetime) -> OrderRecord:
+        """Record `order` as the broker shows it, and return it as stored then."""
+        if observed.status == Status.REPLACED and observed.replaced_by is not None and not order.terminal:
+            replacement = self._replacement(order, observed.replaced_by, now=now)
+            order = order.model_copy(update={"replaced_by": replacement})
         try:
-            return record(self.ledger, order, seen, now=now)
+            return record(self.ledger, order, observed, now=now)
         except RecordingError as contradiction:
             logger.error("contradiction", extra={"client_order_id": order.client_order_id, "detail": str(contradiction)})
             self.contradicted.add(order.client_order_id)
             since = order.unknown_since or iso(now)
             return note(self.ledger, order, Event.DOUBT, now=now, reason=str(contradiction), unknown_since=since)
 
-    def _heir(self, order: OrderRecord, broker_id: str, *, now: datetime) -> str:
+    def _replacement(self, order: OrderRecord, broker_id: str, *, now: datetime) -> str:
         """Put the order that replaced ours, and whatever replaced that one, into the ledger; return its client order id.
 
         It may be sized as the person pleased, so it is no overfill of ours; its fills are its own, and belong to the same decision.
         """
-        seen = self.broker.order(broker_id)
-        if seen is None:
+        observed = self.broker.order(broker_id)
+        if observed is None:
             raise BrokerUnavailable(f"{order.client_order_id} was replaced by {broker_id}, which the broker does not show yet")
-        adopted = OrderRecord(
-            client_order_id=seen.client_order_id,
+        replacement = OrderRecord(
+            client_order_id=observed.client_order_id,
             decision_id=order.decision_id,
             slot=order.slot,
-            symbol=seen.symbol,
-            side=seen.side,
-            quantity=seen.quantity,
+            symbol=observed.symbol,
+            side=observed.side,
+            quantity=observed.quantity,
             price=order.price,
             attempt=order.attempt,
-            created_at=iso(parse_utc(seen.submitted_at)),
-            broker_id=seen.id,
+            created_at=iso(parse_utc(observed.submitted_at)),
+            broker_id=observed.id,
             replaces=order.client_order_id,
         )
-        if self.ledger.adopt_order(adopted):
+        if self.ledger.put_external_order(replacement):
             rule, session = f"replaced:{order.client_order_id}", new_york_date(now).isoformat()
-            detail = f"{order.side} {order.quantity} {order.symbol} was replaced at the broker by {seen.side} {seen.quantity} {seen.symbol}"
-            raise_alert(ledger=self.ledger, rule=rule, session=session, detail=f"{detail}, which is adopted", time=iso(now))
-            self.take(adopted, seen, now=now)
-        return seen.client_order_id
+            theirs = f"{observed.side} {observed.quantity} {observed.symbol}"
+            detail = f"{order.side} {order.quantity} {order.symbol} was replaced at the broker by {theirs}, which the ledger follows"
+            raise_alert(ledger=self.ledger, rule=rule, session=session, detail=detail, time=iso(now))
+            self.apply(replacement, observed, now=now)
+        return observed.client_order_id

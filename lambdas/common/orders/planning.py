@@ -15,13 +15,15 @@ from decimal import Decimal
 
 import numpy as np
 
-from lambdas.common.broker.alpaca import Account, Broker, BrokerUnavailable, Clock, Order, Position, Quote, Session, Trade
-from lambdas.common.ledger.records import FLATTEN, PERSONAL, Breakers, Decision, Leg, OrderRecord, ServedModel, State, plain
+from lambdas.common.broker.port import Account, Broker, BrokerUnavailable, Clock, MarketData, Order, Position, Quote, Session, Trade
+from lambdas.common.ledger.item import plain
+from lambdas.common.ledger.records import FLATTEN, PERSONAL, Breakers, Decision, OrderRecord, PlannedOrder, ServedModel, State
 from schema.exchange_time import new_york_date, parse_utc
 from schema.settings import Settings
 from schema.trading_rules import rules_of
 from trading_env.errors import PapertapeError
 from trading_env.orders import risk
+from trading_env.orders.order_state import Status
 from trading_env.orders.orders import Intent, OrderError, ProposedOrder, Side, client_order_id, propose, to_decimal, to_float
 from trading_env.simulation.portfolio import PortfolioError, plan_orders, scale_buys
 
@@ -86,7 +88,7 @@ class View:
             raise PlanRefused(f"{symbol}: its quote is {age} old, at most {self.oldest_quote}")
         return (quote.bid + quote.ask) / 2
 
-    def middle(self, symbol: str) -> float | None:
+    def mid_or_none(self, symbol: str) -> float | None:
         """Return the mid of whatever quote there is, to measure by; None of one that makes no sense."""
         quote = self.quotes.get(symbol)
         return (quote.bid + quote.ask) / 2 if quote is not None and 0 < quote.bid <= quote.ask < float("inf") else None
@@ -97,7 +99,7 @@ class View:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    legs: tuple[Leg, ...]
+    orders: tuple[PlannedOrder, ...]
     refused: dict[str, str]
     equity: float | None = None
 
@@ -110,14 +112,14 @@ def window_of(decision: Decision, *, broker: Broker, clock: Clock, settings: Set
     today = clock.session_date
     if decision.strategy in PERSONAL:
         return _personal_window(decision, broker=broker, today=today)
-    known = date.fromisoformat(decision.data_as_of)
-    if known >= today:
-        raise PlanRefused(f"data_as_of must be a session before {today}, was {known}")
-    sessions = broker.sessions(known, today)
+    as_of = date.fromisoformat(decision.data_as_of)
+    if as_of >= today:
+        raise PlanRefused(f"data_as_of must be a session before {today}, was {as_of}")
+    sessions = broker.sessions(as_of, today)
     session = next((one for one in sessions if one.date == today), None)
     if session is None:
         raise PlanRefused(f"{today} is not a session")
-    age = sum(known < one.date < today for one in sessions)
+    age = sum(as_of < one.date < today for one in sessions)
     if date.fromisoformat(decision.slot.partition("/")[0]) != today:
         raise PlanRefused(f"the slot {decision.slot} is not of today's session, {today}")
     begins = session.open + timedelta(minutes=settings.schedule.slot_minutes)
@@ -164,7 +166,7 @@ def _window(session: Session, *, begins: datetime, ends: datetime, age: int) -> 
     )
 
 
-def look(broker: Broker, *, clock: Clock, window: Window, symbols: Sequence[str], settings: Settings) -> View:
+def look(broker: Broker, market_data: MarketData, *, clock: Clock, window: Window, symbols: Sequence[str], settings: Settings) -> View:
     """Read account, positions, open orders, quotes and trades once; of `symbols`, and of all that is held or worked."""
     positions, open_orders = broker.positions(), broker.open_orders()
     wanted = sorted({*symbols, *positions, *(order.symbol for order in open_orders)})
@@ -174,8 +176,8 @@ def look(broker: Broker, *, clock: Clock, window: Window, symbols: Sequence[str]
         account=broker.account(),
         positions=positions,
         open_orders=open_orders,
-        quotes=broker.latest_quotes(wanted) if wanted else {},
-        trades=broker.latest_trades(wanted) if wanted else {},
+        quotes=market_data.latest_quotes(wanted) if wanted else {},
+        trades=market_data.latest_trades(wanted) if wanted else {},
         oldest_quote=timedelta(minutes=settings.risk.max_quote_age_minutes),
     )
 
@@ -214,19 +216,20 @@ def plan(decision: Decision, view: View, settings: Settings) -> Plan:
         orders = propose(strategy=decision.strategy, slot=decision.slot, symbols=symbols, deltas=deltas, prices=np.array(prices))
     except (PortfolioError, OrderError) as error:
         raise PlanRefused(f"no plan: {error} (columns are {', '.join(symbols)})") from error
-    told = {symbol: reason for symbol, reason in refused.items() if symbol in decision.weights}
-    return Plan(legs=tuple(_leg(order) for order in orders), refused=told, equity=equity_of(view, dict(zip(symbols, prices, strict=True))))
+    named = {symbol: reason for symbol, reason in refused.items() if symbol in decision.weights}
+    equity = equity_of(view, dict(zip(symbols, prices, strict=True)))
+    return Plan(orders=tuple(_planned(order) for order in orders), refused=named, equity=equity)
 
 
 def _leave(decision: Decision, view: View) -> Plan:
     """Sell every exact holding; a name without a last trade keeps no other from being sold."""
-    legs, refused = [], {}
+    orders, refused = [], {}
     for symbol, held in sorted(view.positions.items()):
         if (trade := view.trades.get(symbol)) is None:
             refused[symbol] = f"{symbol} has no last trade"
         else:
-            legs.append(leg_of(decision, symbol, "sell", held.quantity, trade.price))
-    return Plan(legs=tuple(legs), refused=refused)
+            orders.append(planned_order(decision, symbol, "sell", held.quantity, trade.price))
+    return Plan(orders=tuple(orders), refused=refused)
 
 
 def unsold(orders: Sequence[OrderRecord]) -> list[str]:
@@ -242,19 +245,19 @@ def equity_of(view: View, prices: Mapping[str, float]) -> float:
     return float(view.account.cash) + sum(_held(view, symbol) * prices[symbol] for symbol in view.positions)
 
 
-def scaled(buys: Sequence[Leg], *, cash: float, settings: Settings) -> tuple[Leg, ...]:
+def scaled(buys: Sequence[PlannedOrder], *, cash: float, settings: Settings) -> tuple[PlannedOrder, ...]:
     """Return the buys that `cash` pays for, all scaled by one factor if it must; a buy scaled to nothing is left out."""
     if not buys:
         return ()
-    ordered = sorted(buys, key=lambda leg: _rank(leg.symbol, settings))
+    ordered = sorted(buys, key=lambda buy: _rank(buy.symbol, settings))
     quantities = scale_buys(
-        buys=np.array([to_float(leg.quantity) for leg in ordered]),
-        prices=np.array([leg.price for leg in ordered]),
+        buys=np.array([to_float(buy.quantity) for buy in ordered]),
+        prices=np.array([buy.price for buy in ordered]),
         cash=cash,
         rules=rules_of(settings),
     )
-    final = {leg.symbol: to_decimal(float(quantity)) for leg, quantity in zip(ordered, quantities, strict=True)}
-    return tuple(leg.model_copy(update={"quantity": final[leg.symbol]}) for leg in buys if final[leg.symbol])
+    final = {buy.symbol: to_decimal(float(quantity)) for buy, quantity in zip(ordered, quantities, strict=True)}
+    return tuple(buy.model_copy(update={"quantity": final[buy.symbol]}) for buy in buys if final[buy.symbol])
 
 
 def situation(
@@ -276,7 +279,7 @@ def situation(
         *(risk.OpenOrder(o.symbol, o.side, float(o.quantity - o.filled_quantity), o.client_order_id) for o in working.values()),
         *(risk.OpenOrder(o.symbol, o.side, float(o.quantity), o.client_order_id) for o in doubtful),
     )
-    sent = [order for order in today if order.status not in {"refused", "rejected"}]
+    sent = [order for order in today if order.status not in {Status.REFUSED, Status.REJECTED}]
     # The broker's own figure: its cash and its positions may disagree for seconds, which would look like a loss
     equity = float(view.account.equity)
     return risk.Situation(
@@ -306,24 +309,24 @@ def _age_days(model: ServedModel | None, decision: Decision, session: date) -> f
     return float((session - date.fromisoformat((model.trained_until or model.since)[:10])).days)
 
 
-def proposed(leg: Leg) -> ProposedOrder:
+def proposed(planned: PlannedOrder) -> ProposedOrder:
     return ProposedOrder(
-        symbol=leg.symbol,
-        side=leg.side,
-        quantity=leg.quantity,
-        client_order_id=leg.client_order_id,
-        price_reference=leg.price_reference,
+        symbol=planned.symbol,
+        side=planned.side,
+        quantity=planned.quantity,
+        client_order_id=planned.client_order_id,
+        price_reference=planned.price_reference,
     )
 
 
-def leg_of(decision: Decision, symbol: str, side: Side, quantity: Decimal, price: float) -> Leg:
+def planned_order(decision: Decision, symbol: str, side: Side, quantity: Decimal, price: float) -> PlannedOrder:
     """The first attempt at one order of `decision`."""
     intent = Intent(strategy=decision.strategy, slot=decision.slot, symbol=symbol)
-    return Leg(symbol=symbol, side=side, quantity=quantity, price=price, client_order_id=client_order_id(intent))
+    return PlannedOrder(symbol=symbol, side=side, quantity=quantity, price=price, client_order_id=client_order_id(intent))
 
 
-def _leg(order: ProposedOrder) -> Leg:
-    return Leg(
+def _planned(order: ProposedOrder) -> PlannedOrder:
+    return PlannedOrder(
         symbol=order.symbol,
         side=order.side,
         quantity=order.quantity,

@@ -8,43 +8,23 @@ person's order, or from a second refusal.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
-from lambdas.common.broker.transport import Rejected
-from lambdas.common.ledger.records import MANUAL, Decision, Leg, OrderRecord
+from lambdas.common.ledger.records import MANUAL, Decision, OrderRecord, PlannedOrder
+from trading_env.orders.order_state import Status
 from trading_env.orders.orders import Intent, client_order_id
 
-Refusal = Literal["wash_trade", "buying_power", "not_fractionable", "inactive", "other"]
 
-#: By the words of the message: the vendor's code 40310000 means each of the first three, and more.
-_WORDS: tuple[tuple[str, Refusal], ...] = (
-    ("wash trade", "wash_trade"),
-    ("buying power", "buying_power"),
-    ("fraction", "not_fractionable"),
-    ("not active", "inactive"),
-    ("inactive", "inactive"),
-    ("halted", "inactive"),
-    ("not tradable", "inactive"),
-    ("not found", "inactive"),
-)
-
-
-def refusal_of(no: Rejected) -> Refusal:
-    message = no.message.lower()
-    return next((refusal for words, refusal in _WORDS if words in message), "other")
-
-
-def open_refusals(decision: Decision, orders: Mapping[str, OrderRecord]) -> list[tuple[Leg, OrderRecord]]:
-    """The legs that the broker turned down last, with their orders, as long as the decision does not say so."""
-    legs = decision.plan or ()
-    past = superseded(legs)
+def open_refusals(decision: Decision, orders: Mapping[str, OrderRecord]) -> list[tuple[PlannedOrder, OrderRecord]]:
+    """What the broker turned down last of the plan, with its orders, as long as the decision does not say so."""
+    plan = decision.plan or ()
+    past = superseded(plan)
     return [
-        (leg, order)
-        for leg in legs
-        if (order := orders.get(leg.client_order_id)) is not None
-        and order.status == "rejected"
-        and leg.client_order_id not in past
-        and leg.symbol not in decision.refused
+        (planned, order)
+        for planned in plan
+        if (order := orders.get(planned.client_order_id)) is not None
+        and order.status == Status.REJECTED
+        and planned.client_order_id not in past
+        and planned.symbol not in decision.refused
     ]
 
 
@@ -55,16 +35,16 @@ def may_try_again(decision: Decision, order: OrderRecord) -> bool:
     return decision.strategy != MANUAL and order.attempt == 0 and never_there and remediable
 
 
-def again(decision: Decision, leg: Leg, **changes: object) -> Leg:
-    """The second attempt at `leg`, under its own id."""
-    attempt = leg.attempt + 1
-    intent = Intent(strategy=decision.strategy, slot=decision.slot, symbol=leg.symbol, attempt=attempt)
-    return leg.model_copy(update={"attempt": attempt, "client_order_id": client_order_id(intent), **changes})
+def again(decision: Decision, planned: PlannedOrder, **changes: object) -> PlannedOrder:
+    """The second attempt at `planned`, under its own id."""
+    attempt = planned.attempt + 1
+    intent = Intent(strategy=decision.strategy, slot=decision.slot, symbol=planned.symbol, attempt=attempt)
+    return planned.model_copy(update={"attempt": attempt, "client_order_id": client_order_id(intent), **changes})
 
 
-def superseded(legs: Sequence[Leg]) -> set[str]:
+def superseded(plan: Sequence[PlannedOrder]) -> set[str]:
     """The client order ids of attempts that a later one has followed."""
     last: dict[str, int] = {}
-    for leg in legs:
-        last[leg.symbol] = max(leg.attempt, last.get(leg.symbol, 0))
-    return {leg.client_order_id for leg in legs if leg.attempt < last[leg.symbol]}
+    for planned in plan:
+        last[planned.symbol] = max(planned.attempt, last.get(planned.symbol, 0))
+    return {planned.client_order_id for planned in plan if planned.attempt < last[planned.symbol]}

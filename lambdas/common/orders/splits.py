@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import date
 from decimal import ROUND_FLOOR, Decimal
 
-from lambdas.common.broker.alpaca import Broker
-from lambdas.common.ledger.records import plain
+from lambdas.common.broker.port import MarketData
+from lambdas.common.ledger.item import plain
 
 QUANTUM = Decimal("1e-9")
 #: Positions may differ by what flooring to nine decimals loses.
@@ -54,10 +54,10 @@ class Splits:
         return found
 
 
-def splits_between(broker: Broker, symbols: Iterable[str], *, first: date, last: date) -> Splits:
+def splits_between(market_data: MarketData, symbols: Iterable[str], *, first: date, last: date) -> Splits:
     """Ask for the splits of `symbols` with an ex-date from `first` to `last`, both included."""
     names = sorted(symbols)
     if not names or last < first:
         return Splits()
-    rows = [row for row in broker.corporate_actions(names, first, last) if row["kind"] == "split"]
+    rows = [row for row in market_data.corporate_actions(names, first, last) if row["kind"] == "split"]
     return Splits(tuple((row["symbol"], date.fromisoformat(row["ex_date"]), Decimal(repr(row["value"]))) for row in rows))

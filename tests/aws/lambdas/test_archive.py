@@ -222,7 +222,7 @@ def test_an_order_without_a_decision_says_why(control: Any, ledger_table: Ledger
         client_order_id="found", decision_id=f"{strategy}:{SESSION}", slot=SESSION, symbol="SPY", side="buy", quantity=1, price=300.0,
         created_at=f"{SESSION}T15:00:00Z", broker_id="b1", status="filled",
     )  # fmt: skip
-    assert ledger_table.adopt_order(order)
+    assert ledger_table.put_external_order(order)
     trace = control("GET", "/orders/found").body["trace"]
     assert [one["link"] for one in trace] == ["order", "risk verdict", "decision"]
     assert found(trace) == {"order": "verified", "risk verdict": "missing", "decision": status}

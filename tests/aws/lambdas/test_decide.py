@@ -30,8 +30,8 @@ from lambdas.common.ledger.ledger import Ledger
 from lambdas.common.ledger.records import Held, ServedModel, Snapshot
 from lambdas.decide import handler as deciding
 from lambdas.decide.attribution import live_day
-from lambdas.decide.data import known_at
-from lambdas.decide.decision import Account, see
+from lambdas.decide.data import market_snapshot
+from lambdas.decide.decision import AccountAtClose, observe_state
 from learning import serving
 from local.exchange.server import RunningExchange
 from papertape.market_data import bundled
@@ -201,20 +201,20 @@ def test_live_features_are_the_batch_s(lake: Lake, settings: Settings) -> None:
     """Three years of history, cut at the session, against the whole of it with the year that follows."""
     fresh = Lake(s3=lake.s3, raw_bucket=lake.raw_bucket)
     sessions = [date.fromisoformat(row["session"]) for rows in calendar_objects().values() for row in rows]
-    known = known_at(lake=fresh, symbols=settings.universe.symbols, sessions=sessions, as_of=date(2019, 12, 31))
+    snapshot = market_snapshot(lake=fresh, symbols=settings.universe.symbols, sessions=sessions, as_of=date(2019, 12, 31))
     whole = build_market(bundled.daily_bars(), bundled.corporate_actions(), symbols=settings.universe.symbols)
     row = whole.index_of("2019-12-31")
-    np.testing.assert_allclose(known.market.features[-1], whole.features[row], rtol=0, atol=1e-9)
-    np.testing.assert_allclose(known.market.context[-1], whole.context[row], rtol=0, atol=1e-9)
-    assert (known.market.tradable[-1] == whole.tradable[row]).all()
-    assert (known.quarantined, known.missing) == (0, {})
+    np.testing.assert_allclose(snapshot.market.features[-1], whole.features[row], rtol=0, atol=1e-9)
+    np.testing.assert_allclose(snapshot.market.context[-1], whole.context[row], rtol=0, atol=1e-9)
+    assert (snapshot.market.tradable[-1] == whole.tradable[row]).all()
+    assert (snapshot.quarantined, snapshot.missing) == (0, {})
 
 
 def test_bars_after_the_close_observed_do_not_enter(lake: Lake, settings: Settings) -> None:
     sessions = [date.fromisoformat(row["session"]) for rows in calendar_objects().values() for row in rows]
-    before = known_at(lake=lake, symbols=settings.universe.symbols, sessions=sessions, as_of=date(2019, 12, 31)).market
+    before = market_snapshot(lake=lake, symbols=settings.universe.symbols, sessions=sessions, as_of=date(2019, 12, 31)).market
     fill_raw(lake, symbols=settings.universe.symbols, start="2016-01-04", end="2020-01-31")
-    after = known_at(lake=lake, symbols=settings.universe.symbols, sessions=sessions, as_of=date(2019, 12, 31)).market
+    after = market_snapshot(lake=lake, symbols=settings.universe.symbols, sessions=sessions, as_of=date(2019, 12, 31)).market
     assert after.features.tobytes() == before.features.tobytes()
     assert after.sessions[-1] == before.sessions[-1]
 
@@ -265,8 +265,8 @@ def test_the_first_decision_waits_for_the_close_of_an_account_that_holds_somethi
 ) -> None:
     """A ledger that was lost over night, or a used account: what it was worth at the last close nobody has written down."""
     by_hand(exchange, "SPY", "3")
-    assert run()["rule"] == "missing-snapshot"
-    assert "an account without positions, was SPY" in alerts(ledger_table)["missing-snapshot"]
+    assert run()["rule"] == "book-unknown"
+    assert "an account without positions, was SPY" in alerts(ledger_table)["book-unknown"]
     assert cloud.decisions == 0
 
 
@@ -275,7 +275,7 @@ def test_the_snapshot_of_another_account_is_none(run: Any, cloud: Cloud, ledger_
         Snapshot(session="2019-12-31", cash=Decimal(1), equity=Decimal(1), account_id="old", taken_at="2019-12-31T21:05:00Z")
     )
     ledger_table.change_breakers(lambda now: now.model_copy(update={"account_id": "new"}))
-    assert run()["rule"] == "missing-snapshot"
+    assert run()["rule"] == "book-unknown"
     assert cloud.decisions == 0
 
 
@@ -320,8 +320,8 @@ def test_old_bars_make_no_decision(run: Any, lake: Lake, cloud: Cloud, ledger_ta
 
 def test_a_missing_snapshot_makes_no_decision_once_there_was_one(run: Any, ledger_table: Ledger, cloud: Cloud) -> None:
     ledger_table.put_snapshot(Snapshot(session="2019-12-30", cash=Decimal(1000), equity=Decimal(1000), taken_at="2019-12-30T21:05:00Z"))
-    assert run()["rule"] == "missing-snapshot"
-    assert "no closing snapshot of 2019-12-31" in alerts(ledger_table)["missing-snapshot"]
+    assert run()["rule"] == "book-unknown"
+    assert "no closing snapshot of 2019-12-31" in alerts(ledger_table)["book-unknown"]
     assert cloud.decisions == 0
 
 
@@ -356,9 +356,9 @@ def test_a_halted_name_is_valued_through_a_split_while_it_has_no_bar() -> None:
     market = market_of(
         open=prices, close=prices, split=split, features=np.zeros((3, 2, len(FEATURES))), context=np.zeros((3, len(CONTEXT)))
     )
-    seen = see(market=market, account=Account(cash=100.0, quantities={"S0": 4.0, "S1": 4.0}, closes={}))
-    assert list(seen.held) == [0.25, 0.5]
-    assert seen.cash_weight == 0.25
+    observed = observe_state(market=market, account=AccountAtClose(cash=100.0, quantities={"S0": 4.0, "S1": 4.0}, closes={}))
+    assert list(observed.held) == [0.25, 0.5]
+    assert observed.cash_weight == 0.25
 
 
 def test_the_incumbent_s_endpoint_decides(run: Any, served: Any, ledger_table: Ledger, lake: Lake) -> None:
@@ -592,7 +592,7 @@ def test_with_faults_on_the_difference_to_the_backtest_is_explained_to_the_cent(
     """Parts of orders that never fill, prices that get worse, cents that are rounded, a deposit's worth of a person's trade: each in its
     own part, and together all of it."""
     exchange.reset(now="2020-08-24T13:00:00Z", cash="100000")
-    monkeypatch.setenv("ORDER_PATIENCE_SECONDS", "0")  # what is not filled at once fills a minute later, on the exchange's clock
+    monkeypatch.setenv("ORDER_TIMEOUT_SECONDS", "0")  # what is not filled at once fills a minute later, on the exchange's clock
     partly = {"rate": 0.5, "expires": 0.5, "drift_bps": 20, "seconds": 60}
     exchange.use_faults({"seed": 3, "faults": {"partial_fill": partly, "vendor_rounding": {}, "halted_asset": {"symbols": ["BAC"]}}})
     try:

@@ -12,7 +12,7 @@ import boto3
 import numpy as np
 import pytest
 
-from lambdas.common.broker.alpaca import Broker
+from lambdas.common.broker.alpaca import AlpacaBroker
 from lambdas.common.ledger.ledger import Ledger
 from lambdas.common.telemetry import logger
 from local.exchange.server import RunningExchange
@@ -181,8 +181,8 @@ def test_the_risk_limits_refuse_an_order_and_say_which(
 
 
 def test_a_blocked_account_is_not_traded(execution: Any, exchange: RunningExchange, decide: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    every = Broker.account
-    monkeypatch.setattr(Broker, "account", lambda self: replace(every(self), blocked=True, status="ACCOUNT_CLOSED"))
+    every = AlpacaBroker.account
+    monkeypatch.setattr(AlpacaBroker, "account", lambda self: replace(every(self), blocked=True, status="ACCOUNT_CLOSED"))
     answer = execution("POST", "/decisions", decide())
     assert answer.body["verdict"] == "refused"
     assert answer.body["reason"] == "the broker has blocked the account, its status is ACCOUNT_CLOSED"
@@ -194,15 +194,15 @@ def test_a_stub_quote_of_one_name_changes_no_order_of_another(
 ) -> None:
     execution("POST", "/decisions", decide(weights={"SPY": 0.4, "IBM": 0.4}))
     exchange.advance(SLOT_2)
-    every = Broker.latest_quotes
+    every = AlpacaBroker.latest_quotes
 
-    def stubbed(self: Broker, symbols: Any) -> Any:
+    def stubbed(self: AlpacaBroker, symbols: Any) -> Any:
         quotes = every(self, symbols)
         return {**quotes, "IBM": replace(quotes["IBM"], bid=0.01, ask=400.0)}
 
     held, last = _positions(exchange.books()), _last_trade(exchange, "SPY")
     worth = float(exchange.books()["cash"]) + sum(float(held[name]) * _last_trade(exchange, name) for name in held)
-    monkeypatch.setattr(Broker, "latest_quotes", stubbed)
+    monkeypatch.setattr(AlpacaBroker, "latest_quotes", stubbed)
     answer = execution("POST", "/decisions", decide(session="2020-01-03", as_of="2020-01-02", weights={"SPY": 0.3, "IBM": 0.3}))
     assert "of the last trade" in answer.body["refused"]["IBM"]
     assert _positions(exchange.books())["IBM"] == held["IBM"]
@@ -253,8 +253,8 @@ def test_a_flatten_leaves_out_a_name_without_a_last_trade_and_sells_the_others(
     execution: Any, exchange: RunningExchange, decide: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     execution("POST", "/decisions", decide(weights={"SPY": 0.4, "IBM": 0.4}))
-    every = Broker.latest_trades
-    monkeypatch.setattr(Broker, "latest_trades", lambda self, symbols: every(self, [one for one in symbols if one != "IBM"]))
+    every = AlpacaBroker.latest_trades
+    monkeypatch.setattr(AlpacaBroker, "latest_trades", lambda self, symbols: every(self, [one for one in symbols if one != "IBM"]))
     answer = execution("POST", "/flatten", {"reason": "get out"})
     assert answer.body["refused"] == {"IBM": "IBM has no last trade"}
     assert set(_positions(exchange.books())) == {"IBM"}
@@ -292,11 +292,11 @@ def test_orders_that_take_their_time_are_asked_for_together_and_a_few_times_only
     execution: Any, proxy: Proxy, decide: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The account may ask 200 questions a minute, and a batch waits for each of its orders, sells and buys."""
-    monkeypatch.setenv("ORDER_PATIENCE_SECONDS", "0.8")
+    monkeypatch.setenv("ORDER_TIMEOUT_SECONDS", "0.8")
     monkeypatch.setenv("ORDER_POLL_SECONDS", "0.05")
     proxy.rewrite = _never_filled
     answer = execution("POST", "/decisions", decide())
-    assert (answer.status, {order["status"] for order in answer.body["orders"]}) == (202, {"accepted"})
+    assert (answer.status, {order["status"] for order in answer.body["orders"]}) == (202, {"new"})
     posts = proxy.asked.index(("POST", "/v2/orders"))
     questions = [path for method, path in proxy.asked[posts:] if method == "GET"]
     assert 2 <= len(questions) <= 5
@@ -317,7 +317,7 @@ def test_while_another_executor_holds_the_lease_nothing_is_sent(
 ) -> None:
     import time
 
-    monkeypatch.setenv("LEASE_PATIENCE_SECONDS", "0")
+    monkeypatch.setenv("LEASE_TIMEOUT_SECONDS", "0")
     fence = ledger_table.acquire_lease("another", now=time.time(), seconds=60)
     assert execution("POST", "/decisions", decide()).status == 202
     assert exchange.books()["orders"] == []

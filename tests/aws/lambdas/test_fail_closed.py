@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 
 from lambdas.common.ledger.ledger import Ledger, LedgerCorrupt
 from lambdas.common.ledger.records import OrderRecord
-from lambdas.common.orders import execution as protocol
+from lambdas.common.orders import batch
 from local.exchange.server import RunningExchange
 from tests.aws.proxy import Proxy
 
@@ -144,7 +144,7 @@ def test_a_lease_that_is_lost_before_an_order_is_sent_again_keeps_it_from_being_
 def test_the_window_is_kept_by_the_broker_s_clock_in_the_middle_of_a_batch(
     execution: Any, proxy: Proxy, exchange: RunningExchange, decide: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(protocol, "CLOCK_SECONDS", -1.0)  # every moment is long
+    monkeypatch.setattr(batch, "CLOCK_SECONDS", -1.0)  # every moment is long
 
     def slow(count: int) -> None:
         if count == 3:

@@ -24,7 +24,7 @@ from lambdas.health import handler as watching
 from lambdas.health.checks import Facts
 from lambdas.health.mail import compose
 from lambdas.health.rules import RULES, Finding, evaluate, markdown
-from lambdas.health.runbooks import ADVICE
+from lambdas.health.runbooks import RUNBOOKS
 from schema.lake_layout import FEATURES_MANIFEST, quotes_key
 from schema.settings import Settings
 from tests.lakes import fill_raw
@@ -186,7 +186,7 @@ def test_the_page_is_the_table() -> None:
     assert all(f"## {rule.name}\n" in markdown() for rule in RULES)
 
 
-def test_every_alert_that_a_function_raises_has_its_advice() -> None:
+def test_every_alert_that_a_function_raises_has_its_runbook() -> None:
     """And the table has none that nobody raises. Rules are named where they are raised, in letters and dashes, before any colon."""
     raised = set(BREAKERS)
     pattern = re.compile(
@@ -195,17 +195,17 @@ def test_every_alert_that_a_function_raises_has_its_advice() -> None:
     for path in sorted((ROOT / "lambdas").rglob("*.py")):
         if path.parent.name != "health":
             raised |= set(pattern.findall(path.read_text(encoding="utf-8")))
-    assert raised == set(ADVICE)
+    assert raised == set(RUNBOOKS)
 
 
 def test_an_alert_s_mail_says_what_to_do_about_that_alert(settings: Settings) -> None:
     alert = AlertRecord(rule="account-changed", session="2020-01-02", subject="s", detail="d", time="t")
-    _, body = compose(name="papertape", now=WELL.now, new=evaluate(replace(WELL, alerts=(alert,)), settings), known=[])
-    assert ADVICE["account-changed"].runbook in body
+    _, body = compose(name="papertape", now=WELL.now, new=evaluate(replace(WELL, alerts=(alert,)), settings), mailed=[])
+    assert RUNBOOKS["account-changed"].runbook in body
 
 
 def test_a_long_subject_stays_a_subject(settings: Settings) -> None:
-    subject, body = compose(name="papertape", now=WELL.now, new=[Finding(rule, "detail") for rule in RULES], known=[])
+    subject, body = compose(name="papertape", now=WELL.now, new=[Finding(rule, "detail") for rule in RULES], mailed=[])
     assert len(subject) <= 100
     assert all(rule.runbook in body for rule in RULES)
 
@@ -277,12 +277,12 @@ def test_a_second_alert_of_the_same_session_is_mailed_and_the_first_is_not_again
     run("2020-01-02T21:15:00Z")
     topic()
     raised("drift:IBM")
-    raised("no-snapshot")
+    raised("snapshot-missing")
     assert run("2020-01-02T21:30:00Z")["mailed"] == ["alert-raised"]
     (mail,) = topic()
     assert mail["Subject"] == "papertape: alert-raised"
     assert "drift:IBM happened" in mail["Message"]
-    assert "no-snapshot happened" in mail["Message"]
+    assert "snapshot-missing happened" in mail["Message"]
     assert "drift:AAPL happened" not in mail["Message"]
     capsys.readouterr()
     assert run("2020-01-02T21:45:00Z")["mailed"] == []

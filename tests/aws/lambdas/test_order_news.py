@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lambdas.common.broker.alpaca import Broker
+from lambdas.common.broker.alpaca import AlpacaBroker
 from lambdas.common.ledger.ledger import Ledger
 from local.exchange.server import RunningExchange
 from schema.settings import Settings
@@ -41,8 +41,8 @@ def untold(order: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture(autouse=True)
-def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ORDER_PATIENCE_SECONDS", "0.2")
+def short_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORDER_TIMEOUT_SECONDS", "0.2")
     monkeypatch.setenv("ORDER_POLL_SECONDS", "0.05")
 
 
@@ -172,7 +172,7 @@ def test_an_order_that_a_person_replaced_is_followed_to_the_end_of_the_chain(
     assert told["theirs-3"].replaces == "theirs-2"
     said[2] |= {"status": "filled", "filled_qty": "30", "filled_avg_price": "136"}
     exchange.advance(LATER_STILL)
-    assert reconcile()["settled"] == 1
+    assert reconcile()["ended"] == 1
     assert positions(ledger_table) == {"IBM": Decimal(32)}
     assert [alert.rule.partition(":")[0] for alert in ledger_table.alerts("2020-01")] == ["replaced", "replaced"]
     assert ledger_table.trading_state().state == "active"
@@ -241,14 +241,14 @@ def test_positions_that_lag_behind_the_cash_are_no_loss(
 def test_a_quote_must_be_of_the_last_minutes(
     execution: Any, exchange: RunningExchange, decide: Any, monkeypatch: pytest.MonkeyPatch, quoted: str, trades: bool
 ) -> None:
-    every = Broker.latest_quotes
+    every = AlpacaBroker.latest_quotes
     exchange.reset(now="2020-01-02T14:50:00Z", cash="100000")
 
-    def aged(self: Broker, symbols: Any) -> Any:
+    def aged(self: AlpacaBroker, symbols: Any) -> Any:
         quotes = every(self, symbols)
         return {**quotes, "IBM": replace(quotes["IBM"], ts=f"2020-01-02T{quoted}Z")}
 
-    monkeypatch.setattr(Broker, "latest_quotes", aged)
+    monkeypatch.setattr(AlpacaBroker, "latest_quotes", aged)
     answer = execution("POST", "/decisions", decide(weights={"IBM": 0.3, "SPY": 0.3}))
     assert set(held(exchange)) == ({"IBM", "SPY"} if trades else {"SPY"})
     assert ("at most 0:10:00" in answer.body["refused"].get("IBM", "")) is not trades

@@ -187,7 +187,7 @@ def test_a_split_is_not_drift(execution: Any, reconcile: Any, exchange: RunningE
     exchange.advance("2020-08-31T20:05:00Z")
     reconcile()
     assert positions(exchange)["AAPL"] == before * 4
-    assert _alerts(ledger_table, "2020-08") == ["missed-slot"]
+    assert _alerts(ledger_table, "2020-08") == ["slot-missed"]
 
 
 def test_a_split_that_the_broker_announced_and_did_not_apply_is_drift(
@@ -211,7 +211,7 @@ def test_a_missed_slot_is_said_once(reconcile: Any, exchange: RunningExchange, l
     exchange.advance(WINDOW_OVER)
     reconcile()
     reconcile()
-    assert _alerts(ledger_table) == ["missed-slot"]
+    assert _alerts(ledger_table) == ["slot-missed"]
 
 
 def test_a_holiday_has_no_slot_and_no_snapshot(reconcile: Any, exchange: RunningExchange, ledger_table: Ledger) -> None:

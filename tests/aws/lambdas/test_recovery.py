@@ -56,18 +56,18 @@ def test_what_a_person_trades_is_counted_told_and_never_sold_back(
     by_hand(exchange, "IBM", "3")
     by_hand(exchange, "AIG", "", name="for-dollars", notional="500")
     by_hand(exchange, "SPY", "2", name="limit", side="sell", type="limit", limit_price="9999")
-    assert reconcile()["adopted"] == 2, "and the limit order is open still: it may be anything when it ends"
+    assert reconcile()["external"] == 2, "and the limit order is open still: it may be anything when it ends"
     order = ledger_table.order("by-hand")
     assert order is not None
     assert (order.decision_id, order.status, order.filled_quantity, order.fills) == ("foreign:2020-01-02", "filled", 3, 1)
-    assert set(alerts(ledger_table)) == {"foreign-order:IBM", "foreign-order:AIG"}
+    assert set(alerts(ledger_table)) == {"external-order:IBM", "external-order:AIG"}
     exchange.advance(CLOSED)
     reconcile()
     snapshot = ledger_table.snapshot("2020-01-02")
     assert snapshot is not None
     assert snapshot.drift == {}
     assert recorded(ledger_table) == positions(exchange)
-    assert set(alerts(ledger_table)) == {"foreign-order:IBM", "foreign-order:AIG"}, "an expired order that filled nothing is nobody's news"
+    assert set(alerts(ledger_table)) == {"external-order:IBM", "external-order:AIG"}, "one that expired unfilled is nobody's news"
     exchange.advance(NEXT_SLOT)
     answer = execution("POST", "/decisions", decide(**NEXT, weights={"SPY": 0.5}))
     assert {one["symbol"] for one in answer.body["orders"]} <= {"SPY"}
@@ -111,7 +111,8 @@ def test_a_lost_ledger_is_rebuilt_without_an_order_and_waits_for_a_person(
     before, orders = recorded(ledger_table), exchange.books()["orders"]
     ids = {order["client_order_id"] for order in orders}
     forget(ledger_table)
-    assert reconcile()["adopted"] == 9
+    done = reconcile()
+    assert (done["recovered"], done["external"]) == (8, 1)
     assert recorded(ledger_table) == positions(exchange)
     assert {symbol: quantity for symbol, quantity in recorded(ledger_table).items() if symbol != "IBM"} == {
         symbol: quantity for symbol, quantity in before.items() if symbol != "IBM"
@@ -146,7 +147,7 @@ def test_a_ledger_that_is_lost_over_night_has_its_book_and_its_orders_in_the_mor
     forget(ledger_table)
     exchange.advance(NEXT_MORNING)
     done = reconcile()
-    assert (done["adopted"], done["late"], done["late_snapshot"]) == (8, "2020-01-02", "taken")
+    assert (done["recovered"], done["late"], done["late_snapshot"]) == (8, "2020-01-02", "taken")
     again = ledger_table.snapshot("2020-01-02")
     assert again is not None
     assert closed is not None
@@ -201,7 +202,7 @@ def test_a_split_over_night_cannot_be_closed_late(
     reconcile()
     assert ledger_table.snapshot("2020-08-28") is None
     said = {alert.rule: alert.detail for alert in ledger_table.alerts("2020-08")}
-    assert said["no-snapshot"] == "2020-08-28 was not closed, and AAPL has split since"
+    assert said["snapshot-missing"] == "2020-08-28 was not closed, and AAPL has split since"
 
 
 def test_an_account_in_which_nothing_ever_was_has_no_session_to_close(reconcile: Reconcile, exchange: RunningExchange) -> None:

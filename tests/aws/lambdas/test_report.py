@@ -122,7 +122,7 @@ def test_what_trading_cost_order_by_order_and_against_the_ideal(run: Any, histor
     history.open_order(OrderRecord(client_order_id="pt1-first", quantity=Decimal(30), status="rejected", **told), fence=fence)
     history.open_order(OrderRecord(client_order_id="pt1-again", status="expired", attempt=1, **told, **bought), fence=fence)
     foreign = {**told, **bought, "decision_id": "foreign:2020-01-10", "symbol": "AIG"}
-    history.adopt_order(OrderRecord(client_order_id="by-hand", status="filled", **foreign))
+    history.put_external_order(OrderRecord(client_order_id="by-hand", status="filled", **foreign))
     last = history.snapshot("2020-01-10")
     assert last is not None
     history._table.put_item(Item=last.model_copy(update={"closes": {"IBM": Decimal(103)}}).item())

@@ -93,7 +93,7 @@ def test_a_wash_trade_is_tried_again_once_the_opposite_order_is_cancelled(
 def test_an_opposite_order_that_stays_keeps_the_second_attempt_from_being_sent(
     execution: Any, proxy: Proxy, exchange: RunningExchange, decide: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("ORDER_PATIENCE_SECONDS", "0.2")
+    monkeypatch.setenv("ORDER_TIMEOUT_SECONDS", "0.2")
     monkeypatch.setenv("ORDER_POLL_SECONDS", "0.05")
     standing = {"id": "o-9", "client_order_id": "theirs", "symbol": "SPY", "side": "sell", "qty": "1", "filled_qty": "0"}
     standing |= {"filled_avg_price": None, "status": "pending_cancel", "submitted_at": "2020-01-02T14:35:00Z"}

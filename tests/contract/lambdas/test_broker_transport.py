@@ -18,19 +18,11 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from pydantic import ValidationError
 
-from lambdas.common.broker.alpaca import (
-    AlreadyAccepted,
-    Broker,
-    BrokerRefused,
-    BrokerUnavailable,
-    BrokerVariables,
-    Credentials,
-    RateLimited,
-    Rejected,
-    Unresolved,
-)
-from lambdas.common.orders.execution import CLOCK_SECONDS
+from lambdas.common.broker.alpaca import AlpacaBroker, BrokerVariables, Credentials
+from lambdas.common.broker.port import AlreadyAccepted, BrokerRefused, BrokerUnavailable, RateLimited, Rejected, Unresolved
+from lambdas.common.orders.batch import CLOCK_SECONDS
 from lambdas.common.orders.planning import LAST_MINUTE
+from trading_env.orders.order_state import Status
 from trading_env.orders.orders import ProposedOrder
 
 ORDER = ProposedOrder(
@@ -136,8 +128,8 @@ def pauses() -> list[float]:
 
 
 @pytest.fixture
-def broker(vendor: Vendor, pauses: list[float]) -> Broker:
-    return Broker(
+def broker(vendor: Vendor, pauses: list[float]) -> AlpacaBroker:
+    return AlpacaBroker(
         credentials=Credentials(key_id="key", secret_key="secret"),
         trading_url=vendor.url,
         data_url=vendor.url,
@@ -146,10 +138,10 @@ def broker(vendor: Vendor, pauses: list[float]) -> Broker:
     )
 
 
-def test_an_order_is_posted_with_every_digit_and_our_id(broker: Broker, vendor: Vendor) -> None:
+def test_an_order_is_posted_with_every_digit_and_our_id(broker: AlpacaBroker, vendor: Vendor) -> None:
     vendor.script = [answers(200, ACCEPTED)]
     order = broker.submit(ORDER)
-    assert (order.id, order.status, order.quantity) == ("o-1", "accepted", Decimal("1.123456789"))
+    assert (order.id, order.status, order.quantity) == ("o-1", Status.NEW, Decimal("1.123456789"))
     assert vendor.requests == [
         (
             "POST",
@@ -183,7 +175,9 @@ def test_an_order_is_posted_with_every_digit_and_our_id(broker: Broker, vendor: 
     ],
     ids=["504", "500", "408", "redirect", "html", "empty", "fields", "another id", "NaN", "stall", "reset"],
 )
-def test_an_indefinite_outcome_of_a_post_is_unresolved_and_never_repeated(broker: Broker, vendor: Vendor, behaviour: Behaviour) -> None:
+def test_an_indefinite_outcome_of_a_post_is_unresolved_and_never_repeated(
+    broker: AlpacaBroker, vendor: Vendor, behaviour: Behaviour
+) -> None:
     vendor.script = [behaviour]
     with pytest.raises(Unresolved):
         broker.submit(ORDER)
@@ -194,25 +188,26 @@ def test_a_refused_connection_is_unresolved(vendor: Vendor) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
-        broker = Broker(credentials=Credentials(key_id="k", secret_key="s"), trading_url=url, data_url=url, timeouts=(0.3, 0.2))
+        broker = AlpacaBroker(credentials=Credentials(key_id="k", secret_key="s"), trading_url=url, data_url=url, timeouts=(0.3, 0.2))
         with pytest.raises(Unresolved):
             broker.submit(ORDER)
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 422])
-def test_a_definite_refusal_is_rejected_with_its_code(broker: Broker, vendor: Vendor, status: int) -> None:
+def test_a_definite_refusal_is_rejected_with_its_code(broker: AlpacaBroker, vendor: Vendor, status: int) -> None:
     vendor.script = [answers(status, {"code": 40310000, "message": "insufficient buying power"})]
     with pytest.raises(Rejected, match="insufficient buying power") as raised:
         broker.submit(ORDER)
-    assert (raised.value.status, raised.value.code) == (status, 40310000)
+    assert raised.value.refusal == "buying_power"
+    assert f"{status} (40310000)" in str(raised.value)
     assert len(vendor.requests) == 1
 
 
 @pytest.fixture
-def rotating(vendor: Vendor) -> Broker:
+def rotating(vendor: Vendor) -> AlpacaBroker:
     """A broker whose keys have been rotated since it was made."""
     old = Credentials(key_id="old", secret_key="old")
-    return Broker(credentials=old, trading_url=vendor.url, data_url=vendor.url, timeouts=(0.3, 0.2), renew=lambda: ("new", "new"))
+    return AlpacaBroker(credentials=old, trading_url=vendor.url, data_url=vendor.url, timeouts=(0.3, 0.2), renew=lambda: ("new", "new"))
 
 
 @pytest.mark.parametrize(
@@ -227,7 +222,7 @@ def rotating(vendor: Vendor) -> Broker:
     ],
     ids=["401", "401 with a code", "403", "403 with no vendor's code", "403 with a list", "403 of a gateway"],
 )
-def test_after_a_refusal_of_the_keys_rotated_ones_are_used_once(rotating: Broker, vendor: Vendor, behaviour: Behaviour) -> None:
+def test_after_a_refusal_of_the_keys_rotated_ones_are_used_once(rotating: AlpacaBroker, vendor: Vendor, behaviour: Behaviour) -> None:
     vendor.script = [behaviour, answers(200, ACCEPTED)]
     assert rotating.submit(ORDER).id == "o-1"
     assert rotating.submit(ORDER).id == "o-1"
@@ -236,7 +231,7 @@ def test_after_a_refusal_of_the_keys_rotated_ones_are_used_once(rotating: Broker
 
 
 @pytest.mark.parametrize("code", [40310000, 40310100, "40310000"])
-def test_a_403_about_the_order_asks_for_no_keys_and_is_not_sent_again(rotating: Broker, vendor: Vendor, code: Any) -> None:
+def test_a_403_about_the_order_asks_for_no_keys_and_is_not_sent_again(rotating: AlpacaBroker, vendor: Vendor, code: Any) -> None:
     vendor.script = [answers(403, {"code": code, "message": "insufficient buying power"})]
     with pytest.raises(Rejected, match="insufficient buying power"):
         rotating.submit(ORDER)
@@ -244,7 +239,7 @@ def test_a_403_about_the_order_asks_for_no_keys_and_is_not_sent_again(rotating: 
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_keys_that_are_still_refused_end_as_a_refusal(rotating: Broker, vendor: Vendor, status: int) -> None:
+def test_keys_that_are_still_refused_end_as_a_refusal(rotating: AlpacaBroker, vendor: Vendor, status: int) -> None:
     vendor.script = [answers(status, {"message": "forbidden."})]
     with pytest.raises(Rejected):
         rotating.submit(ORDER)
@@ -263,7 +258,7 @@ def test_the_slowest_post_ends_within_the_minute_before_the_close_that_no_window
             BrokerVariables.model_validate({**slowest, name: slowest[name] + 1})
 
 
-def test_the_last_session_s_bars_are_asked_for_without_reaching_into_the_evening(broker: Broker, vendor: Vendor) -> None:
+def test_the_last_session_s_bars_are_asked_for_without_reaching_into_the_evening(broker: AlpacaBroker, vendor: Vendor) -> None:
     """A free subscription refuses SIP data of the last fifteen minutes, and the nightly run asks at 18:00 New York for its own session."""
     vendor.script = [answers(200, {"bars": {}, "next_page_token": None})]
     broker.daily_bars(["SPY"], date(2020, 1, 2), date(2020, 1, 2))
@@ -272,13 +267,13 @@ def test_the_last_session_s_bars_are_asked_for_without_reaching_into_the_evening
     assert datetime(2020, 1, 2, 5, tzinfo=UTC) < datetime.fromisoformat(query["end"][0]) < datetime(2020, 1, 2, 22, 45, tzinfo=UTC)
 
 
-def test_a_used_client_order_id_means_that_it_was_accepted(broker: Broker, vendor: Vendor) -> None:
+def test_a_used_client_order_id_means_that_it_was_accepted(broker: AlpacaBroker, vendor: Vendor) -> None:
     vendor.script = [answers(422, {"code": 40010001, "message": "client_order_id must be unique"})]
     with pytest.raises(AlreadyAccepted):
         broker.submit(ORDER)
 
 
-def test_only_a_429_is_repeated_and_with_the_same_id(broker: Broker, vendor: Vendor, pauses: list[float]) -> None:
+def test_only_a_429_is_repeated_and_with_the_same_id(broker: AlpacaBroker, vendor: Vendor, pauses: list[float]) -> None:
     vendor.script = [answers(429, {}, {"Retry-After": "1"}), answers(429, {}), answers(200, ACCEPTED)]
     assert broker.submit(ORDER).id == "o-1"
     assert [body["client_order_id"] for _, _, body in vendor.requests] == ["pt1-abc"] * 3
@@ -291,11 +286,11 @@ def test_only_a_429_is_repeated_and_with_the_same_id(broker: Broker, vendor: Ven
     ids=["after", "reset"],
 )
 def test_nobody_asks_again_before_a_budget_that_is_back_too_late(
-    broker: Broker, vendor: Vendor, pauses: list[float], headers: dict[str, str]
+    broker: AlpacaBroker, vendor: Vendor, pauses: list[float], headers: dict[str, str]
 ) -> None:
     vendor.script = [answers(429, {}, headers)]
     with pytest.raises(RateLimited):
-        broker.submit(ORDER, patience=20)
+        broker.submit(ORDER, retry_timeout=20)
     with pytest.raises(BrokerUnavailable):
         broker.positions()
     assert len(vendor.requests) == 2
@@ -303,7 +298,7 @@ def test_nobody_asks_again_before_a_budget_that_is_back_too_late(
 
 
 @pytest.mark.parametrize("headers", [{}, {"Retry-After": "soon"}, {"X-RateLimit-Reset": "nan"}, {"Retry-After": "-5"}])
-def test_a_storm_of_429_ends_as_not_accepted(broker: Broker, vendor: Vendor, pauses: list[float], headers: dict[str, str]) -> None:
+def test_a_storm_of_429_ends_as_not_accepted(broker: AlpacaBroker, vendor: Vendor, pauses: list[float], headers: dict[str, str]) -> None:
     vendor.script = [answers(429, {}, headers)]
     with pytest.raises(RateLimited):
         broker.submit(ORDER)
@@ -311,19 +306,19 @@ def test_a_storm_of_429_ends_as_not_accepted(broker: Broker, vendor: Vendor, pau
     assert 0 < sum(pauses) <= 1
 
 
-def test_a_reset_is_waited_for_by_the_broker_s_own_clock(broker: Broker, vendor: Vendor, pauses: list[float]) -> None:
-    """However wrong this machine's clock is; and with the patience of whoever sends, not a moment longer."""
+def test_a_reset_is_waited_for_by_the_broker_s_own_clock(broker: AlpacaBroker, vendor: Vendor, pauses: list[float]) -> None:
+    """However wrong this machine's clock is; and within the timeout of the caller, not a moment longer."""
     reset = {"Date": "Thu, 02 Jan 2020 14:35:00 GMT", "X-RateLimit-Reset": "1577975712"}
     vendor.script = [answers(429, {}, reset), answers(200, ACCEPTED)]
-    assert broker.submit(ORDER, patience=12).id == "o-1"
+    assert broker.submit(ORDER, retry_timeout=12).id == "o-1"
     assert pauses == [12.0]
     vendor.script = [answers(429, {}, reset)]
     with pytest.raises(RateLimited, match=r"back in 12\.0 s"):
-        broker.submit(ORDER, patience=11)
+        broker.submit(ORDER, retry_timeout=11)
     assert len(vendor.requests) == 3
 
 
-def test_after_a_429_a_504_is_still_unresolved(broker: Broker, vendor: Vendor) -> None:
+def test_after_a_429_a_504_is_still_unresolved(broker: AlpacaBroker, vendor: Vendor) -> None:
     vendor.script = [answers(429, {}), answers(504, {})]
     with pytest.raises(Unresolved):
         broker.submit(ORDER)
@@ -331,31 +326,31 @@ def test_after_a_429_a_504_is_still_unresolved(broker: Broker, vendor: Vendor) -
 
 
 @pytest.mark.parametrize("behaviour", [answers(503, {}), answers(200, b"nonsense"), stalls, resets], ids=["503", "body", "stall", "reset"])
-def test_a_read_is_tried_three_times_and_then_nothing_is_known(broker: Broker, vendor: Vendor, behaviour: Behaviour) -> None:
+def test_a_read_is_tried_three_times_and_then_nothing_is_known(broker: AlpacaBroker, vendor: Vendor, behaviour: Behaviour) -> None:
     vendor.script = [behaviour]
     with pytest.raises(BrokerUnavailable):
         broker.positions()
     assert len(vendor.requests) == 3
 
 
-def test_a_read_survives_one_failure(broker: Broker, vendor: Vendor) -> None:
+def test_a_read_survives_one_failure(broker: AlpacaBroker, vendor: Vendor) -> None:
     vendor.script = [answers(500, {}), answers(200, [])]
     assert broker.positions() == {}
 
 
 @pytest.mark.parametrize("body", [{}, None, [{"symbol": "SPY"}], [{"symbol": "SPY", "qty": "NaN"}], ["SPY"]])
-def test_positions_that_cannot_be_read_are_never_an_empty_book(broker: Broker, vendor: Vendor, body: Any) -> None:
+def test_positions_that_cannot_be_read_are_never_an_empty_book(broker: AlpacaBroker, vendor: Vendor, body: Any) -> None:
     vendor.script = [answers(200, body)]
     with pytest.raises(BrokerUnavailable):
         broker.positions()
 
 
-def test_a_person_s_order_for_a_notional_does_not_hide_the_open_orders(broker: Broker, vendor: Vendor) -> None:
+def test_a_person_s_order_for_a_notional_does_not_hide_the_open_orders(broker: AlpacaBroker, vendor: Vendor) -> None:
     vendor.script = [answers(200, [ACCEPTED, {**ACCEPTED, "id": "o-2", "symbol": "IBM", "qty": None, "notional": "500"}])]
     assert [(order.symbol, order.quantity) for order in broker.open_orders()] == [("SPY", Decimal("1.123456789")), ("IBM", Decimal(0))]
 
 
-def test_many_orders_are_asked_for_with_one_question(broker: Broker, vendor: Vendor) -> None:
+def test_many_orders_are_asked_for_with_one_question(broker: AlpacaBroker, vendor: Vendor) -> None:
     vendor.script = [answers(200, [ACCEPTED, {**ACCEPTED, "client_order_id": "pt1-b", "status": "replaced", "replaced_by": "o-3"}])]
     first, second = broker.orders_since(datetime(2020, 1, 2, 14, 35, tzinfo=UTC))
     ((_, path, _),) = vendor.requests
@@ -365,7 +360,7 @@ def test_many_orders_are_asked_for_with_one_question(broker: Broker, vendor: Ven
     assert (first.replaced_by, second.replaced_by) == (None, "o-3")
 
 
-def test_an_order_is_found_by_the_broker_s_own_id(broker: Broker, vendor: Vendor) -> None:
+def test_an_order_is_found_by_the_broker_s_own_id(broker: AlpacaBroker, vendor: Vendor) -> None:
     vendor.script = [answers(200, {**ACCEPTED, "replaces": "o-0"})]
     order = broker.order("o-1")
     assert order is not None
@@ -374,7 +369,7 @@ def test_an_order_is_found_by_the_broker_s_own_id(broker: Broker, vendor: Vendor
     assert broker.order("o-9") is None
 
 
-def test_an_order_is_absent_only_if_the_broker_says_so(broker: Broker, vendor: Vendor) -> None:
+def test_an_order_is_absent_only_if_the_broker_says_so(broker: AlpacaBroker, vendor: Vendor) -> None:
     vendor.script = [answers(404, {"code": 40410000, "message": "order not found"})]
     assert broker.order_by_client_id("pt1-abc") is None
     vendor.script = [answers(500, {})]
@@ -382,13 +377,13 @@ def test_an_order_is_absent_only_if_the_broker_says_so(broker: Broker, vendor: V
         broker.order_by_client_id("pt1-abc")
 
 
-def test_market_data_of_an_unknown_shape_is_a_failed_read(broker: Broker, vendor: Vendor) -> None:
+def test_market_data_of_an_unknown_shape_is_a_failed_read(broker: AlpacaBroker, vendor: Vendor) -> None:
     vendor.script = [answers(200, {"surprise": {}})]
     with pytest.raises(BrokerUnavailable):
         broker.latest_quotes(["SPY"])
 
 
-def test_a_stalled_read_ends_after_its_timeouts(broker: Broker, vendor: Vendor) -> None:
+def test_a_stalled_read_ends_after_its_timeouts(broker: AlpacaBroker, vendor: Vendor) -> None:
     vendor.script = [stalls]
     started = time.monotonic()
     with pytest.raises(BrokerUnavailable):
@@ -402,5 +397,5 @@ def test_no_socket_is_opened_to_a_place_that_is_not_paper(vendor: Vendor, url: s
     monkeypatch.setattr(socket.socket, "connect", lambda _self, address: dialled.append(address))
     monkeypatch.setattr(socket, "getaddrinfo", lambda *arguments, **_more: dialled.append(arguments))
     with pytest.raises(BrokerRefused):
-        Broker(credentials=Credentials(key_id="k", secret_key="s", live=True), trading_url=url, data_url=vendor.url).account()
+        AlpacaBroker(credentials=Credentials(key_id="k", secret_key="s", live=True), trading_url=url, data_url=vendor.url).account()
     assert dialled == []

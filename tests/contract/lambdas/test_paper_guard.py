@@ -22,16 +22,8 @@ import requests
 from moto import mock_aws
 
 from lambdas.common.broker import alpaca as edge
-from lambdas.common.broker.alpaca import (
-    LIVE_SWITCH,
-    LIVE_TRADING,
-    PAPER_TRADING,
-    Broker,
-    BrokerRefused,
-    broker_from_environment,
-    forget_broker,
-)
-from lambdas.common.broker.transport import BrokerError
+from lambdas.common.broker.alpaca import LIVE_SWITCH, LIVE_TRADING, PAPER_TRADING, AlpacaBroker, broker_from_environment, forget_broker
+from lambdas.common.broker.port import BrokerError, BrokerRefused
 
 ELSEWHERE = "broker.example.org"
 #: Addresses that lead elsewhere, or to real money.
@@ -73,7 +65,7 @@ class Order:
 
 DAY, NOON = date(2020, 1, 2), datetime(2020, 1, 2, 12, tzinfo=UTC)
 #: Everything that a broker can be asked for.
-CALLS: dict[str, Callable[[Broker], object]] = {
+CALLS: dict[str, Callable[[AlpacaBroker], object]] = {
     "clock": lambda broker: broker.clock(),
     "sessions": lambda broker: broker.sessions(DAY, DAY),
     "account": lambda broker: broker.account(),
@@ -82,7 +74,7 @@ CALLS: dict[str, Callable[[Broker], object]] = {
     "orders_since": lambda broker: broker.orders_since(NOON),
     "order": lambda broker: broker.order("an-order"),
     "order_by_client_id": lambda broker: broker.order_by_client_id("pt1-guard"),
-    "submit": lambda broker: broker.submit(Order(), patience=0.0),
+    "submit": lambda broker: broker.submit(Order(), retry_timeout=0.0),
     "cancel": lambda broker: broker.cancel("an-order"),
     "latest_quotes": lambda broker: broker.latest_quotes(["SPY"]),
     "latest_trades": lambda broker: broker.latest_trades(["SPY"]),
@@ -136,7 +128,7 @@ def try_everything(*, trading: str = "", data: str = "", switch: str, live: bool
 
 
 def test_everything_is_everything() -> None:
-    assert CALLS.keys() == {name for name in vars(Broker) if not name.startswith("_")}
+    assert CALLS.keys() == {name for name in vars(AlpacaBroker) if not name.startswith("_")}
 
 
 @pytest.mark.parametrize(("switch", "live"), ONE_SWITCH)

@@ -4,16 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lambdas.common.broker.alpaca import (
-    DATA,
-    LIVE_SWITCH,
-    LIVE_TRADING,
-    PAPER_TRADING,
-    Broker,
-    BrokerRefused,
-    Credentials,
-    refuse_foreign_broker,
-)
+from lambdas.common.broker.alpaca import DATA, LIVE_SWITCH, LIVE_TRADING, PAPER_TRADING, AlpacaBroker, Credentials, refuse_foreign_broker
+from lambdas.common.broker.port import BrokerRefused
 from schema.loopback import ForeignEndpointError, is_loopback, refuse_foreign_endpoints
 
 ELSEWHERE = [
@@ -64,7 +56,7 @@ def test_paper_and_this_machine_are_allowed(url: str) -> None:
 
 def test_the_guard_is_in_the_constructor() -> None:
     with pytest.raises(BrokerRefused):
-        Broker(credentials=Credentials(key_id="k", secret_key="s"), trading_url=LIVE_TRADING)
+        AlpacaBroker(credentials=Credentials(key_id="k", secret_key="s"), trading_url=LIVE_TRADING)
 
 
 def test_credentials_show_nothing() -> None:

@@ -7,11 +7,13 @@ from decimal import Decimal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trading_env.orders.order_state import ENDED, LAST_WORDS, OURS, WORKING_WORDS, Event, Life, rise
+from lambdas.common.broker.alpaca_wire import WORKING, status_of
+from trading_env.orders.order_state import ENDED, ENDS, OURS, Event, Life, rise
 
 ODD = ("levitating", "", "Filled", "FILLED", "refused by risk", "partially filled")
-LIVING = st.sampled_from([*WORKING_WORDS, *sorted(OURS), *ODD])
-WORDS = st.one_of(st.sampled_from([*LAST_WORDS, *WORKING_WORDS, *sorted(OURS)]), st.text(max_size=12))
+LIVING = st.sampled_from([*WORKING, *sorted(OURS), *ODD])
+WORDS = st.one_of(st.sampled_from([*ENDS, *WORKING, *sorted(OURS)]), st.text(max_size=12))
+AT_BROKER = WORDS.map(lambda word: status_of(word, filled=Decimal(0)))
 QUANTITIES = st.integers(0, 10**6).map(lambda quanta: Decimal(quanta).scaleb(-3))
 PRICES = st.integers(1, 10**6).map(lambda cents: Decimal(cents).scaleb(-2))
 EVENTS = st.sampled_from(Event)
@@ -22,7 +24,7 @@ News = tuple[str, Decimal, Decimal | None]
 def histories(draw: st.DrawFn) -> list[News]:
     """What one broker says of one order while it lives: shares and dollars that only grow, and at most one last word, at the end."""
     steps = draw(st.lists(st.tuples(LIVING, st.one_of(st.just(Decimal(0)), QUANTITIES), PRICES), max_size=6))
-    last = draw(st.sampled_from([None, *LAST_WORDS]))
+    last = draw(st.sampled_from([None, *ENDS]))
     told: list[News] = []
     filled = paid = Decimal(0)
     for word, more, price in [*steps, *([(last, *draw(st.tuples(QUANTITIES, PRICES)))] if last else [])]:
@@ -33,12 +35,14 @@ def histories(draw: st.DrawFn) -> list[News]:
 
 def tell(life: Life, news: News) -> Life:
     word, filled, average = news
-    return life.told(word, filled=filled, average=average)
+    return life.observed(status_of(word, filled=filled), filled=filled, average=average)
 
 
 STATES = st.one_of(
     st.sampled_from([Life(), Life(status="unknown"), Life(status="refused"), Life(status="rejected"), Life(status="expired")]),
-    st.builds(Life, status=WORDS.filter(lambda word: word not in OURS), shown=st.just(True), filled=QUANTITIES, average=PRICES),
+    st.builds(
+        Life, status=WORDS.map(lambda word: status_of(word, filled=Decimal(0))), shown=st.just(True), filled=QUANTITIES, average=PRICES
+    ),
 )
 
 

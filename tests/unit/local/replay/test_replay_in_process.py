@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lambdas.decide.decision import Account, see, target
+from lambdas.decide.decision import AccountAtClose, observe_state, target
 from local.exchange.book import Costs
 from local.exchange.orders import Side, Status, Ticket
 from local.exchange.recorded_market import Tape
@@ -78,7 +78,7 @@ class Desk:
         row = self.market.index_of(np.datetime64(session.date)) - 1
         known = self.market.rows(date(2019, 1, 2), self.market.sessions[row].astype(object))
         quantities = {symbol: float(held.quantity) for symbol, held in self.venue.book.positions.items()}
-        seen = see(market=known, account=Account(cash=float(self.venue.book.cash), quantities=quantities, closes={}))
+        seen = observe_state(market=known, account=AccountAtClose(cash=float(self.venue.book.cash), quantities=quantities, closes={}))
         return target(seen=seen, scores=self.policy.scores(seen.observation), kappa=self.policy.kappa)
 
     def trade(self, session: Session, weights: dict[str, float]) -> None:

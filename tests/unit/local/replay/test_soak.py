@@ -16,7 +16,8 @@ import requests
 from botocore.exceptions import ClientError
 
 from lambdas.common.api.client import ExecutionApi, ExecutionApiError
-from lambdas.common.broker.alpaca import Broker, BrokerError, Credentials
+from lambdas.common.broker.alpaca import AlpacaBroker, Credentials
+from lambdas.common.broker.port import BrokerError
 from lambdas.common.ledger.records import Held, OrderRecord, Snapshot
 from lambdas.execute_orders.handler import not_now
 from local.replay.driver import Day
@@ -165,7 +166,7 @@ def says_the_broker(monkeypatch: pytest.MonkeyPatch, outcome: requests.Response 
     """What the real transport raises when every request ends so."""
     of_the_wire(monkeypatch, outcome)
     keys = Credentials(key_id="k", secret_key="s")
-    broker = Broker(credentials=keys, trading_url="http://127.0.0.1:1", data_url="http://127.0.0.1:1", sleep=lambda _: None)
+    broker = AlpacaBroker(credentials=keys, trading_url="http://127.0.0.1:1", data_url="http://127.0.0.1:1", sleep=lambda _: None)
     with pytest.raises(BrokerError) as raised:
         broker.cancel("o-1") if of == "cancel" else broker.clock()
     return raised.value
