@@ -132,22 +132,24 @@ def to_json(body: Mapping[str, Any]) -> bytes:
 
 
 def answer(seen: Evaluated) -> str:
-    """Whether PPO beats equal weight, in one sentence with its numbers; that it does, only the recipe gate can show."""
+    """Whether the agent beats equal weight, in one sentence with its numbers; that it does, only the recipe gate can show."""
     yearly, verdict = float(seen.excess.mean()) * YEARLY, seen.judgement.verdict
+    algorithm = seen.settings.training.algorithm
     proved = verdict.passed and verdict.title == gate.TITLE
     refused = ", ".join(check.name for check in verdict.checks if not check.passed)
     return (
-        f"{claim(yearly, passed=proved)}: {yearly:+.1f} bp a year net of {STANDARD} bp a side, information ratio "
+        f"{claim(algorithm, yearly, passed=proved)}: {yearly:+.1f} bp a year net of {STANDARD} bp a side, information ratio "
         f"{statistics.information_ratio(seen.excess):+.2f}, over {len(seen.excess):,} sessions out of sample with "
         f"{len(seen.trained.seeds)} seeds{f'; refused by: {refused}' if refused else ''}."
     )
 
 
-def claim(excess: float, *, passed: bool) -> str:
-    """What may be said of an `excess` growth and a verdict: that it beats, only when it is above 0 and passed."""
+def claim(algorithm: str, excess: float, *, passed: bool) -> str:
+    """What may be said of its `excess` growth and a verdict: that it beats, only when it is above 0 and passed."""
     if not excess > 0:
-        return "PPO does not beat equal weight"
-    return "PPO beats equal weight" if passed else "PPO is not shown to beat equal weight"
+        return f"{algorithm} does not beat equal weight"
+    verb = "beats" if passed else "is not shown to beat"
+    return f"{algorithm} {verb} equal weight"
 
 
 def summary(verdict: Mapping[str, Any]) -> str:
@@ -211,9 +213,9 @@ def _windows(seen: Evaluated) -> dict[str, Any]:
 def _rows(books: Books) -> list[dict[str, Any]]:
     baselines = [{cost: books.baselines[cost][number] for cost in COSTS} for number in range(len(books.baselines[STANDARD]))]
     kinds: Iterable[tuple[str, Iterable[Mapping[int, BacktestResult]]]] = (
-        ("ppo", [books.agent]),
+        ("agent", [books.agent]),
         ("baseline", baselines),
-        ("ppo seed", books.seeds.values()),
+        ("agent seed", books.seeds.values()),
     )
     return [
         {
@@ -230,7 +232,7 @@ def _rows(books: Books) -> list[dict[str, Any]]:
 def _headline(seen: Evaluated, rows: list[dict[str, Any]]) -> dict[str, Any]:
     agent, bar = rows[0]["at"], gate.RecipeThresholds()
     excess = {str(cost): agent[str(cost)]["excess_bp_per_year"] for cost in COSTS}
-    own = [row["at"][str(STANDARD)]["information_ratio"] for row in rows if row["kind"] == "ppo seed"]
+    own = [row["at"][str(STANDARD)]["information_ratio"] for row in rows if row["kind"] == "agent seed"]
     return {
         "break_even_bp": statistics.break_even_cost(list(COSTS), list(excess.values())),
         "turnover_per_day": agent[str(STANDARD)]["turnover_per_day"],

@@ -129,12 +129,14 @@ def books_of(trained: Trained, arena: Arena) -> Books:
 
 def walks_of(trained: Trained, arena: Arena) -> tuple[dict[int, BacktestResult], dict[int, dict[int, BacktestResult]]]:
     """The ensemble's books by cost, and each seed's by seed and cost."""
-    folds = trained.judged
+    folds, algorithm = trained.judged, arena.settings.training.algorithm
     ensembles = [trained.ensemble(fold.number) for fold in folds]
     return (
-        {cost: arena.walk(ensembles, folds, name="PPO", cost_bps=cost) for cost in COSTS},
+        {cost: arena.walk(ensembles, folds, name=algorithm, cost_bps=cost) for cost in COSTS},
         {
-            seed: {cost: arena.walk(models[: len(folds)], folds, name=f"PPO seed {seed}", cost_bps=cost) for cost in (STANDARD, DEAR)}
+            seed: {
+                cost: arena.walk(models[: len(folds)], folds, name=f"{algorithm} seed {seed}", cost_bps=cost) for cost in (STANDARD, DEAR)
+            }
             for seed, models in zip(trained.seeds, trained.policies, strict=True)
         },
     )

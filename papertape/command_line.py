@@ -105,7 +105,7 @@ def train(
     tensorboard: TensorBoard = False,
     out: Annotated[Path, typer.Option(help="The run's folder.", show_default="out/train", rich_help_panel=RUN)] = ROOT / "out" / "train",
 ) -> None:
-    """Train PPO, a process a seed, with a live line of what it measures; the models are in out/train."""
+    """Train the agent, one process per seed, with a live line of what it measures; the models are in out/train."""
     with in_plain_words():
         from papertape.research import study, train
 

@@ -100,7 +100,7 @@ class Measures(Part):
 
 class Row(Part):
     name: str
-    kind: Literal["ppo", "ppo seed", "baseline"]
+    kind: Literal["agent", "agent seed", "baseline"]
     at: dict[Cost, Measures]
     years: dict[str, Number]
 
@@ -180,7 +180,7 @@ class Evaluation(Part):
 
     @property
     def agent(self) -> Row:
-        return next(row for row in self.rows if row.kind == "ppo")
+        return next(row for row in self.rows if row.kind == "agent")
 
     @property
     def baselines(self) -> tuple[Row, ...]:
@@ -201,10 +201,10 @@ class Evaluation(Part):
 
     @model_validator(mode="after")
     def _rows_are_whole(self) -> Self:
-        agents = [row.name for row in self.rows if row.kind == "ppo"]
+        agents = [row.name for row in self.rows if row.kind == "agent"]
         if len(agents) != 1:
-            raise ValueError(f"rows must hold one of kind ppo, was {agents}")
-        short = [row.name for row in self.rows if row.kind != "ppo seed" and set(row.at) != set(get_args(Cost))]
+            raise ValueError(f"rows must hold one of kind agent, was {agents}")
+        short = [row.name for row in self.rows if row.kind != "agent seed" and set(row.at) != set(get_args(Cost))]
         if short:
             raise ValueError(f"each row but a seed's must be measured at {', '.join(get_args(Cost))} bp, {short[0]!r} is not")
         for curve in self.curves.growth:

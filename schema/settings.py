@@ -18,6 +18,7 @@ from trading_env.errors import PapertapeError
 Symbol = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9.]{0,9}$")]
 Share = Annotated[float, Field(gt=0, le=1)]
 BasisPoints = Annotated[float, Field(ge=0, le=500)]
+Algorithm = Literal["PPO"]  # a key of `learning.training.TRAINERS`
 
 
 class SettingsError(PapertapeError, ValueError):
@@ -121,6 +122,7 @@ class Training(Section):
     environments: Annotated[int, Field(ge=1, le=4096)]
     episode_sessions: Annotated[int, Field(ge=21, le=2520)]
     names_per_episode: Annotated[int, Field(ge=2, le=500)]
+    algorithm: Algorithm = "PPO"
 
     @model_validator(mode="after")
     def _dates_are_ordered_and_seeds_distinct(self) -> Self:

@@ -54,9 +54,9 @@ def evaluation_of(*, folds: int = 8, seeds: int = 10, sessions: int = 2016, drif
             "seeds": seeds,
         },
         "rows": [
-            _row("PPO", "ppo", years, excess),
+            _row("PPO", "agent", years, excess),
             *(_row(name, "baseline", years, by_cost) for name, by_cost in random.items()),
-            *(_row(f"PPO seed {seed}", "ppo seed", years, {cost: excess[cost] + seed for cost in ("20", "10")}) for seed in range(seeds)),
+            *(_row(f"PPO seed {seed}", "agent seed", years, {cost: excess[cost] + seed for cost in ("20", "10")}) for seed in range(seeds)),
         ],
         "statistics": {"psr_excess": 0.21, "dsr_excess": 0.13, "pbo": None, "reality_check_p": 0.71, "detectable_ir": 0.88},
         "gate": {

@@ -141,7 +141,7 @@ class _Page:
         year = Yearbook(self.settings, start=YEAR[0], end=YEAR[1])
         equal, benchmark = year.of(EqualWeight()), year.benchmark()
         in_simulator = year.of(challenger)
-        agent: Policy = challenger if self.kind == "ppo" else EqualWeight()
+        agent: Policy = challenger if self.kind == "agent" else EqualWeight()
         gap = largest_gap(self.traded.equity, year.of(agent))
         summary = self._summary(equal, benchmark)
         summary["trading"]["largest_gap_to_backtest"] = gap
@@ -152,7 +152,7 @@ class _Page:
     @property
     def kind(self) -> str:
         incumbent = self.laptop.ledger.incumbent()
-        return "ppo" if incumbent is not None and incumbent.policy == "endpoint" else "equal-weight"
+        return "agent" if incumbent is not None and incumbent.policy == "endpoint" else "equal-weight"
 
     def _summary(self, equal: BacktestResult, benchmark: BacktestResult) -> dict[str, Any]:
         evaluation, traded = self.trained.evaluation, self.traded

@@ -151,7 +151,8 @@ def yardsticks(known: Evaluation) -> list[tuple[str, float | None]]:
 
 def _groups(known: Evaluation, cost: Cost) -> list[tuple[str, list[tuple[Row, list[str]]]]]:
     """(heading, rows with their cells) at this cost; a group without a row there is left out."""
-    named = (("PPO, the mean of its seeds' weights", "ppo"), ("baselines", "baseline"), ("each seed alone", "ppo seed"))
+    mean = f"{known.training.algorithm}, the mean of its seeds' weights"
+    named = ((mean, "agent"), ("baselines", "baseline"), ("each seed alone", "agent seed"))
     cells = [(row, [cell(row.at[cost]) for _, cell in COLUMNS]) for row in known.rows if cost in row.at]
     groups = [(heading, [pair for pair in cells if pair[0].kind == kind]) for heading, kind in named]
     return [group for group in groups if group[1]]
@@ -236,7 +237,7 @@ def _years(known: Evaluation) -> go.Figure:
 def _costs(known: Evaluation) -> go.Figure:
     """Information ratio against equal weight as trading gets dearer."""
     figure, styles = go.Figure(), _styles(known)
-    alone = [(cost, row.at[cost].information_ratio) for row in known.rows if row.kind == "ppo seed" for cost in COSTS if cost in row.at]
+    alone = [(cost, row.at[cost].information_ratio) for row in known.rows if row.kind == "agent seed" for cost in COSTS if cost in row.at]
     figure.add_scatter(
         x=[int(cost) for cost, _ in alone], y=[value for _, value in alone], name="each seed alone", mode="markers", opacity=0.35,
         marker={"color": page.AGENT, "size": 6}, hoverinfo="skip",

@@ -51,6 +51,7 @@ def test_the_settings_of_this_repository_are_valid(settings: Settings) -> None:
         ("seeds = [0, 1,", "seeds = [1, 1,", "training: seeds must be distinct, was [1, 1, 2"),
         ("purge_sessions = 5 ", "purge_sessions = 0 ", "training.purge_sessions = 0 is not allowed"),
         ("sealed_sessions = 252", "sealed_sessions = 20", "training.sealed_sessions = 20 is not allowed"),
+        ('algorithm = "PPO"', 'algorithm = "SAC"', "training.algorithm = 'SAC' is not allowed: Input should be 'PPO'"),
         ('kind = "excess_log_growth"', 'kind = "sharpe"', "reward.kind = 'sharpe' is not allowed"),
         ("monthly_budget_usd = 15.0", "monthly_budget_usd = -1", "cost.monthly_budget_usd = -1 is not allowed"),
         ("impact = 0.0 ", "impact = 1.0 ", "costs: impact needs max_volume_share above 0, was 1.0 with 0.0"),

@@ -42,7 +42,7 @@ def test_the_document_is_what_the_pages_read(found: dict[str, Any]):
     assert seen.answer.endswith("refused by: " + ", ".join(check.name for check in seen.gate.refusals) + ".")
     assert [row.name for row in seen.rows if row.kind != "baseline"] == ["PPO", "PPO seed 0", "PPO seed 1"]
     assert {row.name for row in seen.baselines} >= {"cash", "equal weight daily", "hold AAA", "ridge"}
-    assert all(set(row.at) == ({"10", "20"} if row.kind == "ppo seed" else {"0", "10", "20"}) for row in seen.rows)
+    assert all(set(row.at) == ({"10", "20"} if row.kind == "agent seed" else {"0", "10", "20"}) for row in seen.rows)
     assert [fold.sealed for fold in seen.windows.folds] == [False, False, True]
     assert (seen.quick, seen.headline.seeds, seen.training.folds) == (True, 2, 2)
     assert list(seen.curves.growth)[:3] == ["agent", "equal weight", "AAA"]
@@ -174,4 +174,4 @@ def test_a_refused_model_leaves_neither_output_nor_trial(root: Path, tmp_path: P
     [(-1.0, False, "does not beat"), (-1.0, True, "does not beat"), (1.0, False, "is not shown to beat"), (1.0, True, "beats")],
 )
 def test_the_answer_claims_no_more_than_the_gate(bp: float, passed: bool, verb: str):
-    assert document.claim(bp, passed=passed) == f"PPO {verb} equal weight"
+    assert document.claim("PPO", bp, passed=passed) == f"PPO {verb} equal weight"

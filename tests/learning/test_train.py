@@ -79,9 +79,9 @@ def test_the_reward_and_the_names_of_an_episode_come_from_the_settings():
     market = small_run.market().rows(small_run.DAYS[260], small_run.DAYS[400])
 
     def head(chosen) -> bytes:
-        model, _, taken = training.fit(market, settings=chosen, seed=0, timesteps=1000)
-        assert taken == 992
-        return model.policy.network.head.weight.detach().numpy().tobytes()
+        fitted = training.TRAINERS[chosen.training.algorithm](market, settings=chosen, seed=0, timesteps=1000)
+        assert fitted.timesteps == 992
+        return fitted.network.head.weight.detach().numpy().tobytes()
 
     plain = head(CHOSEN)
     assert plain == head(CHOSEN)

@@ -57,7 +57,7 @@ def test_a_refusal_says_the_answer_each_check_and_who_traded(tmp_path: Path) -> 
 
 
 def test_a_model_that_passed_traded_the_year_itself(tmp_path: Path) -> None:
-    text = page(tmp_path, evaluation=evaluation_of(folds=3, seeds=2, sessions=60, passed=True), kind="ppo")
+    text = page(tmp_path, evaluation=evaluation_of(folds=3, seeds=2, sessions=60, passed=True), kind="agent")
     assert "The recipe gate passed the challenger" in text
     assert "It traded the year." in text
 

@@ -69,7 +69,7 @@ def test_the_first_words_are_the_answer(page: Page) -> None:
 def test_every_row_every_check_and_every_trial_is_told(page: Page) -> None:
     document = evaluation_of(**SMALL)
     for row in document["rows"]:
-        tables = 2 if row["kind"] == "ppo seed" else 4  # each cost it is measured at, and the calendar years
+        tables = 2 if row["kind"] == "agent seed" else 4  # each cost it is measured at, and the calendar years
         assert [tag for tag in page.rows if tag == row["name"]] == [row["name"]] * tables
     for name in CHECKS:
         assert f"what {name} found, with its threshold" in page.words
@@ -161,7 +161,7 @@ def test_a_pass_and_a_quick_run_say_so(tmp_path: Path, page: Page) -> None:
         (("headline", "turnover_per_day"), None, "headline.turnover_per_day is missing"),
         (("windows", "folds"), None, "windows.folds is missing"),
         (("rows", 1, "at", "10", "sharpe"), None, "rows.1.at.10.sharpe is missing"),
-        (("rows", 0, "kind"), "baseline", "rows must hold one of kind ppo, was []"),
+        (("rows", 0, "kind"), "baseline", "rows must hold one of kind agent, was []"),
         (("rows", 3, "at", "20"), None, "each row but a seed's must be measured at 0, 10, 20 bp, 'equal weight daily' is not"),
         (("headline", "detectable_ir"), float("nan"), "headline.detectable_ir: Input should be a finite number, was nan"),
         (("curves", "excess"), [0.0], "excess must have 60 values, one a session, was 1"),

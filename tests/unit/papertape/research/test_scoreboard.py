@@ -77,7 +77,7 @@ def test_every_row_refusal_and_hash_is_told(tmp_path: Path) -> None:
     ):
         assert told in overview, told
     for row in document["rows"]:
-        assert sum(line.startswith(f"| {row['name']} |") for line in lines) == (0 if row["kind"] == "ppo seed" else 2)
+        assert sum(line.startswith(f"| {row['name']} |") for line in lines) == (0 if row["kind"] == "agent seed" else 2)
     assert [line for line in lines if line.startswith("- **") and "found" in line] == [
         f"- **{name}**: what {name} found, with its threshold" for name in CHECKS if name in ("luck", "dear costs")
     ]
