@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from learning import ppo
-from learning.configuration import Recipe, folds_of, read_settings
+from learning.configuration import Configuration, folds_of, read_settings
 from learning.dataset import Dataset, read_channel
 from learning.network import export
 from trading_env.data.features import CONTEXT, FEATURES, SCHEMA_VERSION
@@ -50,7 +50,7 @@ class Job:
         """The folds to train; raises ValueError on a number that is none of them."""
         wrong = [number for number in self.folds if not 0 <= number < len(folds)]
         if wrong:
-            raise ValueError(f"--fold must lie in 0 to {len(folds) - 1}, the last being the sealed span's, was {wrong[0]}")
+            raise ValueError(f"--fold must lie in 0 to {len(folds) - 1}, the last being the holdout's, was {wrong[0]}")
         return [fold for fold in folds if not self.folds or fold.number in self.folds]
 
 
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def train_fold(job: Job, fold: Fold, *, dataset: Dataset, folder: Path) -> None:
     """Train the seed on the fold's training rows and write its artifact and training.json into `folder`; a JSON line a rollout."""
-    settings, recipe = job.settings, Recipe.of(job.settings)
+    settings, configuration = job.settings, Configuration.of(job.settings)
     market = dataset.market.rows(fold.train_start, fold.train_end)
     which = {"seed": job.seed, "fold": fold.number, "folds": settings.training.folds + 1}
     began = time.monotonic()
@@ -90,7 +90,7 @@ def train_fold(job: Job, fold: Fold, *, dataset: Dataset, folder: Path) -> None:
         train_start=str(market.sessions[0]),
         train_end=str(market.sessions[-1]),
         seeds=(job.seed,),
-        code_version=recipe.code_hash,
+        code_version=configuration.code_hash,
         metrics={"timesteps": fitted.timesteps},
     )
     save_policy(folder, export([fitted.network]), card)
@@ -98,7 +98,7 @@ def train_fold(job: Job, fold: Fold, *, dataset: Dataset, folder: Path) -> None:
         "algorithm": settings.training.algorithm,
         "seed": job.seed,
         "fold": fold.number,
-        "recipe_of_one_seed": recipe.of_one_seed,
+        "configuration_of_one_seed": configuration.of_one_seed,
         "timesteps_asked": settings.training.timesteps,
         "timesteps": fitted.timesteps,
         "seconds": round(seconds, 3),
@@ -114,7 +114,7 @@ def train_fold(job: Job, fold: Fold, *, dataset: Dataset, folder: Path) -> None:
 def _job(arguments: Sequence[str] | None) -> Job:
     parser = argparse.ArgumentParser(description="Train one seed, all its folds or those named.")
     parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--fold", type=int, action="append", default=[], help="number of a fold, repeatable; the last is the sealed span's")
+    parser.add_argument("--fold", type=int, action="append", default=[], help="number of a fold, repeatable; the last is the holdout's")
     parser.add_argument("--settings", default="settings.json", help="JSON, or a file beside this script")
     parser.add_argument("--timesteps", type=int, help="a fold; default: the settings'")
     parser.add_argument("--tensorboard", type=Path, metavar="FOLDER", help="write TensorBoard's files below it")

@@ -162,14 +162,14 @@ def _section(name: str, run: Evaluation) -> str:
     verdict = f"The {_safe(run.gate.title)} {'passed' if run.gate.passed else 'refused'} it."
     facts = {
         "trial": run.trial,
-        "recipe": run.recipe,
+        "configuration": run.configuration,
         **run.hashes,
         "head of the trial log": run.log.head,
     }
     window = (
         f"{run.windows.evaluation_start} to {run.windows.evaluation_end}, {len(run.data.symbols)} names, "
         f"{run.training.timesteps:,} steps of {_safe(run.training.algorithm)} in all. Trials in the log: {run.log.trials}, "
-        f"openings of the sealed span: {run.log.openings}."
+        f"openings of the holdout: {run.log.openings}."
     )
     return "\n\n".join(
         [

@@ -50,7 +50,12 @@ def test_the_settings_of_this_repository_are_valid(settings: Settings) -> None:
         ("live_start = 2020-01-02", 'live_start = "soon"', "training.live_start = 'soon' is not allowed"),
         ("seeds = [0, 1,", "seeds = [1, 1,", "training: seeds must be distinct, was [1, 1, 2"),
         ("purge_sessions = 5 ", "purge_sessions = 0 ", "training.purge_sessions = 0 is not allowed"),
-        ("sealed_sessions = 252", "sealed_sessions = 20", "training.sealed_sessions = 20 is not allowed"),
+        ("holdout_sessions = 252", "holdout_sessions = 20", "training.holdout_sessions = 20 is not allowed"),
+        (
+            "holdout_sessions = 252",
+            "sealed_sessions = 252",
+            "settings.toml: training: sealed_sessions is called holdout_sessions now; rename it",
+        ),
         ('algorithm = "PPO"', 'algorithm = "SAC"', "training.algorithm = 'SAC' is not allowed: Input should be 'PPO'"),
         ('kind = "excess_log_growth"', 'kind = "sharpe"', "reward.kind = 'sharpe' is not allowed"),
         ("monthly_budget_usd = 15.0", "monthly_budget_usd = -1", "cost.monthly_budget_usd = -1 is not allowed"),

@@ -104,7 +104,7 @@ def test_tensorboard_gets_its_file_and_changes_nothing(channel: Path, whole: Pat
 @pytest.mark.parametrize(
     ("arguments", "changes", "words"),
     [
-        (["--fold", "3"], {}, "--fold must lie in 0 to 2, the last being the sealed span's, was 3"),
+        (["--fold", "3"], {}, "--fold must lie in 0 to 2, the last being the holdout's, was 3"),
         (["--timesteps", "10"], {}, "timesteps"),
         ([], {"training": {"test_start": str(small_run.DAYS[200])}}, "200 lie before test_start"),
         ([], {"training": {"live_start": str(small_run.DAYS[600])}}, "end must be before live_start"),
