@@ -25,7 +25,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from lambdas.common.api.client import Answer, ExecutionApi, ExecutionApiError
 from lambdas.common.environment import VariablesError
 from papertape.options import ROOT
-from schema.loopback import LOCAL_ACCOUNT, LOCAL_SECRET, is_loopback, refuse_foreign_endpoints
+from schema.loopback import LOCAL_ACCOUNT, LOCAL_SECRET, ForeignEndpointError, is_loopback, refuse_foreign_endpoints
 from schema.settings import Settings
 from trading_env.errors import PapertapeError
 
@@ -144,7 +144,7 @@ def _override() -> str:
     """Where the environment says that AWS is: nowhere else than AWS, or this machine."""
     try:
         refuse_foreign_endpoints(os.environ)
-    except VariablesError as error:
+    except ForeignEndpointError as error:
         raise OperatorError(str(error)) from error
     return os.environ.get("AWS_ENDPOINT_URL_EXECUTE_API") or os.environ.get("AWS_ENDPOINT_URL", "")
 
