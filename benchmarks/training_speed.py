@@ -64,7 +64,7 @@ def learner(environments: Any, *, rollout: int, **arguments: Any) -> Measure:
 
 def ours(books: int, *, rollout: int = ROLLOUT) -> Measure:
     """A 64 x 64 network on our environment."""
-    from learning.training import Sb3Environments
+    from learning.ppo import Sb3Environments
     from trading_env.simulation.env import BatchedTradingEnv
 
     environments = BatchedTradingEnv(market(NAMES), num_envs=books, config=config_of(realistic=False), copy=False)
@@ -73,7 +73,7 @@ def ours(books: int, *, rollout: int = ROLLOUT) -> Measure:
 
 def our_default(*, rollout: int | None = None, **changed: Any) -> Measure:
     """What `train.py` trains, its network, hyperparameters and environments, on `NAMES` names with all our features."""
-    from learning import training as train
+    from learning import ppo
     from schema.settings import load
     from schema.trading_rules import limits_of, rules_of
     from trading_env.data.features import CONTEXT, FEATURES
@@ -89,17 +89,17 @@ def our_default(*, rollout: int | None = None, **changed: Any) -> Measure:
         limits=limits_of(settings),
     )
     environments = BatchedTradingEnv(data, num_envs=settings.training.environments, config=config, copy=False)
-    mu, sigma = train.standardisation(data)
+    mu, sigma = ppo.standardisation(data)
     network = {"features": len(FEATURES), "context": len(CONTEXT), "mu": mu, "sigma": sigma}
     arguments = {
-        "policy": train.TiedGaussianPolicy,
-        "policy_kwargs": {"network": network, "log_std_init": train.LOG_STD_INIT},
-        "batch_size": train.BATCH,
-        **train.HYPERPARAMETERS,
+        "policy": ppo.TiedGaussianPolicy,
+        "policy_kwargs": {"network": network, "log_std_init": ppo.LOG_STD_INIT},
+        "batch_size": ppo.BATCH,
+        **ppo.HYPERPARAMETERS,
         **changed,
         "target_kl": None,
     }
-    return learner(train.Sb3Environments(environments), rollout=rollout or train.ROLLOUT, **arguments)
+    return learner(ppo.Sb3Environments(environments), rollout=rollout or ppo.ROLLOUT, **arguments)
 
 
 CONTENDERS = {

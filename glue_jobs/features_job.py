@@ -29,6 +29,7 @@ SOURCES = (
     ("trading_env", "data/features.py"),
     ("trading_env", "data/market.py"),
     ("trading_env", "data/raw_lines.py"),
+    ("trading_env", "data/windows.py"),
     ("schema", "feature_table.py"),
     ("glue_jobs", "features_job.py"),
     ("glue_jobs", "files.py"),

@@ -1,4 +1,4 @@
-"""What training and judging must share: the settings of the deployment, the rules and folds that follow from them, and what a recipe is.
+"""What training and judging must share: settings, the rules and folds that follow from them, and what a configuration is.
 
 Settings are a JSON document or the name of a file that holds one, beside the scripts. Anything else raises `pydantic.ValidationError` or
 `OSError` with what is wrong; sessions without room for the folds raise `WalkForwardError`.
@@ -41,7 +41,7 @@ def rules_at(settings: Settings, *, cost_bps: float) -> Rules:
 
 
 def folds_of(sessions: NDArray[np.datetime64], settings: Settings) -> tuple[Fold, ...]:
-    """The walk-forward's folds over a market's sessions, the sealed span's last."""
+    """The walk-forward's folds over a market's sessions, the holdout's last."""
     training = settings.training
     return split(
         sessions,
@@ -50,12 +50,12 @@ def folds_of(sessions: NDArray[np.datetime64], settings: Settings) -> tuple[Fold
         live_start=training.live_start,
         folds=training.folds,
         purge_sessions=training.purge_sessions,
-        sealed_sessions=training.sealed_sessions,
+        holdout_sessions=training.holdout_sessions,
     )
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Configuration:
     """What a result depends on, but for the data. `trial` counts in the log; `identity` is the same for a refit on later data."""
 
     settings: dict[str, Any]
@@ -64,13 +64,13 @@ class Recipe:
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """The recipe of these settings under this code."""
+        """The configuration of these settings under this code."""
         return cls({name: getattr(settings, name).model_dump(mode="json") for name in SECTIONS}, FEATURE_HASH, code_version())
 
     @classmethod
     def of_entry(cls, entry: trials.Entry) -> Self:
-        """The recipe of a logged trial."""
-        return cls(entry.recipe["settings"], entry.recipe["feature_hash"], entry.recipe["code_hash"])
+        """The configuration of a logged trial."""
+        return cls(entry.configuration["settings"], entry.configuration["feature_hash"], entry.configuration["code_hash"])
 
     @property
     def trial(self) -> str:

@@ -1,7 +1,7 @@
 """Judge the trained seeds, fold by fold and as one ensemble, and pack the model for serving: SageMaker's processing contract.
 
 Reads `input/features` (the channel) and `input/model-<seed>/model.tar.gz` below the root, and the log of trials; writes the log's new
-entries, `output/evaluation/evaluation.json` (document.py) and `output/model/model.tar.gz`, the ensemble of the sealed span's fold. A
+entries, `output/evaluation/evaluation.json` (document.py) and `output/model/model.tar.gz`, the ensemble of the holdout's fold. A
 refusal is a result, not an error: the pipeline reads `gate.passed`. The archive is the same bytes for the same model and code.
 Failure: a channel, a seed, a log or a registry that is not what it must be ends the job with one line; no output is written then, but
 an entry of the log stays, for the trial was made.
@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from learning import packaging, registry
-from learning.configuration import Recipe, folds_of, read_settings
+from learning.configuration import Configuration, folds_of, read_settings
 from learning.dataset import DatasetError, read_channel
 from learning.document import Evaluated, document, to_json
-from learning.judging import Arena, Judgement, Trained, books_of, judge, judge_refit, proof_of
+from learning.judging import Backtester, Judgement, Trained, books_of, judge, judge_refit, proof_of
 from learning.serving import model_hash
 from trading_env.data.features import FEATURE_HASH
 from trading_env.simulation.policy import NumpyPolicy, load_policy, save_policy
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from learning.judging import Books
-    from learning.registry import Incumbent, Shelf
+    from learning.registry import Incumbent, TrialStore
     from schema.settings import Settings
     from trading_env.evaluation.trials import TrialLog
     from trading_env.evaluation.walk_forward import Fold
@@ -55,7 +55,7 @@ def read_seed(archive: Path, *, seed: int, folds: Sequence[Fold]) -> Seed:
 def _read_fold(folder: Path, *, seed: int, fold: Fold) -> tuple[NumpyPolicy, dict[str, Any]]:
     what = f"model-{seed}, {folder.name}"
     if not folder.is_dir():
-        raise DatasetError(f"{what}: is not there; every fold must be trained, the sealed span's too")
+        raise DatasetError(f"{what}: is not there; every fold must be trained, the holdout's too")
     policy = load_policy(folder, expected_feature_hash=FEATURE_HASH)
     if policy.card.seeds != (seed,):
         raise DatasetError(f"{what}: must hold seed {seed}, was {policy.card.seeds}")
@@ -74,31 +74,38 @@ def as_trained(settings: Settings, *, seeds: Sequence[int], records: Sequence[Ma
         raise DatasetError(f"every seed and fold must be trained for the same timesteps, were {', '.join(map(str, asked))}")
     training = {**settings.training.model_dump(), "seeds": tuple(seeds), "timesteps": asked[0]}
     made = type(settings).model_validate({**settings.model_dump(), "training": training})
-    recipe = Recipe.of(made).of_one_seed
+    configuration = Configuration.of(made).of_one_seed
     for record in records:
-        if record["recipe_of_one_seed"] != recipe:
+        if record["configuration_of_one_seed"] != configuration:
             raise DatasetError(f"model-{record['seed']}, fold-{record['fold']}: was trained under other settings or code; train it again")
     return made
 
 
 def verdict_of(
-    trained: Trained, books: Books, arena: Arena, *, recipe: Recipe, kept: Shelf, trades_now: Incumbent | None, region: str
+    trained: Trained,
+    books: Books,
+    backtester: Backtester,
+    *,
+    configuration: Configuration,
+    store: TrialStore,
+    trades_now: Incumbent | None,
+    region: str,
 ) -> Judgement:
-    """The refit check when what trades is of this recipe and its proof is in the log, else the recipe gate."""
-    log = registry.read_log(kept)
-    proof = proof_of(recipe, log)
-    if trades_now is not None and trades_now.recipe == recipe.identity and proof is not None:
+    """The refit check when what trades is of this configuration and its proof is in the log, else the gate."""
+    log = registry.read_log(store)
+    proof = proof_of(configuration, log)
+    if trades_now is not None and trades_now.configuration == configuration.identity and proof is not None:
         policy = registry.fetch_policy(trades_now.model, region=region)
-        return judge_refit(trained, arena, recipe=recipe, log=log, proof=proof, trades_now=policy)
+        return judge_refit(trained, backtester, configuration=configuration, log=log, proof=proof, trades_now=policy)
     written = log
 
     def keep(longer: TrialLog) -> None:
         nonlocal written
-        registry.write_log(kept, longer, after=written)
+        registry.write_log(store, longer, after=written)
         written = longer
 
     incumbent = trades_now.trial if trades_now is not None else None
-    return judge(trained, books, arena, recipe=recipe, log=log, keep=keep, incumbent_trial=incumbent)
+    return judge(trained, books, backtester, configuration=configuration, log=log, keep=keep, incumbent_trial=incumbent)
 
 
 def model_archive(folder: Path) -> bytes:
@@ -122,17 +129,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     read = [read_seed(source / f"model-{seed}" / "model.tar.gz", seed=seed, folds=folds) for seed in seeds]
     trained = Trained(seeds, folds, tuple(policies for policies, _ in read), tuple(records for _, records in read))
     settings = as_trained(asked, seeds=seeds, records=[record for records in trained.records for record in records])
-    recipe, arena = Recipe.of(settings), Arena(dataset.market, settings)
-    kept = registry.shelf(options.trials, region=settings.region)
+    configuration, backtester = Configuration.of(settings), Backtester(dataset.market, settings)
+    store = registry.trial_store(options.trials, region=settings.region)
     trades_now = registry.incumbent(options.package_group, region=settings.region) if options.package_group else None
 
-    books = books_of(trained, arena)
-    judgement = verdict_of(trained, books, arena, recipe=recipe, kept=kept, trades_now=trades_now, region=settings.region)
-    deployed = trained.ensemble(trained.sealed.number)
+    books = books_of(trained, backtester)
+    judgement = verdict_of(
+        trained, books, backtester, configuration=configuration, store=store, trades_now=trades_now, region=settings.region
+    )
+    deployed = trained.ensemble(trained.holdout.number)
     with tempfile.TemporaryDirectory() as scratch:
         save_policy(Path(scratch), deployed.arrays, deployed.card)
         version, archive = model_hash(Path(scratch)), model_archive(Path(scratch))
-    body = document(Evaluated(settings, recipe, dataset, trained, books, judgement, deployed, version, options.command))
+    body = document(Evaluated(settings, configuration, dataset, trained, books, judgement, deployed, version, options.command))
     _write(options.root / "output" / "model" / "model.tar.gz", archive)
     _write(options.root / "output" / "evaluation" / "evaluation.json", to_json(body))
     print(json.dumps({"passed": judgement.verdict.passed, "model_hash": version, "trial": judgement.trial}))

@@ -2,9 +2,9 @@
 
 Promise: one continuous book trades all judged sessions, each by the models of the fold that holds it: the seeds' mean weights, then each
 seed alone, then every baseline, in one engine at the same flat costs. d is daily log growth less that of equal weight rebalanced daily.
-A new recipe meets the recipe gate with its d written to the log first; the sealed span is traded only when it is all that still refuses,
-and that is written down too before it is judged. A recipe that passed before meets the refit check. Failure: `GateError`, `BaselineError`,
-`RegistryError` or what trading raises; a refusal is a verdict.
+A new configuration meets the gate with its d written to the log first; the holdout is traded only when it is all that still refuses, and
+that is written down too before it is judged. A configuration that passed before meets the refit check.
+Failure: `GateError`, `BaselineError`, `RegistryError` or what trading raises; a refusal is a verdict.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from learning.configuration import Recipe, rules_at
+from learning.configuration import Configuration, rules_at
 from schema.trading_rules import limits_of
 from trading_env.evaluation import metrics
 from trading_env.evaluation.backtest import BacktestResult, backtest
-from trading_env.evaluation.baselines import lineup
-from trading_env.evaluation.gate import Behaviour, RecipeResult, RecipeThresholds, Verdict, recipe_gate
+from trading_env.evaluation.baselines import all_baselines
+from trading_env.evaluation.gate import Behaviour, GateThresholds, TrialResult, Verdict, gate_verdict
 from trading_env.evaluation.refit import RefitResult, refit_check
 from trading_env.evaluation.walk_forward import Fold, WalkForward
 from trading_env.simulation.policy import EqualWeight, NumpyPolicy, Policy, stack_policies
@@ -34,15 +34,15 @@ if TYPE_CHECKING:
     from trading_env.data.market import Market
     from trading_env.evaluation.trials import Entry, TrialLog
 
-FREE, STANDARD, DEAR = COSTS = (0, 10, 20)  # basis points of a side
-EQUAL, PATIENT = "equal weight daily", "equal weight at kappa"
+FREE, STANDARD, STRESSED = COSTS = (0, 10, 20)  # basis points of a side
+EQUAL, SLOW = "equal weight daily", "equal weight at kappa"
 
 Keep = Callable[["TrialLog"], None]
 
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """The models: `policies[i][k]` is seed `seeds[i]` on `folds[k]`, the last fold being the sealed span's; `records` likewise."""
+    """The models: `policies[i][k]` is seed `seeds[i]` on `folds[k]`, the last fold being the holdout's; `records` likewise."""
 
     seeds: tuple[int, ...]
     folds: tuple[Fold, ...]
@@ -58,12 +58,12 @@ class Trained:
         return self.folds[:-1]
 
     @property
-    def sealed(self) -> Fold:
+    def holdout(self) -> Fold:
         return self.folds[-1]
 
 
-class Arena:
-    """Where everything is traded: one market, the settings' rules, limits and cash, a flat cost of a side."""
+class Backtester:
+    """Every backtest of the judgement: one market, the settings' rules, limits and cash, a flat cost of a side."""
 
     def __init__(self, market: Market, settings: Settings) -> None:
         self.market, self.settings = market, settings
@@ -86,7 +86,7 @@ class Arena:
         return self.trade(walker, folds[0], folds[-1], cost_bps=cost_bps)
 
     def baselines(self, folds: Sequence[Fold], *, cost_bps: int, turnover: float) -> list[BacktestResult]:
-        return lineup(
+        return all_baselines(
             self.market,
             rules=rules_at(self.settings, cost_bps=cost_bps),
             kappa=self.settings.portfolio.kappa,
@@ -98,15 +98,15 @@ class Arena:
             matched_turnover=turnover,
         )
 
-    def sealed(self, policy: Policy, fold: Fold) -> tuple[BacktestResult, NDArray[np.float64]]:
-        """The sealed span's book at the standard cost, and its d."""
+    def holdout(self, policy: Policy, fold: Fold) -> tuple[BacktestResult, NDArray[np.float64]]:
+        """The holdout's book at the standard cost, and its d."""
         book = self.trade(policy, fold, fold, cost_bps=STANDARD)
         return book, book.growth - self.trade(EqualWeight(), fold, fold, cost_bps=STANDARD, limited=False).growth
 
 
 @dataclass(frozen=True, eq=False)
 class Books:
-    """The judged sessions, traded: the ensemble and the baselines at each of `COSTS`, each seed alone at the standard and the dear one."""
+    """The judged sessions, traded: the ensemble and the baselines at each of `COSTS`, each seed at the standard and the stressed one."""
 
     agent: Mapping[int, BacktestResult]
     baselines: Mapping[int, Sequence[BacktestResult]]
@@ -120,21 +120,24 @@ class Books:
         return np.asarray(book.growth - self.equal_weight(cost).growth)
 
 
-def books_of(trained: Trained, arena: Arena) -> Books:
-    """Trade everything but the sealed span."""
-    agent, seeds = walks_of(trained, arena)
-    baselines = {cost: arena.baselines(trained.judged, cost_bps=cost, turnover=float(agent[cost].turnover.mean())) for cost in COSTS}
+def books_of(trained: Trained, backtester: Backtester) -> Books:
+    """Trade everything but the holdout."""
+    agent, seeds = walks_of(trained, backtester)
+    baselines = {cost: backtester.baselines(trained.judged, cost_bps=cost, turnover=float(agent[cost].turnover.mean())) for cost in COSTS}
     return Books(agent, baselines, seeds)
 
 
-def walks_of(trained: Trained, arena: Arena) -> tuple[dict[int, BacktestResult], dict[int, dict[int, BacktestResult]]]:
+def walks_of(trained: Trained, backtester: Backtester) -> tuple[dict[int, BacktestResult], dict[int, dict[int, BacktestResult]]]:
     """The ensemble's books by cost, and each seed's by seed and cost."""
-    folds = trained.judged
+    folds, algorithm = trained.judged, backtester.settings.training.algorithm
     ensembles = [trained.ensemble(fold.number) for fold in folds]
     return (
-        {cost: arena.walk(ensembles, folds, name="PPO", cost_bps=cost) for cost in COSTS},
+        {cost: backtester.walk(ensembles, folds, name=algorithm, cost_bps=cost) for cost in COSTS},
         {
-            seed: {cost: arena.walk(models[: len(folds)], folds, name=f"PPO seed {seed}", cost_bps=cost) for cost in (STANDARD, DEAR)}
+            seed: {
+                cost: backtester.walk(models[: len(folds)], folds, name=f"{algorithm} seed {seed}", cost_bps=cost)
+                for cost in (STANDARD, STRESSED)
+            }
             for seed, models in zip(trained.seeds, trained.policies, strict=True)
         },
     )
@@ -171,49 +174,53 @@ class Judgement:
 def judge(
     trained: Trained,
     books: Books,
-    arena: Arena,
+    backtester: Backtester,
     *,
-    recipe: Recipe,
+    configuration: Configuration,
     log: TrialLog,
     keep: Keep,
     incumbent_trial: str | None = None,
-    bar: RecipeThresholds | None = None,
+    bar: GateThresholds | None = None,
 ) -> Judgement:
-    """The recipe gate. `keep` writes a longer log down before anything rests on it; no `incumbent_trial`: equal weight trades now."""
-    rules = bar if bar is not None else RecipeThresholds()
+    """The gate. `keep` writes a longer log down before anything rests on it; no `incumbent_trial`: equal weight trades now."""
+    rules = bar if bar is not None else GateThresholds()
     agent, folds = books.agent[STANDARD], trained.judged
     excess = books.excess(agent, cost=STANDARD)
     longer = log.append(
-        settings=recipe.settings, feature_hash=recipe.feature_hash, code_hash=recipe.code_hash, sessions=agent.sessions, excess=excess
+        settings=configuration.settings,
+        feature_hash=configuration.feature_hash,
+        code_hash=configuration.code_hash,
+        sessions=agent.sessions,
+        excess=excess,
     )
     if longer is not log:
         keep(longer)
-    result = RecipeResult(
-        trial=recipe.trial,
+    result = TrialResult(
+        trial=configuration.trial,
         sessions=agent.sessions,
         fold=np.array([next(fold.number for fold in folds if fold.test_start <= day <= fold.test_end) for day in agent.sessions]),
         excess=excess,
-        excess_dear=books.excess(books.agent[DEAR], cost=DEAR),
-        excess_patient=books.agent[DEAR].growth - books.equal_weight(DEAR, name=PATIENT).growth,
-        seeds_dear=np.array([books.excess(own[DEAR], cost=DEAR) for own in books.seeds.values()]),
-        behaviour=behaviour_of(agent, folds, market=arena.market),
-        against_incumbent=_difference(longer, recipe.trial, incumbent_trial),
+        excess_stressed=books.excess(books.agent[STRESSED], cost=STRESSED),
+        excess_over_slow=books.agent[STRESSED].growth - books.equal_weight(STRESSED, name=SLOW).growth,
+        seeds_stressed=np.array([books.excess(own[STRESSED], cost=STRESSED) for own in books.seeds.values()]),
+        behaviour=behaviour_of(agent, folds, market=backtester.market),
+        against_incumbent=_difference(longer, configuration.trial, incumbent_trial),
     )
-    verdict, opened = recipe_gate(result, log=longer, bar=rules), longer
+    verdict, opened = gate_verdict(result, log=longer, bar=rules), longer
     refused = [check.name for check in verdict.checks if not check.passed]
-    enough = len(arena.market.rows(trained.sealed.test_start, trained.sealed.test_end)) >= rules.min_sealed_sessions
-    if refused == ["sealed span"] and enough and not _was_opened(recipe, longer):
-        book, sealed = arena.sealed(trained.ensemble(trained.sealed.number), trained.sealed)
-        opened = longer.open_sealed(trial=recipe.trial, sessions=book.sessions, excess=sealed)
+    enough = len(backtester.market.rows(trained.holdout.test_start, trained.holdout.test_end)) >= rules.min_holdout_sessions
+    if refused == ["holdout"] and enough and not _was_opened(configuration, longer):
+        book, holdout = backtester.holdout(trained.ensemble(trained.holdout.number), trained.holdout)
+        opened = longer.open_holdout(trial=configuration.trial, sessions=book.sessions, excess=holdout)
         keep(opened)
-        verdict = recipe_gate(result, log=opened, bar=rules)
-    return Judgement(verdict, recipe.trial, opened, longer is not log)
+        verdict = gate_verdict(result, log=opened, bar=rules)
+    return Judgement(verdict, configuration.trial, opened, longer is not log)
 
 
-def _was_opened(recipe: Recipe, log: TrialLog) -> bool:
-    """Whether the recipe has seen a sealed span, be it one that ended before another live_start."""
+def _was_opened(configuration: Configuration, log: TrialLog) -> bool:
+    """Whether the configuration has seen a holdout, be it one that ended before another live_start."""
     opened = {entry.trial_id for entry in log.openings}
-    return any(Recipe.of_entry(entry).identity == recipe.identity for entry in log.trials if entry.trial_id in opened)
+    return any(Configuration.of_entry(entry).identity == configuration.identity for entry in log.trials if entry.trial_id in opened)
 
 
 def _difference(log: TrialLog, trial: str, incumbent: str | None) -> NDArray[np.float64] | None:
@@ -227,32 +234,32 @@ def _difference(log: TrialLog, trial: str, incumbent: str | None) -> NDArray[np.
     return np.asarray(ours.excess[mine] - theirs.excess[its])
 
 
-def proof_of(recipe: Recipe, log: TrialLog) -> Entry | None:
-    """The first logged trial of this recipe, whatever its live_start."""
-    return next((entry for entry in log.trials if Recipe.of_entry(entry).identity == recipe.identity), None)
+def proof_of(configuration: Configuration, log: TrialLog) -> Entry | None:
+    """The first logged trial of this configuration, whatever its live_start."""
+    return next((entry for entry in log.trials if Configuration.of_entry(entry).identity == configuration.identity), None)
 
 
 def judge_refit(
     trained: Trained,
-    arena: Arena,
+    backtester: Backtester,
     *,
-    recipe: Recipe,
+    configuration: Configuration,
     log: TrialLog,
     proof: Entry,
     trades_now: NumpyPolicy,
-    bar: RecipeThresholds | None = None,
+    bar: GateThresholds | None = None,
 ) -> Judgement:
     """The refit check of the model to be deployed against the one that trades now, over the sessions after its training."""
-    rules, fold = bar if bar is not None else RecipeThresholds(), trained.sealed
-    book, excess = arena.sealed(trained.ensemble(fold.number), fold)
+    rules, fold = bar if bar is not None else GateThresholds(), trained.holdout
+    book, excess = backtester.holdout(trained.ensemble(fold.number), fold)
     latest = slice(-rules.refit_sessions, None)
     result = RefitResult(
-        trial=recipe.identity,
-        recipe=Recipe.of_entry(proof).identity,
+        trial=configuration.identity,
+        configuration=Configuration.of_entry(proof).identity,
         weights=book.weights[latest],
-        incumbent_weights=arena.sealed(trades_now, fold)[0].weights[latest],
+        incumbent_weights=backtester.holdout(trades_now, fold)[0].weights[latest],
         excess=excess,
         tracking_error=float(proof.excess.std(ddof=1)),
-        behaviour=behaviour_of(book, [fold], market=arena.market),
+        behaviour=behaviour_of(book, [fold], market=backtester.market),
     )
     return Judgement(refit_check(result, bar=rules), proof.trial_id, log, new=False)

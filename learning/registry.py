@@ -37,7 +37,7 @@ class RegistryError(PapertapeError, ValueError):
     """The log or the registry cannot be used, or another judgement was faster; the message says which and what to do."""
 
 
-class Shelf(Protocol):
+class TrialStore(Protocol):
     """Numbered lines that are written once."""
 
     def names(self) -> list[str]: ...
@@ -49,28 +49,28 @@ class Shelf(Protocol):
         ...
 
 
-def shelf(where: str, *, region: str) -> Shelf:
+def trial_store(where: str, *, region: str) -> TrialStore:
     """The log at `where`, `s3://bucket/prefix/` or a folder, which is made when it is written to."""
     return _Bucket(where, region=region) if where.startswith("s3://") else _Folder(Path(where))
 
 
-def read_log(kept: Shelf) -> TrialLog:
+def read_log(store: TrialStore) -> TrialLog:
     """The verified log. Raises RegistryError when a number is missing, TrialLogError when an entry is not what it says it is."""
-    names = sorted(name for name in kept.names() if NAME.match(name))
+    names = sorted(name for name in store.names() if NAME.match(name))
     for number, name in enumerate(names, start=1):
         if name != _name(number):
             raise RegistryError(f"the log of trials must hold {_name(number)}, its next entry is {name}: one was removed")
-    lines = [kept.line(name) for name in names]
+    lines = [store.line(name) for name in names]
     if not all(line.strip() for line in lines):
         raise RegistryError(f"the log of trials must not hold an empty entry, {names[[not line.strip() for line in lines].index(True)]} is")
     return TrialLog.from_lines(lines)
 
 
-def write_log(kept: Shelf, log: TrialLog, *, after: TrialLog) -> None:
+def write_log(store: TrialStore, log: TrialLog, *, after: TrialLog) -> None:
     """Write the entries that `log` has beyond `after`, as it was read. Raises RegistryError when somebody wrote one meanwhile."""
     lines = log.to_lines()
     for number in range(len(after.entries) + 1, len(lines) + 1):
-        if not kept.put(_name(number), lines[number - 1]):
+        if not store.put(_name(number), lines[number - 1]):
             raise RegistryError(f"another judgement wrote {_name(number)} of the log of trials meanwhile: run this one again")
 
 
@@ -133,11 +133,11 @@ class _Bucket:
 
 @dataclass(frozen=True)
 class Incumbent:
-    """The model that trades now. `trial` and `recipe` are what it was registered with; `model` is the s3:// URI of its archive."""
+    """The model that trades now. `trial` and `configuration` are what it was registered with; `model` is the s3:// URI of its archive."""
 
     package: str
     trial: str
-    recipe: str
+    configuration: str
     model: str
 
 
@@ -153,11 +153,11 @@ def incumbent(group: str, *, region: str) -> Incumbent | None:
             return None
         name = newest["ModelPackageArn"]
         found = client.describe_model_package(ModelPackageName=name)
-    said = found.get("CustomerMetadataProperties", {})
-    missing = [key for key in ("trial", "recipe") if not said.get(key)]
+    metadata = found.get("CustomerMetadataProperties", {})
+    missing = [key for key in ("trial", "configuration") if not metadata.get(key)]
     if missing:
         raise RegistryError(f"{name} is approved and names no {' and no '.join(missing)}: reject it, or approve a package that does")
-    return Incumbent(name, said["trial"], said["recipe"], found["InferenceSpecification"]["Containers"][0]["ModelDataUrl"])
+    return Incumbent(name, metadata["trial"], metadata["configuration"], found["InferenceSpecification"]["Containers"][0]["ModelDataUrl"])
 
 
 def fetch_policy(model: str, *, region: str) -> NumpyPolicy:

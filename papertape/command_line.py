@@ -47,7 +47,7 @@ from trading_env.errors import PapertapeError
 
 if TYPE_CHECKING:
     from papertape.operate.client import Target
-    from papertape.research.study import Asked
+    from papertape.research.study import StudyOptions
 
 # The commands import what they need: a failing import of one is no failure of another, and Ctrl-C is in good hands from the start.
 
@@ -105,7 +105,7 @@ def train(
     tensorboard: TensorBoard = False,
     out: Annotated[Path, typer.Option(help="The run's folder.", show_default="out/train", rich_help_panel=RUN)] = ROOT / "out" / "train",
 ) -> None:
-    """Train PPO, a process a seed, with a live line of what it measures; the models are in out/train."""
+    """Train the agent, one process per seed, with a live line of what it measures; the models are in out/train."""
     with in_plain_words():
         from papertape.research import study, train
 
@@ -288,8 +288,10 @@ def scoreboard() -> None:
         Console().print(evaluate.shown(the_scoreboard.write()))
 
 
-@app.command(epilog=examples("prove", "prove mine.py:my_features", "prove mine.py:my_features --bars mine.csv --adjusted --symbol IBM"))
-def prove(
+@app.command(
+    epilog=examples("lookahead", "lookahead mine.py:my_features", "lookahead mine.py:my_features --bars mine.csv --adjusted --symbol IBM")
+)
+def lookahead(
     function: Annotated[str, typer.Argument(help="Your feature function, path/to/file.py:function.", show_default="our own code")] = "",
     symbol: Annotated[
         str,
@@ -299,13 +301,13 @@ def prove(
     adjusted: Adjusted = None,
     actions: Actions = None,
 ) -> None:
-    """Prove that a feature function, or our own code, does not know the future; or name the column that does."""
+    """Check that a feature function, or our own code, does not depend on the future; or name the column that does."""
     with in_plain_words():
         from papertape.research import lookahead_check, study
 
         console = Console()
-        history, names, told = study.history(study.Asked(bars=bars, adjusted=adjusted, actions=actions))
-        for line in told:
+        history, names, notes = study.history(study.StudyOptions(bars=bars, adjusted=adjusted, actions=actions))
+        for line in notes:
             console.print(line)
         clean = lookahead_check.run(function, symbol=symbol or ("AAPL" if bars is None else names[0]), console=console, history=history)
     if not clean:
@@ -324,12 +326,12 @@ def _asked(
     timesteps: int | None = None,
     *,
     quick: bool = False,
-) -> Asked:
-    from papertape.research.study import Asked
+) -> StudyOptions:
+    from papertape.research.study import StudyOptions
 
     start, test_start, live_start = (day.date() if day else None for day in days)
     names = tuple(dict.fromkeys(name.strip().upper() for name in symbols.split(",") if name.strip()))
-    return Asked(settings, bars, adjusted, actions, names, start, test_start, live_start, folds, seeds, timesteps, quick)
+    return StudyOptions(settings, bars, adjusted, actions, names, start, test_start, live_start, folds, seeds, timesteps, quick)
 
 
 @contextmanager

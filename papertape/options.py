@@ -42,7 +42,7 @@ def _day(text: str) -> typer.models.OptionInfo:
 
 TrainingStart = Annotated[datetime | None, _day("The first session to train on.")]
 TestStart = Annotated[datetime | None, _day("The first session of the first test.")]
-LiveStart = Annotated[datetime | None, _day("Nothing from here on is read; the sealed span lies before it.")]
+LiveStart = Annotated[datetime | None, _day("Nothing from here on is read; the holdout lies before it.")]
 Folds = Annotated[int | None, typer.Option(help="Tests, one after the other.", min=1, max=32, rich_help_panel=SIZE)]
 Seeds = Annotated[int | None, typer.Option(help="How many: 0, 1, 2, ...", min=1, max=32, rich_help_panel=SIZE)]
 Timesteps = Annotated[int | None, typer.Option(help="Of each seed and fold.", min=1000, rich_help_panel=SIZE)]

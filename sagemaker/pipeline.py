@@ -35,7 +35,7 @@ BOOTSTRAP = (
 )
 # Seeds start side by side: what an account's quota does not take at once waits for its turn
 TAKES_TURNS = {"BackoffRate": 1.0, "IntervalSeconds": 60, "ExpireAfterMin": 180, "ExceptionType": ["SageMaker.RESOURCE_LIMIT"]}
-METADATA = ("model_hash", "kappa", "feature_hash", "gate", "trained_until", "evaluated_until", "trial", "recipe")
+METADATA = ("model_hash", "kappa", "feature_hash", "gate", "trained_until", "evaluated_until", "trial", "configuration")
 DEFAULT_REGISTRY = "763104351884"
 REGISTRIES = {
     **dict.fromkeys(

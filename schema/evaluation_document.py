@@ -1,4 +1,4 @@
-"""evaluation.json as the pages read it: schema 2 of what `sagemaker/evaluate.py` writes.
+"""evaluation.json as the pages read it: schema 3 of what `learning.document` writes.
 
 Promise: `read` gives a document whose parts fit together, so that nobody who renders it meets a missing key half way down a page; keys that
 no page shows are ignored. null is a number that does not exist. Failure: `EvaluationFileError`, one sentence naming the key and the value.
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from trading_env.errors import PapertapeError
 
-SCHEMA = 2
+SCHEMA = 3
 Cost = Literal["0", "10", "20"]  # basis points a side
 Number = Annotated[float, Field(allow_inf_nan=False)] | None
 Series = tuple[Annotated[float, Field(allow_inf_nan=False)], ...]
@@ -48,7 +48,7 @@ class Fold(Part):
     train_end: str
     test_start: str
     test_end: str
-    sealed: bool
+    holdout: bool
 
 
 class Windows(Part):
@@ -100,7 +100,7 @@ class Measures(Part):
 
 class Row(Part):
     name: str
-    kind: Literal["ppo", "ppo seed", "baseline"]
+    kind: Literal["agent", "agent seed", "baseline"]
     at: dict[Cost, Measures]
     years: dict[str, Number]
 
@@ -164,7 +164,7 @@ class Evaluation(Part):
     command: str
     quick: bool
     trial: str
-    recipe: str
+    configuration: str
     log: Log
     answer: str
     hashes: dict[str, str]
@@ -180,7 +180,7 @@ class Evaluation(Part):
 
     @property
     def agent(self) -> Row:
-        return next(row for row in self.rows if row.kind == "ppo")
+        return next(row for row in self.rows if row.kind == "agent")
 
     @property
     def baselines(self) -> tuple[Row, ...]:
@@ -196,15 +196,15 @@ class Evaluation(Part):
 
     @property
     def tests(self) -> tuple[Fold, ...]:
-        """The folds that are judged, the sealed span left out."""
-        return tuple(fold for fold in self.windows.folds if not fold.sealed)
+        """The folds that are judged, the holdout left out."""
+        return tuple(fold for fold in self.windows.folds if not fold.holdout)
 
     @model_validator(mode="after")
     def _rows_are_whole(self) -> Self:
-        agents = [row.name for row in self.rows if row.kind == "ppo"]
+        agents = [row.name for row in self.rows if row.kind == "agent"]
         if len(agents) != 1:
-            raise ValueError(f"rows must hold one of kind ppo, was {agents}")
-        short = [row.name for row in self.rows if row.kind != "ppo seed" and set(row.at) != set(get_args(Cost))]
+            raise ValueError(f"rows must hold one of kind agent, was {agents}")
+        short = [row.name for row in self.rows if row.kind != "agent seed" and set(row.at) != set(get_args(Cost))]
         if short:
             raise ValueError(f"each row but a seed's must be measured at {', '.join(get_args(Cost))} bp, {short[0]!r} is not")
         for curve in self.curves.growth:

@@ -7,9 +7,10 @@ what is allowed. The functions get the same model as JSON in the environment var
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
@@ -18,6 +19,7 @@ from trading_env.errors import PapertapeError
 Symbol = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9.]{0,9}$")]
 Share = Annotated[float, Field(gt=0, le=1)]
 BasisPoints = Annotated[float, Field(ge=0, le=500)]
+Algorithm = Literal["PPO"]  # a key of `learning.training.TRAINERS`
 
 
 class SettingsError(PapertapeError, ValueError):
@@ -106,8 +108,8 @@ class Risk(Section):
 
 
 class Training(Section):
-    """Anchored walk-forward: the sessions from `test_start` up to the sealed span are cut into `folds` equal parts, each judged by a model
-    that was trained on what lies before it. The sealed span is the last `sealed_sessions` before `live_start`.
+    """Anchored walk-forward: the sessions from `test_start` up to the holdout are cut into `folds` equal parts, each judged by a model
+    that was trained on what lies before it. The holdout is the last `holdout_sessions` before `live_start`.
     """
 
     start: date
@@ -115,12 +117,20 @@ class Training(Section):
     live_start: date
     folds: Annotated[int, Field(ge=1, le=32)]
     purge_sessions: Annotated[int, Field(ge=1, le=63)]
-    sealed_sessions: Annotated[int, Field(ge=21, le=504)]
+    holdout_sessions: Annotated[int, Field(ge=21, le=504)]
     timesteps: Annotated[int, Field(ge=1_000, le=100_000_000)]
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1, max_length=32)]
     environments: Annotated[int, Field(ge=1, le=4096)]
     episode_sessions: Annotated[int, Field(ge=21, le=2520)]
     names_per_episode: Annotated[int, Field(ge=2, le=500)]
+    algorithm: Algorithm = "PPO"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_former_name_is_refused_with_its_new_one(cls, section: Any) -> Any:
+        if isinstance(section, Mapping) and "sealed_sessions" in section:
+            raise ValueError("sealed_sessions is called holdout_sessions now; rename it")
+        return section
 
     @model_validator(mode="after")
     def _dates_are_ordered_and_seeds_distinct(self) -> Self:

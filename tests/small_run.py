@@ -34,7 +34,7 @@ def settings(**changes: dict[str, Any]) -> Settings:
         "test_start": str(DAYS[540]),
         "live_start": LIVE_START,
         "folds": 2,
-        "sealed_sessions": 30,
+        "holdout_sessions": 30,
         "seeds": [0, 1],
         "timesteps": 1000,
         "environments": 8,

@@ -148,7 +148,7 @@ class Tracer:
             status, detail = "recorded", "the evaluation itself is not there any more"
         elif now != kept["evaluation_sha256"]:
             status, detail = "differs", f"the evaluation has sha256 {now} now"
-        says = f"{verdict}; trial {kept['trial']}, recipe {kept['recipe']}"
+        says = f"{verdict}; trial {kept['trial']}, configuration {kept['configuration']}"
         at = f"{kept['evaluation_uri']}, {where}"
         return Link(link="gate", says=says, status=status, hash=kept["evaluation_sha256"], where=at, detail=detail)
 

@@ -18,7 +18,7 @@ from schema.settings import Settings
 from schema.trading_rules import rules_of
 from trading_env.data.market import Market
 from trading_env.evaluation.attribution import LiveBook, LiveDay, LiveFill, execution
-from trading_env.simulation.portfolio import Tape
+from trading_env.simulation.portfolio import ExecutionPrices
 
 
 def attribute_session(*, market: Market, settings: Settings, ledger: Ledger) -> Attribution | None:
@@ -35,7 +35,7 @@ def attribute_session(*, market: Market, settings: Settings, ledger: Ledger) -> 
     day, book = live_day(after, decision=decision, fills=fills), live_book(before)
     # The paper account pays no dividends, so an ideal one that was paid them would be another
     rules = replace(rules_of(settings), credit_dividends=False)
-    parts = execution(day, before=book, tape=Tape.of(market), row=len(market) - 2, symbols=market.symbols, rules=rules)
+    parts = execution(day, before=book, prices=ExecutionPrices.of(market), row=len(market) - 2, symbols=market.symbols, rules=rules)
     live = day.close.equity - book.equity
     found = Attribution(
         session=session,

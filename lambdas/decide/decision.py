@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from trading_env.data.market import Market
 from trading_env.data.observation import Observation, observe
 from trading_env.simulation.policy import weights_from_scores
-from trading_env.simulation.portfolio import Tape
+from trading_env.simulation.portfolio import ExecutionPrices
 
 Array = NDArray[np.float64]
 
@@ -51,7 +51,7 @@ def observe_state(*, market: Market, account: AccountAtClose) -> ObservedState:
 
     Equity is cash and every position at its raw close, not the broker's own figure, which moves after hours.
     """
-    closes = Tape.of(market).closing[-1]  # of a name without a bar now: its last close, through the splits since
+    closes = ExecutionPrices.of(market).closing[-1]  # of a name without a bar now: its last close, through the splits since
     elsewhere = np.array([account.closes.get(symbol, np.nan) for symbol in market.symbols])
     closes = np.where(np.isfinite(closes), closes, elsewhere)
     quantities = np.array([account.quantities.get(symbol, 0.0) for symbol in market.symbols])

@@ -42,7 +42,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         serve(sagemaker=sagemaker, package=package, endpoint=endpoint, role_arn=variables.serving_role_arn, wait=wait)
 
     outcome = point(ledger=ledger, package=package, endpoint=endpoint, since=event["time"], deploy=deploy)
-    made_by = {"trial": package.metadata.trial or "", "recipe": package.metadata.recipe or ""}
+    made_by = {"trial": package.metadata.trial or "", "configuration": package.metadata.configuration or ""}
     return _outcome(outcome, package=package.arn, endpoint=endpoint, role=package.role, **made_by)
 
 

@@ -42,7 +42,7 @@ class Metadata(BaseModel):
     trained_until: str | None = None
     evaluated_until: str | None = None
     trial: str | None = None
-    recipe: str | None = None
+    configuration: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

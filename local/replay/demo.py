@@ -35,10 +35,10 @@ from local.replay.schedule import Entry, PlanError
 from papertape.market_data.bundled import BundledDataError
 from papertape.market_data.sessions import YEAR, sessions_between
 from papertape.reports import demo_page, evaluation_page
-from papertape.research.reference_backtests import Yearbook, largest_gap, policy_of
+from papertape.research.reference_backtests import ReferenceBacktests, largest_gap, policy_of
 from schema.settings import Settings, SettingsError, quick
 from trading_env.evaluation.backtest import BacktestResult
-from trading_env.evaluation.gate import RecipeThresholds
+from trading_env.evaluation.gate import GateThresholds
 from trading_env.simulation.policy import EqualWeight, Policy
 
 FAILURES = (SettingsError, BundledDataError, EmulatorError, CloudError, ExchangeError, LaptopError, PlanError, ReplayError)
@@ -87,7 +87,7 @@ def run(settings: Settings, *, console: Console, port: int = 0) -> dict[str, Any
 
 def _too_little(settings: Settings) -> str:
     """Why the gate will refuse what the demo trains, before it does."""
-    training, bar = settings.training, RecipeThresholds()
+    training, bar = settings.training, GateThresholds()
     asked = f"{bar.min_seeds} seeds on {bar.min_folds} folds"
     return (
         f"The demo trains {len(training.seeds)} seeds on {training.folds} folds. The gate asks for {asked}, so it refuses them whatever "
@@ -138,10 +138,10 @@ class _Page:
         self.alerts = [alert for month in months for alert in ledger.alerts(month)]
         self.published = self.laptop.cloud.published()
         challenger = policy_of(self.trained.artifact)
-        year = Yearbook(self.settings, start=YEAR[0], end=YEAR[1])
+        year = ReferenceBacktests(self.settings, start=YEAR[0], end=YEAR[1])
         equal, benchmark = year.of(EqualWeight()), year.benchmark()
         in_simulator = year.of(challenger)
-        agent: Policy = challenger if self.kind == "ppo" else EqualWeight()
+        agent: Policy = challenger if self.kind == "agent" else EqualWeight()
         gap = largest_gap(self.traded.equity, year.of(agent))
         summary = self._summary(equal, benchmark)
         summary["trading"]["largest_gap_to_backtest"] = gap
@@ -152,7 +152,7 @@ class _Page:
     @property
     def kind(self) -> str:
         incumbent = self.laptop.ledger.incumbent()
-        return "ppo" if incumbent is not None and incumbent.policy == "endpoint" else "equal-weight"
+        return "agent" if incumbent is not None and incumbent.policy == "endpoint" else "equal-weight"
 
     def _summary(self, equal: BacktestResult, benchmark: BacktestResult) -> dict[str, Any]:
         evaluation, traded = self.trained.evaluation, self.traded

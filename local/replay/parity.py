@@ -31,7 +31,7 @@ from local.replay.driver import Day, Replayed, replay
 from local.replay.local_deployment import Laptop, synthesize
 from local.replay.progress import Show, Stage
 from papertape.market_data.sessions import TradingSession
-from papertape.research.reference_backtests import Yearbook, policy_of
+from papertape.research.reference_backtests import ReferenceBacktests, policy_of
 from schema.settings import Settings
 from trading_env.simulation.policy import Policy, make_policy
 
@@ -91,7 +91,7 @@ def run(
 
 
 def shortest(settings: Settings) -> Settings:
-    """One seed on one fold and the sealed span's: a policy to trade with, and no evidence of anything."""
+    """One seed on one fold and the holdout's: a policy to trade with, and no evidence of anything."""
     training = settings.training
     return settings.model_copy(update={"training": training.model_copy(update={"folds": 1, "seeds": training.seeds[:1]})})
 
@@ -159,7 +159,7 @@ def _compare(traded: Replayed, policy: Policy, *, settings: Settings, seconds: f
     """What was traded against the backtest over the same sessions, under the same limits."""
     days = traded.days
     first, last = (date.fromisoformat(day.session) for day in (days[0], days[-1]))
-    expected = Yearbook(settings, start=first, end=last).of(policy)
+    expected = ReferenceBacktests(settings, start=first, end=last).of(policy)
     gaps = np.abs(np.asarray(traded.equity) / expected.equity - 1)
     worst = int(gaps.argmax())
     return Agreement(

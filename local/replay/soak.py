@@ -32,7 +32,7 @@ from local.replay.faulty_driver import Session, Storm
 from local.replay.local_deployment import Laptop, synthesize
 from local.replay.progress import Show, Stage
 from papertape.market_data.sessions import YEAR, sessions_between
-from papertape.research.reference_backtests import Yearbook
+from papertape.research.reference_backtests import ReferenceBacktests
 from schema.settings import Settings
 from trading_env.evaluation.attribution import Explained, Parts, explain
 from trading_env.simulation.policy import make_policy
@@ -214,7 +214,7 @@ def _told(storm: Storm, explained: Sequence[Explained], *, profile: str, seed: i
 
 def against_the_backtest(sessions: Sequence[Session], *, settings: Settings) -> tuple[Explained, ...]:
     first, last = (date.fromisoformat(one.day.session) for one in (sessions[0], sessions[-1]))
-    book, policy = Yearbook(settings, start=first, end=last), make_policy(POLICY)
+    book, policy = ReferenceBacktests(settings, start=first, end=last), make_policy(POLICY)
     days = [live_day(one.day.snapshot, decision=one.decision, fills=one.fills, fees=float(one.fees)) for one in sessions]
     return explain(book.market, days, backtested=book.of(policy), policy=policy, rules=book.rules)
 

@@ -1,7 +1,7 @@
 """Daily bars of your own, from CSV or Parquet files as people have them, to the tables that the market is built from.
 
 Promise: columns are recognised by their usual names, times with a zone become the New York session that they lie in, and rows that are not
-bars are set aside and counted by reason, as are identical repeats and missing sessions; `sentences` says all of it. Nothing is filled in.
+bars are set aside and counted by reason, as are identical repeats and missing sessions: see `sentences`. Nothing is filled in.
 Prices are adjusted or raw because the user says so: what stands beside them (a split, a dividend, an adjusted close) counts once.
 Failure: `OwnBarsError`, one line that names the file, the place, the value and what is allowed. What could be read in two ways is refused.
 """
@@ -51,7 +51,7 @@ ACTION_ROLES = {
 }
 EARLIEST = pd.Timestamp("1950-01-03")
 JUMP = 1.45  # overnight, either way: beyond it a split is likelier than news
-PLAIN_SPLIT = 1.3  # below it a split cannot be told from a move of the market
+PLAIN_SPLIT = 1.3  # below it a split cannot be distinguished from a move of the market
 
 
 @dataclass(frozen=True)
@@ -81,17 +81,17 @@ class OwnBars:
     def sentences(self) -> list[str]:
         """What a user should know about the bars, a line each."""
         first, last = self.bars["session"].min(), self.bars["session"].max()
-        told = [f"{len(self.bars):,} daily bars of {_count(len(self.symbols), 'name')}, {first:%Y-%m-%d} to {last:%Y-%m-%d}"]
+        lines = [f"{len(self.bars):,} daily bars of {_count(len(self.symbols), 'name')}, {first:%Y-%m-%d} to {last:%Y-%m-%d}"]
         if self.repeats:
-            told.append(f"{_count(self.repeats, 'row')} left out that repeat an identical bar")
-        told += [f"{_count(rows, 'row')} set aside: {reason}" for reason, rows in self.set_aside.items()]
+            lines.append(f"{_count(self.repeats, 'row')} left out that repeat an identical bar")
+        lines += [f"{_count(rows, 'row')} set aside: {reason}" for reason, rows in self.set_aside.items()]
         if self.gaps:
             most = max(self.gaps, key=lambda symbol: self.gaps[symbol])
-            told.append(
+            lines.append(
                 f"{_count(sum(self.gaps.values()), 'session')} missing in {_count(len(self.gaps), 'name')}, most of {most} "
                 f"({self.gaps[most]}); a name does not trade on a session without a bar"
             )
-        return [*told, *self.remarks]
+        return [*lines, *self.remarks]
 
 
 def read_own_bars(
@@ -158,8 +158,8 @@ def _one_file(file: Path, *, named_after: str) -> pd.DataFrame:
         )
     written, symbol = names(found["symbol"], source=file)
     stamp, session = dates(found["session"], called="date", source=file)
-    known = [column for column in (*PRICE_COLUMNS, "volume", *BESIDE) if column in found.columns]
-    held = {column: numbers(found[column], called=column, source=file) for column in known}
+    present = [column for column in (*PRICE_COLUMNS, "volume", *BESIDE) if column in found.columns]
+    held = {column: numbers(found[column], called=column, source=file) for column in present}
     table = pd.DataFrame({"symbol": symbol, "session": session, **held, "written": written, "stamp": stamp})
     return table.assign(file=str(file), row=table.index)
 
@@ -171,42 +171,42 @@ def _place(row: pd.Series) -> str:
 def _only(table: pd.DataFrame, symbols: Sequence[str] | None, *, source: Path) -> pd.DataFrame:
     if not symbols:
         return table
-    known = sorted(table["symbol"].dropna().unique())
-    absent = [symbol for symbol in symbols if symbol not in known]
+    available = sorted(table["symbol"].dropna().unique())
+    absent = [symbol for symbol in symbols if symbol not in available]
     if absent:
-        raise OwnBarsError(f"{source}: has no bar of {shown(absent)}, it has {shown(known)}")
+        raise OwnBarsError(f"{source}: has no bar of {shown(absent)}, it has {shown(available)}")
     return table[table["symbol"].isin(list(symbols))].reset_index(drop=True)
 
 
 def _choose_prices(table: pd.DataFrame, *, adjusted: bool | None, actions: Path | None, source: Path, remarks: list[str]) -> pd.DataFrame:
     """The table with the prices that were meant; adds to `remarks` what was done with the columns beside them."""
-    said = _telling(table)
-    if adjusted is None and actions is None and said:
+    beside = _columns_beside(table)
+    if adjusted is None and actions is None and beside:
         raise OwnBarsError(
-            f"{source}: {', '.join(said)} beside the prices, so say which they are: --adjusted (continuous across splits and dividends) "
+            f"{source}: {', '.join(beside)} beside the prices, so say which they are: --adjusted (continuous across splits and dividends) "
             f"or --raw (as they were traded)"
         )
-    if adjusted and "adjusted_close" in said:
+    if adjusted and "adjusted_close" in beside:
         factor = table["adjusted_close"] / table["close"]
         remarks.append("prices are scaled by adjusted close over close")
         return table.assign(**{column: table[column] * factor for column in PRICE_COLUMNS})
-    unused = [column for column in said if adjusted or actions is not None or column == "adjusted_close"]
+    unused = [column for column in beside if adjusted or actions is not None or column == "adjusted_close"]
     if unused:
         because = "prices are adjusted" if adjusted else "the actions are given" if actions is not None else "prices are raw"
         remarks.append(f"{', '.join(unused)} not used, for {because}")
     return table
 
 
-def _telling(table: pd.DataFrame) -> list[str]:
+def _columns_beside(table: pd.DataFrame) -> list[str]:
     """The columns beside the prices that say something: an adjusted close that is another, a dividend, a split."""
-    said = []
+    beside = []
     if "adjusted_close" in table.columns and not np.allclose(table["adjusted_close"], table["close"], rtol=1e-6, equal_nan=True):
-        said.append("adjusted_close")
+        beside.append("adjusted_close")
     if "dividend" in table.columns and (table["dividend"].fillna(0) != 0).any():
-        said.append("dividend")
+        beside.append("dividend")
     if "split" in table.columns and _is_split(table["split"]).any():
-        said.append("split")
-    return said
+        beside.append("split")
+    return beside
 
 
 def _is_split(ratio: pd.Series) -> pd.Series:
@@ -232,8 +232,8 @@ def _validated(table: pd.DataFrame, *, source: Path) -> Validated:
     if not conflicts.empty:
         _refuse_conflict(table, symbol=str(conflicts.iloc[0]["symbol"]), session=conflicts.iloc[0]["session"])
     if checked.bars.empty:
-        told = ", ".join(f"{rows} rows: {reason}" for reason, rows in checked.quarantined["reason"].value_counts().items())
-        raise OwnBarsError(f"{source}: no row is a daily bar of a session of the New York Stock Exchange ({told})")
+        reasons = ", ".join(f"{rows} rows: {reason}" for reason, rows in checked.quarantined["reason"].value_counts().items())
+        raise OwnBarsError(f"{source}: no row is a daily bar of a session of the New York Stock Exchange ({reasons})")
     return checked
 
 

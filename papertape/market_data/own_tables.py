@@ -79,8 +79,8 @@ def recognised(table: pd.DataFrame, roles: Mapping[str, Sequence[str]], *, sourc
     by_role: dict[str, list[str]] = {}
     for column in table.columns:
         word = re.sub(r"^\d+_", "", re.sub(r"[^a-z0-9]+", "_", str(column).lower()).strip("_"))
-        for role, known in roles.items():
-            if word in known:
+        for role, words in roles.items():
+            if word in words:
                 by_role.setdefault(role, []).append(column)
     for role, columns in by_role.items():
         if len(columns) > 1:
@@ -92,8 +92,8 @@ def names(column: pd.Series, *, source: Path) -> tuple[pd.Series, pd.Series]:
     """(as written, in capitals; as the exchanges write it); missing where empty."""
     written = _text(column).str.upper()
     symbol = written.str.replace(r"[-/]", ".", regex=True)
-    known = pd.Series(symbol.unique()).dropna()
-    wrong = known[~known.map(lambda name: SYMBOL.fullmatch(name) is not None)]
+    distinct = pd.Series(symbol.unique()).dropna()
+    wrong = distinct[~distinct.map(lambda name: SYMBOL.fullmatch(name) is not None)]
     if not wrong.empty:
         row = symbol.index[symbol.eq(wrong.iloc[0])][0]
         raise OwnBarsError(f"{place(source, row)}: symbol must be up to ten capitals, digits or dots such as BRK.B, was {column[row]!r}")

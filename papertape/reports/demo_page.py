@@ -46,16 +46,16 @@ def write(year: YearInPictures, path: Path) -> None:
     for name, series in {**year.equity, **year.weights, **year.shadow_weights}.items():
         if len(series) != len(year.sessions):
             raise ValueError(f"series {name!r} must have {len(year.sessions)} values, one a session, was {len(series)}")
-    known, trading = evaluation_document.read(year.evaluation), year.summary["trading"]
+    evaluation, trading = evaluation_document.read(year.evaluation), year.summary["trading"]
     text = page.render(
         "demo_page.html.j2",
         summary=year.summary,
         sessions=year.sessions,
         headline=_headline(year),
         traded_kind=year.summary["model"]["kind"],
-        known=known,
-        verdict_cards=evaluation_page.cards(known.headline),
-        checks=sorted(known.gate.checks, key=lambda check: check.passed),
+        evaluation=evaluation,
+        verdict_cards=evaluation_page.cards(evaluation.headline),
+        checks=sorted(evaluation.gate.checks, key=lambda check: check.passed),
         quick_note=year.quick_note,
         evaluation_page=year.evaluation_page,
         cards=[

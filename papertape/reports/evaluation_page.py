@@ -1,7 +1,7 @@
 """The page of one evaluation: a self-contained HTML file made from evaluation.json alone, first line the answer.
 
 Promise: the same document gives the same bytes; whatever the document says is escaped; nothing is computed that the document holds.
-Failure: `evaluation_file.EvaluationFileError` when it is no evaluation of this schema, and then nothing is written.
+Failure: `EvaluationFileError` when it is no evaluation of this schema, and then nothing is written.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from schema.evaluation_document import Cost, Evaluation, Fold, Headline, Measure
 COSTS: tuple[Cost, ...] = ("0", "10", "20")
 STANDARD: Cost = "10"
 SLOW = ("equal weight at kappa", "random at matched turnover")  # rows that trade as slowly as the agent, without its scores
-#: The baselines' colours, equal weight's and the agent's own aside: told apart, none of them loud.
+#: The baselines' colours, equal weight's and the agent's own aside: distinguished, none of them loud.
 QUIET = ("#8a94a3", "#4f8a75", "#9b6488", "#6673ae", "#8d7a3e", "#8f5b4a", "#4d8fa0", "#7f7f7f", "#7a9a4a", "#a58bb5")
 FAINT, PALE = "#5b6675", "#e2bf8d"  # PALE: equal weight's dashed kinds, as bars
 TICKS = np.array([0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 7.5, 10, 15, 20, 30, 50, 100])
@@ -40,28 +40,28 @@ STATISTICS = {
 }
 
 
-def write(evaluation: Mapping[str, Any], path: Path) -> None:
+def write(document: Mapping[str, Any], path: Path) -> None:
     """Render the page of a parsed evaluation.json to `path`."""
-    known = read(evaluation)
-    claim, _, figures = known.answer.partition(": ")
+    evaluation = read(document)
+    claim, _, figures = evaluation.answer.partition(": ")
     text = page.render(
         "evaluation_page.html.j2",
-        known=known,
+        evaluation=evaluation,
         claim=claim,
         figures=figures,
-        cards=cards(known.headline),
-        yardsticks=yardsticks(known),
+        cards=cards(evaluation.headline),
+        yardsticks=yardsticks(evaluation),
         standard=STANDARD,
         columns=[heading for heading, _ in COLUMNS],
-        tables=[(cost, _groups(known, cost)) for cost in COSTS],
-        years=sorted({year for row in known.rows for year in row.years}),
-        checks=sorted(known.gate.checks, key=lambda check: check.passed),
-        statistics=[(STATISTICS.get(name, plain(name)), ratio(known.statistics[name])) for name in _ordered(known.statistics)],
+        tables=[(cost, _groups(evaluation, cost)) for cost in COSTS],
+        years=sorted({year for row in evaluation.rows for year in row.years}),
+        checks=sorted(evaluation.gate.checks, key=lambda check: check.passed),
+        statistics=[(STATISTICS.get(name, plain(name)), ratio(evaluation.statistics[name])) for name in _ordered(evaluation.statistics)],
         charts={
-            "growth": page.chart(_growth(known), name="growth"),
-            "excess": page.chart(_excess(known), name="excess"),
-            "years": page.chart(_years(known), name="years"),
-            "costs": page.chart(_costs(known), name="costs"),
+            "growth": page.chart(_growth(evaluation), name="growth"),
+            "excess": page.chart(_excess(evaluation), name="excess"),
+            "years": page.chart(_years(evaluation), name="years"),
+            "costs": page.chart(_costs(evaluation), name="costs"),
         },
         plain=plain,
         bp=bp,
@@ -73,8 +73,8 @@ def write(evaluation: Mapping[str, Any], path: Path) -> None:
 
 def _ordered(names: Iterable[str]) -> list[str]:
     """Those that have words first, in the order of those."""
-    known = list(STATISTICS)
-    return sorted(names, key=lambda name: known.index(name) if name in known else len(known))
+    named = list(STATISTICS)
+    return sorted(names, key=lambda name: named.index(name) if name in named else len(named))
 
 
 def bp(value: float | None) -> str:
@@ -143,25 +143,26 @@ def cards(headline: Headline) -> list[tuple[str, str]]:
     ]
 
 
-def yardsticks(known: Evaluation) -> list[tuple[str, float | None]]:
+def yardsticks(evaluation: Evaluation) -> list[tuple[str, float | None]]:
     """(row, excess in bp a year at the standard cost) of the agent and of the SLOW rows."""
-    slow = [row for row in known.baselines if row.name in SLOW]
-    return [(row.name, row.at[STANDARD].excess_bp_per_year) for row in (known.agent, *slow)]
+    slow = [row for row in evaluation.baselines if row.name in SLOW]
+    return [(row.name, row.at[STANDARD].excess_bp_per_year) for row in (evaluation.agent, *slow)]
 
 
-def _groups(known: Evaluation, cost: Cost) -> list[tuple[str, list[tuple[Row, list[str]]]]]:
+def _groups(evaluation: Evaluation, cost: Cost) -> list[tuple[str, list[tuple[Row, list[str]]]]]:
     """(heading, rows with their cells) at this cost; a group without a row there is left out."""
-    named = (("PPO, the mean of its seeds' weights", "ppo"), ("baselines", "baseline"), ("each seed alone", "ppo seed"))
-    cells = [(row, [cell(row.at[cost]) for _, cell in COLUMNS]) for row in known.rows if cost in row.at]
+    mean = f"{evaluation.training.algorithm}, the mean of its seeds' weights"
+    named = ((mean, "agent"), ("baselines", "baseline"), ("each seed alone", "agent seed"))
+    cells = [(row, [cell(row.at[cost]) for _, cell in COLUMNS]) for row in evaluation.rows if cost in row.at]
     groups = [(heading, [pair for pair in cells if pair[0].kind == kind]) for heading, kind in named]
     return [group for group in groups if group[1]]
 
 
-def _styles(known: Evaluation) -> dict[str, dict[str, Any]]:
-    """One line a row, the same in every chart: the agent thick, equal weight's kinds told apart by their dashes."""
+def _styles(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
+    """One line a row, the same in every chart: the agent thick, equal weight's kinds distinguished by their dashes."""
     quiet, dashes = cycle(QUIET), cycle(("dash", "dot"))
-    styles: dict[str, dict[str, Any]] = {known.agent.name: {"color": page.AGENT, "width": 2.4}}
-    for name in (row.name for row in known.baselines):
+    styles: dict[str, dict[str, Any]] = {evaluation.agent.name: {"color": page.AGENT, "width": 2.4}}
+    for name in (row.name for row in evaluation.baselines):
         if name.startswith("equal weight"):
             styles[name] = {"color": page.EQUAL, "width": 1.3, "dash": "solid" if name == "equal weight daily" else next(dashes)}
         else:
@@ -169,18 +170,18 @@ def _styles(known: Evaluation) -> dict[str, dict[str, Any]]:
     return styles
 
 
-def _growth(known: Evaluation) -> go.Figure:
+def _growth(evaluation: Evaluation) -> go.Figure:
     """Equity on a log scale above, drawdown below."""
-    figure, curves, styles = go.Figure(), known.curves, _styles(known)
+    figure, curves, styles = go.Figure(), evaluation.curves, _styles(evaluation)
     days, cash = list(curves.sessions), curves.initial_cash
     for curve, series in reversed(curves.growth.items()):
-        row = known.row_of(curve)
+        row = evaluation.row_of(curve)
         name, path = html.escape(row.name), np.asarray(series)
         drawdown = path / np.maximum.accumulate(np.maximum(path, cash)) - 1
         shared = {"x": days, "name": name, "line": styles[row.name], "legendgroup": name}
         figure.add_scatter(y=path.round(2).tolist(), hovertemplate="$%{y:,.0f}", **shared)
         figure.add_scatter(y=drawdown.round(5).tolist(), hovertemplate="%{y:.1%}", showlegend=False, yaxis="y2", **shared)
-    _folds(figure, known.tests)
+    _folds(figure, evaluation.tests)
     figure.update_layout(
         yaxis={
             "domain": [0.32, 1],
@@ -195,15 +196,17 @@ def _growth(known: Evaluation) -> go.Figure:
     return figure
 
 
-def _excess(known: Evaluation) -> go.Figure:
+def _excess(evaluation: Evaluation) -> go.Figure:
     """Cumulative d, the seeds thin behind their ensemble."""
-    figure, days, style = go.Figure(), list(known.curves.sessions), {"color": page.AGENT, "width": 0.8}
-    for number, series in enumerate(known.curves.seeds.values()):
+    figure, days, style = go.Figure(), list(evaluation.curves.sessions), {"color": page.AGENT, "width": 0.8}
+    for number, series in enumerate(evaluation.curves.seeds.values()):
         shared = {"name": "each seed alone", "legendgroup": "seeds", "showlegend": number == 0}
         figure.add_scatter(x=days, y=list(series), line=style, opacity=0.3, hoverinfo="skip", **shared)
     thick = style | {"width": 2.4}
-    figure.add_scatter(x=days, y=list(known.curves.excess), name=html.escape(known.agent.name), line=thick, hovertemplate="%{y:+.2%}")
-    _folds(figure, known.tests, named=True)
+    figure.add_scatter(
+        x=days, y=list(evaluation.curves.excess), name=html.escape(evaluation.agent.name), line=thick, hovertemplate="%{y:+.2%}"
+    )
+    _folds(figure, evaluation.tests, named=True)
     figure.update_layout(yaxis={"tickformat": "+.2~%", "zeroline": True, "zerolinecolor": page.EQUAL, "zerolinewidth": 2}, height=420)
     return figure
 
@@ -221,10 +224,10 @@ def _folds(figure: go.Figure, folds: tuple[Fold, ...], *, named: bool = False) -
             )  # fmt: skip
 
 
-def _years(known: Evaluation) -> go.Figure:
+def _years(evaluation: Evaluation) -> go.Figure:
     """Calendar years of the agent and of the rows whose growth is drawn."""
-    figure, styles = go.Figure(), _styles(known)
-    for row in map(known.row_of, known.curves.growth):
+    figure, styles = go.Figure(), _styles(evaluation)
+    for row in map(evaluation.row_of, evaluation.curves.growth):
         years, values = zip(*((html.escape(year), value) for year, value in row.years.items()), strict=True)
         dashed = styles[row.name].get("dash", "solid") != "solid"
         fill = {"color": PALE if dashed else styles[row.name]["color"]}
@@ -233,24 +236,26 @@ def _years(known: Evaluation) -> go.Figure:
     return figure
 
 
-def _costs(known: Evaluation) -> go.Figure:
-    """Information ratio against equal weight as trading gets dearer."""
-    figure, styles = go.Figure(), _styles(known)
-    alone = [(cost, row.at[cost].information_ratio) for row in known.rows if row.kind == "ppo seed" for cost in COSTS if cost in row.at]
+def _costs(evaluation: Evaluation) -> go.Figure:
+    """Information ratio against equal weight by cost of trading."""
+    figure, styles = go.Figure(), _styles(evaluation)
+    alone = [
+        (cost, row.at[cost].information_ratio) for row in evaluation.rows if row.kind == "agent seed" for cost in COSTS if cost in row.at
+    ]
     figure.add_scatter(
         x=[int(cost) for cost, _ in alone], y=[value for _, value in alone], name="each seed alone", mode="markers", opacity=0.35,
         marker={"color": page.AGENT, "size": 6}, hoverinfo="skip",
     )  # fmt: skip
-    for row in (*known.baselines, known.agent):
+    for row in (*evaluation.baselines, evaluation.agent):
         points = {int(cost): row.at[cost].information_ratio for cost in COSTS if cost in row.at}
         if any(value is not None for value in points.values()):
             figure.add_scatter(
                 x=list(points), y=list(points.values()), name=html.escape(row.name), line=styles[row.name], mode="lines+markers",
-                marker={"size": 8 if row is known.agent else 4}, hovertemplate="%{y:+.2f}",
+                marker={"size": 8 if row is evaluation.agent else 4}, hovertemplate="%{y:+.2f}",
             )  # fmt: skip
-    if known.headline.detectable_ir is not None:
+    if evaluation.headline.detectable_ir is not None:
         line, font = {"dash": "dot", "color": FAINT, "width": 1}, {"size": 11, "color": FAINT}
-        figure.add_hline(y=known.headline.detectable_ir, line=line, annotation_text="detectable with 80 % power", annotation_font=font)
+        figure.add_hline(y=evaluation.headline.detectable_ir, line=line, annotation_text="detectable with 80 % power", annotation_font=font)
     figure.update_layout(
         yaxis={"zeroline": True, "zerolinecolor": page.EQUAL, "zerolinewidth": 2, "tickformat": "+.2~f"},
         xaxis={"tickvals": [0, 10, 20], "ticktext": [f"{cost} bp" for cost in COSTS], "showgrid": False, "zeroline": False},

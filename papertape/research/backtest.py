@@ -1,7 +1,7 @@
 """`papertape backtest`: one policy in the simulator, over the bundled bars or your own, beside equal weight and the benchmark.
 
 Promise: costs, rules and risk limits are the settings'; equal weight and the benchmark trade the same sessions from the same cash; a model
-that was trained on sessions that it trades is said to be. What is asked wrongly (a date, a policy, a word) is a `BacktestError` of one
+that was trained on sessions that it trades is reported as in sample. A wrong option (a date, a policy, a word) is a `BacktestError` of one
 line that names the value and what is allowed.
 """
 
@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from papertape.market_data.sessions import YEAR, TradingSession, sessions_between
-from papertape.research.reference_backtests import Dividends, Yearbook, policy_of
+from papertape.research.reference_backtests import Dividends, ReferenceBacktests, policy_of
 from papertape.research.study import Study
 from trading_env.data.features import FEATURE_HASH
 from trading_env.data.market import Market
@@ -40,13 +40,13 @@ def run(study: Study, *, policy: str, start: str, end: str, dividends: str, cons
     sessions = market.sessions.astype(object)
     if first <= sessions[0] or last > sessions[-1] or not any(first <= day <= last for day in sessions):
         raise BacktestError(f"--start and --end must hold a session after {sessions[0]} and up to {sessions[-1]}, were {first} and {last}")
-    for line in study.told:
+    for line in study.notes:
         console.print(line)
     if isinstance(asked, NumpyPolicy) and asked.card.train_end >= first.isoformat():
         console.print(
             f"in sample: this model was trained on {asked.card.train_start} to {asked.card.train_end}; its results there are no evidence"
         )
-    year = Yearbook(settings, start=first, end=last, dividends="ignore" if word == "ignore" else "credit", market=market)
+    year = ReferenceBacktests(settings, start=first, end=last, dividends="ignore" if word == "ignore" else "credit", market=market)
     results = {Path(policy).name: year.of(asked), "equal weight": year.of(make_policy("equal-weight"))}
     if settings.universe.benchmark is not None:
         results[settings.universe.benchmark] = year.benchmark()

@@ -23,7 +23,7 @@ from papertape.reports import evaluation_page
 from papertape.research import scoreboard, training_run
 from papertape.research.study import ResearchError, Study
 from schema.evaluation_document import Evaluation, read
-from trading_env.evaluation.gate import RecipeThresholds
+from trading_env.evaluation.gate import GateThresholds
 
 
 def run(
@@ -39,12 +39,12 @@ def run(
     tensorboard: bool = False,
 ) -> dict[str, Any]:
     """Train, judge and show; return the evaluation. `command` is what the page says to type; `record` a name on the scoreboard."""
-    least, folds = RecipeThresholds().min_folds, study.settings.training.folds
+    least, folds = GateThresholds().min_folds, study.settings.training.folds
     if record and folds < least:
         raise ResearchError(f"--record is for evidence, which takes {least} folds or more, was {folds}; leave --record or --quick out")
     if record:
         scoreboard.check_name(record)
-    for line in study.told:
+    for line in study.notes:
         console.print(line)
     if quick:
         console.print("quick: 3 folds of 2 seeds show how it goes; this cannot pass the gate")
@@ -55,10 +55,10 @@ def run(
         evaluation = judge(prepared, seeds=seeds, trials=trials, command=command)
     evaluation_page.write(evaluation, folder / "page.html")
     console.print(_summary(read(evaluation)))
-    told = [f"page: {shown(folder / 'page.html')}", f"try it: papertape backtest{study.options} --policy {shown(folder)}"]
+    notes = [f"page: {shown(folder / 'page.html')}", f"try it: papertape backtest{study.arguments} --policy {shown(folder)}"]
     if record:
-        told.append(f"recorded: {shown(scoreboard.record(evaluation, name=record))}, {shown(scoreboard.write())}")
-    for line in told:
+        notes.append(f"recorded: {shown(scoreboard.record(evaluation, name=record))}, {shown(scoreboard.write())}")
+    for line in notes:
         console.print(line, highlight=False, soft_wrap=True)
     return evaluation
 
@@ -100,21 +100,21 @@ def judge(prepared: training_run.Run, *, seeds: Sequence[int], trials: Path, com
     return evaluation
 
 
-def _summary(known: Evaluation) -> Group:
+def _summary(evaluation: Evaluation) -> Group:
     """The answer, the headline, and what the gate says of it, refusals first."""
     headline = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    for value, meaning in evaluation_page.cards(known.headline):
+    for value, meaning in evaluation_page.cards(evaluation.headline):
         headline.add_row(value, meaning)
-    verdict = "passed" if known.gate.passed else f"refused by {len(known.gate.refusals)} of {len(known.gate.checks)} checks"
-    refusals = [Text(f"  refused  {check.name}: {check.sentence}") for check in known.gate.refusals]
-    passed = ", ".join(check.name for check in known.gate.checks if check.passed)
-    count = f"trial {known.trial[:12]}, {'new' if known.log.new else 'logged before'}; {known.log.trials} in the log"
+    verdict = "passed" if evaluation.gate.passed else f"refused by {len(evaluation.gate.refusals)} of {len(evaluation.gate.checks)} checks"
+    refusals = [Text(f"  refused  {check.name}: {check.sentence}") for check in evaluation.gate.refusals]
+    passed = ", ".join(check.name for check in evaluation.gate.checks if check.passed)
+    count = f"trial {evaluation.trial[:12]}, {'new' if evaluation.log.new else 'logged before'}; {evaluation.log.trials} in the log"
     return Group(
         "",
-        Text(known.answer, style="bold"),
+        Text(evaluation.answer, style="bold"),
         headline,
         "",
-        Text(f"{known.gate.title}: {verdict} ({count})"),
+        Text(f"{evaluation.gate.title}: {verdict} ({count})"),
         *refusals,
         Text(f"  passed   {passed}"),
     )

@@ -33,7 +33,7 @@ def market_of(settings: Settings) -> Market:
     return build_market(bundled.daily_bars(), bundled.corporate_actions(), symbols=settings.universe.symbols)
 
 
-class Yearbook:
+class ReferenceBacktests:
     """Backtests over the replayed sessions."""
 
     def __init__(

@@ -1,4 +1,4 @@
-"""docs/scoreboard.md: whether PPO beats equal weight, over every recorded run, and the raw results that it is made from.
+"""docs/scoreboard.md: whether the agent beats equal weight, over every recorded run, and the raw results that it is made from.
 
 Promise: `record` keeps an evaluation as one small file that is itself an evaluation.json, its curves thinned, so that page and tearsheet
 are made again without training; `write` makes the page from those files alone, the same bytes from the same files.
@@ -27,9 +27,9 @@ NOTES = """\
 
 - Each row of a run trades the same bars in the same engine at the same costs, and is filled at the next open. Excess, information ratio
   (IR) and tracking error are against equal weight rebalanced daily, net of cost. Who trades more slowly than that saves cost without any
-  skill: equal weight at kappa and random scores at PPO's turnover say how much. A break-even of 0 bp: no excess even free of cost;
+  skill: equal weight at kappa and random scores at the agent's turnover say how much. A break-even of 0 bp: no excess even free of cost;
   none: the excess does not fall with cost. The detectable IR is the smallest true one that these sessions find with 80 % power.
-- PPO is the mean of all seeds' weights, each fold traded by models that were trained on what lies before it. No seed and no fold is
+- The agent is the mean of all seeds' weights, each fold traded by models that were trained on what lies before it. No seed and no fold is
   selected, and the gate charges for every trial in the log.
 - **Survivorship.** Every universe was chosen afterwards: the Dow names and the 422 names of the S&P 500 are today's members, so each row,
   equal weight included, is flattered by what survived. The comparison between rows says more than any row's own return.
@@ -94,17 +94,18 @@ def text(folder: Path = FOLDER) -> str:
 
 
 def answer(runs: Mapping[str, Evaluation]) -> str:
-    """Whether PPO beats equal weight, by the gate's verdicts over the runs."""
+    """Whether the agent beats equal weight, by the gate's verdicts over the runs."""
     passed = [name for name, run in runs.items() if run.gate.passed]
     excess = {name: run.headline.excess_bp_per_year[STANDARD] for name, run in runs.items()}
+    agent = " and ".join(dict.fromkeys(_safe(run.training.algorithm) for run in runs.values()))
     every = "the only recorded run" if len(runs) == 1 else f"all {len(runs)} recorded runs"
     if len(passed) == len(runs):
-        claim = f"PPO beats equal weight in {every}, by a gate that counts every trial"
+        claim = f"{agent} beats equal weight in {every}, by a gate that counts every trial"
     elif passed:
-        claim = f"PPO beats equal weight in {len(passed)} of {len(runs)} recorded runs, {', '.join(passed)}; elsewhere it is not shown"
+        claim = f"{agent} beats equal weight in {len(passed)} of {len(runs)} recorded runs, {', '.join(passed)}; elsewhere it is not shown"
     else:
         ahead = any(value is not None and value > 0 for value in excess.values())
-        claim = f"PPO {'is not shown to beat' if ahead else 'does not beat'} equal weight: the gate refused {every}"
+        claim = f"{agent} {'is not shown to beat' if ahead else 'does not beat'} equal weight: the gate refused {every}"
     figures = ", ".join(f"{bp(value)} ({name})" for name, value in excess.items())
     return f"{claim}. Growth less equal weight's, in bp a year at 10 bp a side: {figures}"
 
@@ -161,14 +162,14 @@ def _section(name: str, run: Evaluation) -> str:
     verdict = f"The {_safe(run.gate.title)} {'passed' if run.gate.passed else 'refused'} it."
     facts = {
         "trial": run.trial,
-        "recipe": run.recipe,
+        "configuration": run.configuration,
         **run.hashes,
         "head of the trial log": run.log.head,
     }
     window = (
         f"{run.windows.evaluation_start} to {run.windows.evaluation_end}, {len(run.data.symbols)} names, "
         f"{run.training.timesteps:,} steps of {_safe(run.training.algorithm)} in all. Trials in the log: {run.log.trials}, "
-        f"openings of the sealed span: {run.log.openings}."
+        f"openings of the holdout: {run.log.openings}."
     )
     return "\n\n".join(
         [

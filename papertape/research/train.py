@@ -1,4 +1,4 @@
-"""`papertape train`: one or more seeds, of the sealed span's fold or of all, with their progress.
+"""`papertape train`: one or more seeds, of the holdout's fold or of all, with their progress.
 
 Promise: what is trained is what `evaluate` and SageMaker train, byte for byte; it is in the run's folder, where `backtest --policy` takes
 it from. Failure: as `training_run`.
@@ -17,7 +17,7 @@ from papertape.research.study import Study
 
 def run(study: Study, *, folder: Path, all_folds: bool, fresh: bool, tensorboard: bool, console: Console) -> None:
     """Train; say where the models are and what to do with them."""
-    for line in study.told:
+    for line in study.notes:
         console.print(line)
     prepared = training_run.prepare(study, folder)
     folds = prepared.folds if all_folds else prepared.folds[-1:]
@@ -28,6 +28,6 @@ def run(study: Study, *, folder: Path, all_folds: bool, fresh: bool, tensorboard
         made = f"{shown(prepared.seed(seed))}/fold-{folds[0].number}"
         console.print(f"seed {seed}: {made}{f' to fold-{folds[-1].number}' if len(folds) > 1 else ''}", highlight=False, soft_wrap=True)
     newest = prepared.seed(study.settings.training.seeds[0]) / f"fold-{folds[-1].number}"
-    console.print(f"try it: papertape backtest{study.options} --policy {shown(newest)}", highlight=False, soft_wrap=True)
+    console.print(f"try it: papertape backtest{study.arguments} --policy {shown(newest)}", highlight=False, soft_wrap=True)
     if tensorboard:
         console.print(f"curves: tensorboard --logdir {shown(folder / 'tensorboard')}", highlight=False, soft_wrap=True)

@@ -32,7 +32,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TaskProgr
 from rich.table import Column
 
 from learning import packaging
-from learning.configuration import Recipe, folds_of
+from learning.configuration import Configuration, folds_of
 from papertape.research.study import Study
 from schema.feature_table import parquet
 from schema.settings import Settings
@@ -61,7 +61,7 @@ class Run:
     settings: Settings
     folds: tuple[Fold, ...]
     manifest_sha256: str
-    recipe_of_one_seed: str
+    configuration_of_one_seed: str
 
     @property
     def settings_file(self) -> Path:
@@ -81,15 +81,15 @@ class Run:
             record = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return False
-        known = (record.get("recipe_of_one_seed"), record.get("manifest_sha256"), record.get("seed"), record.get("fold"))
-        return known == (self.recipe_of_one_seed, self.manifest_sha256, seed, fold)
+        recorded = (record.get("configuration_of_one_seed"), record.get("manifest_sha256"), record.get("seed"), record.get("fold"))
+        return recorded == (self.configuration_of_one_seed, self.manifest_sha256, seed, fold)
 
 
 def prepare(study: Study, folder: Path) -> Run:
     """Copy code, settings and bars; raises WalkForwardError when the bars have no room for the folds."""
     folds = folds_of(study.market.sessions, study.settings)
     manifest = write_channel(study, folder / "input" / "features")
-    run = Run(folder, unpacked_code(), study.settings, folds, manifest, Recipe.of(study.settings).of_one_seed)
+    run = Run(folder, unpacked_code(), study.settings, folds, manifest, Configuration.of(study.settings).of_one_seed)
     run.settings_file.write_text(study.settings.model_dump_json(indent=1) + "\n", encoding="utf-8")
     return run
 
@@ -256,16 +256,16 @@ def start(command: Sequence[str], *, environment: dict[str, str], log: Path) -> 
 def follow(child: subprocess.Popen[str], *, log: Path, on_line: Callable[[dict[str, Any]], None]) -> list[str]:
     """Read a child to its end; give each JSON line to `on_line`, return the others; raises TrainingError when it failed."""
     assert child.stdout is not None
-    told = []
+    output = []
     for line in child.stdout:
         if line.startswith("{"):
             on_line(json.loads(line))
         else:
-            told.append(line.rstrip("\n"))
+            output.append(line.rstrip("\n"))
     if child.wait():
         last = log.read_text(encoding="utf-8").strip().splitlines()[-1:] or [f"ended with status {child.returncode}"]
         raise TrainingError(f"{last[0]} (its log is {log})")
-    return told
+    return output
 
 
 def stop(child: subprocess.Popen[str]) -> None:

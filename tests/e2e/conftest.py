@@ -35,7 +35,7 @@ SMALL_TRAINING: dict[str, Any] = {
     "test_start": "2020-01-02",
     "live_start": FIRST,
     "folds": 1,
-    "sealed_sessions": 63,
+    "holdout_sessions": 63,
     "timesteps": 2000,
     "seeds": (0,),
     "environments": 8,

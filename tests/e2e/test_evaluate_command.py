@@ -45,7 +45,7 @@ def test_evaluate_judges_ones_own_bars_and_makes_the_page(bars: Path, evaluated:
     folder = bars.parent / "run"
     evaluation = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
     assert evaluation["data"]["symbols"] == NAMES
-    assert [row["name"] for row in evaluation["rows"] if row["kind"] == "ppo seed"] != []
+    assert [row["name"] for row in evaluation["rows"] if row["kind"] == "agent seed"] != []
     assert "hold SPY" in [row["name"] for row in evaluation["rows"]]
     assert evaluation["gate"]["passed"] is False
     assert "3,018 daily bars of 3 names, 2015-01-02 to 2018-12-31" in evaluated.stdout

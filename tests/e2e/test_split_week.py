@@ -23,7 +23,7 @@ from local.replay.driver import Replayed, replay
 from local.replay.local_deployment import Laptop, LaptopError, Trained
 from local.replay.schedule import Entry, PlanError
 from papertape.market_data.sessions import sessions_between
-from papertape.research.reference_backtests import Yearbook, largest_gap, market_of, policy_of
+from papertape.research.reference_backtests import ReferenceBacktests, largest_gap, market_of, policy_of
 from schema.settings import Settings
 from tests.e2e.conftest import EVE, FIRST, HISTORY, LAST, App
 from trading_env.data.features import FEATURES
@@ -74,7 +74,7 @@ def trade(app: App, plan: tuple[Entry, ...]) -> Week:
 
 def gap_to_backtest(week: Week, policy: Policy, settings: Settings) -> float:
     """Largest relative difference at any session to the backtest of `policy`, from bundled bars, under the same rules and limits."""
-    year = Yearbook(settings, start=date.fromisoformat(FIRST), end=date.fromisoformat(LAST))
+    year = ReferenceBacktests(settings, start=date.fromisoformat(FIRST), end=date.fromisoformat(LAST))
     return largest_gap(week.replayed.equity, year.of(policy))
 
 

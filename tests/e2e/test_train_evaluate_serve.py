@@ -188,7 +188,7 @@ def model(first: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_verdict_says_what_it_rests_on(first: Run, market: Market) -> None:
     evaluation, window = first.evaluation, market.rows("2018-01-02", "2018-12-31")
     folds = evaluation["windows"]["folds"]
-    assert [(fold["number"], fold["test_start"], fold["sealed"]) for fold in folds] == [
+    assert [(fold["number"], fold["test_start"], fold["holdout"]) for fold in folds] == [
         (0, "2018-01-02", False),
         (1, "2018-07-03", False),
         (2, "2019-01-02", True),
@@ -207,14 +207,14 @@ def test_the_verdict_says_what_it_rests_on(first: Run, market: Market) -> None:
     assert evaluation["training"]["steps_per_second"] > 0
 
 
-def test_two_folds_of_two_seeds_are_too_little_evidence_and_the_sealed_span_stays_shut(first: Run) -> None:
+def test_two_folds_of_two_seeds_are_too_little_evidence_and_the_holdout_stays_shut(first: Run) -> None:
     gate = first.evaluation["gate"]
     assert gate["passed"] is False
     checks = {check["name"]: check for check in gate["checks"]}
     assert checks["evidence"]["passed"] is False
     assert "2 folds" in checks["evidence"]["sentence"]
     assert "2 seeds" in checks["evidence"]["sentence"]
-    assert checks["sealed span"]["passed"] is False
+    assert checks["holdout"]["passed"] is False
     assert first.evaluation["log"]["openings"] == 0
     assert first.evaluation["answer"].startswith("PPO ")
     assert f"refused: {checks['evidence']['sentence']}" in gate["reasons"]
@@ -247,7 +247,20 @@ def test_a_second_run_gives_the_same_weights_table_and_verdict_and_adds_no_trial
 ) -> None:
     second = run_jobs(tmp_path_factory.mktemp("second"), channel, source=source, trials=trials)
     assert second.archive == first.archive
-    same = ("trial", "recipe", "answer", "hashes", "windows", "headline", "rows", "statistics", "gate", "trials", "curves", "metadata")
+    same = (
+        "trial",
+        "configuration",
+        "answer",
+        "hashes",
+        "windows",
+        "headline",
+        "rows",
+        "statistics",
+        "gate",
+        "trials",
+        "curves",
+        "metadata",
+    )
     for part in same:
         assert second.evaluation[part] == first.evaluation[part], part
     assert list(first.trials) == ["000001.json"]

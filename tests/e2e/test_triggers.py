@@ -168,7 +168,7 @@ def test_a_failed_run_reaches_the_dead_letters_and_its_alarm_mails(app: App, day
 def test_training_after_a_session_gives_the_same_model_because_no_bar_of_it_is_readable(app: App, day: LivedDay, trained: Trained) -> None:
     """The features reach into the live window by now; the weekly schedule trains and judges on the same data as before it.
 
-    What trades is of the same recipe, approved by its owner, so the judge asks the registry for it and only checks the refit.
+    What trades is of the same configuration, approved by its owner, so the judge asks the registry for it and only checks the refit.
     """
     assert day.answers["build_features"]["end"] >= FIRST == str(app.settings.training.live_start)
     app.laptop.client("sagemaker").update_model_package(ModelPackageArn=trained.package_arn, ModelApprovalStatus="Approved")
@@ -176,7 +176,7 @@ def test_training_after_a_session_gives_the_same_model_because_no_bar_of_it_is_r
     assert again.package_version == trained.package_version + 1
     assert again.evaluation["model_hash"] == trained.evaluation["model_hash"]
     assert again.artifact == trained.artifact
-    assert (trained.evaluation["gate"]["title"], again.evaluation["gate"]["title"]) == ("recipe gate", "refit check")
+    assert (trained.evaluation["gate"]["title"], again.evaluation["gate"]["title"]) == ("gate", "refit check")
     distance = next(check for check in again.evaluation["gate"]["checks"] if check["name"] == "distance")
     assert distance["numbers"] == {"incumbent_distance_l1": 0.0}
     assert (again.evaluation["gate"]["passed"], again.served.role) == (True, "incumbent")

@@ -29,7 +29,7 @@ from tests.faults.desk import CLOSE, COSTS, FOREIGN, NAMES, OURS, SLOT, Floor, d
 from tests.faults.edges import LEDGER
 from tests.markets import walk
 from trading_env.simulation.policy import softmax
-from trading_env.simulation.portfolio import Book, Costs, Rules, Tape, step
+from trading_env.simulation.portfolio import Book, Costs, ExecutionPrices, Rules, step
 
 Open = Callable[..., Floor]
 
@@ -299,16 +299,16 @@ def _seen(status: str, filled: Decimal, average: Decimal) -> Order:
 def test_i6_every_dollar_is_accounted_for(market: int, scores: list[float], bps: float) -> None:
     """Any scores over a market with splits, dividends and halts: value moves by shares times price moves and dividends, less the costs."""
     history = walk(sessions=12, seed=market)
-    tape, rules = Tape.of(history), Rules(costs=Costs(slippage_bps=bps))
+    prices, rules = ExecutionPrices.of(history), Rules(costs=Costs(slippage_bps=bps))
     book = Book.of_cash(100_000.0, assets=4)
     for row in range(10):
         weights = softmax(np.array([scores]), history.tradable[[row]])
-        before = book.value(tape.closing[[row]])
-        done = step(book, tape=tape, rows=np.array([row]), weights=weights, rules=rules)
-        split = tape.split[row + 1]
-        over_night = (book.quantities * (split * tape.opening[row + 1] - tape.closing[row]))[book.quantities != 0].sum()
+        before = book.value(prices.closing[[row]])
+        done = step(book, prices=prices, rows=np.array([row]), weights=weights, rules=rules)
+        split = prices.split[row + 1]
+        over_night = (book.quantities * (split * prices.opening[row + 1] - prices.closing[row]))[book.quantities != 0].sum()
         held = done.book.quantities[0]
-        over_day = (held * (tape.closing[row + 1] - tape.opening[row + 1]))[held != 0].sum()
+        over_day = (held * (prices.closing[row + 1] - prices.opening[row + 1]))[held != 0].sum()
         moved = over_night + over_day + done.dividends[0] - done.costs[0]
         assert abs(done.value[0] - before[0] - moved) <= 1e-9 * before[0]
         book = done.book

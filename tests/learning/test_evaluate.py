@@ -42,15 +42,15 @@ def test_the_document_is_what_the_pages_read(found: dict[str, Any]):
     assert seen.answer.endswith("refused by: " + ", ".join(check.name for check in seen.gate.refusals) + ".")
     assert [row.name for row in seen.rows if row.kind != "baseline"] == ["PPO", "PPO seed 0", "PPO seed 1"]
     assert {row.name for row in seen.baselines} >= {"cash", "equal weight daily", "hold AAA", "ridge"}
-    assert all(set(row.at) == ({"10", "20"} if row.kind == "ppo seed" else {"0", "10", "20"}) for row in seen.rows)
-    assert [fold.sealed for fold in seen.windows.folds] == [False, False, True]
+    assert all(set(row.at) == ({"10", "20"} if row.kind == "agent seed" else {"0", "10", "20"}) for row in seen.rows)
+    assert [fold.holdout for fold in seen.windows.folds] == [False, False, True]
     assert (seen.quick, seen.headline.seeds, seen.training.folds) == (True, 2, 2)
     assert list(seen.curves.growth)[:3] == ["agent", "equal weight", "AAA"]
     assert "evidence" in {check.name for check in seen.gate.refusals}
     assert found["gate"]["excess_bp_per_year"] == seen.agent.at["10"].excess_bp_per_year
 
 
-def test_nothing_of_the_sealed_span_is_shown_or_logged(found: dict[str, Any], trials: str):
+def test_nothing_of_the_holdout_is_shown_or_logged(found: dict[str, Any], trials: str):
     assert found["curves"]["sessions"] == [str(day) for day in small_run.DAYS[540:610]]
     assert found["windows"]["evaluation_end"] == str(small_run.DAYS[609])
     (line,) = [path.read_text(encoding="utf-8") for path in Path(trials).iterdir()]
@@ -66,7 +66,7 @@ def test_the_curves_are_the_logged_excess_and_the_rows_own_end(found: dict[str, 
     assert sum(excess) / len(excess) * 252e4 == pytest.approx(found["headline"]["excess_bp_per_year"]["10"], rel=1e-4)
 
 
-def test_the_model_is_the_ensemble_of_the_sealed_spans_fold(root: Path, found: dict[str, Any], tmp_path: Path):
+def test_the_model_is_the_ensemble_of_the_holdouts_fold(root: Path, found: dict[str, Any], tmp_path: Path):
     with tarfile.open(root / "output" / "model" / "model.tar.gz", mode="r:gz") as tar:
         tar.extractall(tmp_path, filter="data")
     served = load_policy(tmp_path)
@@ -99,7 +99,13 @@ def test_metadata_fits_a_model_package(found: dict[str, Any]):
 
 def record_of(chosen: Any, **changes: Any) -> dict[str, Any]:
     """The part of a training.json by which a model is known."""
-    return {"timesteps_asked": 1000, "seed": 1, "fold": 2, "recipe_of_one_seed": configuration.Recipe.of(chosen).of_one_seed, **changes}
+    return {
+        "timesteps_asked": 1000,
+        "seed": 1,
+        "fold": 2,
+        "configuration_of_one_seed": configuration.Configuration.of(chosen).of_one_seed,
+        **changes,
+    }
 
 
 class TestTrial:
@@ -107,19 +113,19 @@ class TestTrial:
         later = small_run.settings(training={"timesteps": 5000, "seeds": [0, 1, 2]})
         assert evaluation.as_trained(later, seeds=(0, 1), records=[record_of(CHOSEN)]) == CHOSEN
 
-    def test_other_seeds_are_another_recipe_and_a_later_live_start_another_trial_of_the_same(self):
-        own, alone = configuration.Recipe.of(CHOSEN), configuration.Recipe.of(small_run.settings(training={"seeds": [1]}))
-        later = configuration.Recipe.of(small_run.settings(training={"live_start": "2019-01-02"}))
+    def test_other_seeds_are_another_configuration_and_a_later_live_start_another_trial_of_the_same(self):
+        own, alone = configuration.Configuration.of(CHOSEN), configuration.Configuration.of(small_run.settings(training={"seeds": [1]}))
+        later = configuration.Configuration.of(small_run.settings(training={"live_start": "2019-01-02"}))
         assert len({own.trial, alone.trial, later.trial}) == 3
         assert own.identity == later.identity != alone.identity
         assert own.of_one_seed == alone.of_one_seed != later.of_one_seed
-        assert configuration.Recipe.of(small_run.settings(model={"approval": "manual"})) == own
+        assert configuration.Configuration.of(small_run.settings(model={"approval": "manual"})) == own
 
     @pytest.mark.parametrize(
         ("chosen", "changes", "words"),
         [
             (CHOSEN, {"timesteps_asked": 2000}, "trained for the same timesteps, were 1000, 2000"),
-            (CHOSEN, {"recipe_of_one_seed": "x"}, "model-1, fold-2: was trained under other settings or code"),
+            (CHOSEN, {"configuration_of_one_seed": "x"}, "model-1, fold-2: was trained under other settings or code"),
             (small_run.settings(costs={"slippage_bps": 5.0}), {}, "model-1, fold-2: was trained under other settings or code"),
             (small_run.settings(reward={"kind": "log_growth"}), {}, "model-1, fold-2: was trained under other settings or code"),
         ],
@@ -174,4 +180,4 @@ def test_a_refused_model_leaves_neither_output_nor_trial(root: Path, tmp_path: P
     [(-1.0, False, "does not beat"), (-1.0, True, "does not beat"), (1.0, False, "is not shown to beat"), (1.0, True, "beats")],
 )
 def test_the_answer_claims_no_more_than_the_gate(bp: float, passed: bool, verb: str):
-    assert document.claim(bp, passed=passed) == f"PPO {verb} equal weight"
+    assert document.claim("PPO", bp, passed=passed) == f"PPO {verb} equal weight"

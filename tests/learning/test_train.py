@@ -79,9 +79,9 @@ def test_the_reward_and_the_names_of_an_episode_come_from_the_settings():
     market = small_run.market().rows(small_run.DAYS[260], small_run.DAYS[400])
 
     def head(chosen) -> bytes:
-        model, _, taken = training.fit(market, settings=chosen, seed=0, timesteps=1000)
-        assert taken == 992
-        return model.policy.network.head.weight.detach().numpy().tobytes()
+        fitted = training.TRAINERS[chosen.training.algorithm](market, settings=chosen, seed=0, timesteps=1000)
+        assert fitted.timesteps == 992
+        return fitted.network.head.weight.detach().numpy().tobytes()
 
     plain = head(CHOSEN)
     assert plain == head(CHOSEN)
@@ -104,7 +104,7 @@ def test_tensorboard_gets_its_file_and_changes_nothing(channel: Path, whole: Pat
 @pytest.mark.parametrize(
     ("arguments", "changes", "words"),
     [
-        (["--fold", "3"], {}, "--fold must lie in 0 to 2, the last being the sealed span's, was 3"),
+        (["--fold", "3"], {}, "--fold must lie in 0 to 2, the last being the holdout's, was 3"),
         (["--timesteps", "10"], {}, "timesteps"),
         ([], {"training": {"test_start": str(small_run.DAYS[200])}}, "200 lie before test_start"),
         ([], {"training": {"live_start": str(small_run.DAYS[600])}}, "end must be before live_start"),

@@ -35,7 +35,7 @@ def settings(**changes: dict[str, Any]) -> Settings:
 
 def trained(market: Market, *, chosen: Settings, seed: int, timesteps: int) -> NumpyPolicy:
     """The policy as it would be served."""
-    model, _, _ = training.fit(market, settings=chosen, seed=seed, timesteps=timesteps)
+    fitted = training.TRAINERS[chosen.training.algorithm](market, settings=chosen, seed=seed, timesteps=timesteps)
     card = PolicyCard(
         features=tuple(f"feature {number}" for number in range(market.features.shape[2])),
         context=tuple(f"context {number}" for number in range(market.context.shape[1])),
@@ -48,7 +48,7 @@ def trained(market: Market, *, chosen: Settings, seed: int, timesteps: int) -> N
         seeds=(seed,),
         code_version="of a test",
     )
-    return NumpyPolicy(network.export([model.policy.network]), card)
+    return NumpyPolicy(network.export([fitted.network]), card)
 
 
 def traded(policy: Policy, market: Market, *, rules: Rules, first: int, last: int = -1) -> BacktestResult:

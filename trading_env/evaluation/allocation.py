@@ -8,13 +8,13 @@ covariance has no portfolio of least variance. A path that is not finite is the 
 from __future__ import annotations
 
 import numpy as np
+from scipy.optimize import nnls
 
 from trading_env.errors import PapertapeError
-from trading_env.simulation.policy import BoolArray, FloatArray
+from trading_env.simulation.policy import FloatArray
 
 MONTH = 21
 STILL = 1e-6  # the daily volatility that a name has at least: a hundredth of a basis point
-SLACK = 1e-10  # how far, relative to the mean variance, a name outside a portfolio of least variance may still lower it
 
 
 class AllocationError(PapertapeError, ValueError):
@@ -61,35 +61,16 @@ def shrunk_covariance(returns: FloatArray) -> FloatArray:
 def least_variance(covariance: FloatArray) -> FloatArray:
     """(n,) w >= 0 with sum 1 of the least w' C w, for C (n, n) positive definite: exact, by the active set of Lawson and Hanson (1974).
 
-    The x >= 0 of the least x' C x / 2 - sum x, scaled to sum to one, is w: both have C x >= 1, and = 1 where x > 0. Raises
-    AllocationError when no such x is found.
+    The x >= 0 of the least x' C x / 2 - sum x, scaled to sum to one, is w. With C = L L' it is the x >= 0 of the least |L' x - L^-1 1|.
+    Raises AllocationError when C is not positive definite.
     """
     scaled = covariance / np.diag(covariance).mean()
-    x, chosen = np.zeros(len(scaled)), np.zeros(len(scaled), dtype=bool)
-    for _ in range(3 * len(scaled)):
-        gain = np.where(chosen, 0.0, 1 - scaled @ x)
-        if gain.max() <= SLACK:
-            return np.asarray(x / x.sum())
-        chosen[gain.argmax()] = True
-        x = _feasible(scaled, x, chosen)
-    raise AllocationError(f"no portfolio of least variance was found; the covariance of {len(scaled)} names must be positive definite")
-
-
-def _feasible(scaled: FloatArray, x: FloatArray, chosen: BoolArray) -> FloatArray:
-    """The least over `chosen`, names that would turn negative dropped from it one by one, each on the way from `x`."""
-    while True:
-        trial = np.zeros(len(x))
-        try:
-            trial[chosen] = np.linalg.solve(scaled[np.ix_(chosen, chosen)], np.ones(chosen.sum()))
-        except np.linalg.LinAlgError as error:
-            raise AllocationError(f"the covariance of {len(x)} names must be positive definite: {error}") from error
-        falling = np.flatnonzero(chosen & (trial <= 0))
-        if not len(falling):
-            return trial
-        reach = x[falling] / np.maximum(x[falling] - trial[falling], np.finfo(np.float64).tiny)
-        x = np.where(chosen, x + reach.min() * (trial - x), 0.0)
-        out = falling[reach.argmin()]
-        x[out], chosen[out] = 0.0, False
+    try:
+        lower = np.linalg.cholesky(scaled)
+        x, _ = nnls(lower.T, np.linalg.solve(lower, np.ones(len(lower))))
+    except (np.linalg.LinAlgError, RuntimeError) as error:
+        raise AllocationError(f"the covariance of {len(scaled)} names must be positive definite: {error}") from error
+    return np.asarray(x / x.sum())
 
 
 def _returns(path: FloatArray) -> FloatArray:

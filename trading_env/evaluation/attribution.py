@@ -36,7 +36,7 @@ from trading_env.data.observation import Observation, observe
 from trading_env.errors import PapertapeError
 from trading_env.evaluation.backtest import BacktestResult
 from trading_env.simulation.policy import Policy, weights_from_scores
-from trading_env.simulation.portfolio import Book, FloatArray, Review, Rules, Step, Tape, Trades, split_quantity, step
+from trading_env.simulation.portfolio import Book, ExecutionPrices, FloatArray, Review, Rules, Step, Trades, split_quantity, step
 
 
 class AttributionError(PapertapeError, ValueError):
@@ -139,12 +139,12 @@ def explain(
     sessions = np.array([day.session for day in days], dtype="datetime64[D]")
     if not np.array_equal(sessions, backtested.sessions):
         raise AttributionError(f"live and backtest must be of the same sessions, was {len(sessions)} and {len(backtested.sessions)}")
-    tape = Tape.of(market)
+    prices = ExecutionPrices.of(market)
     before = opening or LiveBook(cash=backtested.initial_cash, quantities={}, marks={})
     last, explained = backtested.initial_cash, []
     for day, session, reached in zip(days, sessions, backtested.equity.tolist(), strict=True):
         row = market.index_of(session) - 1
-        ideal = _Ideal(before, tape=tape, row=row, symbols=market.symbols, rules=rules, review=review)
+        ideal = _Ideal(before, prices=prices, row=row, symbols=market.symbols, rules=rules, review=review)
         traded = ideal.trade(day.weights)
         modelled = traded if policy is None else ideal.trade(ideal.decide(market, row, policy))
         parts = replace(
@@ -160,10 +160,10 @@ def explain(
     return tuple(explained)
 
 
-def execution(day: LiveDay, *, before: LiveBook, tape: Tape, row: int, symbols: Sequence[str], rules: Rules) -> Parts:
+def execution(day: LiveDay, *, before: LiveBook, prices: ExecutionPrices, row: int, symbols: Sequence[str], rules: Rules) -> Parts:
     """The parts of execution alone: `day` against the ideal session of its own weights, from the book `before` at the close of `row` of
-    `tape` (columns in the order of `symbols`) to the next row. Carried and model are 0. Raises AttributionError."""
-    ideal = _Ideal(before, tape=tape, row=row, symbols=symbols, rules=rules)
+    `prices` (columns in the order of `symbols`) to the next row. Carried and model are 0. Raises AttributionError."""
+    ideal = _Ideal(before, prices=prices, row=row, symbols=symbols, rules=rules)
     return _finite(ideal.execution(day, ideal.trade(day.weights)), day)
 
 
@@ -171,28 +171,28 @@ class _Ideal:
     """One session begun with the live book, traded as the backtest trades."""
 
     def __init__(
-        self, before: LiveBook, *, tape: Tape, row: int, symbols: Sequence[str], rules: Rules, review: Review | None = None
+        self, before: LiveBook, *, prices: ExecutionPrices, row: int, symbols: Sequence[str], rules: Rules, review: Review | None = None
     ) -> None:
-        if not 0 <= row < len(tape) - 1:
-            raise AttributionError(f"a session needs the one before it, rows 0 to {len(tape) - 2}, was {row}")
+        if not 0 <= row < len(prices) - 1:
+            raise AttributionError(f"a session needs the one before it, rows 0 to {len(prices) - 2}, was {row}")
         self._before, self._symbols, self._rules, self._review = before, tuple(symbols), rules, review
-        self._tape = Tape(**{field.name: getattr(tape, field.name)[row : row + 2] for field in fields(Tape)})
+        self._prices = ExecutionPrices(**{field.name: getattr(prices, field.name)[row : row + 2] for field in fields(ExecutionPrices)})
         self._held = self._column(before.quantities)
         # A debt, which worse prices than sized at may leave, buys nothing; as a constant it is in no difference
         self._book = Book(cash=np.array([max(before.cash, 0.0)]), quantities=self._held[None])
-        self._worth = float(self._book.value(self._tape.closing[:1])[0])
+        self._worth = float(self._book.value(self._prices.closing[:1])[0])
 
     def trade(self, weights: Mapping[str, float] | None) -> Step:
         """The session with these weights: a name without one is not traded."""
         named = np.array([weights is not None and symbol in weights for symbol in self._symbols])
         wanted = Trades(signs=np.zeros((1, len(named))), share=0.0) if weights is None else self._column(weights)[None]
-        tape = replace(self._tape, decidable=np.broadcast_to(named, (2, len(named))))
-        return step(self._book, tape=tape, rows=np.array([0]), weights=wanted, rules=self._rules, review=self._review)
+        prices = replace(self._prices, decidable=np.broadcast_to(named, (2, len(named))))
+        return step(self._book, prices=prices, rows=np.array([0]), weights=wanted, rules=self._rules, review=self._review)
 
     def decide(self, market: Market, row: int, policy: Policy) -> dict[str, float]:
         """What `policy` decides at the close of `row` with the live book."""
         equity = self._worth + _worth_outside(self._before, self._symbols)
-        held, tradable = _value(self._held, self._tape.closing[0]) / equity, market.tradable[row]
+        held, tradable = _value(self._held, self._prices.closing[0]) / equity, market.tradable[row]
         vector = observe(market.features[row], market.context[row], tradable, held, self._before.cash / equity)
         scores = policy.scores(Observation(as_of=market.sessions[row], symbols=market.symbols, vector=vector))
         weights = weights_from_scores(scores, held, tradable, kappa=policy.kappa)
@@ -203,7 +203,7 @@ class _Ideal:
 
     def execution(self, day: LiveDay, ideal: Step) -> Parts:
         """What lies between the ideal session and the live close, cause by cause."""
-        opens, closes, split = self._tape.opening[1], self._tape.closing[1], self._tape.split[1]
+        opens, closes, split = self._prices.opening[1], self._prices.closing[1], self._prices.split[1]
         adverse, fee = self._rules.costs.adverse, self._rules.costs.fee
         wanted, plan = ideal.deltas[0], self._column(day.plan)
         ours, others = ([one for one in day.fills if (one.planned and one.symbol in self._symbols) is is_ours] for is_ours in (True, False))
@@ -233,7 +233,7 @@ class _Ideal:
             - _worth_outside(self._before, self._symbols)
             - _paid(others),
             marks=_dollars(now, self._column(day.close.marks) - closes)
-            - _dollars(then, self._column(self._before.marks) - self._tape.closing[0]),
+            - _dollars(then, self._column(self._before.marks) - self._prices.closing[0]),
         )
 
     def _column(self, by_symbol: Mapping[str, float]) -> FloatArray:

@@ -19,7 +19,7 @@ from trading_env.evaluation import metrics
 from trading_env.orders.orders import propose
 from trading_env.orders.risk import Limits, Situation, check_batch, latch
 from trading_env.simulation.policy import EqualWeight, Policy, weights_from_scores
-from trading_env.simulation.portfolio import Book, FloatArray, Plan, Review, Rules, Tape, step
+from trading_env.simulation.portfolio import Book, ExecutionPrices, FloatArray, Plan, Review, Rules, step
 
 
 class EvaluationError(PapertapeError, ValueError):
@@ -66,20 +66,20 @@ def backtest(
     first = market.index_of(window.sessions[0])
     if first == 0:
         raise EvaluationError(f"the first decision observes the session before {window.sessions[0]}, the market begins there")
-    tape = Tape.of(market)
+    prices = ExecutionPrices.of(market)
     book = Book.of_cash(initial_cash, assets=len(market.symbols))
     guard = _Guard(market, limits, initial_cash) if limits is not None else None
     records: dict[str, list[FloatArray]] = {name: [] for name in _RECORDED}
-    held, cash_weight = book.shares(tape.closing[[first - 1]])
+    held, cash_weight = book.shares(prices.closing[[first - 1]])
     for row in range(first - 1, first - 1 + len(window)):
         vector = observe(market.features[row], market.context[row], market.tradable[row], held[0], float(cash_weight[0]))
         scores = policy.scores(Observation(as_of=market.sessions[row], symbols=market.symbols, vector=vector))
         weights = weights_from_scores(scores[None], held, market.tradable[[row]], kappa=policy.kappa)
-        taken = step(book, tape=tape, rows=np.array([row]), weights=weights, rules=rules, review=guard.review if guard else None)
+        taken = step(book, prices=prices, rows=np.array([row]), weights=weights, rules=rules, review=guard.review if guard else None)
         book = taken.book
         if guard is not None:
             guard.close(float(taken.value[0]))
-        held, cash_weight = book.shares(tape.closing[[row + 1]])
+        held, cash_weight = book.shares(prices.closing[[row + 1]])
         record = (taken.value, book.cash, taken.costs, taken.dividends, taken.turnover, scores, weights, taken.deltas, book.quantities)
         for name, value in zip(_RECORDED, (*record, held), strict=True):
             records[name].append(np.atleast_2d(value)[0])

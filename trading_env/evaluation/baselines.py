@@ -37,7 +37,7 @@ class BaselineError(PapertapeError, ValueError):
     """A row cannot be formed; the message says which, and what it needs."""
 
 
-def lineup(
+def all_baselines(
     market: Market,
     *,
     rules: Rules,
@@ -70,23 +70,23 @@ def lineup(
     """
     if not matched_turnover > 0:
         raise BaselineError(f"random at matched turnover needs a turnover above 0, was {matched_turnover}")
-    ring = _Ring(market, rules=rules, initial_cash=initial_cash, start=start, end=end)
-    linear = ridge(market, ring.judged(folds), kappa=kappa)
-    even, monthly = np.zeros(market.close.shape), ring.monthly()
+    backtester = _Backtester(market, rules=rules, initial_cash=initial_cash, start=start, end=end)
+    linear = ridge(market, backtester.judged(folds), kappa=kappa)
+    even, monthly = np.zeros(market.close.shape), backtester.monthly()
     rows = [
-        ring.trade("cash", even, on=np.zeros(len(market), dtype=bool)),
-        ring.trade("equal weight held", even, on=ring.opening),
-        ring.trade("equal weight daily", even),
-        ring.trade("equal weight at kappa", even, kappa=kappa),
+        backtester.trade("cash", even, on=np.zeros(len(market), dtype=bool)),
+        backtester.trade("equal weight held", even, on=backtester.opening),
+        backtester.trade("equal weight daily", even),
+        backtester.trade("equal weight at kappa", even, kappa=kappa),
     ]
     if benchmark is not None:
-        rows.append(ring.run(EqualWeight(name=f"hold {benchmark}"), market=market.only([benchmark])))
+        rows.append(backtester.run(EqualWeight(name=f"hold {benchmark}"), market=market.only([benchmark])))
     prices = _log_prices(market)
     for name, window, weigh in _MONTHLY:
         scores = _log_weights(prices, market.tradable, rows=np.flatnonzero(monthly), window=window, weigh=weigh)
-        rows.append(ring.trade(name, scores, on=monthly))
-    rows.append(_random(ring, kappa=kappa, turnover=matched_turnover, seed=seed))
-    rows.append(ring.run(linear))
+        rows.append(backtester.trade(name, scores, on=monthly))
+    rows.append(_random(backtester, kappa=kappa, turnover=matched_turnover, seed=seed))
+    rows.append(backtester.run(linear))
     return rows
 
 
@@ -103,7 +103,7 @@ class _Listed:
         return np.asarray(self.table[np.searchsorted(self.sessions, observation.as_of)])
 
 
-class _Ring:
+class _Backtester:
     """Where all rows meet: one market, one span, one set of rules."""
 
     def __init__(self, market: Market, *, rules: Rules, initial_cash: float, start: Day, end: Day) -> None:
@@ -112,8 +112,9 @@ class _Ring:
         self.opening = np.arange(len(market)) == market.index_of(self._traded[0]) - 1
 
     def run(self, policy: Policy, *, market: Market | None = None) -> BacktestResult:
-        arena = self.market if market is None else market
-        return backtest(arena, policy, rules=self._rules, start=self._start, end=self._end, initial_cash=self._cash)
+        return backtest(
+            self.market if market is None else market, policy, rules=self._rules, start=self._start, end=self._end, initial_cash=self._cash
+        )
 
     def trade(self, name: str, scores: FloatArray, *, kappa: float = 1.0, on: BoolArray | None = None) -> BacktestResult:
         """Trade `scores` (T, A), by the decisions at the closes of the rows `on` (T,) or of all.
@@ -170,18 +171,18 @@ def _adjusted(market: Market) -> Adjusted:
     return adjust_forward(**{name: getattr(market, name) for name in names})
 
 
-def _random(ring: _Ring, *, kappa: float, turnover: float, seed: int) -> BacktestResult:
+def _random(backtester: _Backtester, *, kappa: float, turnover: float, seed: int) -> BacktestResult:
     """Normal scores at the pace whose mean turnover is `turnover`, or at the nearest where none is.
 
     A pace of 0 to 1 is the share of the sessions on which the row trades, of 1 to 2 raises the deviation of its scores from CALM to WILD.
     """
-    moods = np.random.default_rng([seed, 0]).random(len(ring.market))
-    scores = np.random.default_rng([seed, 1]).standard_normal(ring.market.close.shape)
+    moods = np.random.default_rng([seed, 0]).random(len(backtester.market))
+    scores = np.random.default_rng([seed, 1]).standard_normal(backtester.market.close.shape)
 
     @cache
     def trade(pace: float) -> BacktestResult:
         scale = CALM * (WILD / CALM) ** max(pace - 1, 0.0)
-        return ring.trade("random at matched turnover", scale * scores, kappa=kappa, on=(moods < pace) | ring.opening)
+        return backtester.trade("random at matched turnover", scale * scores, kappa=kappa, on=(moods < pace) | backtester.opening)
 
     @cache
     def miss(pace: float) -> float:

@@ -1,4 +1,4 @@
-"""The bar a recipe clears before its models may trade; refit.py has the shorter one for each weekly refit of a recipe that did.
+"""The bar a configuration clears before its models may trade; refit.py has the shorter one for each weekly refit of one that did.
 
 Promise: every rule is judged on d, daily log growth less that of equal weight, net of cost, and gives one sentence with its numbers;
 all must hold. The logged d of a trial counts, not what a later run of it made, and evidence that is missing, short or NaN refuses.
@@ -19,7 +19,7 @@ from trading_env.evaluation.metrics import SESSIONS_PER_YEAR
 from trading_env.evaluation.statistics import FloatArray
 from trading_env.evaluation.trials import Days, Entry, TrialLog
 
-TITLE = "recipe gate"
+TITLE = "gate"
 
 
 class GateError(PapertapeError, ValueError):
@@ -27,7 +27,7 @@ class GateError(PapertapeError, ValueError):
 
 
 @dataclass(frozen=True)
-class RecipeThresholds:
+class GateThresholds:
     """Shares are of 1, floors a year, sessions and seeds counts. docs/decisions/0010-gate-thresholds.md: what they pass and refuse."""
 
     min_folds: int = 8
@@ -45,8 +45,8 @@ class RecipeThresholds:
     min_columns: int = 8
     max_loss_share: float = 0.25
     confidence: float = 0.90
-    min_sealed_sessions: int = 252
-    sealed_floor: float = -0.03
+    min_holdout_sessions: int = 252
+    holdout_floor: float = -0.03
     min_incumbent_sessions: int = 63
     incumbent_floor: float = -0.02
     max_turnover: float = 0.10
@@ -100,12 +100,12 @@ class Behaviour:
 
 
 @dataclass(frozen=True, eq=False)
-class RecipeResult:
+class TrialResult:
     """A trial out of sample: T concatenated `sessions`, each of a `fold` (T,) in which it was not trained on.
 
-    d of the seeds' mean weights, (T,): `excess` at the standard cost, as logged, and `excess_dear` at twice that; `excess_patient` is at
-    twice the cost as well, against equal weight rebalanced with the policy's own kappa. `seeds_dear` (S, T): d of each seed alone at twice
-    the cost. `against_incumbent` (K,): log growth less the incumbent's on sessions after both training ends;
+    d of the seeds' mean weights, (T,): `excess` at the standard cost, as logged, and `excess_stressed` at twice that; `excess_over_slow` is
+    at twice the cost as well, against equal weight rebalanced with the policy's own kappa. `seeds_stressed` (S, T): d of each seed alone
+    at twice the cost. `against_incumbent` (K,): log growth less the incumbent's on sessions after both training ends;
     None while the incumbent is equal weight itself.
     """
 
@@ -113,24 +113,26 @@ class RecipeResult:
     sessions: Days
     fold: NDArray[np.int64]
     excess: FloatArray
-    excess_dear: FloatArray
-    excess_patient: FloatArray
-    seeds_dear: FloatArray
+    excess_stressed: FloatArray
+    excess_over_slow: FloatArray
+    seeds_stressed: FloatArray
     behaviour: Behaviour
     against_incumbent: FloatArray | None = None
 
     def __post_init__(self) -> None:
         size = len(self.sessions)
-        series = ("fold", "excess", "excess_dear", "excess_patient")
+        series = ("fold", "excess", "excess_stressed", "excess_over_slow")
         shapes = {name: getattr(self, name).shape for name in series}
         wrong = [f"{name} {shape}" for name, shape in shapes.items() if shape != (size,)]
-        if wrong or self.seeds_dear.ndim != 2 or self.seeds_dear.shape[1] != size:
-            raise GateError(f"{size} sessions need series of as many; were {', '.join(wrong) or f'seeds_dear {self.seeds_dear.shape}'}")
+        if wrong or self.seeds_stressed.ndim != 2 or self.seeds_stressed.shape[1] != size:
+            raise GateError(
+                f"{size} sessions need series of as many; were {', '.join(wrong) or f'seeds_stressed {self.seeds_stressed.shape}'}"
+            )
 
 
-def recipe_gate(result: RecipeResult, *, log: TrialLog, bar: RecipeThresholds | None = None) -> Verdict:
+def gate_verdict(result: TrialResult, *, log: TrialLog, bar: GateThresholds | None = None) -> Verdict:
     """Judge a trial against all that was tried. The log is verified first; raises TrialLogError when its chain is broken."""
-    rules = bar if bar is not None else RecipeThresholds()
+    rules = bar if bar is not None else GateThresholds()
     log.verify()
     checks = [logged(result, log=log), evidence(result, bar=rules)]
     trial = log.trial(result.trial)
@@ -141,18 +143,18 @@ def recipe_gate(result: RecipeResult, *, log: TrialLog, bar: RecipeThresholds | 
             overfitting(trial, log=log, bar=rules),
         ]
     checks += [
-        dear_costs(result),
-        patience(result),
+        stressed_costs(result),
+        slow_equal_weight(result),
         folds(result, bar=rules),
         seeds(result, bar=rules),
-        sealed_span(result.trial, log=log, bar=rules),
+        holdout(result.trial, log=log, bar=rules),
         incumbent(result.against_incumbent, bar=rules),
         *behaviour(result.behaviour, bar=rules),
     ]
     return Verdict(TITLE, tuple(checks))
 
 
-def logged(result: RecipeResult, *, log: TrialLog) -> Check:
+def logged(result: TrialResult, *, log: TrialLog) -> Check:
     """The trial is in the log with these sessions and this d: seeds drawn again until they please are not its result."""
     trial, count = log.trial(result.trial), float(len(log.trials))
     if trial is None:
@@ -162,9 +164,9 @@ def logged(result: RecipeResult, *, log: TrialLog) -> Check:
     return Check("logged", bool(same), f"the result {words} first logged for trial {result.trial[:12]}, of {count:.0f}", {"trials": count})
 
 
-def evidence(result: RecipeResult, *, bar: RecipeThresholds) -> Check:
+def evidence(result: TrialResult, *, bar: GateThresholds) -> Check:
     """Enough folds, sessions and seeds."""
-    counts = {"folds": len(np.unique(result.fold)), "sessions": len(result.sessions), "seeds": len(result.seeds_dear)}
+    counts = {"folds": len(np.unique(result.fold)), "sessions": len(result.sessions), "seeds": len(result.seeds_stressed)}
     held = counts["folds"] >= bar.min_folds and counts["sessions"] >= bar.min_sessions and counts["seeds"] >= bar.min_seeds
     sentence = (
         f"{counts['folds']} folds, {counts['sessions']} sessions out of sample and {counts['seeds']} seeds, "
@@ -173,8 +175,8 @@ def evidence(result: RecipeResult, *, bar: RecipeThresholds) -> Check:
     return Check("evidence", held, sentence, {name: float(count) for name, count in counts.items()})
 
 
-def power(excess: FloatArray, *, bar: RecipeThresholds) -> Check:
-    """Could a good recipe have been told from luck at all? One trial's own test: what the log adds to it is the Reality Check's."""
+def power(excess: FloatArray, *, bar: GateThresholds) -> Check:
+    """Could a good configuration have been told from luck at all? One trial's own test: what the log adds to it is the Reality Check's."""
     detectable = statistics.detectable_ir(excess, power=bar.power, significance=bar.significance, mean_block=bar.mean_block)
     held = detectable <= bar.max_detectable_ir
     sentence = (
@@ -184,7 +186,7 @@ def power(excess: FloatArray, *, bar: RecipeThresholds) -> Check:
     return Check("power", held, sentence, {"detectable_ir": detectable, "information_ratio": statistics.information_ratio(excess)})
 
 
-def luck(trial: str, *, log: TrialLog, bar: RecipeThresholds) -> Check:
+def luck(trial: str, *, log: TrialLog, bar: GateThresholds) -> Check:
     """White's Reality Check over every logged trial."""
     column = [entry.trial_id for entry in log.trials].index(trial)
     table = log.columns()[1]
@@ -200,7 +202,7 @@ def luck(trial: str, *, log: TrialLog, bar: RecipeThresholds) -> Check:
     return Check("luck", found.p_value <= bar.significance, sentence, {**numbers, "detectable_ir_among_trials": family})
 
 
-def overfitting(trial: Entry, *, log: TrialLog, bar: RecipeThresholds) -> Check:
+def overfitting(trial: Entry, *, log: TrialLog, bar: GateThresholds) -> Check:
     """CSCV: does choosing the best trial on half of the sessions lose to equal weight on the other half?
 
     Columns are the trials that cover every session of the judged one. One logged trial chose nothing; too few columns cannot say.
@@ -225,63 +227,63 @@ def overfitting(trial: Entry, *, log: TrialLog, bar: RecipeThresholds) -> Check:
     return Check("overfitting", found.loss_share <= bar.max_loss_share, sentence, numbers)
 
 
-def dear_costs(result: RecipeResult) -> Check:
+def stressed_costs(result: TrialResult) -> Check:
     """Still ahead at twice the standard cost."""
-    yearly = _yearly(result.excess_dear)
+    yearly = _yearly(result.excess_stressed)
     sentence = f"at twice the cost it grows {yearly * 1e4:+.0f} bp a year against equal weight, it must be above 0"
-    return Check("dear costs", yearly > 0, sentence, {"excess_dear_bp_per_year": yearly * 1e4})
+    return Check("stressed costs", yearly > 0, sentence, {"excess_stressed_bp_per_year": yearly * 1e4})
 
 
-def patience(result: RecipeResult) -> Check:
+def slow_equal_weight(result: TrialResult) -> Check:
     """Ahead of an equal weight that trades as slowly: what slow trading alone saves in costs is no skill."""
-    yearly = _yearly(result.excess_patient)
+    yearly = _yearly(result.excess_over_slow)
     sentence = (
         f"at twice the cost it grows {yearly * 1e4:+.0f} bp a year against equal weight rebalanced with its own kappa, it must be above 0"
     )
-    return Check("patience", yearly > 0, sentence, {"excess_patient_bp_per_year": yearly * 1e4})
+    return Check("slow equal weight", yearly > 0, sentence, {"excess_over_slow_bp_per_year": yearly * 1e4})
 
 
-def folds(result: RecipeResult, *, bar: RecipeThresholds) -> Check:
+def folds(result: TrialResult, *, bar: GateThresholds) -> Check:
     """Ahead at twice the cost in most folds, not in one lucky year."""
     names = np.unique(result.fold)
-    ahead = sum(bool(result.excess_dear[result.fold == name].mean() > 0) for name in names)
+    ahead = sum(bool(result.excess_stressed[result.fold == name].mean() > 0) for name in names)
     held = len(names) > 0 and ahead / len(names) >= bar.min_fold_share
     sentence = f"ahead at twice the cost in {ahead} of {len(names)} folds, at least {bar.min_fold_share:.1%} are needed"
     return Check("folds", held, sentence, {"folds_ahead": float(ahead)})
 
 
-def seeds(result: RecipeResult, *, bar: RecipeThresholds) -> Check:
+def seeds(result: TrialResult, *, bar: GateThresholds) -> Check:
     """Ahead at twice the cost whatever the seed; none is selected."""
-    count = len(result.seeds_dear)
-    ahead = sum(bool(series.mean() > 0) for series in result.seeds_dear)
+    count = len(result.seeds_stressed)
+    ahead = sum(bool(series.mean() > 0) for series in result.seeds_stressed)
     held = count > 0 and ahead / count >= bar.min_seed_share
     sentence = f"{ahead} of {count} seeds alone are ahead at twice the cost, at least {bar.min_seed_share:.0%} are needed"
     return Check("seeds", held, sentence, {"seeds_ahead": float(ahead)})
 
 
-def sealed_span(trial: str, *, log: TrialLog, bar: RecipeThresholds) -> Check:
-    """The last sessions before the live period, seen once a recipe: a veto, not a proof, for it is too short to prove anything."""
-    recipe, opening = log.trial(trial), log.opening(trial)
-    if recipe is None or opening is None:
-        sentence = "the sealed span is not opened: it is once a recipe, when everything else holds and it has at least"
-        return Check("sealed span", False, f"{sentence} {bar.min_sealed_sessions} sessions")
-    if len(opening.excess) < bar.min_sealed_sessions:
-        sentence = f"the sealed span shows {len(opening.excess)} sessions, at least {bar.min_sealed_sessions} are needed"
-        return Check("sealed span", False, sentence)
-    if opening.sessions[0] <= recipe.sessions[-1]:
-        sentence = f"the sealed span begins {opening.sessions[0]}, it must be after the last judged session, {recipe.sessions[-1]}"
-        return Check("sealed span", False, sentence)
+def holdout(trial: str, *, log: TrialLog, bar: GateThresholds) -> Check:
+    """The last sessions before the live period, traded once per configuration: a veto, not a proof, for which it is too short."""
+    judged, opening = log.trial(trial), log.opening(trial)
+    if judged is None or opening is None:
+        sentence = "the holdout is not opened: it is once per configuration, when everything else holds and it has at least"
+        return Check("holdout", False, f"{sentence} {bar.min_holdout_sessions} sessions")
+    if len(opening.excess) < bar.min_holdout_sessions:
+        sentence = f"the holdout shows {len(opening.excess)} sessions, at least {bar.min_holdout_sessions} are needed"
+        return Check("holdout", False, sentence)
+    if opening.sessions[0] <= judged.sessions[-1]:
+        sentence = f"the holdout begins {opening.sessions[0]}, it must be after the last judged session, {judged.sessions[-1]}"
+        return Check("holdout", False, sentence)
     yearly, lower = _yearly(opening.excess), _lower(opening.excess, bar)
     times = sum(bool(np.isin(other.sessions, opening.sessions).any()) for other in log.openings)
     sentence = (
-        f"over the {len(opening.excess)} sealed sessions (openings so far: {times}) it grows {yearly * 1e4:+.0f} bp "
-        f"a year against equal weight, {bar.confidence:.0%} bound {lower * 1e4:+.0f}; above 0 and {bar.sealed_floor * 1e4:+.0f} are needed"
+        f"over the {len(opening.excess)} holdout sessions (openings so far: {times}) it grows {yearly * 1e4:+.0f} bp "
+        f"a year against equal weight, {bar.confidence:.0%} bound {lower * 1e4:+.0f}; above 0 and {bar.holdout_floor * 1e4:+.0f} are needed"
     )
-    numbers = {"sealed_bp_per_year": yearly * 1e4, "sealed_lower_bp_per_year": lower * 1e4, "sealed_openings": float(times)}
-    return Check("sealed span", yearly > 0 and lower > bar.sealed_floor, sentence, numbers)
+    numbers = {"holdout_bp_per_year": yearly * 1e4, "holdout_lower_bp_per_year": lower * 1e4, "holdout_openings": float(times)}
+    return Check("holdout", yearly > 0 and lower > bar.holdout_floor, sentence, numbers)
 
 
-def incumbent(difference: FloatArray | None, *, bar: RecipeThresholds) -> Check:
+def incumbent(difference: FloatArray | None, *, bar: GateThresholds) -> Check:
     """Not clearly worse than what trades now."""
     if difference is None:
         return Check("incumbent", True, "the incumbent is equal weight, which the other rules judge against")
@@ -296,27 +298,27 @@ def incumbent(difference: FloatArray | None, *, bar: RecipeThresholds) -> Check:
     return Check("incumbent", lower > bar.incumbent_floor, sentence, {"incumbent_lower_bp_per_year": lower * 1e4})
 
 
-def behaviour(seen: Behaviour, *, bar: RecipeThresholds) -> tuple[Check, Check, Check]:
-    """It trades within its means, holds many names, and reacts to what it sees."""
-    least = bar.min_effective_share * seen.names
+def behaviour(measured: Behaviour, *, bar: GateThresholds) -> tuple[Check, Check, Check]:
+    """It trades within its means, holds many names, and reacts to what it observes."""
+    least = bar.min_effective_share * measured.names
     return (
         Check(
             "turnover",
-            seen.turnover <= bar.max_turnover,
-            f"turnover is {seen.turnover:.2%} of equity a day, at most {bar.max_turnover:.2%}",
-            {"turnover_per_day": seen.turnover},
+            measured.turnover <= bar.max_turnover,
+            f"turnover is {measured.turnover:.2%} of equity a day, at most {bar.max_turnover:.2%}",
+            {"turnover_per_day": measured.turnover},
         ),
         Check(
             "concentration",
-            seen.effective_n >= least,
-            f"{seen.effective_n:.1f} effective names of {seen.names}, at least {least:.1f}",
-            {"effective_n": seen.effective_n},
+            measured.effective_n >= least,
+            f"{measured.effective_n:.1f} effective names of {measured.names}, at least {least:.1f}",
+            {"effective_n": measured.effective_n},
         ),
         Check(
             "constant",
-            seen.score_range >= bar.min_score_range,
-            f"scores move by {seen.score_range:.2g} over the period, a constant policy by less than {bar.min_score_range:.2g}",
-            {"score_range": seen.score_range},
+            measured.score_range >= bar.min_score_range,
+            f"scores move by {measured.score_range:.2g} over the period, a constant policy by less than {bar.min_score_range:.2g}",
+            {"score_range": measured.score_range},
         ),
     )
 
@@ -325,6 +327,6 @@ def _yearly(series: FloatArray) -> float:
     return float(series.mean() * SESSIONS_PER_YEAR) if len(series) else float("nan")
 
 
-def _lower(series: FloatArray, bar: RecipeThresholds) -> float:
+def _lower(series: FloatArray, bar: GateThresholds) -> float:
     bound = statistics.lower_bound(series, confidence=bar.confidence, mean_block=bar.mean_block, draws=bar.draws, seed=bar.seed)
     return bound * SESSIONS_PER_YEAR

@@ -1,4 +1,4 @@
-"""Does anything know the future? Proved by taking the future away, and by replacing it.
+"""Does anything depend on the future? Checked by taking the future away, and by replacing it.
 
 Promise: what is recorded of a whole world (bars, a market) is recorded again, for each cut t, with everything after t taken away, and with
 everything after t replaced. A name any of whose values at or before t then differ, in a single bit, is a `Leak` that names it, the cut
@@ -6,10 +6,10 @@ and the first changed row. `find_leaks` does so for a feature function; `market_
 environment and a policy for `find_changes`. No leak at the cuts that were tried is evidence, not proof, for what peeks only on days
 that were not tried.
 What may use t + 1: a decision at the close of t is filled at the open of t + 1 and valued at its close. So what is decided is recorded
-at t, and the fill, the book, its value and the reward at t + 1, where they are known; `open_futures` proves that the fill knows of t + 1
+at t, and the fill, the book, its value and the reward at t + 1, where they are known; `open_futures` shows that the fill knows of t + 1
 no more than the open and the volume.
 Failure: `LookaheadError` when what is recorded has not one row a session, changes its names, cannot do without the future at all, or
-differs between two runs on the same world (what is not deterministic can be neither proved nor used).
+differs between two runs on the same world (what is not deterministic can be neither checked nor used).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ FILLED = ("cash", "costs", "dividends", "turnover", "deltas", "quantities")
 
 
 class LookaheadError(PapertapeError, ValueError):
-    """This cannot be proved; the message says what was given and what is needed."""
+    """This cannot be checked; the message says what was given and what is needed."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
-"""The check of a weekly retrain of a recipe that passed the gate: a refit is no new trial, so it needs no new proof, only sanity.
+"""The check of a weekly retrain of a configuration that passed the gate: a refit is no new trial, so it needs no new proof, only sanity.
 
-Promise: passes what is the same recipe, finite, near what trades and not failing; one sentence with its numbers a rule, NaN never passes.
+Promise: passes what is the same configuration, finite, near what trades and not failing; one sentence with its numbers per rule. NaN never
+passes.
 Failure: `GateError` when the weights are not about the same sessions and names.
 """
 
@@ -10,18 +11,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trading_env.evaluation.gate import Behaviour, Check, GateError, RecipeThresholds, Verdict, behaviour
+from trading_env.evaluation.gate import Behaviour, Check, GateError, GateThresholds, Verdict, behaviour
 from trading_env.evaluation.statistics import FloatArray
 
 
 @dataclass(frozen=True, eq=False)
 class RefitResult:
-    """A recipe trained again. `weights` and `incumbent_weights` (K, A): targets on the same K latest sessions. `excess` (M,): daily d of
-    the refit at the standard cost, latest last; `tracking_error`: deviation of a session's d in the recipe's logged trial.
+    """A configuration trained again. `weights` and `incumbent_weights` (K, A): targets on the same K latest sessions. `excess` (M,): daily
+    d of the refit at the standard cost, latest last; `tracking_error`: deviation of a session's d in the configuration's logged trial.
     """
 
     trial: str
-    recipe: str
+    configuration: str
     weights: FloatArray
     incumbent_weights: FloatArray
     excess: FloatArray
@@ -33,11 +34,13 @@ class RefitResult:
             raise GateError(f"weights must be (K, A) as the incumbent's {self.incumbent_weights.shape}, were {self.weights.shape}")
 
 
-def refit_check(result: RefitResult, *, bar: RecipeThresholds | None = None) -> Verdict:
-    """Judge a weekly retrain of a recipe that passed: it is the same recipe, sane, near what trades, and not failing."""
-    rules = bar if bar is not None else RecipeThresholds()
+def refit_check(result: RefitResult, *, bar: GateThresholds | None = None) -> Verdict:
+    """Judge a weekly retrain of a configuration that passed: it is the same configuration, sane, near what trades, and not failing."""
+    rules = bar if bar is not None else GateThresholds()
     same = Check(
-        "recipe", result.trial == result.recipe, f"it is trial {result.trial[:12]}, the recipe that passed is {result.recipe[:12]}"
+        "configuration",
+        result.trial == result.configuration,
+        f"it is trial {result.trial[:12]}, the configuration that passed is {result.configuration[:12]}",
     )
     finite = bool(result.weights.size and np.isfinite(result.weights).all() and np.isfinite(result.excess).all())
     sane = Check("finite", finite, "every weight and every d is finite" if finite else "a weight or a d is missing or not finite")
@@ -46,7 +49,7 @@ def refit_check(result: RefitResult, *, bar: RecipeThresholds | None = None) -> 
     )
 
 
-def distance(result: RefitResult, *, bar: RecipeThresholds) -> Check:
+def distance(result: RefitResult, *, bar: GateThresholds) -> Check:
     """No session on which a week's new data turned the book over."""
     gaps = np.abs(result.weights - result.incumbent_weights).sum(axis=1)
     widest = float(gaps.max()) if len(gaps) else float("nan")
@@ -56,8 +59,8 @@ def distance(result: RefitResult, *, bar: RecipeThresholds) -> Check:
     return Check("distance", widest <= bar.max_distance, sentence, {"incumbent_distance_l1": widest})
 
 
-def recent(result: RefitResult, *, bar: RecipeThresholds) -> Check:
-    """The latest sessions are not worse than chance makes of a recipe without an edge."""
+def recent(result: RefitResult, *, bar: GateThresholds) -> Check:
+    """The latest sessions are not worse than chance makes of a configuration without an edge."""
     last = result.excess[-bar.refit_sessions :]
     floor = -bar.refit_tracking_errors * result.tracking_error * float(np.sqrt(bar.refit_sessions))
     total = float(last.sum())

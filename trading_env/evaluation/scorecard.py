@@ -23,7 +23,7 @@ def measures(result: BacktestResult, *, equal_weight: BacktestResult) -> dict[st
     | volatility | deviation of daily returns x sqrt(252) | share a year |
     | sharpe, sharpe_error | mean / deviation of daily returns (Sharpe 1994), its standard error (Mertens 2002), x sqrt(252) | a year's |
     | sortino | mean / root mean square of the losses (Sortino and van der Meer 1991), x sqrt(252) | a year's |
-    | calmar, max_drawdown | annual_return / deepest fall from a high (Young 1991); that fall, as a positive number | ratio, share |
+    | calmar, max_drawdown | annual_return / deepest drawdown (Young 1991); that drawdown, as a positive number | ratio, share |
     | exposure | mean share of equity that is invested at the close | share |
     | effective_n | mean of 1 / sum of squared shares of what is invested, over the sessions that hold something | names |
     | turnover_per_day | mean of buys and sells over equity, the first purchase included | share a day |

@@ -1,4 +1,4 @@
-"""How often it was tried: an append-only, hash-chained log of trials and of sealed spans opened, as pure data.
+"""How often it was tried: an append-only, hash-chained log of trials and of holdouts opened, as pure data.
 
 Promise: a trial is what its settings, feature table and code hash to, and is counted once however often it runs; its first result stands.
 Every entry holds the hash of the one before, so an entry changed, dropped or moved is found when the log is read. A chain cannot see
@@ -25,7 +25,7 @@ Days = NDArray[np.datetime64]
 Kind = Literal["trial", "opening"]
 GENESIS = "0" * 64
 _FIELDS = {"kind", "trial_id", "recipe", "sessions", "excess", "previous", "hash"}
-_RECIPE = {"settings", "feature_hash", "code_hash"}
+_CONFIGURATION = {"settings", "feature_hash", "code_hash"}
 
 
 class TrialLogError(PapertapeError, ValueError):
@@ -37,19 +37,19 @@ def trial_id(*, settings: Mapping[str, Any], feature_hash: str, code_hash: str) 
 
     Raises TrialLogError when the settings are not JSON, or hold NaN or infinity.
     """
-    return _sha256(_recipe(settings, feature_hash, code_hash))
+    return _sha256(_configuration(settings, feature_hash, code_hash))
 
 
 @dataclass(frozen=True, eq=False)
 class Entry:
     """One line. `excess` (T,): daily log growth less that of equal weight on `sessions` (T,), rising days, net of the standard cost.
 
-    A trial's `recipe` is its settings, feature_hash and code_hash; an opening has none, and its series is the sealed span's.
+    A trial's `configuration` is its settings, feature_hash and code_hash; an opening has none, and its series is the holdout's.
     """
 
     kind: Kind
     trial_id: str
-    recipe: Mapping[str, Any]
+    configuration: Mapping[str, Any]
     sessions: Days
     excess: FloatArray
     previous: str
@@ -67,7 +67,7 @@ class Entry:
         return {
             "kind": self.kind,
             "trial_id": self.trial_id,
-            "recipe": dict(self.recipe),
+            "recipe": dict(self.configuration),  # the key of every log so far, and what its hashes are over
             "sessions": self.sessions.astype(str).tolist(),
             "excess": self.excess.tolist(),
             "previous": self.previous,
@@ -76,7 +76,7 @@ class Entry:
 
 @dataclass(frozen=True, eq=False)
 class TrialLog:
-    """Entries in the order they were made. Immutable: `append` and `open_sealed` return the longer log."""
+    """Entries in the order they were made. Immutable: `append` and `open_holdout` return the longer log."""
 
     entries: tuple[Entry, ...] = field(default=())
 
@@ -104,22 +104,22 @@ class TrialLog:
 
         Raises TrialLogError when the settings are not JSON or the series is not one finite value for each of two or more rising sessions.
         """
-        recipe = _recipe(settings, feature_hash, code_hash)
-        identity = _sha256(recipe)
-        return self if self.trial(identity) else self._with("trial", identity, recipe, sessions, excess)
+        configuration = _configuration(settings, feature_hash, code_hash)
+        identity = _sha256(configuration)
+        return self if self.trial(identity) else self._with("trial", identity, configuration, sessions, excess)
 
-    def open_sealed(self, *, trial: str, sessions: ArrayLike, excess: ArrayLike) -> TrialLog:
-        """With the opening of the sealed span for a logged trial, or this same log when it was opened: it opens once.
+    def open_holdout(self, *, trial: str, sessions: ArrayLike, excess: ArrayLike) -> TrialLog:
+        """With the opening of the holdout for a logged trial, or this same log when it was opened: it opens once.
 
         Raises TrialLogError when the trial is not in the log, or as `append` does.
         """
         if self.trial(trial) is None:
-            raise TrialLogError(f"the sealed span opens for a logged trial, {trial} is none of {len(self.trials)}")
+            raise TrialLogError(f"the holdout opens for a logged trial, {trial} is none of {len(self.trials)}")
         return self if self.opening(trial) else self._with("opening", trial, {}, sessions, excess)
 
-    def _with(self, kind: Kind, identity: str, recipe: Mapping[str, Any], sessions: ArrayLike, excess: ArrayLike) -> TrialLog:
+    def _with(self, kind: Kind, identity: str, configuration: Mapping[str, Any], sessions: ArrayLike, excess: ArrayLike) -> TrialLog:
         days, values = _checked_series(sessions, excess)
-        return TrialLog((*self.entries, Entry(kind, identity, recipe, days, values, self.head)))
+        return TrialLog((*self.entries, Entry(kind, identity, configuration, days, values, self.head)))
 
     def columns(self) -> tuple[Days, FloatArray]:
         """Sessions (T,) of any trial, rising, and (T, N) excess in the order of `trials`; NaN where a trial has no such session."""
@@ -134,17 +134,17 @@ class TrialLog:
 
     def verify(self) -> None:
         """Raises TrialLogError at the first entry that does not follow from those before it."""
-        previous, seen = GENESIS, set[tuple[Kind, str]]()
+        previous, above = GENESIS, set[tuple[Kind, str]]()
         for number, entry in enumerate(self.entries, start=1):
             if entry.previous != previous:
                 raise TrialLogError(f"line {number}: follows {entry.previous[:12]}, but the line before it is {previous[:12]}")
-            if entry.kind == "trial" and (set(entry.recipe) != _RECIPE or _sha256(entry.recipe) != entry.trial_id):
-                raise TrialLogError(f"line {number}: trial id {entry.trial_id[:12]} is not the hash of its recipe")
-            if entry.kind == "opening" and ("trial", entry.trial_id) not in seen:
-                raise TrialLogError(f"line {number}: opens the sealed span for trial {entry.trial_id[:12]}, which is not above it")
-            if (entry.kind, entry.trial_id) in seen:
+            if entry.kind == "trial" and (set(entry.configuration) != _CONFIGURATION or _sha256(entry.configuration) != entry.trial_id):
+                raise TrialLogError(f"line {number}: trial id {entry.trial_id[:12]} is not the hash of its configuration")
+            if entry.kind == "opening" and ("trial", entry.trial_id) not in above:
+                raise TrialLogError(f"line {number}: opens the holdout for trial {entry.trial_id[:12]}, which is not above it")
+            if (entry.kind, entry.trial_id) in above:
                 raise TrialLogError(f"line {number}: {entry.kind} {entry.trial_id[:12]} is in the log already")
-            seen.add((entry.kind, entry.trial_id))
+            above.add((entry.kind, entry.trial_id))
             previous = entry.hash
 
     def to_lines(self) -> list[str]:
@@ -191,11 +191,11 @@ def _checked_series(sessions: ArrayLike, excess: ArrayLike) -> tuple[Days, Float
     return days, values
 
 
-def _recipe(settings: Mapping[str, Any], feature_hash: str, code_hash: str) -> dict[str, Any]:
-    recipe = {"settings": dict(settings), "feature_hash": feature_hash, "code_hash": code_hash}
+def _configuration(settings: Mapping[str, Any], feature_hash: str, code_hash: str) -> dict[str, Any]:
+    configuration = {"settings": dict(settings), "feature_hash": feature_hash, "code_hash": code_hash}
     try:
-        # A copy through JSON: nobody changes a logged recipe afterwards, and it hashes as it will when read back
-        return dict(json.loads(_canonical(recipe)))
+        # A copy through JSON: nobody changes a logged configuration afterwards, and it hashes as it will when read back
+        return dict(json.loads(_canonical(configuration)))
     except (TypeError, ValueError) as error:
         raise TrialLogError(f"settings must be JSON without NaN or infinity: {error}") from error
 

@@ -1,7 +1,7 @@
 """Anchored walk-forward: which sessions a fold trains on, and which it is judged on.
 
 Promise: every judged session belongs to one fold, whose training ends at least `purge` sessions before the fold's first one; nothing of
-the sealed span, the last sessions before the live period, is trained on or judged by another fold. No embargo is needed, for no training
+the holdout, the last sessions before the live period, is trained on or judged by another fold. No embargo is needed, for no training
 data follow test data. Failure: `WalkForwardError` when the sessions do not have room for what is asked, with the counts.
 """
 
@@ -28,36 +28,36 @@ class WalkForwardError(PapertapeError, ValueError):
 
 @dataclass(frozen=True)
 class Fold:
-    """Sessions, each bound included. `number` counts from 0 in the order of time; the last fold is the sealed span's."""
+    """Sessions, each bound included. `number` counts from 0 in the order of time; the last fold is the holdout's."""
 
     number: int
     train_start: np.datetime64
     train_end: np.datetime64
     test_start: np.datetime64
     test_end: np.datetime64
-    sealed: bool = False
+    holdout: bool = False
 
 
 def split(
-    sessions: Sessions, *, start: Day, test_start: Day, live_start: Day, folds: int, purge_sessions: int, sealed_sessions: int
+    sessions: Sessions, *, start: Day, test_start: Day, live_start: Day, folds: int, purge_sessions: int, holdout_sessions: int
 ) -> tuple[Fold, ...]:
-    """`folds` + 1 folds over the sessions (T,) from `start` to before `live_start`, the sealed one last."""
+    """`folds` + 1 folds over the sessions (T,) from `start` to before `live_start`, the holdout last."""
     first, split_at, live = np.array([start, test_start, live_start], dtype="datetime64[D]")
     days = sessions[(sessions >= first) & (sessions < live)]
     at = int(np.searchsorted(days, split_at))
-    judged = days[at : max(at, len(days) - sealed_sessions)]
+    judged = days[at : max(at, len(days) - holdout_sessions)]
     if at - purge_sessions < MIN_TRAINING or len(judged) < folds:
         raise WalkForwardError(
             f"{len(days)} sessions from {first} to before {live}: {at} lie before test_start {split_at}, {MIN_TRAINING + purge_sessions} "
-            f"are needed; {len(judged)} lie between it and the {sealed_sessions} sealed ones, {folds} folds need at least one each"
+            f"are needed; {len(judged)} lie between it and the {holdout_sessions} holdout ones, {folds} folds need at least one each"
         )
-    tests = [*np.array_split(judged, folds), days[len(days) - sealed_sessions :]]
-    return tuple(_fold(days, test, number=number, purge=purge_sessions, sealed=number == folds) for number, test in enumerate(tests))
+    tests = [*np.array_split(judged, folds), days[len(days) - holdout_sessions :]]
+    return tuple(_fold(days, test, number=number, purge=purge_sessions, holdout=number == folds) for number, test in enumerate(tests))
 
 
-def _fold(days: Sessions, test: Sessions, *, number: int, purge: int, sealed: bool) -> Fold:
+def _fold(days: Sessions, test: Sessions, *, number: int, purge: int, holdout: bool) -> Fold:
     end = int(np.searchsorted(days, test[0])) - purge - 1
-    return Fold(number, days[0], days[end], test[0], test[-1], sealed)
+    return Fold(number, days[0], days[end], test[0], test[-1], holdout)
 
 
 class WalkForward:

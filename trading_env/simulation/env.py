@@ -26,7 +26,7 @@ from trading_env.errors import PapertapeError
 from trading_env.orders.risk import Limits
 from trading_env.simulation import kernel
 from trading_env.simulation.policy import SCORE_LIMIT, softmax
-from trading_env.simulation.portfolio import Book, BoolArray, FloatArray, IntArray, PortfolioError, Rules, Tape
+from trading_env.simulation.portfolio import Book, BoolArray, ExecutionPrices, FloatArray, IntArray, PortfolioError, Rules
 from trading_env.simulation.program import Program, ranks, scratch
 from trading_env.simulation.rewards import PRIOR_VOLATILITY, Reward, equal_weight_growth
 
@@ -74,7 +74,7 @@ class _Simulation:
 
     def __init__(self, market: Market, *, books: int, config: EnvConfig) -> None:
         _check(config, books=books, names=len(market.symbols))
-        self.market, self.config, self.tape = market, config, Tape.of(market)
+        self.market, self.config, self.prices = market, config, ExecutionPrices.of(market)
         everything, features = market.features.shape[1:]
         self.books, self.assets = books, config.names or everything
         self.layout = Layout(assets=self.assets, features=features, context=market.context.shape[1])
@@ -92,9 +92,9 @@ class _Simulation:
             )
         baseline = None
         if config.names is None:
-            baseline = equal_weight_growth(self.tape, rules=config.rules, initial_value=config.initial_value)
+            baseline = equal_weight_growth(self.prices, rules=config.rules, initial_value=config.initial_value)
         program = Program.of(
-            self.tape,
+            self.prices,
             rules=config.rules,
             kappa=config.kappa,
             pitch=features + 2,
@@ -130,9 +130,9 @@ class _Simulation:
         else:
             rows = np.full(count, row)
         columns = self._draw(rows, rng)
-        tradable, closing = self.tape.decidable[rows[:, None], columns], self.tape.closing[rows[:, None], columns]
-        taste = rng.standard_exponential(tradable.shape) if config.start == "random" else np.ones(tradable.shape)
-        weights = softmax(np.log(taste), tradable)
+        tradable, closing = self.prices.decidable[rows[:, None], columns], self.prices.closing[rows[:, None], columns]
+        random_weights = rng.standard_exponential(tradable.shape) if config.start == "random" else np.ones(tradable.shape)
+        weights = softmax(np.log(random_weights), tradable)
         accounts = np.flatnonzero(which)
         fresh = self._open(accounts, rows, columns, np.zeros(weights.shape) if config.start == "cash" else weights, closing)
         if config.names is not None:
@@ -153,7 +153,7 @@ class _Simulation:
         if self.config.names is None:
             return np.tile(np.arange(everything), (len(rows), 1))
         # The tradable names come first, in an order drawn at random
-        lots = rng.random((len(rows), everything)) + ~self.tape.decidable[rows]
+        lots = rng.random((len(rows), everything)) + ~self.prices.decidable[rows]
         return np.sort(np.argsort(lots, axis=1)[:, : self.assets], axis=1)
 
     def _open(self, accounts: IntArray, rows: IntArray, columns: IntArray, weights: FloatArray, closing: FloatArray) -> Book:

@@ -49,7 +49,7 @@ SCRATCH = 5
 # Columns of the parameters; a row for the books, a row for their baselines
 KEEP, BAND, MIN_NOTIONAL, CREDIT, FEE, ADVERSE, IMPACT, SHARE, WHOLE, KAPPA, PITCH, TRADE_SHARE = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
 LIMITED, MAX_WEIGHT, MAX_GROSS, MAX_ORDER, MAX_TURNOVER, MAX_ORDERS, MAX_DRAWDOWN, MAX_LOSS = 12, 13, 14, 15, 16, 17, 18, 19
-REWARD_KIND, FALLING, TRADING, SCALE, ADAPTATION, NO_VARIANCE = 20, 21, 22, 23, 24, 25
+REWARD_KIND, DRAWDOWN, TRADING, SCALE, ADAPTATION, NO_VARIANCE = 20, 21, 22, 23, 24, 25
 PARAMETERS = 26
 REWARDS = ("excess_log_growth", "log_growth", "differential_sharpe")
 _EXCESS, _OWN = 0, 1
@@ -400,8 +400,8 @@ def _reward(parameters, state, report):  # type: ignore[no-untyped-def]
         if variance > parameters[NO_VARIANCE] * square:
             term = parameters[ADAPTATION] * (square * slope - mean * curve / 2) / (variance * np.sqrt(variance))
         state[MEAN], state[SQUARE] = mean + parameters[ADAPTATION] * slope, square + parameters[ADAPTATION] * curve
-    fall = 1 - report[WORTH] / state[PEAK]
-    return parameters[SCALE] * (term - parameters[FALLING] * fall - parameters[TRADING] * report[TURNOVER])
+    drawdown = 1 - report[WORTH] / state[PEAK]
+    return parameters[SCALE] * (term - parameters[DRAWDOWN] * drawdown - parameters[TRADING] * report[TURNOVER])
 
 
 @_inner

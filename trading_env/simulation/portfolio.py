@@ -266,7 +266,7 @@ class Book:
 
 
 @dataclass(frozen=True)
-class Tape:
+class ExecutionPrices:
     """What books need of a market, row by row, (T, A).
 
     `opening`: sizing price, the raw open, else the last mark through the split; `closing`: the mark, the raw close, else the last one
@@ -342,28 +342,32 @@ class Step:
     deltas: FloatArray
 
 
-def step(book: Book, *, tape: Tape, rows: IntArray, weights: FloatArray | Trades, rules: Rules, review: Review | None = None) -> Step:
+def step(
+    book: Book, *, prices: ExecutionPrices, rows: IntArray, weights: FloatArray | Trades, rules: Rules, review: Review | None = None
+) -> Step:
     """From the close of `rows` (N,) to the close of the next: corporate actions, plan at the open, sells, buys, mark.
 
     `weights` (N, A), or trades, were decided at the close of `rows`. `review` may take orders out of the plan (risk), never add.
     """
     after = rows + 1
-    dividends = worth(book.quantities, tape.dividend[after]) if rules.credit_dividends else np.zeros_like(book.cash)
-    before = Book(cash=book.cash + dividends, quantities=split_quantity(book.quantities, tape.split[after]))
-    prices = tape.opening[after]
-    lost = worth(book.quantities * tape.split[after] - before.quantities, prices)
-    tradable = tape.decidable[rows] & tape.opens[after]
+    dividends = worth(book.quantities, prices.dividend[after]) if rules.credit_dividends else np.zeros_like(book.cash)
+    before = Book(cash=book.cash + dividends, quantities=split_quantity(book.quantities, prices.split[after]))
+    opening = prices.opening[after]
+    lost = worth(book.quantities * prices.split[after] - before.quantities, opening)
+    tradable = prices.decidable[rows] & prices.opens[after]
     if isinstance(weights, Trades):
-        deltas = plan_trades(cash=before.cash, quantities=before.quantities, prices=prices, trades=weights, tradable=tradable, rules=rules)
+        deltas = plan_trades(cash=before.cash, quantities=before.quantities, prices=opening, trades=weights, tradable=tradable, rules=rules)
     else:
-        deltas = plan_orders(cash=before.cash, quantities=before.quantities, prices=prices, weights=weights, tradable=tradable, rules=rules)
-    liquidity = Liquidity(tape.volume[after], tape.volatility[rows]) if rules.costs.max_volume_share else None
-    filled, executed, costs = fill(before, deltas=deltas, prices=prices, rules=rules, liquidity=liquidity)
+        deltas = plan_orders(
+            cash=before.cash, quantities=before.quantities, prices=opening, weights=weights, tradable=tradable, rules=rules
+        )
+    liquidity = Liquidity(prices.volume[after], prices.volatility[rows]) if rules.costs.max_volume_share else None
+    filled, executed, costs = fill(before, deltas=deltas, prices=opening, rules=rules, liquidity=liquidity)
     if review is not None:
-        passed = review(Plan(before, prices, executed, rows))
-        filled, executed, costs = fill(before, deltas=passed, prices=prices, rules=rules, liquidity=liquidity)
-    turnover = worth(np.abs(executed), prices) / before.value(prices)
-    return Step(filled, filled.value(tape.closing[after]), costs + lost, dividends, turnover, executed)
+        passed = review(Plan(before, opening, executed, rows))
+        filled, executed, costs = fill(before, deltas=passed, prices=opening, rules=rules, liquidity=liquidity)
+    turnover = worth(np.abs(executed), opening) / before.value(opening)
+    return Step(filled, filled.value(prices.closing[after]), costs + lost, dividends, turnover, executed)
 
 
 def fill(

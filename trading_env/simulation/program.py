@@ -13,7 +13,7 @@ import numpy as np
 
 from trading_env.orders.risk import Limits
 from trading_env.simulation import kernel
-from trading_env.simulation.portfolio import FloatArray, IntArray, Rules, Tape
+from trading_env.simulation.portfolio import ExecutionPrices, FloatArray, IntArray, Rules
 from trading_env.simulation.rewards import ADAPTATION, NO_VARIANCE, Reward
 
 
@@ -31,7 +31,7 @@ class Program:
     @classmethod
     def of(
         cls,
-        tape: Tape,
+        prices: ExecutionPrices,
         *,
         rules: Rules,
         kappa: float,
@@ -44,15 +44,15 @@ class Program:
         """`pitch` columns an asset has in an observation; `baseline` (T,) log growth of each row, None where the books draw their names and
         have a baseline each, which goes all the way to equal weight and knows no limits. Without `limits` every plan is traded. With a
         `trade_share` above 0 the actions are trades, not scores."""
-        days = np.zeros((len(tape), kernel.DAY, tape.closing.shape[1]))
-        days[:, kernel.OPENING], days[:, kernel.CLOSING] = tape.opening, tape.closing
-        days[1:, kernel.DECIDABLE], days[1:, kernel.TRADABLE] = tape.decidable[:-1], tape.decidable[:-1] & tape.opens[1:]
-        days[:, kernel.SPLIT], days[:, kernel.DIVIDEND], days[:, kernel.VOLUME] = tape.split, tape.dividend, tape.volume
-        days[1:, kernel.VOLATILITY] = tape.volatility[:-1]
+        days = np.zeros((len(prices), kernel.DAY, prices.closing.shape[1]))
+        days[:, kernel.OPENING], days[:, kernel.CLOSING] = prices.opening, prices.closing
+        days[1:, kernel.DECIDABLE], days[1:, kernel.TRADABLE] = prices.decidable[:-1], prices.decidable[:-1] & prices.opens[1:]
+        days[:, kernel.SPLIT], days[:, kernel.DIVIDEND], days[:, kernel.VOLUME] = prices.split, prices.dividend, prices.volume
+        days[1:, kernel.VOLATILITY] = prices.volatility[:-1]
         if baseline is None:
             days = np.ascontiguousarray(days[:, : kernel.OF_NAME].transpose(2, 0, 1))
         else:
-            days[:, kernel.EVENTFUL] = ((tape.split != 1) | (tape.dividend != 0)).any(axis=1, keepdims=True)
+            days[:, kernel.EVENTFUL] = ((prices.split != 1) | (prices.dividend != 0)).any(axis=1, keepdims=True)
             days[:, kernel.EQUAL_GROWTH] = baseline[:, None]
         parameters = np.stack([_numbers(rules, reward, limits), _numbers(rules, reward, None)])
         parameters[:, kernel.KAPPA], parameters[:, kernel.PITCH] = (kappa, 1.0), pitch
@@ -77,7 +77,7 @@ def _numbers(rules: Rules, reward: Reward, limits: Limits | None) -> FloatArray:
     values[kernel.FEE], values[kernel.ADVERSE] = costs.fee, costs.adverse
     values[kernel.IMPACT], values[kernel.SHARE] = costs.impact, costs.max_volume_share
     values[kernel.REWARD_KIND] = kernel.REWARDS.index(reward.kind)
-    values[kernel.FALLING], values[kernel.TRADING], values[kernel.SCALE] = reward.drawdown_penalty, reward.turnover_penalty, reward.scale
+    values[kernel.DRAWDOWN], values[kernel.TRADING], values[kernel.SCALE] = reward.drawdown_penalty, reward.turnover_penalty, reward.scale
     values[kernel.ADAPTATION], values[kernel.NO_VARIANCE] = ADAPTATION, NO_VARIANCE
     if limits is not None:
         # A simulated order is sized at the last trade from a bar one session old: the price collar always holds, the age is checked here

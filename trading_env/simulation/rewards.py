@@ -13,7 +13,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from trading_env.simulation.policy import weights_from_scores
-from trading_env.simulation.portfolio import Book, FloatArray, PortfolioError, Rules, Tape, step
+from trading_env.simulation.portfolio import Book, ExecutionPrices, FloatArray, PortfolioError, Rules, step
 
 REWARD_SCALE = 300.0
 RewardKind = Literal["excess_log_growth", "log_growth", "differential_sharpe"]
@@ -25,12 +25,12 @@ NO_VARIANCE = 1e-9
 
 @dataclass(frozen=True)
 class Reward:
-    """`scale` x (term - `drawdown_penalty` x fall - `turnover_penalty` x turnover), every part in log growth a session.
+    """`scale` x (term - `drawdown_penalty` x drawdown - `turnover_penalty` x turnover), every part in log growth a session.
 
     The term: `excess_log_growth`, of the book less that of equal weight rebalanced daily under the same rules and costs; `log_growth`, of
     the book; `differential_sharpe`, what the session adds to the Sharpe ratio of the episode so far, see the function, which is as large as
-    a log growth where sessions move by 1 %. The fall is the share of equity by which the session closes below the episode's highest close,
-    its start included: with a penalty of 0.01 a session that closes 10 % down pays 10 bp of log growth. The turnover is what is bought and
+    a log growth where sessions move by 1 %. The drawdown is the share by which the session closes below the episode's highest close, its
+    start included: with a penalty of 0.01 a session that closes 10 % down pays 10 bp of log growth. The turnover is what is bought and
     sold over equity, and its penalty comes on top of the costs paid: 0.001 is 10 bp a side.
     """
 
@@ -53,8 +53,8 @@ def session_rewards(reward: Reward, *, growth: FloatArray, baseline: FloatArray,
     and then each close's."""
     terms = {"excess_log_growth": growth - baseline, "log_growth": growth}
     term = terms[reward.kind] if reward.kind in terms else differential_sharpe(growth)
-    fall = 1 - value[..., 1:] / np.maximum.accumulate(value, axis=-1)[..., 1:]
-    return np.asarray(reward.scale * (term - reward.drawdown_penalty * fall - reward.turnover_penalty * turnover))
+    drawdown = 1 - value[..., 1:] / np.maximum.accumulate(value, axis=-1)[..., 1:]
+    return np.asarray(reward.scale * (term - reward.drawdown_penalty * drawdown - reward.turnover_penalty * turnover))
 
 
 def differential_sharpe(growth: FloatArray) -> FloatArray:
@@ -78,22 +78,22 @@ def differential_sharpe(growth: FloatArray) -> FloatArray:
     return gained
 
 
-def equal_weight_growth(tape: Tape, *, rules: Rules, initial_value: float) -> FloatArray:
+def equal_weight_growth(prices: ExecutionPrices, *, rules: Rules, initial_value: float) -> FloatArray:
     """(T,) log growth, from the close before to the close of each row, of a book rebalanced to equal weight every session (kappa 1).
 
     The book starts invested at the first row with a tradable name; up to that row the growth is 0.
     """
-    rows = np.flatnonzero(tape.decidable.any(axis=1))
+    rows = np.flatnonzero(prices.decidable.any(axis=1))
     if not len(rows):
         raise PortfolioError("equal weight needs a tradable name, the market has none")
-    first, scores = int(rows[0]), np.zeros((1, tape.closing.shape[1]))
-    growth = np.zeros(len(tape))
-    start = weights_from_scores(scores, scores, tape.decidable[[first]], kappa=1.0)
-    book = Book.invested(initial_value, weights=start, prices=tape.closing[[first]], rules=rules)
-    for row in range(first, len(tape) - 1):
-        held, _ = book.shares(tape.closing[[row]])
-        weights = weights_from_scores(scores, held, tape.decidable[[row]], kappa=1.0)
-        taken = step(book, tape=tape, rows=np.array([row]), weights=weights, rules=rules)
-        growth[row + 1] = np.log(taken.value[0] / book.value(tape.closing[[row]])[0])
+    first, scores = int(rows[0]), np.zeros((1, prices.closing.shape[1]))
+    growth = np.zeros(len(prices))
+    start = weights_from_scores(scores, scores, prices.decidable[[first]], kappa=1.0)
+    book = Book.invested(initial_value, weights=start, prices=prices.closing[[first]], rules=rules)
+    for row in range(first, len(prices) - 1):
+        held, _ = book.shares(prices.closing[[row]])
+        weights = weights_from_scores(scores, held, prices.decidable[[row]], kappa=1.0)
+        taken = step(book, prices=prices, rows=np.array([row]), weights=weights, rules=rules)
+        growth[row + 1] = np.log(taken.value[0] / book.value(prices.closing[[row]])[0])
         book = taken.book
     return growth

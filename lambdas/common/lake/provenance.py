@@ -89,7 +89,7 @@ class Registry:
             "gate_passed": gate.get("passed"),
             "gate_reasons": gate.get("reasons"),
             "trial": said.get("trial"),
-            "recipe": said.get("recipe"),
+            "configuration": said.get("configuration"),
             "settings_sha256": hashes.get("settings"),
             "training_code_version": hashes.get("code_version"),
             "manifest_sha256": hashes.get("manifest_sha256"),
@@ -118,7 +118,7 @@ def default_registry() -> Registry:
 
 
 EVIDENCE = (
-    "model_uri", "evaluation_uri", "evaluation_sha256", "evaluated_model_hash", "gate_passed", "gate_reasons", "trial", "recipe",
+    "model_uri", "evaluation_uri", "evaluation_sha256", "evaluated_model_hash", "gate_passed", "gate_reasons", "trial", "configuration",
     "settings_sha256", "training_code_version", "manifest_sha256", "manifest_uri", "manifest_version", "manifest",
 )  # fmt: skip
 

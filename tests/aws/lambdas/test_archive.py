@@ -55,7 +55,7 @@ def evaluation(model_hash: str, manifest: str = MANIFEST) -> str:
         "settings": "5e7",
     }
     gate = {"passed": False, "reasons": ["10 seeds are needed, were 2"]}
-    return json.dumps({"schema": 2, "trial": "t1", "recipe": "r1", "hashes": hashes, "gate": gate})
+    return json.dumps({"schema": 3, "trial": "t1", "configuration": "r1", "hashes": hashes, "gate": gate})
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ def test_every_link_of_an_order_is_verified_or_recorded(
     assert link(trace, "observation")["hash"] == decision.observation_hash
     assert link(trace, "model package")["hash"] == decision.model_version == model.model_version
     assert model.spec in link(trace, "model package")["where"]
-    assert link(trace, "gate")["says"] == "refused: 10 seeds are needed, were 2; trial t1, recipe r1"
+    assert link(trace, "gate")["says"] == "refused: 10 seeds are needed, were 2; trial t1, configuration r1"
     assert link(trace, "training data")["hash"] == hashlib.sha256(MANIFEST.encode()).hexdigest()
     assert link(trace, "code")["detail"] == "what is deployed now"
     assert all(one.get("where") for one in trace)

@@ -89,8 +89,8 @@ def test_an_approved_package_becomes_the_incumbent(sagemaker: Any, register: Reg
     assert ledger_table.shadow() is None
 
 
-def test_the_answer_names_the_trial_and_the_recipe_that_the_package_was_made_by(register: Register) -> None:
-    made_by = {"trial": "t" * 64, "recipe": "r" * 64}
+def test_the_answer_names_the_trial_and_the_configuration_that_the_package_was_made_by(register: Register) -> None:
+    made_by = {"trial": "t" * 64, "configuration": "r" * 64}
     answer = send(register("Approved", **made_by))
     assert answer.items() >= made_by.items()
     assert send(register("Approved"))["trial"] == "", "packages from before there were trials are served as well"

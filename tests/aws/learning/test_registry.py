@@ -42,7 +42,7 @@ Open = Callable[[], Any]
 def kept(request: pytest.FixtureRequest, cloud: None, tmp_path: Path) -> Open:
     """Opens the log anew, as another judgement would."""
     where = str(tmp_path / "trials") if request.param == "folder" else f"s3://{BUCKET}/models/trials/"
-    return lambda: registry.shelf(where, region=REGION)
+    return lambda: registry.trial_store(where, region=REGION)
 
 
 def trial(log: TrialLog, number: int) -> TrialLog:
@@ -58,7 +58,7 @@ def test_what_is_written_is_read_by_the_next_judgement(kept: Open) -> None:
         registry.write_log(kept(), longer, after=log)
         log = registry.read_log(kept())
         assert log.head == longer.head
-    opened = log.open_sealed(trial=log.trials[3].trial_id, sessions=DAYS, excess=np.ones(30))
+    opened = log.open_holdout(trial=log.trials[3].trial_id, sessions=DAYS, excess=np.ones(30))
     registry.write_log(kept(), opened, after=log)
     assert registry.read_log(kept()).to_lines() == opened.to_lines()
     registry.write_log(kept(), opened, after=opened)
@@ -78,15 +78,15 @@ def test_of_two_judgements_at_once_one_is_told_to_run_again_and_nothing_is_overw
 
 
 def test_an_entry_that_is_missing_empty_or_changed_is_found(kept: Open) -> None:
-    shelf, log = kept(), trial(trial(TrialLog(), 1), 2)
+    store, log = kept(), trial(trial(TrialLog(), 1), 2)
     lines = log.to_lines()
-    shelf.put("000002.json", lines[1])
+    store.put("000002.json", lines[1])
     with pytest.raises(registry.RegistryError, match=r"must hold 000001\.json, its next entry is 000002\.json"):
         registry.read_log(kept())
-    shelf.put("000001.json", lines[1])
+    store.put("000001.json", lines[1])
     with pytest.raises(TrialLogError, match="line 1: follows"):
         registry.read_log(kept())
-    shelf.put("000003.json", "")
+    store.put("000003.json", "")
     with pytest.raises(registry.RegistryError, match=r"empty entry, 000003\.json is"):
         registry.read_log(kept())
 
@@ -98,19 +98,19 @@ def test_what_is_no_entry_is_not_read(kept: Open) -> None:
 
 def test_a_prefix_ends_with_a_slash_and_a_bucket_that_is_not_there_is_an_error(cloud: None) -> None:
     with pytest.raises(registry.RegistryError, match="must end with a slash, was s3://lake/trials"):
-        registry.shelf("s3://lake/trials", region=REGION)
+        registry.trial_store("s3://lake/trials", region=REGION)
     with pytest.raises(registry.RegistryError, match="an S3 URI is s3://bucket/key, was s3:///trials/"):
-        registry.shelf("s3:///trials/", region=REGION)
+        registry.trial_store("s3:///trials/", region=REGION)
     with pytest.raises(registry.RegistryError, match=r"cannot be listed: .*NoSuchBucket"):
-        registry.read_log(registry.shelf("s3://elsewhere/trials/", region=REGION))
+        registry.read_log(registry.trial_store("s3://elsewhere/trials/", region=REGION))
 
 
 def test_only_this_machine_may_stand_in_for_aws(cloud: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:4566")
-    registry.shelf("s3://lake/trials/", region=REGION)
+    registry.trial_store("s3://lake/trials/", region=REGION)
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://example.org")
     with pytest.raises(ForeignEndpointError, match="AWS_ENDPOINT_URL_S3 may only point to this machine"):
-        registry.shelf("s3://lake/trials/", region=REGION)
+        registry.trial_store("s3://lake/trials/", region=REGION)
 
 
 def archive_of(folder: Path) -> tuple[bytes, dict[str, Any]]:
@@ -143,12 +143,12 @@ def register(status: str, *, model: str, **metadata: str) -> str:
 def test_the_newest_approved_package_trades_now(cloud: None, tmp_path: Path) -> None:
     boto3.client("sagemaker", region_name=REGION).create_model_package_group(ModelPackageGroupName=GROUP)
     assert registry.incumbent(GROUP, region=REGION) is None
-    register("Rejected", model="s3://lake/rejected", trial="t0", recipe="r0")
+    register("Rejected", model="s3://lake/rejected", trial="t0", configuration="r0")
     assert registry.incumbent(GROUP, region=REGION) is None
-    register("Approved", model="s3://lake/older", trial="t1", recipe="r1")
+    register("Approved", model="s3://lake/older", trial="t1", configuration="r1")
     model = f"s3://{BUCKET}/models/newer/model.tar.gz"
-    name = register("Approved", model=model, trial="t2", recipe="r2")
-    register("PendingManualApproval", model="s3://lake/waits", trial="t3", recipe="r3")
+    name = register("Approved", model=model, trial="t2", configuration="r2")
+    register("PendingManualApproval", model="s3://lake/waits", trial="t3", configuration="r3")
     assert registry.incumbent(GROUP, region=REGION) == registry.Incumbent(name, "t2", "r2", model)
 
     content, arrays = archive_of(tmp_path)
@@ -166,7 +166,7 @@ def test_the_newest_approved_package_trades_now(cloud: None, tmp_path: Path) -> 
 def test_an_approved_package_that_does_not_say_what_it_is_stops_the_judgement(cloud: None) -> None:
     boto3.client("sagemaker", region_name=REGION).create_model_package_group(ModelPackageGroupName=GROUP)
     name = register("Approved", model="s3://lake/older", kappa="0.1", trial="t1")
-    with pytest.raises(registry.RegistryError, match=f"{name} is approved and names no recipe: reject it"):
+    with pytest.raises(registry.RegistryError, match=f"{name} is approved and names no configuration: reject it"):
         registry.incumbent(GROUP, region=REGION)
 
 
@@ -191,25 +191,25 @@ def approve(root: Path, **metadata: str) -> None:
     register("Approved", model=f"s3://{BUCKET}/models/1/model.tar.gz", **metadata)
 
 
-def test_a_recipe_that_trades_already_meets_the_refit_check_and_is_no_second_trial(
+def test_a_configuration_that_trades_already_meets_the_refit_check_and_is_no_second_trial(
     judged: Callable[[], dict[str, Any]], root: Path
 ) -> None:
     first = judged()
-    assert (first["gate"]["title"], first["log"]["trials"], first["log"]["new"]) == ("recipe gate", 1, True)
+    assert (first["gate"]["title"], first["log"]["trials"], first["log"]["new"]) == ("gate", 1, True)
     approve(root, **first["metadata"])
     second = judged()
     checks = {check["name"]: check for check in second["gate"]["checks"]}
     assert second["gate"]["title"] == "refit check"
-    assert [checks[name]["passed"] for name in ("recipe", "finite", "distance")] == [True] * 3
+    assert [checks[name]["passed"] for name in ("configuration", "finite", "distance")] == [True] * 3
     assert checks["distance"]["numbers"] == {"incumbent_distance_l1": 0.0}
     assert second["log"] == {**first["log"], "new": False}
-    assert (second["trial"], second["metadata"]["recipe"]) == (first["trial"], first["metadata"]["recipe"])
+    assert (second["trial"], second["metadata"]["configuration"]) == (first["trial"], first["metadata"]["configuration"])
 
 
-def test_another_recipe_meets_the_incumbent_in_the_gate(judged: Callable[[], dict[str, Any]], root: Path) -> None:
-    approve(root, **{**judged()["metadata"], "recipe": "of another", "trial": "of another"})
+def test_another_configuration_meets_the_incumbent_in_the_gate(judged: Callable[[], dict[str, Any]], root: Path) -> None:
+    approve(root, **{**judged()["metadata"], "configuration": "of another", "trial": "of another"})
     second = judged()
     (incumbent,) = (check for check in second["gate"]["checks"] if check["name"] == "incumbent")
-    assert second["gate"]["title"] == "recipe gate"
+    assert second["gate"]["title"] == "gate"
     assert incumbent["sentence"].startswith("0 sessions follow both training ends")
     assert not incumbent["passed"]

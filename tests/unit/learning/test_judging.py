@@ -1,4 +1,4 @@
-"""The verdict on planted models: an edge passes, the log and the sealed span are touched no more than they must be, a refit is compared."""
+"""The verdict on planted models: an edge passes, the log and the holdout are touched no more than they must be, a refit is compared."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from tests import small_run
 from tests.markets import market_of
 from trading_env.data.market import Market
 from trading_env.evaluation.backtest import backtest
-from trading_env.evaluation.gate import RecipeThresholds
+from trading_env.evaluation.gate import GateThresholds
 from trading_env.evaluation.trials import TrialLog
 from trading_env.simulation.policy import EqualWeight, NumpyPolicy, PolicyCard, array_shapes
 from trading_env.simulation.portfolio import Costs, Rules
 
 SESSIONS, NAMES, FEATURES, CONTEXT = 380, 4, 2, 1
-BAR = RecipeThresholds(
+BAR = GateThresholds(
     min_folds=4,
     min_sessions=80,
     min_seeds=2,
     max_detectable_ir=99.0,
     mean_block=5,
     draws=400,
-    min_sealed_sessions=30,
+    min_holdout_sessions=30,
     max_turnover=0.5,
     refit_sessions=20,
     min_incumbent_sessions=20,
@@ -36,7 +36,7 @@ BAR = RecipeThresholds(
 def leaky_market(*, turns: bool = False) -> Market:
     """Gapless opens; the first feature is the return from the next open to the one after, which no honest feature knows.
 
-    When it `turns`, the feature praises one name over the sealed span, the last 30 sessions, and that name falls by 1 % a day.
+    When it `turns`, the feature praises one name over the holdout, the last 30 sessions, and that name falls by 1 % a day.
     """
     rng = np.random.default_rng(3)
     moves = rng.normal(3e-4, 0.01, (SESSIONS + 2, NAMES))
@@ -90,12 +90,12 @@ def models(**how: Any):
 
 
 GOOD = models()
-BOOKS = judging.books_of(GOOD, judging.Arena(MARKET, SETTINGS))
+BOOKS = judging.books_of(GOOD, judging.Backtester(MARKET, SETTINGS))
 
 
 def books(trained: Any, *, market: Market = MARKET):
     """With the baselines of BOOKS, which know nothing of the models."""
-    agent, seeds = judging.walks_of(trained, judging.Arena(market, SETTINGS))
+    agent, seeds = judging.walks_of(trained, judging.Backtester(market, SETTINGS))
     return judging.Books(agent, BOOKS.baselines, seeds)
 
 
@@ -111,13 +111,13 @@ class Notebook:
         self.log = longer
 
 
-def judge(notebook: Notebook, *, market: Market = MARKET, traded: Any = BOOKS, bar: RecipeThresholds = BAR, **options: Any):
+def judge(notebook: Notebook, *, market: Market = MARKET, traded: Any = BOOKS, bar: GateThresholds = BAR, **options: Any):
     chosen = options.pop("chosen", SETTINGS)
     return judging.judge(
         GOOD,
         traded,
-        judging.Arena(market, SETTINGS),
-        recipe=configuration.Recipe.of(chosen),
+        judging.Backtester(market, SETTINGS),
+        configuration=configuration.Configuration.of(chosen),
         log=notebook.log,
         keep=notebook.keep,
         bar=bar,
@@ -130,7 +130,7 @@ def refused(found: Any) -> list[str]:
 
 
 class TestBooks:
-    def test_one_book_trades_every_judged_session_and_no_sealed_one(self):
+    def test_one_book_trades_every_judged_session_and_no_holdout_one(self):
         agent, judged = BOOKS.agent[10], MARKET.sessions[270:-30]
         np.testing.assert_array_equal(agent.sessions, judged)
         assert {cost: book.sessions[-1] for cost, book in BOOKS.agent.items()} == dict.fromkeys((0, 10, 20), judged[-1])
@@ -158,16 +158,16 @@ class TestBooks:
         assert same.tolist() == np.repeat([True, False, True, False], 20).tolist()
 
 
-class TestRecipeGate:
-    def test_the_sealed_span_is_opened_when_it_is_all_that_refuses_and_only_once(self):
+class TestGate:
+    def test_the_holdout_is_opened_when_it_is_all_that_refuses_and_only_once(self):
         notebook = Notebook()
         found = judge(notebook)
         assert found.verdict.passed, found.verdict.reasons
         assert [len(log.entries) for log in notebook.written] == [1, 2]
         np.testing.assert_array_equal(notebook.log.openings[0].sessions, MARKET.sessions[-30:])
         assert found.new
-        dear = 252e4 * (BOOKS.agent[20].growth - BOOKS.equal_weight(20).growth).mean()
-        assert found.verdict.numbers["excess_dear_bp_per_year"] == pytest.approx(dear)
+        stressed = 252e4 * (BOOKS.agent[20].growth - BOOKS.equal_weight(20).growth).mean()
+        assert found.verdict.numbers["excess_stressed_bp_per_year"] == pytest.approx(stressed)
         again = judge(notebook)
         assert len(notebook.written) == 2
         assert not again.new
@@ -176,9 +176,9 @@ class TestRecipeGate:
     @pytest.mark.parametrize(
         ("bar", "names"),
         [
-            (replace(BAR, min_seeds=10), {"evidence", "sealed span"}),
-            (replace(BAR, max_turnover=0.001), {"turnover", "sealed span"}),
-            (replace(BAR, min_sealed_sessions=31), {"sealed span"}),
+            (replace(BAR, min_seeds=10), {"evidence", "holdout"}),
+            (replace(BAR, max_turnover=0.001), {"turnover", "holdout"}),
+            (replace(BAR, min_holdout_sessions=31), {"holdout"}),
         ],
     )
     def test_it_stays_closed_while_anything_else_refuses_or_it_is_too_short(self, bar, names):
@@ -188,12 +188,12 @@ class TestRecipeGate:
         assert len(notebook.log.trials) == 1
         assert not notebook.log.openings
 
-    def test_a_sealed_span_that_refuses_is_final_for_the_recipe(self):
-        """Later data are another sealed span, but not for a recipe that has seen one."""
+    def test_a_holdout_that_refuses_is_final_for_the_configuration(self):
+        """Later data are another holdout, but not for a configuration that has seen one."""
         notebook, bar = Notebook(), replace(BAR, min_columns=2, cscv_blocks=4)
-        assert refused(judge(notebook, bar=bar, market=TURNS, traded=books(GOOD, market=TURNS))) == ["sealed span"]
+        assert refused(judge(notebook, bar=bar, market=TURNS, traded=books(GOOD, market=TURNS))) == ["holdout"]
         assert len(notebook.log.openings) == 1
-        assert refused(judge(notebook, bar=bar, chosen=settings(live_start="2016-12-01"))) == ["sealed span"]
+        assert refused(judge(notebook, bar=bar, chosen=settings(live_start="2016-12-01"))) == ["holdout"]
         assert (len(notebook.log.trials), len(notebook.log.openings)) == (2, 1)
         assert judge(notebook, bar=bar, chosen=settings(timesteps=2000)).verdict.passed
 
@@ -229,10 +229,10 @@ class TestRefit:
     def refit(self, *, trades_now: NumpyPolicy, market: Market = MARKET):
         notebook = Notebook()
         judge(notebook)
-        recipe = configuration.Recipe.of(settings(live_start="2016-12-01"))
-        proof = judging.proof_of(recipe, notebook.log)
+        judged = configuration.Configuration.of(settings(live_start="2016-12-01"))
+        proof = judging.proof_of(judged, notebook.log)
         return judging.judge_refit(
-            GOOD, judging.Arena(market, SETTINGS), recipe=recipe, log=notebook.log, proof=proof, trades_now=trades_now, bar=BAR
+            GOOD, judging.Backtester(market, SETTINGS), configuration=judged, log=notebook.log, proof=proof, trades_now=trades_now, bar=BAR
         ), notebook
 
     def test_what_stays_near_the_incumbent_passes_without_a_trial(self):
@@ -246,8 +246,8 @@ class TestRefit:
         assert refused(self.refit(trades_now=models(column=1).ensemble(4))[0]) == ["distance"]
         assert "recent" in refused(self.refit(trades_now=GOOD.ensemble(4), market=TURNS)[0])
 
-    def test_another_recipe_has_no_proof(self):
+    def test_another_configuration_has_no_proof(self):
         notebook = Notebook()
         judge(notebook)
-        assert judging.proof_of(configuration.Recipe.of(settings(timesteps=2000)), notebook.log) is None
-        assert judging.proof_of(configuration.Recipe.of(settings(live_start="2016-12-01")), notebook.log) is not None
+        assert judging.proof_of(configuration.Configuration.of(settings(timesteps=2000)), notebook.log) is None
+        assert judging.proof_of(configuration.Configuration.of(settings(live_start="2016-12-01")), notebook.log) is not None

@@ -84,17 +84,17 @@ def test_backtest_trades_ones_own_bars_from_the_first_session_that_features_allo
     assert "SPY" not in result.stdout
 
 
-def test_prove_names_the_column_that_knows_the_future_on_ones_own_bars(own: Path, tmp_path: Path) -> None:
+def test_lookahead_names_the_column_that_knows_the_future_on_ones_own_bars(own: Path, tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text("def features(bars):\n    return bars[['close']].pct_change().assign(peek=bars['close'].shift(-1))\n", encoding="utf-8")
-    result = call("prove", f"{file}:features", "--bars", str(own), "--symbol", "IBM")
+    result = call("lookahead", f"{file}:features", "--bars", str(own), "--symbol", "IBM")
     assert result.exit_code == 1
     assert "peek" in result.stdout
-    assert call("prove", f"{file}:features", "--bars", str(own), "--symbol", "SPY").stderr.startswith("papertape: --symbol must be")
+    assert call("lookahead", f"{file}:features", "--bars", str(own), "--symbol", "SPY").stderr.startswith("papertape: --symbol must be")
 
 
 @pytest.mark.parametrize(
-    "command", ["train", "evaluate", "backtest", "prove", "scoreboard", "halt", "resume", "flatten", "status", "explain"]
+    "command", ["train", "evaluate", "backtest", "lookahead", "scoreboard", "halt", "resume", "flatten", "status", "explain"]
 )
 def test_help_shows_examples_that_the_command_understands(command: str) -> None:
     shown = call(command, "--help").stdout

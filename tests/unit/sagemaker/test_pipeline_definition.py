@@ -80,11 +80,11 @@ def test_the_judgement_knows_the_log_of_trials_and_the_registry() -> None:
     assert given[given.index("--package-group") + 1] == "group"
 
 
-def test_what_is_registered_says_which_trial_of_which_recipe_it_is() -> None:
+def test_what_is_registered_says_which_trial_of_which_configuration_it_is() -> None:
     found = steps(build())
     for name in ("RegisterApproved", "RegisterRejected"):
         properties = found[name]["Arguments"]["CustomerMetadataProperties"]
-        assert {"trial", "recipe"} <= set(properties)
+        assert {"trial", "configuration"} <= set(properties)
         assert {value["Std:JsonGet"]["Path"] for value in properties.values()} == {f"metadata.{key}" for key in properties}
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.markets import walk
 from trading_env.data.market import Market
 from trading_env.evaluation.backtest import BacktestResult
-from trading_env.evaluation.baselines import lineup
+from trading_env.evaluation.baselines import all_baselines
 from trading_env.evaluation.walk_forward import Fold
 from trading_env.simulation.portfolio import Costs, Rules
 
@@ -19,7 +19,7 @@ BOOKS = ("equity", "cash", "costs", "dividends", "turnover", "scores", "weights"
 
 def rows_of(market: Market, folds: list[Fold], *, last: int) -> list[BacktestResult]:
     days = market.sessions
-    return lineup(
+    return all_baselines(
         market,
         rules=Rules(costs=Costs(slippage_bps=10.0)),
         kappa=0.1,

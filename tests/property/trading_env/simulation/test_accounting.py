@@ -15,7 +15,7 @@ from tests.markets import market_of, walk
 from trading_env.data.market import Market
 from trading_env.orders.orders import QUANTUM, to_decimal
 from trading_env.simulation.policy import weights_from_scores
-from trading_env.simulation.portfolio import Book, Costs, Rules, Tape, Trades, step
+from trading_env.simulation.portfolio import Book, Costs, ExecutionPrices, Rules, Trades, step
 
 ROWS, NAMES = 7, 3
 COSTS = st.builds(Costs, fee_bps=st.sampled_from([0.0, 5.0, 200.0]), slippage_bps=st.sampled_from([0.0, 10.0, 300.0]))
@@ -109,12 +109,12 @@ def daily_volatility(market: Market, row: int, name: int) -> float:
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(market=markets(), actions=ACTIONS, rules=RULES)
 def test_value_changes_by_price_moves_less_costs_plus_dividends(market: Market, actions: Actions, rules: Rules):
-    tape = Tape.of(market)
+    prices = ExecutionPrices.of(market)
     book = Book.of_cash(100_000.0, assets=NAMES)
     for row in range(ROWS - 1):
-        held, _ = book.shares(tape.closing[[row]])
+        held, _ = book.shares(prices.closing[[row]])
         decided = actions.decided(row, held, market.tradable[row])
-        taken = step(book, tape=tape, rows=np.array([row]), weights=decided, rules=rules)
+        taken = step(book, prices=prices, rows=np.array([row]), weights=decided, rules=rules)
         if isinstance(decided, Trades):
             assert (taken.deltas[decided.signs == 0] == 0).all()
             assert (taken.deltas * decided.signs >= 0).all()
@@ -125,7 +125,7 @@ def test_value_changes_by_price_moves_less_costs_plus_dividends(market: Market, 
         moves, costs, dividends = [], [], []
         for name in range(NAMES):
             shares, after = float(book.quantities[0, name]), float(taken.book.quantities[0, name])
-            ratio, opening, mark = market.split[row + 1, name], tape.opening[row + 1, name], tape.closing[row, name]
+            ratio, opening, mark = market.split[row + 1, name], prices.opening[row + 1, name], prices.closing[row, name]
             delta = float(taken.deltas[0, name])
             dividends.append(shares * market.dividend[row + 1, name] if rules.credit_dividends else 0.0)
             if shares:
@@ -134,7 +134,7 @@ def test_value_changes_by_price_moves_less_costs_plus_dividends(market: Market, 
                 exact = Decimal(f"{shares:.9f}") * Decimal(str(ratio))
                 costs.append(float(exact - exact.quantize(QUANTUM, rounding=ROUND_FLOOR)) * opening)
             if after:
-                moves.append(after * (tape.closing[row + 1, name] - opening))
+                moves.append(after * (prices.closing[row + 1, name] - opening))
             if delta:
                 side = 1 if delta > 0 else -1
                 worse = fixed
@@ -147,9 +147,9 @@ def test_value_changes_by_price_moves_less_costs_plus_dividends(market: Market, 
                 assert not rules.whole_shares or delta == int(delta) or after == 0
                 assert market.tradable[row, name]
                 assert np.isfinite(market.open[row + 1, name])
-        before = float(book.cash[0]) + math.fsum(q * p for q, p in zip(book.quantities[0], tape.closing[row], strict=True) if q)
+        before = float(book.cash[0]) + math.fsum(q * p for q, p in zip(book.quantities[0], prices.closing[row], strict=True) if q)
         after_value = float(taken.book.cash[0]) + math.fsum(
-            q * p for q, p in zip(taken.book.quantities[0], tape.closing[row + 1], strict=True) if q
+            q * p for q, p in zip(taken.book.quantities[0], prices.closing[row + 1], strict=True) if q
         )
         tolerance = 1e-9 * before
         assert abs(after_value - before - math.fsum([*moves, *dividends, *(-c for c in costs)])) <= tolerance
@@ -167,9 +167,9 @@ def test_value_changes_by_price_moves_less_costs_plus_dividends(market: Market, 
 @given(price=st.floats(0.01, 5000), cash=st.floats(100, 1e7), costs=COSTS)
 def test_a_round_trip_at_one_price_loses_exactly_its_costs(price: float, cash: float, costs: Costs):
     market = market_of(open=np.full((3, 1), price), close=np.full((3, 1), price))
-    tape, rules = Tape.of(market), Rules(cash_buffer=0.0, costs=costs)
-    bought = step(Book.of_cash(cash, assets=1), tape=tape, rows=np.array([0]), weights=np.ones((1, 1)), rules=rules)
-    sold = step(bought.book, tape=tape, rows=np.array([1]), weights=np.zeros((1, 1)), rules=rules)
+    prices, rules = ExecutionPrices.of(market), Rules(cash_buffer=0.0, costs=costs)
+    bought = step(Book.of_cash(cash, assets=1), prices=prices, rows=np.array([0]), weights=np.ones((1, 1)), rules=rules)
+    sold = step(bought.book, prices=prices, rows=np.array([1]), weights=np.zeros((1, 1)), rules=rules)
     assert sold.book.quantities.tolist() == [[0.0]]
     np.testing.assert_allclose(cash - sold.value, bought.costs + sold.costs, rtol=0, atol=1e-9 * cash)
     rate = (1 - costs.slippage) * (1 - costs.fee) / ((1 + costs.slippage) * (1 + costs.fee))
@@ -181,10 +181,10 @@ def test_a_round_trip_at_one_price_loses_exactly_its_costs(price: float, cash: f
 def test_holding_what_is_wanted_trades_nothing_and_costs_nothing(scores: np.ndarray, costs: Costs, seed: int):
     market = walk(sessions=3, assets=4, seed=seed, eventful=False)
     flat = market_of(open=np.repeat(market.close[:1], 3, axis=0), close=np.repeat(market.close[:1], 3, axis=0))
-    tape, rules = Tape.of(flat), Rules(costs=costs)
+    prices, rules = ExecutionPrices.of(flat), Rules(costs=costs)
     weights = weights_from_scores(scores, np.zeros((1, 4)), np.ones((1, 4), dtype=bool), kappa=1.0)
-    book = Book.invested(50_000.0, weights=weights, prices=tape.closing[[0]], rules=rules)
-    taken = step(book, tape=tape, rows=np.array([0]), weights=weights, rules=rules)
+    book = Book.invested(50_000.0, weights=weights, prices=prices.closing[[0]], rules=rules)
+    taken = step(book, prices=prices, rows=np.array([0]), weights=weights, rules=rules)
     assert taken.costs.tolist() == [0.0]
     assert taken.turnover.tolist() == [0.0]
     np.testing.assert_array_equal(taken.book.quantities, book.quantities)
@@ -195,21 +195,21 @@ def test_holding_what_is_wanted_trades_nothing_and_costs_nothing(scores: np.ndar
 @given(seed=st.integers(0, 10_000), books=st.integers(2, 40), names=st.integers(1, 40), rules=RULES)
 def test_a_batch_equals_its_books_one_by_one_bit_for_bit(seed: int, books: int, names: int, rules: Rules):
     market = walk(sessions=40, assets=names, seed=seed)
-    tape, rng = Tape.of(market), np.random.default_rng(seed)
+    prices, rng = ExecutionPrices.of(market), np.random.default_rng(seed)
     rows = rng.integers(0, 30, books)
     together = Book.of_cash(100_000.0, assets=names, books=books)
     alone = [Book.of_cash(100_000.0, assets=names) for _ in range(books)]
     for offset in range(8):
         at = rows + offset
         scores = rng.normal(0, 3, (books, names))
-        held, _ = together.shares(tape.closing[at])
+        held, _ = together.shares(prices.closing[at])
         weights = weights_from_scores(scores, held, market.tradable[at], kappa=0.3)
-        taken = step(together, tape=tape, rows=at, weights=weights, rules=rules)
+        taken = step(together, prices=prices, rows=at, weights=weights, rules=rules)
         for n in range(books):
-            own_held, _ = alone[n].shares(tape.closing[at[[n]]])
+            own_held, _ = alone[n].shares(prices.closing[at[[n]]])
             own = weights_from_scores(scores[[n]], own_held, market.tradable[at[[n]]], kappa=0.3)
             np.testing.assert_array_equal(own[0], weights[n])
-            single = step(alone[n], tape=tape, rows=at[[n]], weights=own, rules=rules)
+            single = step(alone[n], prices=prices, rows=at[[n]], weights=own, rules=rules)
             assert single.book.cash[0] == taken.book.cash[n]
             np.testing.assert_array_equal(single.book.quantities[0], taken.book.quantities[n])
             assert (single.value[0], single.costs[0], single.turnover[0]) == (taken.value[n], taken.costs[n], taken.turnover[n])

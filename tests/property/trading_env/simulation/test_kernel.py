@@ -17,7 +17,7 @@ from trading_env.orders.risk import Limits
 from trading_env.simulation import kernel
 from trading_env.simulation.env import BatchedTradingEnv, EnvConfig
 from trading_env.simulation.policy import weights_from_scores
-from trading_env.simulation.portfolio import Book, Costs, Rules, Tape, Trades, step, worth
+from trading_env.simulation.portfolio import Book, Costs, ExecutionPrices, Rules, Trades, step, worth
 from trading_env.simulation.program import Program, ranks, scratch
 from trading_env.simulation.rewards import Reward
 
@@ -100,15 +100,15 @@ def decisions_of(rng: np.random.Generator, held: np.ndarray, tradable: np.ndarra
 )
 def test_a_compiled_step_gives_the_bits_of_the_step(seed: int, names: int, rules: Rules, limits: Limits | None, share: float):
     market, rng = eventful(seed=seed, names=names), np.random.default_rng(seed)
-    tape = Tape.of(market)
+    prices = ExecutionPrices.of(market)
     program = Program.of(
-        tape, rules=rules, kappa=1.0, pitch=3, baseline=np.zeros(len(tape)), reward=Reward(), limits=limits, trade_share=share
+        prices, rules=rules, kappa=1.0, pitch=3, baseline=np.zeros(len(prices)), reward=Reward(), limits=limits, trade_share=share
     )
     guard = _Guard(market, limits, VALUE) if limits is not None else None
-    first = len(tape) // 3 + 1
-    start = weights_from_scores(rng.normal(size=(1, names)), np.zeros((1, names)), tape.decidable[[first]], kappa=1.0)
-    book = Book.invested(VALUE, weights=start, prices=tape.closing[[first]], rules=rules)
-    value = book.value(tape.closing[[first]])
+    first = len(prices) // 3 + 1
+    start = weights_from_scores(rng.normal(size=(1, names)), np.zeros((1, names)), prices.decidable[[first]], kappa=1.0)
+    book = Book.invested(VALUE, weights=start, prices=prices.closing[[first]], rules=rules)
+    value = book.value(prices.closing[[first]])
     holding, state = np.zeros((kernel.HOLDINGS, names)), np.zeros(kernel.STATE)
     holding[kernel.QUANTITIES], state[kernel.CASH] = book.quantities[0], book.cash[0]
     holding[kernel.ORDER] = np.argsort(ranks(market.symbols))
@@ -116,8 +116,8 @@ def test_a_compiled_step_gives_the_bits_of_the_step(seed: int, names: int, rules
     state[[kernel.VALUE, kernel.PEAK]] = VALUE
     work, report = scratch(names), np.zeros(kernel.REPORT)
     for row in range(first, first + 12):
-        wanted = decisions_of(rng, book.shares(tape.closing[[row]])[0], tape.decidable[[row]], share)
-        taken = step(book, tape=tape, rows=np.array([row]), weights=wanted, rules=rules, review=guard.review if guard else None)
+        wanted = decisions_of(rng, book.shares(prices.closing[[row]])[0], prices.decidable[[row]], share)
+        taken = step(book, prices=prices, rows=np.array([row]), weights=wanted, rules=rules, review=guard.review if guard else None)
         if guard is not None:
             guard.close(float(taken.value[0]))
         work[kernel.WEIGHTS] = wanted.signs[0] if isinstance(wanted, Trades) else wanted[0]
@@ -126,7 +126,7 @@ def test_a_compiled_step_gives_the_bits_of_the_step(seed: int, names: int, rules
         assert state[kernel.CASH] == taken.book.cash[0]
         assert state[kernel.VALUE] == report[kernel.WORTH] == taken.value[0]
         np.testing.assert_array_equal(work[kernel.DELTAS], taken.deltas[0])
-        np.testing.assert_array_equal(holding[kernel.HELD], taken.book.shares(tape.closing[[row + 1]])[0][0])
+        np.testing.assert_array_equal(holding[kernel.HELD], taken.book.shares(prices.closing[[row + 1]])[0][0])
         got = report[[kernel.COSTS, kernel.DIVIDENDS, kernel.TURNOVER]]
         np.testing.assert_array_equal(got, [taken.costs[0], taken.dividends[0], taken.turnover[0]])
         assert report[kernel.GROWTH] == pytest.approx(np.log(taken.value[0] / value[0]), rel=1e-14, abs=1e-16)
@@ -144,10 +144,10 @@ def test_compiled_weights_differ_by_rounding_alone(seed: int, names: int, kappa:
     np.testing.assert_allclose(work[kernel.WEIGHTS], expected, rtol=1e-14, atol=0)
 
 
-def equal_weight_at(tape: Tape, row: int, *, rules: Rules) -> Book:
-    zeros = np.zeros((1, tape.closing.shape[1]))
-    weights = weights_from_scores(zeros, zeros, tape.decidable[[row]], kappa=1.0)
-    return Book.invested(VALUE, weights=weights, prices=tape.closing[[row]], rules=rules)
+def equal_weight_at(prices: ExecutionPrices, row: int, *, rules: Rules) -> Book:
+    zeros = np.zeros((1, prices.closing.shape[1]))
+    weights = weights_from_scores(zeros, zeros, prices.decidable[[row]], kappa=1.0)
+    return Book.invested(VALUE, weights=weights, prices=prices.closing[[row]], rules=rules)
 
 
 def decided(actions: np.ndarray, book: Book, closing: np.ndarray, decidable: np.ndarray, config: EnvConfig) -> np.ndarray | Trades:
@@ -182,23 +182,25 @@ def test_the_environment_is_observe_decide_and_step(seed: int, names: int, drawn
     steps = [env.step(actions) for actions in played]
     assert steps[-1][3].all()
     for n, own in enumerate(market.only([market.symbols[column] for column in chosen]) for chosen in columns):
-        tape, book = Tape.of(own), Book(cash=cash[[n]], quantities=quantities[[n]])
-        equal = equal_weight_at(tape, int(rows[n]), rules=rules) if drawn is not None else None
+        prices, book = ExecutionPrices.of(own), Book(cash=cash[[n]], quantities=quantities[[n]])
+        equal = equal_weight_at(prices, int(rows[n]), rules=rules) if drawn is not None else None
         for offset, (actions, (observation, rewards, _, ended, info)) in enumerate(zip(played, steps, strict=True)):
             at = rows[[n]] + offset
-            wanted = decided(actions[[n]], book, tape.closing[at], tape.decidable[at], config)
-            taken = step(book, tape=tape, rows=at, weights=wanted, rules=rules)
+            wanted = decided(actions[[n]], book, prices.closing[at], prices.decidable[at], config)
+            taken = step(book, prices=prices, rows=at, weights=wanted, rules=rules)
             np.testing.assert_allclose(info["value"][n], taken.value[0], rtol=1e-12)
             np.testing.assert_allclose(info["costs"][n], taken.costs[0], rtol=1e-8, atol=1e-7)
             assert rewards[n] == 300 * (info["log_growth"][n] - info["baseline_log_growth"][n])
-            seen = observe(own.features[at + 1], own.context[at + 1], own.tradable[at + 1], *taken.book.shares(tape.closing[at + 1]))
+            seen = observe(own.features[at + 1], own.context[at + 1], own.tradable[at + 1], *taken.book.shares(prices.closing[at + 1]))
             final = info["final_obs"][n] if ended.any() else observation[n]
             np.testing.assert_allclose(final, seen[0], rtol=1e-6, atol=1e-9)
             book = taken.book
             if equal is not None:
-                all_the_way = weights_from_scores(np.zeros((1, shape[1])), equal.shares(tape.closing[at])[0], tape.decidable[at], kappa=1.0)
-                even = step(equal, tape=tape, rows=at, weights=all_the_way, rules=rules)
-                growth = np.log(even.value[0] / equal.value(tape.closing[at])[0])
+                all_the_way = weights_from_scores(
+                    np.zeros((1, shape[1])), equal.shares(prices.closing[at])[0], prices.decidable[at], kappa=1.0
+                )
+                even = step(equal, prices=prices, rows=at, weights=all_the_way, rules=rules)
+                growth = np.log(even.value[0] / equal.value(prices.closing[at])[0])
                 assert info["baseline_log_growth"][n] == pytest.approx(growth, rel=1e-14, abs=1e-16)
                 equal = even.book
 
@@ -215,16 +217,16 @@ def test_the_books_of_the_environment_balance_with_everything_on(
     env = BatchedTradingEnv(market, num_envs=3, config=config)
     env.reset(seed=seed)
     env.action_space.seed(seed)
-    simulation, tape, columns = env._simulation, Tape.of(market), env.columns
+    simulation, prices, columns = env._simulation, ExecutionPrices.of(market), env.columns
     value, rows = simulation.states[:3, kernel.VALUE].copy(), simulation.rows
     for offset in range(1, 30):
         before = simulation.holdings[:3, kernel.QUANTITIES].copy()
         info = env.step(env.action_space.sample())[4]
         after, at = simulation.holdings[:3, kernel.QUANTITIES], (rows[:, None] + offset, columns)
-        opening, split = tape.opening[at], tape.split[at]
-        previous, closing = tape.closing[at[0] - 1, columns], tape.closing[at]
+        opening, split = prices.opening[at], prices.split[at]
+        previous, closing = prices.closing[at[0] - 1, columns], prices.closing[at]
         moves = worth(before * split, opening - previous / split) + worth(after, closing - opening)
-        dividends = worth(before, tape.dividend[at]) if rules.credit_dividends else 0.0
+        dividends = worth(before, prices.dividend[at]) if rules.credit_dividends else 0.0
         np.testing.assert_allclose(info["value"] - value, moves - info["costs"] + dividends, rtol=0, atol=1e-9 * VALUE)
         assert (simulation.states[:3, kernel.CASH] >= 0).all()
         assert (after >= 0).all()

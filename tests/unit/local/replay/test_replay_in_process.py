@@ -20,7 +20,7 @@ from local.exchange.recorded_market import Tape
 from local.exchange.sessions import Calendar, Session
 from local.exchange.venue import Venue
 from papertape.market_data import bundled
-from papertape.research.reference_backtests import Yearbook
+from papertape.research.reference_backtests import ReferenceBacktests
 from schema import settings as settings_module
 from trading_env.data.features import CONTEXT, FEATURE_HASH, FEATURES, SCHEMA_VERSION
 from trading_env.data.market import Market
@@ -58,8 +58,8 @@ POLICIES: tuple[Policy, ...] = (EqualWeight(), network(), SeededRandom(seed=7))
 
 
 @pytest.fixture(scope="module")
-def yearbook() -> Yearbook:
-    return Yearbook(SETTINGS, start=FIRST, end=LAST)
+def references() -> ReferenceBacktests:
+    return ReferenceBacktests(SETTINGS, start=FIRST, end=LAST)
 
 
 @pytest.fixture(scope="module")
@@ -103,11 +103,11 @@ class Desk:
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.name)
-def test_the_exchange_and_the_backtest_agree_at_every_close_of_2020(policy: Policy, yearbook: Yearbook, tape: Tape) -> None:
+def test_the_exchange_and_the_backtest_agree_at_every_close_of_2020(policy: Policy, references: ReferenceBacktests, tape: Tape) -> None:
     bps = {name: Decimal(str(value)) for name, value in SETTINGS.costs.model_dump().items()}
     sessions = tape.calendar.between(FIRST, LAST)
     venue = Venue(tape=tape, now=sessions[0].midnight, cash=Decimal(str(CASH)), costs=Costs.from_basis_points(**bps))
-    desk, equity, cash, shares = Desk(venue, yearbook.market, policy, yearbook.rules), [], [], []
+    desk, equity, cash, shares = Desk(venue, references.market, policy, references.rules), [], [], []
     for session in sessions:
         weights = desk.decide(session)
         venue.advance(session.open + timedelta(minutes=SETTINGS.schedule.slot_minutes))
@@ -117,7 +117,7 @@ def test_the_exchange_and_the_backtest_agree_at_every_close_of_2020(policy: Poli
         cash.append(float(venue.book.cash))
         shares.append([to_float(venue.book.positions[s].quantity) if s in venue.book.positions else 0.0 for s in SYMBOLS])
 
-    expected = yearbook.of(policy, limited=False)
+    expected = references.of(policy, limited=False)
     assert len(sessions) == len(expected.sessions) == 253
     assert np.abs(np.array(equity) / expected.equity - 1).max() < 1e-12
     assert np.array_equal(np.array(shares), expected.quantities)  # to the last of nine decimals
@@ -125,9 +125,9 @@ def test_the_exchange_and_the_backtest_agree_at_every_close_of_2020(policy: Poli
     assert [to_decimal(quantity) for quantity in expected.quantities[-1]] == [venue.book.positions[s].quantity for s in SYMBOLS]
 
 
-def test_the_year_holds_what_parity_must_survive(yearbook: Yearbook) -> None:
+def test_the_year_holds_what_parity_must_survive(references: ReferenceBacktests) -> None:
     """The crash of March and Apple's split of 2020-08-31 lie within it, and equal weight trades through both."""
-    market, traded = yearbook.market, yearbook.of(EqualWeight())
+    market, traded = references.market, references.of(EqualWeight())
     apple, split = SYMBOLS.index("AAPL"), np.datetime64("2020-08-31")
     row = int(np.flatnonzero(traded.sessions == split)[0])
     assert market.split[market.index_of(split), apple] == 4.0

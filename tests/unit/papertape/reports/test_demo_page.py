@@ -47,7 +47,7 @@ def page(folder: Path, **given: Any) -> str:
 def test_a_refusal_says_the_answer_each_check_and_who_traded(tmp_path: Path) -> None:
     evaluation = evaluation_of(folds=3, seeds=2, sessions=60)
     text = page(tmp_path, evaluation=evaluation, quick_note="<too little>", evaluation_page="evaluation.html")
-    assert "The recipe gate refused the challenger" in text
+    assert "The gate refused the challenger" in text
     assert evaluation["answer"] in text
     assert "3 walk-forward folds of 2 seeds" in text
     assert all(check["sentence"] in text for check in evaluation["gate"]["checks"])
@@ -57,14 +57,14 @@ def test_a_refusal_says_the_answer_each_check_and_who_traded(tmp_path: Path) -> 
 
 
 def test_a_model_that_passed_traded_the_year_itself(tmp_path: Path) -> None:
-    text = page(tmp_path, evaluation=evaluation_of(folds=3, seeds=2, sessions=60, passed=True), kind="ppo")
-    assert "The recipe gate passed the challenger" in text
+    text = page(tmp_path, evaluation=evaluation_of(folds=3, seeds=2, sessions=60, passed=True), kind="agent")
+    assert "The gate passed the challenger" in text
     assert "It traded the year." in text
 
 
 def test_a_series_of_another_length_and_another_schema_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="series 'AAA' must have 3 values, one a session, was 1"):
         page(tmp_path, evaluation=evaluation_of(folds=3, seeds=2, sessions=60), weights={"AAA": [0.5]})
-    with pytest.raises(EvaluationFileError, match="schema must be 2, was 1"):
+    with pytest.raises(EvaluationFileError, match="schema must be 3, was 1"):
         page(tmp_path, evaluation={"schema": 1})
     assert not list(tmp_path.iterdir())

@@ -69,7 +69,7 @@ def test_the_first_words_are_the_answer(page: Page) -> None:
 def test_every_row_every_check_and_every_trial_is_told(page: Page) -> None:
     document = evaluation_of(**SMALL)
     for row in document["rows"]:
-        tables = 2 if row["kind"] == "ppo seed" else 4  # each cost it is measured at, and the calendar years
+        tables = 2 if row["kind"] == "agent seed" else 4  # each cost it is measured at, and the calendar years
         assert [tag for tag in page.rows if tag == row["name"]] == [row["name"]] * tables
     for name in CHECKS:
         assert f"what {name} found, with its threshold" in page.words
@@ -81,7 +81,7 @@ def test_every_row_every_check_and_every_trial_is_told(page: Page) -> None:
 
 
 def test_the_refusals_come_before_what_held(page: Page) -> None:
-    assert max(page.words.index(f"what {name} found") for name in ("luck", "dear costs")) < page.words.index("what evidence found")
+    assert max(page.words.index(f"what {name} found") for name in ("luck", "stressed costs")) < page.words.index("what evidence found")
 
 
 def test_what_slow_trading_earns_without_skill_stands_beside_the_excess(page: Page) -> None:
@@ -146,10 +146,10 @@ def test_the_same_document_gives_the_same_bytes(tmp_path: Path) -> None:
 def test_a_pass_and_a_quick_run_say_so(tmp_path: Path, page: Page) -> None:
     document = evaluation_of(**SMALL, drift=2e-4, passed=True) | {"quick": True}
     words = page_of(document, tmp_path).words
-    assert "The recipe gate passed this run" in words
+    assert "The gate passed this run" in words
     assert "cannot pass the gate" in words
     assert "14.2 bp" in words
-    assert "The recipe gate refused this run" in page.words
+    assert "The gate refused this run" in page.words
     assert "no excess even free of cost" in page.words
     assert "quick" not in page.words
 
@@ -157,11 +157,11 @@ def test_a_pass_and_a_quick_run_say_so(tmp_path: Path, page: Page) -> None:
 @pytest.mark.parametrize(
     ("path", "value", "told"),
     [
-        (("schema",), 1, "schema must be 2, was 1"),
+        (("schema",), 1, "schema must be 3, was 1"),
         (("headline", "turnover_per_day"), None, "headline.turnover_per_day is missing"),
         (("windows", "folds"), None, "windows.folds is missing"),
         (("rows", 1, "at", "10", "sharpe"), None, "rows.1.at.10.sharpe is missing"),
-        (("rows", 0, "kind"), "baseline", "rows must hold one of kind ppo, was []"),
+        (("rows", 0, "kind"), "baseline", "rows must hold one of kind agent, was []"),
         (("rows", 3, "at", "20"), None, "each row but a seed's must be measured at 0, 10, 20 bp, 'equal weight daily' is not"),
         (("headline", "detectable_ir"), float("nan"), "headline.detectable_ir: Input should be a finite number, was nan"),
         (("curves", "excess"), [0.0], "excess must have 60 values, one a session, was 1"),

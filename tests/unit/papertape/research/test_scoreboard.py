@@ -77,9 +77,9 @@ def test_every_row_refusal_and_hash_is_told(tmp_path: Path) -> None:
     ):
         assert told in overview, told
     for row in document["rows"]:
-        assert sum(line.startswith(f"| {row['name']} |") for line in lines) == (0 if row["kind"] == "ppo seed" else 2)
+        assert sum(line.startswith(f"| {row['name']} |") for line in lines) == (0 if row["kind"] == "agent seed" else 2)
     assert [line for line in lines if line.startswith("- **") and "found" in line] == [
-        f"- **{name}**: what {name} found, with its threshold" for name in CHECKS if name in ("luck", "dear costs")
+        f"- **{name}**: what {name} found, with its threshold" for name in CHECKS if name in ("luck", "stressed costs")
     ]
     for told in (document["trial"], document["command"], *document["hashes"].values(), "Survivorship", document["answer"]):
         assert told in page
@@ -132,7 +132,7 @@ def test_a_recorded_command_names_no_folder_of_somebodys_machine(command: str, k
 
 def test_words_of_a_run_cannot_break_the_page(tmp_path: Path) -> None:
     hostile = "| ` </table> ## [x](http://example.com)\n\n# PPO beats equal weight"
-    document = run(trial="a") | {"title": hostile, "answer": hostile, "command": hostile, "recipe": hostile}
+    document = run(trial="a") | {"title": hostile, "answer": hostile, "command": hostile, "configuration": hostile}
     document["rows"][2]["name"] = hostile
     document["gate"]["checks"][2]["sentence"] = hostile
     plain, broken = (board(tmp_path / name, a=document) for name, document in (("plain", run(trial="a")), ("hostile", document)))
@@ -165,7 +165,7 @@ def test_a_file_that_is_no_run_or_a_trial_twice_is_refused_by_name(tmp_path: Pat
     with pytest.raises(ScoreboardError, match="two of a, b hold the same one"):
         scoreboard.write(folder=folder)
     (folder / "b.json").write_text('{"schema": 1}', encoding="utf-8")
-    with pytest.raises(ScoreboardError, match=r"b\.json: evaluation\.json: schema must be 2, was 1"):
+    with pytest.raises(ScoreboardError, match=r"b\.json: evaluation\.json: schema must be 3, was 1"):
         scoreboard.write(folder=folder)
     (folder / "b.json").write_text("{", encoding="utf-8")
     with pytest.raises(ScoreboardError, match=r"b\.json: is not JSON"):

@@ -16,26 +16,28 @@ from papertape.research.training_run import Run, Shown, TrainingError, follow, s
 from schema.settings import load
 
 ROOT = Path(__file__).resolve().parents[4]
-RECORD = {"recipe_of_one_seed": "recipe", "manifest_sha256": "manifest", "seed": 3, "fold": 1}
+RECORD = {"configuration_of_one_seed": "configuration", "manifest_sha256": "manifest", "seed": 3, "fold": 1}
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     settings = load(ROOT / "settings.toml")
-    return Run(tmp_path, tmp_path / "code", settings, (), manifest_sha256="manifest", recipe_of_one_seed="recipe")
+    return Run(tmp_path, tmp_path / "code", settings, (), manifest_sha256="manifest", configuration_of_one_seed="configuration")
 
 
 @pytest.mark.parametrize(
     ("record", "finished"),
     [
         (RECORD, True),
-        ({**RECORD, "recipe_of_one_seed": "other"}, False),
+        ({**RECORD, "configuration_of_one_seed": "other"}, False),
         ({**RECORD, "manifest_sha256": "other"}, False),
         ({**RECORD, "seed": 4}, False),
         ({**RECORD, "fold": 0}, False),
     ],
 )
-def test_a_training_is_finished_when_its_record_is_of_this_recipe_and_these_bars(run: Run, record: dict[str, Any], finished: bool) -> None:
+def test_a_training_is_finished_when_its_record_is_of_this_configuration_and_these_bars(
+    run: Run, record: dict[str, Any], finished: bool
+) -> None:
     path = run.seed(3) / "fold-1" / "training.json"
     assert not run.finished(3, 1)
     path.parent.mkdir(parents=True)

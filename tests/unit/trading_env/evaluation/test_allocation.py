@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.covariance import LedoitWolf
 
 from trading_env.evaluation.allocation import (
     AllocationError,
@@ -52,6 +53,14 @@ def test_shrinkage_is_the_formula_spelt_out() -> None:
     b2 = sum(np.sum((np.outer(row, row) - sample) ** 2) for row in x) / 40**2
     assert 0.01 < b2 / d2 < 0.9
     np.testing.assert_allclose(shrunk_covariance(returns), b2 / d2 * target + (1 - b2 / d2) * sample, rtol=1e-10)
+
+
+@pytest.mark.parametrize(("sessions", "names"), [(252, 8), (40, 5), (20, 60)])
+def test_shrinkage_is_scikit_learns(sessions: int, names: int) -> None:
+    """Ledoit and Wolf's formula: the two agree to rounding, also with more names than sessions."""
+    rng = np.random.default_rng(sessions)
+    returns = rng.normal(0, 0.01, (sessions, names)) @ rng.normal(0, 1, (names, names))
+    np.testing.assert_allclose(shrunk_covariance(returns), LedoitWolf().fit(returns).covariance_, rtol=1e-10, atol=1e-16)
 
 
 def test_shrinkage_makes_more_names_than_sessions_well_conditioned() -> None:

@@ -16,7 +16,7 @@ from trading_env.evaluation.attribution import AttributionError, LiveBook, LiveD
 from trading_env.evaluation.backtest import BacktestResult, backtest
 from trading_env.orders.execution_cost import Execution, tally
 from trading_env.simulation.policy import EqualWeight, Policy, SeededRandom
-from trading_env.simulation.portfolio import Costs, Rules, Tape
+from trading_env.simulation.portfolio import Costs, ExecutionPrices, Rules
 
 CASH = 10_000.0
 RULES = Rules(cash_buffer=0.0, costs=Costs(fee_bps=2, slippage_bps=10), credit_dividends=False)
@@ -38,7 +38,7 @@ def followed(result: BacktestResult, market: Market, rules: Rules = RULES) -> li
         deltas = dict(zip(market.symbols, result.deltas[number].tolist(), strict=True))
         opens, closes = (
             dict(zip(market.symbols, prices.tolist(), strict=True))
-            for prices in (Tape.of(market).opening[row], Tape.of(market).closing[row])
+            for prices in (ExecutionPrices.of(market).opening[row], ExecutionPrices.of(market).closing[row])
         )
         fills = [
             LiveFill(symbol=symbol, quantity=delta, price=opens[symbol] * (1 + np.sign(delta) * costs.adverse))
@@ -172,9 +172,9 @@ def test_a_session_without_a_decision_is_the_model_s(result: BacktestResult) -> 
 
 
 def test_a_name_left_out_of_the_weights_is_carried_not_sold(days: list[LiveDay], result: BacktestResult) -> None:
-    tape, before = Tape.of(MARKET), days[0].close
+    prices, before = ExecutionPrices.of(MARKET), days[0].close
     left = replace(days[1], weights={"S0": 0.5}, plan={"S0": 0.0}, fills=[], close=replace(before, marks=days[1].close.marks), fees=0.0)
-    parts = execution(left, before=before, tape=tape, row=1, symbols=MARKET.symbols, rules=RULES)
+    parts = execution(left, before=before, prices=prices, row=1, symbols=MARKET.symbols, rules=RULES)
     assert (parts.foreign, parts.missed, parts.carried, parts.model) == (0.0, 0.0, 0.0, 0.0)
 
 
@@ -190,7 +190,7 @@ def test_a_split_leaves_nothing_and_cash_in_lieu_is_cash() -> None:
         fills=[],
         close=LiveBook(cash=125.0, quantities={"S0": 1.0}, marks={"S0": 100.0}),
     )
-    parts = execution(day, before=before, tape=Tape.of(market), row=1, symbols=market.symbols, rules=RULES)
+    parts = execution(day, before=before, prices=ExecutionPrices.of(market), row=1, symbols=market.symbols, rules=RULES)
     only(parts, cash=25.0, foreign=-25.0)
 
 
@@ -200,7 +200,7 @@ def test_books_that_cannot_be_compared_are_refused(days: list[LiveDay], result: 
     with pytest.raises(AttributionError, match="S0 has none"):
         LiveBook(cash=1.0, quantities={"S0": 1.0}, marks={})
     with pytest.raises(AttributionError, match="row"):
-        execution(days[1], before=days[0].close, tape=Tape.of(MARKET), row=2, symbols=MARKET.symbols, rules=RULES)
+        execution(days[1], before=days[0].close, prices=ExecutionPrices.of(MARKET), row=2, symbols=MARKET.symbols, rules=RULES)
     nan = replace(days[0], fills=[replace(days[0].fills[0], price=float("nan"))])
     with pytest.raises(AttributionError, match="price must be finite, was nan"):
         explain(MARKET, [nan, days[1]], backtested=result, policy=None, rules=RULES)

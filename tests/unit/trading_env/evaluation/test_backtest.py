@@ -14,7 +14,7 @@ from trading_env.evaluation.backtest import BacktestResult, EvaluationError, _Gu
 from trading_env.orders.risk import RULES as RULES_OF_RISK
 from trading_env.orders.risk import Limits
 from trading_env.simulation.policy import EqualWeight, SeededRandom, weights_from_scores
-from trading_env.simulation.portfolio import Book, Costs, Plan, Rules, Tape, step
+from trading_env.simulation.portfolio import Book, Costs, ExecutionPrices, Plan, Rules, step
 from trading_env.simulation.rewards import equal_weight_growth
 
 RULES = Rules(costs=Costs(slippage_bps=10.0))
@@ -62,10 +62,10 @@ def test_the_first_decision_goes_all_the_way_and_the_next_ones_a_part():
 
 def test_the_books_add_up_at_every_close():
     result = run()
-    tape = Tape.of(MARKET)
+    prices = ExecutionPrices.of(MARKET)
     for index, row in enumerate(range(50, 101)):
         book = Book(cash=result.cash[[index]], quantities=result.quantities[[index]])
-        assert book.value(tape.closing[row])[0] == result.equity[index]
+        assert book.value(prices.closing[row])[0] == result.equity[index]
     assert (result.cash >= 0).all()
     assert result.costs.sum() > 0
     assert result.dividends.sum() > 0
@@ -79,7 +79,7 @@ def test_what_comes_later_changes_nothing_before():
 
 def test_equal_weight_is_the_baseline_of_the_reward():
     market = walk(sessions=80, assets=4, seed=5, eventful=False)
-    growth = equal_weight_growth(Tape.of(market), rules=RULES, initial_value=100_000.0)
+    growth = equal_weight_growth(ExecutionPrices.of(market), rules=RULES, initial_value=100_000.0)
     result = run(EqualWeight(), market=market, first=1, last=79)
     # They differ in how they got in, so in what they hold at the first two opens; after that by orders under a dollar
     np.testing.assert_allclose(result.growth[2:], growth[3:], atol=1e-7)
@@ -167,12 +167,12 @@ class OrderByOrder(_Guard):
 )
 def test_passing_a_session_at_a_glance_allows_and_denies_what_passing_each_order_does(limits):
     market, rng = walk(sessions=90, assets=5, seed=8), np.random.default_rng(2)
-    tape, guards = Tape.of(market), (_Guard(market, limits, 1e5), OrderByOrder(market, limits, 1e5))
+    prices, guards = ExecutionPrices.of(market), (_Guard(market, limits, 1e5), OrderByOrder(market, limits, 1e5))
     book = Book.of_cash(1e5, assets=5)
     for row in range(40, 89):
         scores = rng.normal(size=(1, 5)) * rng.choice([0.1, 3.0])
-        weights = weights_from_scores(scores, book.shares(tape.closing[[row]])[0], tape.decidable[[row]], kappa=rng.choice([0.1, 1.0]))
-        taken = [step(book, tape=tape, rows=np.array([row]), weights=weights, rules=RULES, review=guard.review) for guard in guards]
+        weights = weights_from_scores(scores, book.shares(prices.closing[[row]])[0], prices.decidable[[row]], kappa=rng.choice([0.1, 1.0]))
+        taken = [step(book, prices=prices, rows=np.array([row]), weights=weights, rules=RULES, review=guard.review) for guard in guards]
         assert taken[0].deltas.tobytes() == taken[1].deltas.tobytes()
         assert taken[0].book.cash.tobytes() == taken[1].book.cash.tobytes()
         book = taken[0].book

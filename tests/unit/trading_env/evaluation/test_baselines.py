@@ -12,7 +12,7 @@ from tests.markets import market_of, walk
 from trading_env.data.market import Market
 from trading_env.evaluation.allocation import inverse_volatility, minimum_variance, momentum
 from trading_env.evaluation.backtest import BacktestResult, backtest, buy_and_hold
-from trading_env.evaluation.baselines import BaselineError, lineup, ridge, ridge_coefficients
+from trading_env.evaluation.baselines import BaselineError, all_baselines, ridge, ridge_coefficients
 from trading_env.evaluation.walk_forward import Fold
 from trading_env.simulation.policy import EqualWeight
 from trading_env.simulation.portfolio import Costs, Rules
@@ -32,7 +32,7 @@ def folds_of(market: Market, *, first: int = FIRST, last: int = LAST, tests: int
 def run(market: Market = CALM, *, first: int = FIRST, last: int = LAST, **options) -> dict[str, BacktestResult]:
     given = {"rules": RULES, "kappa": 0.1, "benchmark": "S1", "initial_cash": 1e5, "matched_turnover": 0.02, **options}
     folds = given.pop("folds", folds_of(market, first=first, last=last))
-    results = lineup(market, folds=folds, start=market.sessions[first], end=market.sessions[last], **given)
+    results = all_baselines(market, folds=folds, start=market.sessions[first], end=market.sessions[last], **given)
     return {result.policy: result for result in results}
 
 

@@ -1,4 +1,4 @@
-"""Each rule of the recipe gate and of the refit check, alone: evidence that passes, and one thing wrong with it."""
+"""Each rule of the gate and of the refit check, alone: evidence that passes, and one thing wrong with it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from trading_env.evaluation.gate import Behaviour, Check, GateError, RecipeResult, RecipeThresholds, Verdict, recipe_gate
+from trading_env.evaluation.gate import Behaviour, Check, GateError, GateThresholds, TrialResult, Verdict, gate_verdict
 from trading_env.evaluation.refit import RefitResult, refit_check
 from trading_env.evaluation.trials import TrialLog, TrialLogError
 
@@ -15,12 +15,12 @@ FOLDS, YEAR = 8, 200
 JUDGED = FOLDS * YEAR
 DAYS = np.busday_offset(np.datetime64("2010-01-04", "D"), np.arange(JUDGED + 252))
 DEVIATION = 0.03 / np.sqrt(252)
-BAR = RecipeThresholds(draws=1000)
+BAR = GateThresholds(draws=1000)
 SANE = Behaviour(turnover=0.01, effective_n=6.0, names=8, score_range=0.5)
 
 
 def series(ir: float, *, seed: int, size: int = JUDGED + 252) -> np.ndarray:
-    """Daily d of exactly this information ratio a year, over the judged sessions and over the sealed ones."""
+    """Daily d of exactly this information ratio a year, over the judged sessions and over the holdout ones."""
     noise = np.random.default_rng(seed).normal(size=size)
     for part in (slice(None, JUDGED), slice(JUDGED, None)):
         noise[part] = (noise[part] - noise[part].mean()) / noise[part].std() if noise[part].size else noise[part]
@@ -38,22 +38,22 @@ def logged(d: np.ndarray = GOOD, *, others: int = 0, other_ir: float = 0.0, open
         log = log.append(settings={"n": number}, feature_hash="f", code_hash="c", sessions=DAYS[:JUDGED], excess=other)
     log = log.append(settings={"n": "judged"}, feature_hash="f", code_hash="c", sessions=DAYS[:JUDGED], excess=d[:JUDGED])
     identity = log.trials[-1].trial_id
-    return (log.open_sealed(trial=identity, sessions=DAYS[JUDGED:], excess=d[JUDGED:]) if opened else log), identity
+    return (log.open_holdout(trial=identity, sessions=DAYS[JUDGED:], excess=d[JUDGED:]) if opened else log), identity
 
 
-def result(d: np.ndarray = GOOD, *, trial: str, **changes: object) -> RecipeResult:
+def result(d: np.ndarray = GOOD, *, trial: str, **changes: object) -> TrialResult:
     excess = d[:JUDGED]
     values = {
         "trial": trial,
         "sessions": DAYS[:JUDGED],
         "fold": np.repeat(np.arange(FOLDS), YEAR),
         "excess": excess,
-        "excess_dear": excess - 1e-5,
-        "excess_patient": excess - 2e-5,
-        "seeds_dear": np.tile(excess - 1e-5, (10, 1)),
+        "excess_stressed": excess - 1e-5,
+        "excess_over_slow": excess - 2e-5,
+        "seeds_stressed": np.tile(excess - 1e-5, (10, 1)),
         "behaviour": SANE,
     }
-    return RecipeResult(**(values | changes))
+    return TrialResult(**(values | changes))
 
 
 LOG, TRIAL = logged()
@@ -63,44 +63,52 @@ def refusals(found: Verdict) -> list[str]:
     return [check.name for check in found.checks if not check.passed]
 
 
-def judge(d: np.ndarray = GOOD, *, log: TrialLog = LOG, bar: RecipeThresholds = BAR, **changes: object) -> Verdict:
-    return recipe_gate(result(d, **({"trial": log.trials[-1].trial_id} | changes)), log=log, bar=bar)
+def judge(d: np.ndarray = GOOD, *, log: TrialLog = LOG, bar: GateThresholds = BAR, **changes: object) -> Verdict:
+    return gate_verdict(result(d, **({"trial": log.trials[-1].trial_id} | changes)), log=log, bar=bar)
 
 
-class TestRecipeGate:
+class TestGate:
     def test_an_edge_passes_and_says_why(self):
         found = judge()
         assert found.passed, found.reasons
         assert all(reason.startswith("passed: ") for reason in found.reasons)
         assert found.reasons[1] == "passed: 8 folds, 1600 sessions out of sample and 10 seeds, at least 8, 1500 and 10 are needed"
         assert found.numbers["information_ratio"] == pytest.approx(2.0, rel=1e-3)
-        assert found.numbers["excess_dear_bp_per_year"] == pytest.approx(2.0 * 300 - 25.2, rel=1e-3)
-        assert found.numbers["sealed_openings"] == 1
+        assert found.numbers["excess_stressed_bp_per_year"] == pytest.approx(2.0 * 300 - 25.2, rel=1e-3)
+        assert found.numbers["holdout_openings"] == 1
         again = judge()
         assert (again.reasons, again.numbers) == (found.reasons, found.numbers)
 
     def test_no_edge_is_refused_with_the_refusals_first(self):
         d = series(0.0, seed=2)
         found = judge(d, log=logged(d)[0])
-        assert refusals(found) == ["luck", "dear costs", "patience", "folds", "seeds", "sealed span"]
+        assert refusals(found) == ["luck", "stressed costs", "slow equal weight", "folds", "seeds", "holdout"]
         assert [reason.split(":")[0] for reason in found.reasons] == ["refused"] * 6 + ["passed"] * 8
 
     @pytest.mark.parametrize(
         ("changes", "name", "words"),
         [
             ({"fold": np.repeat(np.arange(7), [400, *[200] * 6])}, "evidence", "7 folds, 1600 sessions"),
-            ({"seeds_dear": np.tile(GOOD[:JUDGED], (9, 1))}, "evidence", "and 9 seeds"),
-            ({"excess_dear": GOOD[:JUDGED] * 0}, "dear costs", "at twice the cost it grows +0 bp a year"),
-            ({"excess_dear": np.where(np.arange(JUDGED) < 800, 1e-3, -1e-5)}, "folds", "in 4 of 8 folds, at least 62.5%"),
-            ({"seeds_dear": np.vstack([np.tile(GOOD[:JUDGED], (7, 1)), -np.tile(GOOD[:JUDGED], (3, 1))])}, "seeds", "7 of 10 seeds alone"),
+            ({"seeds_stressed": np.tile(GOOD[:JUDGED], (9, 1))}, "evidence", "and 9 seeds"),
+            ({"excess_stressed": GOOD[:JUDGED] * 0}, "stressed costs", "at twice the cost it grows +0 bp a year"),
+            ({"excess_stressed": np.where(np.arange(JUDGED) < 800, 1e-3, -1e-5)}, "folds", "in 4 of 8 folds, at least 62.5%"),
+            (
+                {"seeds_stressed": np.vstack([np.tile(GOOD[:JUDGED], (7, 1)), -np.tile(GOOD[:JUDGED], (3, 1))])},
+                "seeds",
+                "7 of 10 seeds alone",
+            ),
             ({"behaviour": replace(SANE, turnover=0.11)}, "turnover", "turnover is 11.00% of equity a day, at most 10.00%"),
             ({"behaviour": replace(SANE, effective_n=2.5)}, "concentration", "2.5 effective names of 8, at least 2.7"),
             ({"behaviour": replace(SANE, score_range=1e-5)}, "constant", "scores move by 1e-05"),
             ({"behaviour": replace(SANE, turnover=np.nan)}, "turnover", "turnover is nan%"),
             ({"behaviour": replace(SANE, effective_n=np.nan)}, "concentration", "nan effective names"),
-            ({"excess_dear": GOOD[:JUDGED] * np.nan}, "dear costs", "nan bp a year"),
-            ({"excess_patient": -GOOD[:JUDGED]}, "patience", "against equal weight rebalanced with its own kappa, it must be above 0"),
-            ({"excess_patient": GOOD[:JUDGED] * np.nan}, "patience", "nan bp a year"),
+            ({"excess_stressed": GOOD[:JUDGED] * np.nan}, "stressed costs", "nan bp a year"),
+            (
+                {"excess_over_slow": -GOOD[:JUDGED]},
+                "slow equal weight",
+                "against equal weight rebalanced with its own kappa, it must be above 0",
+            ),
+            ({"excess_over_slow": GOOD[:JUDGED] * np.nan}, "slow equal weight", "nan bp a year"),
             ({"excess": GOOD[:JUDGED] + 1e-6}, "logged", "differs from the one first logged"),
             ({"against_incumbent": GOOD[:62]}, "incumbent", "62 sessions follow both training ends, at least 63"),
             ({"against_incumbent": GOOD[:300] * np.nan}, "incumbent", "300 sessions follow"),
@@ -115,33 +123,33 @@ class TestRecipeGate:
         assert found.reasons[0].startswith("refused: ")
 
     def test_five_folds_and_eight_seeds_ahead_are_enough(self):
-        dear = np.where(np.arange(JUDGED) < 1000, 1e-3, -1e-5)
+        stressed = np.where(np.arange(JUDGED) < 1000, 1e-3, -1e-5)
         seeds = np.vstack([np.tile(GOOD[:JUDGED], (8, 1)), -np.tile(GOOD[:JUDGED], (2, 1))])
-        assert judge(excess_dear=dear, seeds_dear=seeds, against_incumbent=GOOD[:JUDGED]).passed
+        assert judge(excess_stressed=stressed, seeds_stressed=seeds, against_incumbent=GOOD[:JUDGED]).passed
 
     def test_too_few_sessions_and_underpowered_are_refused(self):
         short = GOOD[: YEAR * 3]
         log = TrialLog().append(settings={}, feature_hash="f", code_hash="c", sessions=DAYS[: YEAR * 3], excess=short)
-        found = recipe_gate(
-            RecipeResult(
+        found = gate_verdict(
+            TrialResult(
                 trial=log.trials[0].trial_id,
                 sessions=DAYS[: YEAR * 3],
                 fold=np.repeat(np.arange(3), YEAR),
                 excess=short,
-                excess_dear=short,
-                excess_patient=short,
-                seeds_dear=np.tile(short, (2, 1)),
+                excess_stressed=short,
+                excess_over_slow=short,
+                seeds_stressed=np.tile(short, (2, 1)),
                 behaviour=SANE,
             ),
             log=log,
             bar=BAR,
         )
-        assert {"evidence", "power", "sealed span"} <= set(refusals(found))
+        assert {"evidence", "power", "holdout"} <= set(refusals(found))
         assert any(reason.startswith("refused: underpowered, 600 sessions find an information ratio of") for reason in found.reasons)
 
     def test_an_unlogged_trial_is_refused_and_a_broken_log_raises(self):
         found = judge(trial="nobody")
-        assert {"logged", "sealed span"} <= set(refusals(found))
+        assert {"logged", "holdout"} <= set(refusals(found))
         broken = TrialLog((replace(LOG.entries[0], excess=GOOD[:JUDGED] * 2), *LOG.entries[1:]))
         with pytest.raises(TrialLogError, match="line 2: follows"):
             judge(log=broken)
@@ -173,34 +181,34 @@ class TestRecipeGate:
                 settings={"q": number}, feature_hash="f", code_hash="c", sessions=DAYS[:300], excess=series(0, seed=number)[:300]
             )
         log = log.append(settings={}, feature_hash="f", code_hash="c", sessions=DAYS[:JUDGED], excess=GOOD[:JUDGED])
-        found = judge(log=log.open_sealed(trial=log.trials[-1].trial_id, sessions=DAYS[JUDGED:], excess=GOOD[JUDGED:]))
+        found = judge(log=log.open_holdout(trial=log.trials[-1].trial_id, sessions=DAYS[JUDGED:], excess=GOOD[JUDGED:]))
         assert refusals(found) == ["overfitting"]
         assert "1 of 9 logged trials cover all 1600 sessions" in found.reasons[0]
         assert found.numbers["reality_check_critical_t"] > 2.3
 
     @pytest.mark.parametrize(
-        ("sealed", "words"),
+        ("holdout", "words"),
         [
-            (None, "the sealed span is not opened: it is once a recipe"),
+            (None, "the holdout is not opened: it is once per configuration"),
             ((DAYS[JUDGED : JUDGED + 251], GOOD[JUDGED : JUDGED + 251]), "shows 251 sessions"),
             ((DAYS[JUDGED - 1 : -1], GOOD[JUDGED:]), "it must be after the last judged session"),
             ((DAYS[JUDGED:], -GOOD[JUDGED:]), "it grows -600 bp a year"),
             ((DAYS[JUDGED:], 4 * series(0.05, seed=6)[JUDGED:]), "it grows +60 bp a year"),
         ],
     )
-    def test_the_sealed_span_is_a_veto(self, sealed, words):
+    def test_the_holdout_is_a_veto(self, holdout, words):
         log, trial = logged(opened=False)
-        if sealed is not None:
-            log = log.open_sealed(trial=trial, sessions=sealed[0], excess=sealed[1])
+        if holdout is not None:
+            log = log.open_holdout(trial=trial, sessions=holdout[0], excess=holdout[1])
         found = judge(log=log)
-        assert refusals(found) == ["sealed span"]
+        assert refusals(found) == ["holdout"]
         assert words in found.reasons[0]
 
     def test_parts_that_do_not_fit_are_an_error(self):
         with pytest.raises(GateError, match=r"1600 sessions need series of as many; were fold \(3,\)"):
             result(trial=TRIAL, fold=np.arange(3))
-        with pytest.raises(GateError, match=r"seeds_dear \(10, 5\)"):
-            result(trial=TRIAL, seeds_dear=np.zeros((10, 5)))
+        with pytest.raises(GateError, match=r"seeds_stressed \(10, 5\)"):
+            result(trial=TRIAL, seeds_stressed=np.zeros((10, 5)))
 
     def test_no_check_is_no_pass(self):
         assert not Verdict("nothing", ()).passed
@@ -213,7 +221,7 @@ class TestRefitCheck:
     def check(self, **changes: object) -> Verdict:
         values = {
             "trial": TRIAL,
-            "recipe": TRIAL,
+            "configuration": TRIAL,
             "weights": self.WEIGHTS,
             "incumbent_weights": self.WEIGHTS,
             "excess": np.zeros(80),
@@ -227,7 +235,7 @@ class TestRefitCheck:
         weights[40, :2] += [by / 2, -by / 2]
         return weights
 
-    def test_the_same_recipe_near_the_incumbent_passes(self):
+    def test_the_same_configuration_near_the_incumbent_passes(self):
         assert self.check().passed
         assert self.check(weights=self.shifted(0.249)).passed
         assert self.check(excess=np.r_[np.full(50, -1.0), np.full(63, -1.99 * DEVIATION / np.sqrt(63))]).passed
@@ -235,7 +243,7 @@ class TestRefitCheck:
     @pytest.mark.parametrize(
         ("changes", "name", "words"),
         [
-            ({"trial": "0" * 64}, "recipe", "it is trial 000000000000"),
+            ({"trial": "0" * 64}, "configuration", "it is trial 000000000000"),
             ({"excess": np.r_[np.nan, np.zeros(80)]}, "finite", "not finite"),
             ({"excess": np.full(63, -2.01 * DEVIATION / np.sqrt(63))}, "recent", "bp over the last 63 sessions"),
             ({"excess": np.zeros(62)}, "recent", "the last 62 sessions (63 are needed)"),

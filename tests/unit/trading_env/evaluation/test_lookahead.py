@@ -113,7 +113,7 @@ TABLE = pd.concat(
 SESSION_ENDS = [2 * cut + 1 for cut in CUTS]
 
 
-def test_a_function_of_many_names_is_proved_by_session() -> None:
+def test_a_function_of_many_names_is_checked_by_session() -> None:
     def ranks(table: pd.DataFrame) -> pd.DataFrame:
         returns = table.groupby("symbol")["close"].pct_change()
         return pd.DataFrame({"rank": returns.groupby(table["session"]).rank()})
@@ -344,8 +344,8 @@ def test_a_fill_at_the_close_is_named() -> None:
     assert find_changes(at_the_close, MARKET, cuts=(50,), futures=market_futures) == [], "only the finer cut can tell"
 
 
-def prove(*arguments: str) -> tuple[int, str]:
-    result = CliRunner(env={"COLUMNS": "200"}).invoke(command_line.app, ["prove", *arguments])
+def run_command(*arguments: str) -> tuple[int, str]:
+    result = CliRunner(env={"COLUMNS": "200"}).invoke(command_line.app, ["lookahead", *arguments])
     return result.exit_code, result.output
 
 
@@ -364,18 +364,18 @@ def test_the_command_names_a_user_s_column_that_cheats(tmp_path: Path) -> None:
         "def broken(bars):\n"
         "    return bars['nothing']\n"
     )
-    status, said = prove(f"{tmp_path}/mine.py:features")
+    status, said = run_command(f"{tmp_path}/mine.py:features")
     assert status == 1
     assert "z " in said
     assert "ret" not in said
-    assert prove(f"{tmp_path}/mine.py:good", "--symbol", "AIG")[0] == 0
-    status, said = prove(f"{tmp_path}/mine.py:ranks", "--symbol", "all")
+    assert run_command(f"{tmp_path}/mine.py:good", "--symbol", "AIG")[0] == 0
+    status, said = run_command(f"{tmp_path}/mine.py:ranks", "--symbol", "all")
     assert status == 1
     assert "later" in said
     assert "│ rank" not in said
     for name, told in {"broken": "raised KeyError: 'nothing'", "absent": "has no function absent"}.items():
-        status, said = prove(f"{tmp_path}/mine.py:{name}")
+        status, said = run_command(f"{tmp_path}/mine.py:{name}")
         assert status == 1
         assert told in said
-    assert "must be named path/to/file.py:function, was nowhere" in prove("nowhere")[1]
-    assert "--symbol must be all or one of AAPL, AIG" in prove(f"{tmp_path}/mine.py:good", "--symbol", "TSLA")[1]
+    assert "must be named path/to/file.py:function, was nowhere" in run_command("nowhere")[1]
+    assert "--symbol must be all or one of AAPL, AIG" in run_command(f"{tmp_path}/mine.py:good", "--symbol", "TSLA")[1]

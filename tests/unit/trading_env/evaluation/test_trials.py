@@ -19,7 +19,7 @@ def grown(count: int = 3) -> TrialLog:
     log = TrialLog()
     for number in range(count):
         log = log.append(settings={"kappa": 0.1, "n": number}, feature_hash="f1", code_hash="c1", sessions=DAYS, excess=DAILY[number])
-    return log.open_sealed(trial=log.trials[1].trial_id, sessions=DAYS + np.timedelta64(10, "D"), excess=DAILY[3])
+    return log.open_holdout(trial=log.trials[1].trial_id, sessions=DAYS + np.timedelta64(10, "D"), excess=DAILY[3])
 
 
 LOG = grown()
@@ -45,7 +45,7 @@ def test_a_repeat_adds_nothing_and_the_first_result_stands():
     again = LOG.append(settings={"n": 1, "kappa": 0.1}, feature_hash="f1", code_hash="c1", sessions=DAYS, excess=DAILY[1] + 1.0)
     assert again is LOG
     identity = LOG.trials[1].trial_id
-    assert LOG.open_sealed(trial=identity, sessions=DAYS, excess=DAILY[0]) is LOG
+    assert LOG.open_holdout(trial=identity, sessions=DAYS, excess=DAILY[0]) is LOG
     np.testing.assert_array_equal(LOG.trial(identity).excess, DAILY[1])
     np.testing.assert_array_equal(LOG.opening(identity).excess, DAILY[3])
 
@@ -87,8 +87,8 @@ LINES = LOG.to_lines()
         ([LINES[0], *LINES[2:]], "line 2: follows"),
         ([LINES[1], LINES[0], *LINES[2:]], "line 1: follows"),
         (LINES[1:], "line 1: follows"),
-        (forged(0, trial_id="0" * 64), "line 1: trial id 000000000000 is not the hash of its recipe"),
-        (forged(3, trial_id="0" * 64), "line 4: opens the sealed span for trial 000000000000, which is not above it"),
+        (forged(0, trial_id="0" * 64), "line 1: trial id 000000000000 is not the hash of its configuration"),
+        (forged(3, trial_id="0" * 64), "line 4: opens the holdout for trial 000000000000, which is not above it"),
         (changed(2, note="hello"), "line 3: an entry has the fields"),
         (changed(2, excess=[0.0]), "line 3: a series is one finite excess a session"),
         (changed(2, sessions=["yesterday"] * 10), "line 3: "),
@@ -129,7 +129,7 @@ def test_what_was_logged_cannot_be_written_to():
     settings = {"kappa": 0.1}
     log = TrialLog().append(settings=settings, feature_hash="f", code_hash="c", sessions=DAYS, excess=DAILY[0])
     settings["kappa"] = 0.2
-    assert log.trials[0].recipe["settings"] == {"kappa": 0.1}
+    assert log.trials[0].configuration["settings"] == {"kappa": 0.1}
     with pytest.raises(ValueError, match="read-only"):
         log.trials[0].excess[0] = 1.0
 
@@ -152,4 +152,4 @@ def test_an_entry_that_does_not_belong_is_refused(change, words):
 
 def test_a_span_opens_only_for_a_trial_that_was_logged():
     with pytest.raises(TrialLogError, match="nobody is none of 3"):
-        LOG.open_sealed(trial="nobody", sessions=DAYS, excess=DAILY[0])
+        LOG.open_holdout(trial="nobody", sessions=DAYS, excess=DAILY[0])

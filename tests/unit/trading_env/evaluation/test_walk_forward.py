@@ -15,7 +15,7 @@ from trading_env.evaluation.walk_forward import MIN_TRAINING, Fold, WalkForward,
 CALENDAR = np.busday_offset(np.datetime64("2005-01-03", "D"), np.arange(1500))
 
 
-def folds_of(*, test_at: int = 400, live_at: int = 1400, folds: int = 8, purge: int = 5, sealed: int = 252) -> tuple[Fold, ...]:
+def folds_of(*, test_at: int = 400, live_at: int = 1400, folds: int = 8, purge: int = 5, holdout: int = 252) -> tuple[Fold, ...]:
     return split(
         CALENDAR,
         start=CALENDAR[0],
@@ -23,7 +23,7 @@ def folds_of(*, test_at: int = 400, live_at: int = 1400, folds: int = 8, purge: 
         live_start=CALENDAR[live_at],
         folds=folds,
         purge_sessions=purge,
-        sealed_sessions=sealed,
+        holdout_sessions=holdout,
     )
 
 
@@ -40,14 +40,14 @@ def judged_in(fold: Fold) -> np.ndarray:
     live_at=st.integers(1200, 1499),
     folds=st.integers(1, 32),
     purge=st.integers(1, 63),
-    sealed=st.integers(21, 252),
+    holdout=st.integers(21, 252),
 )
-def test_every_session_is_judged_once_and_trained_on_by_nobody_who_judges_near_it(test_at, live_at, folds, purge, sealed):
-    found = folds_of(test_at=test_at, live_at=live_at, folds=folds, purge=purge, sealed=sealed)
+def test_every_session_is_judged_once_and_trained_on_by_nobody_who_judges_near_it(test_at, live_at, folds, purge, holdout):
+    found = folds_of(test_at=test_at, live_at=live_at, folds=folds, purge=purge, holdout=holdout)
     assert [fold.number for fold in found] == list(range(folds + 1))
-    assert [fold.sealed for fold in found] == [False] * folds + [True]
+    assert [fold.holdout for fold in found] == [False] * folds + [True]
     np.testing.assert_array_equal(np.concatenate([judged_in(fold) for fold in found]), CALENDAR[test_at:live_at])
-    assert len(judged_in(found[-1])) == sealed
+    assert len(judged_in(found[-1])) == holdout
     for fold in found:
         assert fold.train_start == CALENDAR[0]
         assert row_of(fold.test_start) - row_of(fold.train_end) - 1 == purge
@@ -63,8 +63,8 @@ def test_folds_differ_by_a_session_at_most():
     ("asked", "words"),
     [
         ({"test_at": MIN_TRAINING + 4}, "256 lie before test_start 2005-12-27, 257 are needed"),
-        ({"live_at": 655, "folds": 4}, "3 lie between it and the 252 sealed ones, 4 folds need at least one each"),
-        ({"live_at": 500}, "0 lie between it and the 252 sealed ones"),
+        ({"live_at": 655, "folds": 4}, "3 lie between it and the 252 holdout ones, 4 folds need at least one each"),
+        ({"live_at": 500}, "0 lie between it and the 252 holdout ones"),
     ],
 )
 def test_sessions_without_room_are_refused_with_the_counts(asked, words):

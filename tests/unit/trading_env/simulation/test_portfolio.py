@@ -12,9 +12,9 @@ from tests.markets import market_of
 from trading_env.simulation.portfolio import (
     Book,
     Costs,
+    ExecutionPrices,
     PortfolioError,
     Rules,
-    Tape,
     bill,
     floor_quantity,
     plan_orders,
@@ -191,7 +191,7 @@ class TestStep:
         )
         book = Book(cash=np.array([1000.0]), quantities=np.array([[10.0, 20.0]]))
         rules = Rules(cash_buffer=0.0, costs=Costs(fee_bps=10.0, slippage_bps=20.0))
-        taken = step(book, tape=Tape.of(market), rows=np.array([0]), weights=np.array([[0.0, 0.9]]), rules=rules)
+        taken = step(book, prices=ExecutionPrices.of(market), rows=np.array([0]), weights=np.array([[0.0, 0.9]]), rules=rules)
 
         # 10 * 2 + 20 * 0.5 dollars on the holdings of the close; then 40 shares at 30, sold at 30 * 0.998 less 0.1 %
         assert taken.dividends.tolist() == [30.0]
@@ -209,7 +209,7 @@ class TestStep:
     def test_dividends_can_be_ignored(self):
         market = market_of(open=np.full((2, 1), 10.0), close=np.full((2, 1), 10.0), dividend=np.array([[0.0], [1.0]]))
         book = Book(cash=np.array([0.0]), quantities=np.array([[5.0]]))
-        arguments = {"tape": Tape.of(market), "rows": np.array([0]), "weights": np.array([[1.0]])}
+        arguments = {"prices": ExecutionPrices.of(market), "rows": np.array([0]), "weights": np.array([[1.0]])}
         assert step(book, **arguments, rules=FREE).value.tolist() == [55.0]
         assert step(book, **arguments, rules=Rules(cash_buffer=0.0, credit_dividends=False)).value.tolist() == [50.0]
 
@@ -219,13 +219,13 @@ class TestStep:
             close=np.array([[100.0, 10.0], [nan, 10.0], [27.0, 10.0]]),
             split=np.array([[1.0, 1.0], [4.0, 1.0], [1.0, 1.0]]),
         )
-        tape = Tape.of(market)
+        prices = ExecutionPrices.of(market)
         book = Book(cash=np.array([0.0]), quantities=np.array([[1.0, 10.0]]))
-        halted = step(book, tape=tape, rows=np.array([0]), weights=np.array([[0.0, 0.5]]), rules=FREE)
+        halted = step(book, prices=prices, rows=np.array([0]), weights=np.array([[0.0, 0.5]]), rules=FREE)
         assert halted.book.quantities.tolist() == [[4.0, 10.0]]
         assert halted.value.tolist() == [200.0]
         # untradable at the close of the halt, so no order even though it opens again
-        resumed = step(halted.book, tape=tape, rows=np.array([1]), weights=np.array([[0.0, 0.5]]), rules=FREE)
+        resumed = step(halted.book, prices=prices, rows=np.array([1]), weights=np.array([[0.0, 0.5]]), rules=FREE)
         assert resumed.book.quantities[0, 0] == 4.0
         assert resumed.value.tolist() == [208.0]
 
@@ -233,7 +233,7 @@ class TestStep:
         market = market_of(open=np.full((2, 2), 10.0), close=np.full((2, 2), 10.0))
         book = Book(cash=np.array([0.0]), quantities=np.array([[100.0, 0.0]]))
         rules = Rules(cash_buffer=0.0, costs=Costs(slippage_bps=100.0))
-        taken = step(book, tape=Tape.of(market), rows=np.array([0]), weights=np.array([[0.0, 1.0]]), rules=rules)
+        taken = step(book, prices=ExecutionPrices.of(market), rows=np.array([0]), weights=np.array([[0.0, 1.0]]), rules=rules)
         np.testing.assert_allclose(taken.book.quantities, [[0.0, 100 * 0.99 / 1.01]], atol=1e-9)
         assert 0 <= taken.book.cash[0] < 1e-6
 
@@ -242,7 +242,7 @@ class TestStep:
         book = Book(cash=np.array([100.0]), quantities=np.array([[90.0, 0.0]]))
         taken = step(
             book,
-            tape=Tape.of(market),
+            prices=ExecutionPrices.of(market),
             rows=np.array([0]),
             weights=np.array([[0.0, 1.0]]),
             rules=FREE,
@@ -254,14 +254,14 @@ class TestStep:
         market = replace(
             market_of(open=np.full((3, 2), 10.0), close=np.full((3, 2), 10.0)), volume=np.array([[9e9, 9e9], [400.0, 9e9], [50.0, 0.0]])
         )
-        rules, tape = Rules(cash_buffer=0.0, costs=Costs(max_volume_share=0.1)), Tape.of(market)
+        rules, prices = Rules(cash_buffer=0.0, costs=Costs(max_volume_share=0.1)), ExecutionPrices.of(market)
         book = Book(cash=np.array([0.0]), quantities=np.array([[100.0, 0.0]]))
         weights = np.array([[0.0, 1.0]])
-        first = step(book, tape=tape, rows=np.array([0]), weights=weights, rules=rules)
+        first = step(book, prices=prices, rows=np.array([0]), weights=weights, rules=rules)
         # 40 of 100 are sold, and only their money buys
         assert first.book.quantities[0, 0] == 60.0
         np.testing.assert_allclose(first.book.quantities[0, 1], 40.0, atol=1e-9)
-        second = step(first.book, tape=tape, rows=np.array([1]), weights=weights, rules=rules)
+        second = step(first.book, prices=prices, rows=np.array([1]), weights=weights, rules=rules)
         # a bar without volume fills nothing
         assert second.book.quantities[0, 0] == 55.0
         assert second.book.quantities[0, 1] == first.book.quantities[0, 1]
@@ -271,7 +271,7 @@ class TestStep:
         market = replace(market_of(open=np.full((3, 1), 10.0), close=close), volume=np.full((3, 1), 400.0))
         rules = Rules(cash_buffer=0.0, costs=Costs(half_spread_bps=10.0, impact=0.5, max_volume_share=0.25))
         book = Book(cash=np.array([0.0]), quantities=np.array([[100.0]]))
-        sold = step(book, tape=Tape.of(market), rows=np.array([1]), weights=np.zeros((1, 1)), rules=rules)
+        sold = step(book, prices=ExecutionPrices.of(market), rows=np.array([1]), weights=np.zeros((1, 1)), rules=rules)
         # one return of 2 %, a quarter of the volume: 0.5 x 0.02 x 0.5 = 50 bp, and 10 bp of spread
         np.testing.assert_allclose(sold.book.cash, 1000 * (1 - 0.005 - 0.001), rtol=1e-12)
         np.testing.assert_allclose(sold.costs, 6.0, rtol=1e-9)
@@ -279,17 +279,19 @@ class TestStep:
     def test_without_a_volatility_an_impact_cannot_be_charged_and_nothing_is_filled(self):
         market = market_of(open=np.full((2, 1), 10.0), close=np.full((2, 1), 10.0))
         rules = Rules(cash_buffer=0.0, costs=Costs(impact=1.0, max_volume_share=1.0))
-        taken = step(Book.of_cash(1000.0, assets=1), tape=Tape.of(market), rows=np.array([0]), weights=np.ones((1, 1)), rules=rules)
+        taken = step(
+            Book.of_cash(1000.0, assets=1), prices=ExecutionPrices.of(market), rows=np.array([0]), weights=np.ones((1, 1)), rules=rules
+        )
         assert taken.book.quantities.tolist() == [[0.0]]
         assert taken.book.cash.tolist() == [1000.0]
 
     def test_a_delisted_position_is_carried_at_its_last_mark(self):
         nothing = np.full(3, nan)
-        prices = np.column_stack([[10.0, 12.0, *nothing], np.full(5, 10.0)])
-        tape = Tape.of(market_of(open=prices, close=prices, features=np.zeros((5, 2, 1))))
+        raw = np.column_stack([[10.0, 12.0, *nothing], np.full(5, 10.0)])
+        prices = ExecutionPrices.of(market_of(open=raw, close=raw, features=np.zeros((5, 2, 1))))
         book = Book(cash=np.array([0.0]), quantities=np.array([[10.0, 0.0]]))
         for row in range(1, 4):
-            taken = step(book, tape=tape, rows=np.array([row]), weights=np.array([[0.0, 1.0]]), rules=FREE)
+            taken = step(book, prices=prices, rows=np.array([row]), weights=np.array([[0.0, 1.0]]), rules=FREE)
             book = taken.book
             assert taken.value.tolist() == [120.0]
             assert book.quantities.tolist() == [[10.0, 0.0]]
@@ -300,7 +302,7 @@ class TestStep:
         with pytest.raises(PortfolioError, match="at or above 0"):
             step(
                 book,
-                tape=Tape.of(market),
+                prices=ExecutionPrices.of(market),
                 rows=np.array([0]),
                 weights=np.array([[0.0]]),
                 rules=FREE,

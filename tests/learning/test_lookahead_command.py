@@ -1,4 +1,4 @@
-"""`papertape prove` on our own features, observation, environment, policy and fills, over the bundled bars."""
+"""`papertape lookahead` on our own features, observation, environment, policy and fills, over the bundled bars."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typer.testing import CliRunner
 from papertape import command_line
 
 
-def test_the_command_proves_features_observation_environment_policy_and_fills() -> None:
-    result = CliRunner(env={"COLUMNS": "200"}).invoke(command_line.app, ["prove"])
+def test_the_command_checks_features_observation_environment_policy_and_fills() -> None:
+    result = CliRunner(env={"COLUMNS": "200"}).invoke(command_line.app, ["lookahead"])
     assert result.exit_code == 0
     for what in ("features", "observation", "environment", "policy", "fills"):
         assert any(what in line and "same, bit for bit" in line for line in result.output.splitlines()), result.output
