@@ -114,7 +114,7 @@ class Book:
         price: Decimal,
         at: datetime,
         expires_at: datetime,
-        word: str | None = None,
+        status_override: str | None = None,
         replaces: Order | None = None,
     ) -> Order:
         """Take the order on, open; `price` is the market's, for the buying power it needs. Raises `Refused`.
@@ -144,11 +144,11 @@ class Book:
             updated_at=at,
             expires_at=expires_at,
             reserved=reserved,
-            word=word,
+            status_override=status_override,
             replaces=replaces.id if replaces is not None else None,
         )
         if replaces is not None:
-            self.settle(replaces.id, Status.REPLACED, at=at, replaced_by=order_id)
+            self.end(replaces.id, Status.REPLACED, at=at, replaced_by=order_id)
         self._by_client_id[client_order_id] = order_id
         self._keep(order)
         return order
@@ -174,7 +174,7 @@ class Book:
         with localcontext(EXACT):
             traded = quantity if quantity is not None else self.shares_left(order, price)
             amount = traded * done_at
-            cash, fee = self._settlement(ticket.side, amount)
+            cash, fee = self._cash_after(ticket.side, amount)
             held = self.positions.get(ticket.symbol, Position(Decimal(0), Decimal(0)))
             if ticket.side is Side.BUY:
                 left, cost = held.quantity + traded, held.cost + amount
@@ -182,7 +182,7 @@ class Book:
                 left = held.quantity - traded
                 cost = RATIOS.multiply(held.cost, RATIOS.divide(left, held.quantity))
         if cash < 0:
-            return self.settle(order_id, Status.CANCELED if order.filled_quantity else Status.REJECTED, at=at)
+            return self.end(order_id, Status.CANCELED if order.filled_quantity else Status.REJECTED, at=at)
         self.cash = cash
         self._hold(ticket.symbol, Position(left, cost))
         fill = Fill(
@@ -209,23 +209,31 @@ class Book:
         first = not order.filled_quantity
         average = fill.price if first else RATIOS.divide(amount, quantity).quantize(SHOWN, context=RATIOS)
         order = replace(
-            order, updated_at=fill.at, filled_quantity=quantity, filled_amount=amount, filled_price=average, word=None, reserved=Decimal(0)
+            order,
+            updated_at=fill.at,
+            filled_quantity=quantity,
+            filled_amount=amount,
+            filled_price=average,
+            status_override=None,
+            reserved=Decimal(0),
         )
         if whole or (order.ticket.quantity is not None and order.rest <= 0):
-            return replace(order, status=Status.FILLED, settled_at=fill.at)
+            return replace(order, status=Status.FILLED, ended_at=fill.at)
         reserved = self.need(order.ticket, price, filled=order) if order.ticket.side is Side.BUY else Decimal(0)
         return replace(order, status=Status.PARTIALLY_FILLED, reserved=reserved)
 
     def release(self, order_id: str, *, at: datetime) -> Order:
         """An open order shows its status again."""
-        return self._keep(replace(self.orders[order_id], word=None, updated_at=at))
+        return self._keep(replace(self.orders[order_id], status_override=None, updated_at=at))
 
-    def settle(self, order_id: str, status: Status, *, at: datetime, replaced_by: str | None = None) -> Order:
+    def end(self, order_id: str, status: Status, *, at: datetime, replaced_by: str | None = None) -> Order:
         """End an open order with `status`, with what is filled of it; one that has already ended is `Refused`."""
         order = self.orders[order_id]
         if not order.open:
             raise Refused(422, 42210000, f'order is already in "{order.status}" state')
-        ended = replace(order, status=status, updated_at=at, settled_at=at, reserved=Decimal(0), word=None, replaced_by=replaced_by)
+        ended = replace(
+            order, status=status, updated_at=at, ended_at=at, reserved=Decimal(0), status_override=None, replaced_by=replaced_by
+        )
         return self._keep(ended)
 
     def split(self, symbol: str, *, ratio: Decimal, price: Decimal, at: datetime) -> None:
@@ -235,7 +243,7 @@ class Book:
         """
         for order in self.open_orders:
             if order.ticket.symbol == symbol:
-                self.settle(order.id, Status.CANCELED, at=at)
+                self.end(order.id, Status.CANCELED, at=at)
         held = self.positions.get(symbol)
         if held is None:
             return
@@ -285,7 +293,7 @@ class Book:
             need = amount * (1 + self.costs.fee)
             return need.quantize(CENT, context=CEILING) if self.rounded else need
 
-    def _settlement(self, side: Side, amount: Decimal) -> tuple[Decimal, Decimal]:
+    def _cash_after(self, side: Side, amount: Decimal) -> tuple[Decimal, Decimal]:
         """Cash after a trade of `amount`, and the fee in it."""
         fee = amount * self.costs.fee
         due = amount + fee if side is Side.BUY else amount - fee

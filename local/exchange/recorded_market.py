@@ -31,7 +31,7 @@ RATIOS = Context(prec=60)
 Row = TypeVar("Row")
 
 
-class TapeError(PapertapeError, ValueError):
+class RecordedMarketError(PapertapeError, ValueError):
     """The recorded tables cannot be served; the message names the row and what is allowed."""
 
 
@@ -64,7 +64,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """`kind` "split": `value` new shares for each old one; "dividend": `value` US dollars a share."""
+    """`kind` "split": `value` new shares for each old one; "dividend": `value` US dollars per share."""
 
     symbol: str
     ex_date: date
@@ -74,7 +74,7 @@ class Action:
 
 @dataclass(slots=True)
 class _Daily:
-    """One symbol's sessions in order; the four lists have one entry a bar."""
+    """One symbol's sessions in order; the four lists have one entry per bar."""
 
     bars: list[Bar] = field(default_factory=list)
     dates: list[date] = field(default_factory=list)
@@ -98,7 +98,7 @@ class _Minutes(Generic[Row]):
         return self.rows[bisect_left(self.known, start) : bisect_right(self.known, end)]
 
 
-class Tape:
+class RecordedMarket:
     """Everything recorded, indexed for lookups at a moment."""
 
     def __init__(
@@ -110,11 +110,10 @@ class Tape:
         minute_quotes: pd.DataFrame | None = None,
         minute_trades: pd.DataFrame | None = None,
     ) -> None:
-        """
-        `bars`: symbol, session, open, high, low, close, volume (raw). `actions`: symbol, ex_date, kind, value. `minute_quotes`: symbol, ts,
-        bid, bid_size, ask, ask_size; `ts` is UTC and when the quote was the latest. `minute_trades`: symbol, ts, open, high, low, close,
-        volume; `ts` is UTC and the start of the minute. Raises `TapeError` for a bar on a day without a session and for a price that is
-        not above zero.
+        """`bars`: symbol, session, open, high, low, close, volume (raw). `actions`: symbol, ex_date, kind, value. `minute_quotes`:
+        symbol, ts, bid, bid_size, ask, ask_size; `ts` is UTC and when the quote was the latest. `minute_trades`: symbol, ts, open, high,
+        low, close, volume; `ts` is UTC and the start of the minute. Raises `RecordedMarketError` for a bar on a day without a session and
+        for a price that is not above zero.
         """
         self.calendar = calendar
         self._daily = _daily_bars(bars, calendar)
@@ -251,7 +250,7 @@ def _end_of(minute: datetime) -> datetime:
 def _price(value: float, row: str, name: str) -> Decimal:
     price = Decimal(repr(float(value)))
     if not price.is_finite() or price <= 0:
-        raise TapeError(f"{row}: {name} must be a number above 0, was {value}")
+        raise RecordedMarketError(f"{row}: {name} must be a number above 0, was {value}")
     return price
 
 
@@ -276,10 +275,10 @@ def _daily_bars(bars: pd.DataFrame, calendar: Calendar) -> dict[str, _Daily]:
         day = row[1].date()
         session = by_date.get(day)
         if session is None:
-            raise TapeError(f"{row[0]} {day}: a bar needs a session, XNYS was closed on that day")
+            raise RecordedMarketError(f"{row[0]} {day}: a bar needs a session, XNYS was closed on that day")
         daily = found.setdefault(row[0], _Daily())
         if daily.dates and daily.dates[-1] == day:
-            raise TapeError(f"{row[0]} {day}: one bar a session is allowed, there were two")
+            raise RecordedMarketError(f"{row[0]} {day}: one bar per session is allowed, there were two")
         daily.bars.append(_bar(row, session.midnight))
         daily.dates.append(day)
         daily.opens.append(session.open)

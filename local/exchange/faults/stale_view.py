@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 from local.exchange.book import Book
-from local.exchange.faults.sampler import Fate
+from local.exchange.faults.sampler import FaultSampler
 from local.exchange.money import EXACT
 from local.exchange.orders import Order, Position
 
@@ -26,11 +26,11 @@ class Lag:
     before: Position | None
 
 
-class View:
+class StaleView:
     """What is shown of one account's book."""
 
-    def __init__(self, fate: Fate) -> None:
-        self._fate = fate
+    def __init__(self, sampler: FaultSampler) -> None:
+        self._sampler = sampler
         self.forget()
 
     def forget(self) -> None:
@@ -39,22 +39,22 @@ class View:
         self._lags: list[Lag] = []
 
     def accepted(self, order: Order) -> None:
-        chance = self._fate.plan.faults.hidden_order
-        if chance is None or not chance.covers(order.ticket.symbol):
+        fault = self._sampler.plan.faults.hidden_order
+        if fault is None or not fault.covers(order.ticket.symbol):
             return
-        if self._fate.befalls(chance, "hidden_order", order.client_order_id):
-            self._fate.counts["hidden_order"] += 1
-            self._hidden[order.id] = order.submitted_at + timedelta(seconds=chance.seconds)
+        if self._sampler.selects(fault, "hidden_order", order.client_order_id):
+            self._sampler.counts["hidden_order"] += 1
+            self._hidden[order.id] = order.submitted_at + timedelta(seconds=fault.seconds)
 
     def traded(self, order: Order, *, before: Position | None, now: datetime) -> None:
         """A fill has just changed the position of the order's symbol from `before`."""
-        chance, symbol = self._fate.plan.faults.view_skew, order.ticket.symbol
-        if chance is None or not chance.covers(symbol):
+        fault, symbol = self._sampler.plan.faults.view_skew, order.ticket.symbol
+        if fault is None or not fault.covers(symbol):
             return
-        if self._fate.befalls(chance, "view_skew", order.client_order_id):
-            self._fate.counts["view_skew"] += 1
+        if self._sampler.selects(fault, "view_skew", order.client_order_id):
+            self._sampler.counts["view_skew"] += 1
             self._lags = [lag for lag in self._lags if lag.until > now]
-            self._lags.append(Lag(until=now + timedelta(seconds=chance.seconds), symbol=symbol, before=before))
+            self._lags.append(Lag(until=now + timedelta(seconds=fault.seconds), symbol=symbol, before=before))
 
     def split(self, symbol: str) -> None:
         """Shares of before a split and of after it are never mixed."""
@@ -87,21 +87,21 @@ class View:
     def clear(self, now: datetime) -> bool:
         """Whether every order is shown as it is."""
         self._hidden = {order_id: until for order_id, until in self._hidden.items() if until > now}
-        return not self._hidden and self._fate.plan.faults.stale_order_view is None
+        return not self._hidden and self._sampler.plan.faults.stale_order_view is None
 
     def unsure_since(self, now: datetime) -> datetime:
         """Orders that changed after this may be shown as they were before."""
-        chance = self._fate.plan.faults.stale_order_view
-        return now - timedelta(seconds=chance.seconds if chance is not None else 0)
+        fault = self._sampler.plan.faults.stale_order_view
+        return now - timedelta(seconds=fault.seconds if fault is not None else 0)
 
     def visible(self, order: Order, now: datetime) -> bool:
         return order.id not in self._hidden or self._hidden[order.id] <= now
 
     def order(self, order: Order, book: Book, now: datetime) -> Order:
         """One order, as it is or as it was before."""
-        chance, earlier = self._fate.plan.faults.stale_order_view, book.history[order.id][:-1]
-        if chance is None or not earlier or order.updated_at <= self.unsure_since(now) or not chance.covers(order.ticket.symbol):
+        fault, earlier = self._sampler.plan.faults.stale_order_view, book.history[order.id][:-1]
+        if fault is None or not earlier or order.updated_at <= self.unsure_since(now) or not fault.covers(order.ticket.symbol):
             return order
-        if not self._fate.strikes(chance, "stale_order_view", order.client_order_id, momentary=True):
+        if not self._sampler.injects(fault, "stale_order_view", order.client_order_id, momentary=True):
             return order
-        return earlier[int(self._fate.draw("stale_order_view which", f"{order.client_order_id} {now}") * len(earlier))]
+        return earlier[int(self._sampler.draw("stale_order_view which", f"{order.client_order_id} {now}") * len(earlier))]

@@ -34,7 +34,7 @@ def reset(venue: Venue, _request: Request, body: bytes) -> Answer:
 
 
 def fault_plan(venue: Venue, _request: Request, _body: bytes) -> Answer:
-    return 200, {"plan": venue.plan.document(), "faults": dict(sorted(venue.fate.counts.items()))}
+    return 200, {"plan": venue.plan.document(), "faults": dict(sorted(venue.fault_sampler.counts.items()))}
 
 
 def use_faults(venue: Venue, request: Request, body: bytes) -> Answer:

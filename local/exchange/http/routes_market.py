@@ -76,7 +76,7 @@ def _bars(venue: Venue, request: Request) -> Series[Bar]:
     if asked.get("adjustment", "raw") != "raw":
         raise Refused(400, 40010000, f"adjustment must be raw, this exchange serves raw bars only, was {asked['adjustment']!r}")
     start, end = _span(venue, request)
-    recorded = venue.tape.daily_bars if frame == "day" else venue.tape.minute_bars
+    recorded = venue.market.daily_bars if frame == "day" else venue.market.minute_bars
     return Series(
         name="bars",
         of=lambda symbol: recorded(symbol, start=start, end=end, now=venue.now),
@@ -89,7 +89,7 @@ def _quotes(venue: Venue, request: Request) -> Series[Quote]:
     start, end = _span(venue, request)
     return Series(
         name="quotes",
-        of=lambda symbol: venue.tape.minute_quotes(symbol, start=start, end=end, now=venue.now),
+        of=lambda symbol: venue.market.minute_quotes(symbol, start=start, end=end, now=venue.now),
         at=lambda quote: quote.at,
         shown=wire_market.quote_json,
     )
@@ -99,7 +99,7 @@ def _trades(venue: Venue, request: Request) -> Series[Trade]:
     start, end = _span(venue, request)
     return Series(
         name="trades",
-        of=lambda symbol: venue.tape.minute_trades(symbol, start=start, end=end, now=venue.now),
+        of=lambda symbol: venue.market.minute_trades(symbol, start=start, end=end, now=venue.now),
         at=lambda trade: trade.at,
         shown=wire_market.trade_json,
     )
@@ -204,7 +204,7 @@ def _each(venue: Venue, request: Request, latest: Callable[[Venue, str], Json | 
     """By symbol; what is not known of a symbol is left out, as the vendor does."""
     asked = query.symbols(request)
     query.require_recorded(request)
-    found = {symbol: latest(venue, symbol) for symbol in asked if symbol in venue.tape.symbols}
+    found = {symbol: latest(venue, symbol) for symbol in asked if symbol in venue.market.symbols}
     return {symbol: content for symbol, content in found.items() if content is not None}
 
 
@@ -215,19 +215,19 @@ def _one(venue: Venue, request: Request, name: str, latest: Callable[[Venue, str
 def _found(venue: Venue, request: Request, name: str, latest: Callable[[Venue, str], Json | None]) -> Json:
     symbol = request.path_params["symbol"]
     query.require_recorded(request)
-    content = latest(venue, symbol) if symbol in venue.tape.symbols else None
+    content = latest(venue, symbol) if symbol in venue.market.symbols else None
     if content is None:
         raise Refused(404, 40410000, f"no {name} found for {symbol}")
     return content
 
 
 def _latest_bar(venue: Venue, symbol: str) -> Json | None:
-    minutes = venue.tape.minute_bars(symbol, start=new_york_midnight(venue.today), end=venue.now, now=venue.now)
+    minutes = venue.market.minute_bars(symbol, start=new_york_midnight(venue.today), end=venue.now, now=venue.now)
     return wire_market.bar_json(minutes[-1]) if minutes else None
 
 
 def _latest_quote(venue: Venue, symbol: str) -> Json | None:
-    quote = venue.tape.quote(symbol, venue.now)
+    quote = venue.market.quote(symbol, venue.now)
     return wire_market.quote_json(symbol, quote) if quote is not None else None
 
 
@@ -237,7 +237,7 @@ def _latest_trade(venue: Venue, symbol: str) -> Json | None:
 
 
 def _snapshot(venue: Venue, symbol: str) -> Json | None:
-    day, before = venue.tape.session_bars(symbol, venue.now)
+    day, before = venue.market.session_bars(symbol, venue.now)
     parts = {
         "latestTrade": _latest_trade(venue, symbol),
         "latestQuote": _latest_quote(venue, symbol),
@@ -254,11 +254,11 @@ def _snapshot(venue: Venue, symbol: str) -> Json | None:
 def corporate_actions(venue: Venue, request: Request, _body: bytes) -> Answer:
     asked = request.query_params
     start, end = (query.day(request, name) or venue.today for name in ("start", "end"))
-    symbols = query.symbols(request) if asked.get("symbols") else venue.tape.symbols
+    symbols = query.symbols(request) if asked.get("symbols") else venue.market.symbols
     types = set(query.words(request, "types"))
     ids = set(query.words(request, "ids"))
     recorded = query.choice(request, "region", ("us", "non_us", "all")) != "non_us" and not asked.get("cusips")
-    actions = venue.tape.actions_between(start=start, end=end, now=venue.now) if recorded else []
+    actions = venue.market.actions_between(start=start, end=end, now=venue.now) if recorded else []
     listed = [wire_market.action_json(action) for action in actions if action.symbol in symbols]
     if query.choice(request, "sort", ORDERS_OF_TIME) == "desc":
         listed.reverse()

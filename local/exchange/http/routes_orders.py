@@ -29,7 +29,7 @@ def submit_order(venue: Venue, _request: Request, body: bytes) -> Answer:
     except Refused:
         venue.book.refused += 1
         raise
-    return 200, order_json(_submit(venue, replace(ticket, symbol=query.symbol_of(venue.tape, ticket.symbol) or ticket.symbol)))
+    return 200, order_json(_submit(venue, replace(ticket, symbol=query.symbol_of(venue.market, ticket.symbol) or ticket.symbol)))
 
 
 def _submit(venue: Venue, ticket: Ticket) -> Order:
@@ -127,7 +127,7 @@ def _filters(venue: Venue, request: Request) -> Iterator[Callable[[Order], bool]
 
 
 def close_position(venue: Venue, request: Request, _body: bytes) -> Answer:
-    symbol = query.symbol_of(venue.tape, request.path_params["asset"])
+    symbol = query.symbol_of(venue.market, request.path_params["asset"])
     held = venue.positions.get(symbol) if symbol is not None else None
     if symbol is None or held is None:
         raise Refused(404, 40410000, "position does not exist")

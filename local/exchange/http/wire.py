@@ -63,7 +63,7 @@ def eastern(moment: datetime) -> str:
 
 def order_json(order: Order) -> Json:
     ticket = order.ticket
-    ended = utc(order.settled_at) if order.settled_at is not None else None
+    ended = utc(order.ended_at) if order.ended_at is not None else None
     notional = ticket.notional
     return {
         "id": order.id,
@@ -128,7 +128,7 @@ def books_json(venue: Venue, *, since: datetime | None) -> Printed:
         "counts": {"orders": len(book.orders), "fills": len(book.fills), "refused": book.refused, "duplicates": book.duplicates},
     }
     if venue.faulted:
-        summary |= {"faults": dict(sorted(venue.fate.counts.items())), "accepted": venue.accepted}
+        summary |= {"faults": dict(sorted(venue.fault_sampler.counts.items())), "accepted": venue.accepted}
     orders = ",".join(_order_line(order) for order in book.orders.values() if since is None or order.updated_at >= since)
     fills = ",".join(_fill_line(fill) for fill in book.fills if since is None or fill.at >= since)
     return Printed(f'{dumps(summary)[:-1]},"orders":[{orders}],"fills":[{fills}]}}')

@@ -94,7 +94,7 @@ def configurations_json() -> Json:
 
 def position_json(venue: Venue, symbol: str, held: Position) -> Json:
     price = venue.price(symbol)
-    before = venue.tape.previous_close(symbol, venue.now) or price
+    before = venue.market.previous_close(symbol, venue.now) or price
     value = RATIOS.multiply(held.quantity, price)
     profit = RATIOS.subtract(value, held.cost)
     move = RATIOS.subtract(price, before)

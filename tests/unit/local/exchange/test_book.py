@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from local.exchange.book import Book, Costs
-from local.exchange.orders import Kind, Refused, Side, Status, Ticket
+from local.exchange.orders import OrderType, Refused, Side, Status, Ticket
 from local.replay.local_deployment import Laptop, LaptopError
 from schema.settings import load
 
@@ -90,7 +90,7 @@ def test_open_buys_keep_their_cash() -> None:
     assert (book.cash, book.buying_power) == (1000, 400)
     with pytest.raises(Refused, match="insufficient buying power"):
         trade(book, "buy", "5", "100")
-    book.settle(waiting.id, Status.CANCELED, at=NOON)
+    book.end(waiting.id, Status.CANCELED, at=NOON)
     assert book.buying_power == 1000
 
 
@@ -114,7 +114,7 @@ def test_a_client_order_id_is_accepted_once() -> None:
 def test_limits_fill_at_their_price_or_better_after_slippage() -> None:
     book = Book(cash=Decimal(10_000), costs=COSTS)
     for side, limit, expected in [("buy", "100.1", Status.FILLED), ("buy", "100.0999", Status.ACCEPTED), ("sell", "99.9", Status.FILLED)]:
-        ticket = Ticket(symbol="AAPL", side=Side(side), kind=Kind.LIMIT, quantity=Decimal(1), limit_price=Decimal(limit))
+        ticket = Ticket(symbol="AAPL", side=Side(side), kind=OrderType.LIMIT, quantity=Decimal(1), limit_price=Decimal(limit))
         order = book.accept(ticket, price=Decimal(100), at=NOON, expires_at=CLOSE)
         assert book.execute(order.id, price=Decimal(100), at=NOON).status is expected
     assert len(book.open_orders) == 1
@@ -160,7 +160,7 @@ def test_an_order_ends_once() -> None:
     trade(book, "buy", "1", "100")
     (order_id,) = book.orders
     with pytest.raises(Refused, match='already in "filled" state'):
-        book.settle(order_id, Status.CANCELED, at=NOON)
+        book.end(order_id, Status.CANCELED, at=NOON)
 
 
 def test_the_half_spread_is_filled_as_slippage_and_what_needs_a_volume_is_refused() -> None:

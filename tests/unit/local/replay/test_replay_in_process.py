@@ -16,7 +16,7 @@ import pytest
 from lambdas.decide.decision import Account, see, target
 from local.exchange.book import Costs
 from local.exchange.orders import Side, Status, Ticket
-from local.exchange.recorded_market import Tape
+from local.exchange.recorded_market import RecordedMarket
 from local.exchange.sessions import Calendar, Session
 from local.exchange.venue import Venue
 from papertape.market_data import bundled
@@ -63,9 +63,9 @@ def yearbook() -> Yearbook:
 
 
 @pytest.fixture(scope="module")
-def tape() -> Tape:
+def recorded_market() -> RecordedMarket:
     calendar = Calendar.xnys(start=date(2004, 1, 2), end=date(2021, 12, 31))
-    return Tape(calendar=calendar, bars=bundled.daily_bars(), actions=bundled.corporate_actions())
+    return RecordedMarket(calendar=calendar, bars=bundled.daily_bars(), actions=bundled.corporate_actions())
 
 
 class Desk:
@@ -103,10 +103,12 @@ class Desk:
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.name)
-def test_the_exchange_and_the_backtest_agree_at_every_close_of_2020(policy: Policy, yearbook: Yearbook, tape: Tape) -> None:
+def test_the_exchange_and_the_backtest_agree_at_every_close_of_2020(
+    policy: Policy, yearbook: Yearbook, recorded_market: RecordedMarket
+) -> None:
     bps = {name: Decimal(str(value)) for name, value in SETTINGS.costs.model_dump().items()}
-    sessions = tape.calendar.between(FIRST, LAST)
-    venue = Venue(tape=tape, now=sessions[0].midnight, cash=Decimal(str(CASH)), costs=Costs.from_basis_points(**bps))
+    sessions = recorded_market.calendar.between(FIRST, LAST)
+    venue = Venue(market=recorded_market, now=sessions[0].midnight, cash=Decimal(str(CASH)), costs=Costs.from_basis_points(**bps))
     desk, equity, cash, shares = Desk(venue, yearbook.market, policy, yearbook.rules), [], [], []
     for session in sessions:
         weights = desk.decide(session)
