@@ -93,7 +93,7 @@ def soak(
         from local.replay import soak as the_soak
         from schema.settings import load
 
-        asked = the_soak.plans(seed or the_soak.SEEDS, realistic=sessions, brutal=brutal)
-        found = the_soak.run(load(settings), console=Console(), asked=asked)
+        specs = the_soak.run_specs(seed or the_soak.SEEDS, realistic=sessions, brutal=brutal)
+        found = the_soak.run(load(settings), console=Console(), specs=specs)
     if not all(one.holds for one in found):
         sys.exit(1)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from local.exchange.book import Book, Costs
 from local.exchange.orders import OrderType, Refused, Side, Status, Ticket
-from local.replay.local_deployment import Laptop, LaptopError
+from local.replay.local_deployment import LocalDeployment, LocalDeploymentError
 from schema.settings import load
 
 NOON = datetime(2020, 1, 2, 17, tzinfo=UTC)
@@ -174,5 +174,5 @@ def test_the_half_spread_is_filled_as_slippage_and_what_needs_a_volume_is_refuse
 def test_the_laptop_does_not_start_with_costs_that_its_exchange_cannot_charge(tmp_path: Path) -> None:
     settings = load(Path(__file__).parents[4] / "settings.toml")
     costs = settings.costs.model_copy(update={"impact": 1.0, "max_volume_share": 0.1})
-    with pytest.raises(LaptopError, match=r"costs\.impact and costs\.max_volume_share must be 0 here"):
-        Laptop(tmp_path, settings=settings.model_copy(update={"costs": costs}), now="2019-12-31T22:00:00Z")
+    with pytest.raises(LocalDeploymentError, match=r"costs\.impact and costs\.max_volume_share must be 0 here"):
+        LocalDeployment(tmp_path, settings=settings.model_copy(update={"costs": costs}), now="2019-12-31T22:00:00Z")

@@ -22,7 +22,7 @@ from lambdas.execute_orders.handler import not_now
 from local.replay.driver import Day
 from local.replay.faulty_driver import UNREACHED, breaches, planned
 from local.replay.schedule import check
-from local.replay.soak import Run, plans, summarized
+from local.replay.soak import SoakResult, run_specs, summarized
 from schema.settings import load
 
 SETTINGS = load(Path(__file__).parents[4] / "settings.toml")
@@ -76,7 +76,7 @@ def test_every_breach_is_named(told: dict[str, Any], order: OrderRecord, held: s
     assert any(said in one for one in found(told, order, held=held)), found(told, order, held=held)
 
 
-RUN = Run(
+RUN = SoakResult(
     profile="brutal",
     seed=7,
     sessions=60,
@@ -136,8 +136,13 @@ def test_the_summary_is_of_all_runs() -> None:
 
 
 def test_what_is_asked_for() -> None:
-    assert plans((7, 8), realistic=253, brutal=60) == [("realistic", 7, 253), ("brutal", 7, 60), ("realistic", 8, 253), ("brutal", 8, 60)]
-    assert plans((7,), realistic=0, brutal=6) == [("brutal", 7, 6)]
+    assert run_specs((7, 8), realistic=253, brutal=60) == [
+        ("realistic", 7, 253),
+        ("brutal", 7, 60),
+        ("realistic", 8, 253),
+        ("brutal", 8, 60),
+    ]
+    assert run_specs((7,), realistic=0, brutal=6) == [("brutal", 7, 6)]
 
 
 def test_every_schedule_is_planned() -> None:
@@ -158,7 +163,7 @@ def of_the_wire(monkeypatch: pytest.MonkeyPatch, outcome: requests.Response | Ex
             raise outcome
         return outcome
 
-    monkeypatch.setattr(requests.Session, "request", request)
+    monkeypatch.setattr(requests.JudgedSession, "request", request)
 
 
 def says_the_broker(monkeypatch: pytest.MonkeyPatch, outcome: requests.Response | Exception, *, of: str = "clock") -> BrokerError:
@@ -174,7 +179,7 @@ def says_the_broker(monkeypatch: pytest.MonkeyPatch, outcome: requests.Response 
 def says_the_api(monkeypatch: pytest.MonkeyPatch, outcome: requests.Response | Exception) -> str:
     """What `decide` raises when the execution API answers so."""
     of_the_wire(monkeypatch, outcome)
-    session = boto3.Session(aws_access_key_id="a", aws_secret_access_key="b")
+    session = boto3.JudgedSession(aws_access_key_id="a", aws_secret_access_key="b")
     api = ExecutionApi(url="https://a.execute-api.us-east-1.amazonaws.com/v1", region="us-east-1", session=session)
     with pytest.raises(ExecutionApiError) as raised:
         api.post_decision({})
