@@ -163,7 +163,7 @@ def of_the_wire(monkeypatch: pytest.MonkeyPatch, outcome: requests.Response | Ex
             raise outcome
         return outcome
 
-    monkeypatch.setattr(requests.JudgedSession, "request", request)
+    monkeypatch.setattr(requests.Session, "request", request)
 
 
 def says_the_broker(monkeypatch: pytest.MonkeyPatch, outcome: requests.Response | Exception, *, of: str = "clock") -> BrokerError:
@@ -179,7 +179,7 @@ def says_the_broker(monkeypatch: pytest.MonkeyPatch, outcome: requests.Response 
 def says_the_api(monkeypatch: pytest.MonkeyPatch, outcome: requests.Response | Exception) -> str:
     """What `decide` raises when the execution API answers so."""
     of_the_wire(monkeypatch, outcome)
-    session = boto3.JudgedSession(aws_access_key_id="a", aws_secret_access_key="b")
+    session = boto3.Session(aws_access_key_id="a", aws_secret_access_key="b")
     api = ExecutionApi(url="https://a.execute-api.us-east-1.amazonaws.com/v1", region="us-east-1", session=session)
     with pytest.raises(ExecutionApiError) as raised:
         api.post_decision({})
