@@ -101,7 +101,7 @@ def test_help_shows_examples_that_the_command_understands(command: str) -> None:
     examples = [line.split() for line in shown.splitlines() if line.strip().startswith("papertape")]
     assert examples
     for words in examples:
-        assert words[2] == command
+        assert words[1] == command
         assert all(option in shown.split("Examples:")[0] for option in words if option.startswith("--"))
 
 
