@@ -17,7 +17,7 @@ OVERRIDE_PREFIX = "AWS_ENDPOINT_URL"
 LOCAL_ACCOUNT, LOCAL_SECRET = "000000000000", "test"
 
 
-class ForeignEndpointError(PapertapeError, RuntimeError):
+class ForeignEndpointError(PapertapeError, ValueError):
     """An endpoint override does not point to this machine; the message names the variable and its value."""
 
 

@@ -28,7 +28,7 @@ from typing import Any
 from trading_env.errors import PapertapeError
 
 PROCESSING = "/opt/ml/processing"
-CHILD = Path(__file__).with_name("child.py")
+CHILD = Path(__file__).resolve().parents[2] / "papertape" / "child_process.py"
 _TOKEN = re.compile(r"\.?([^.\[\]]+)|\[(?:'([^']*)'|\"([^\"]*)\"|(\d+))\]")
 _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     "Equals": lambda a, b: a == b,

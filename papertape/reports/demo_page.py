@@ -48,7 +48,7 @@ def write(year: YearInPictures, path: Path) -> None:
             raise ValueError(f"series {name!r} must have {len(year.sessions)} values, one a session, was {len(series)}")
     known, trading = evaluation_document.read(year.evaluation), year.summary["trading"]
     text = page.render(
-        "report.html.j2",
+        "demo_page.html.j2",
         summary=year.summary,
         sessions=year.sessions,
         headline=_headline(year),

@@ -45,7 +45,7 @@ def write(evaluation: Mapping[str, Any], path: Path) -> None:
     known = read(evaluation)
     claim, _, figures = known.answer.partition(": ")
     text = page.render(
-        "tearsheet.html.j2",
+        "evaluation_page.html.j2",
         known=known,
         claim=claim,
         figures=figures,

@@ -42,7 +42,7 @@ from trading_env.errors import PapertapeError
 from trading_env.evaluation.walk_forward import Fold
 
 ROOT = Path(__file__).resolve().parents[2]
-CHILD = ROOT / "local" / "child.py"
+CHILD = ROOT / "papertape" / "child_process.py"
 CODE = ROOT / "out" / "code"
 WIDE = 110  # columns of a terminal that has room for more than the live line
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}

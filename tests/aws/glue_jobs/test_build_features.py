@@ -15,12 +15,12 @@ import pytest
 
 from glue_jobs.build_features import main
 from glue_jobs.features_job import NothingToBuildError
-from glue_jobs.files import MANIFEST, Bucket, FeaturesUnreadableError, read_features
+from glue_jobs.files import Bucket, FeaturesUnreadableError, read_features
 from glue_jobs.training_view import TRAINING
 from lambdas.common.lake.lake import Lake, pack
 from papertape.market_data import bundled
 from schema.feature_table import parquet
-from schema.lake_layout import BARS, FEATURES, bars_key
+from schema.lake_layout import BARS, FEATURES, FEATURES_MANIFEST, bars_key
 from schema.settings import Settings
 from tests.lakes import fill_raw
 from trading_env.data.features import FEATURE_HASH
@@ -71,7 +71,7 @@ def test_the_same_input_writes_nothing_but_the_manifest(lake: Lake, build: Any) 
     build()
     after = versions(lake)
     assert {key: etag for key, (etag, _) in after.items()} == {key: etag for key, (etag, _) in before.items()}
-    assert {key for key in after if key != MANIFEST and after[key] != before[key]} == set()
+    assert {key for key in after if key != FEATURES_MANIFEST and after[key] != before[key]} == set()
 
 
 def test_a_new_session_rewrites_its_year_alone(lake: Lake, build: Any, settings: Settings) -> None:
@@ -107,7 +107,7 @@ def test_a_reader_trusts_nothing_but_the_manifest(lake: Lake, build: Any) -> Non
     with pytest.raises(FeaturesUnreadableError, match="does not exist; run the build_features job"):
         read_features(bucket)
     build()
-    manifest = json.loads(bucket.get(MANIFEST) or b"")
+    manifest = json.loads(bucket.get(FEATURES_MANIFEST) or b"")
     lake.s3.put_object(Bucket=bucket.name, Key=f"{FEATURES}year=2014/part-orphan.parquet", Body=b"half")
     assert len(read_features(bucket)) == manifest["rows"]
 
@@ -127,8 +127,8 @@ def test_a_reader_trusts_nothing_but_the_manifest(lake: Lake, build: Any) -> Non
 def test_superseded_files_leave_after_the_manifest(lake: Lake, build: Any) -> None:
     lake.s3.put_object(Bucket=lake.processed_bucket, Key=f"{FEATURES}year=2014/part-old.parquet", Body=b"old")
     build()
-    listed = {FEATURES + entry["key"] for entry in json.loads(Bucket(lake.processed_bucket).get(MANIFEST) or b"")["files"]}
-    assert versions(lake).keys() == listed | {MANIFEST}
+    listed = {FEATURES + entry["key"] for entry in json.loads(Bucket(lake.processed_bucket).get(FEATURES_MANIFEST) or b"")["files"]}
+    assert versions(lake).keys() == listed | {FEATURES_MANIFEST}
 
 
 def test_a_build_that_fails_leaves_the_last_one_readable(lake: Lake, build: Any, buckets: SimpleNamespace) -> None:

@@ -25,7 +25,7 @@ from lambdas.health.checks import Facts
 from lambdas.health.mail import compose
 from lambdas.health.rules import RULES, Finding, evaluate, markdown
 from lambdas.health.runbooks import ADVICE
-from schema.lake_layout import quotes_key
+from schema.lake_layout import FEATURES_MANIFEST, quotes_key
 from schema.settings import Settings
 from tests.lakes import fill_raw
 
@@ -227,7 +227,7 @@ def run(
 def lake(buckets: SimpleNamespace, settings: Settings) -> Lake:
     lake = Lake(s3=boto3.client("s3"), raw_bucket=buckets.raw, processed_bucket=buckets.processed)
     fill_raw(lake, symbols=[settings.universe.benchmark], start="2019-01-02", end="2019-12-31")
-    lake.put_processed(lakes.MANIFEST, {"end": "2019-12-31"})
+    lake.put_processed(FEATURES_MANIFEST, {"end": "2019-12-31"})
     return lake
 
 

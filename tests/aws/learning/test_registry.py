@@ -14,6 +14,7 @@ import pytest
 from moto import mock_aws
 
 from learning import registry
+from schema.loopback import ForeignEndpointError
 from tests import small_run
 from trading_env.data.features import FEATURE_HASH, SCHEMA_VERSION
 from trading_env.evaluation.trials import TrialLog, TrialLogError
@@ -108,7 +109,7 @@ def test_only_this_machine_may_stand_in_for_aws(cloud: None, monkeypatch: pytest
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:4566")
     registry.shelf("s3://lake/trials/", region=REGION)
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://example.org")
-    with pytest.raises(registry.RegistryError, match="AWS_ENDPOINT_URL_S3 may only point to this machine"):
+    with pytest.raises(ForeignEndpointError, match="AWS_ENDPOINT_URL_S3 may only point to this machine"):
         registry.shelf("s3://lake/trials/", region=REGION)
 
 

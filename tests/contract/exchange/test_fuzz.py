@@ -127,6 +127,8 @@ def test_no_answer_is_an_error_of_ours_or_against_its_schema(operation: Any) -> 
             assert {"code", "message"} <= answer.json().keys()
         assert desk.venue.book.cash >= 0
 
+    # Few orders can still be replaced, so it takes more tries to find one
+    examples = settings(EXAMPLES, max_examples=96) if operation.method == "patch" else EXAMPLES
     for mode in GenerationMode.POSITIVE, GenerationMode.NEGATIVE:
-        seed(20200102)(EXAMPLES(given(case=operation.as_strategy(generation_mode=mode), data=st.data())(ask)))()
+        seed(20200102)(examples(given(case=operation.as_strategy(generation_mode=mode), data=st.data())(ask)))()
     assert any(status < 300 for status in statuses), f"nothing but refusals: {statuses}"

@@ -14,8 +14,7 @@ from lambdas.common.broker.alpaca import (
     Credentials,
     refuse_foreign_broker,
 )
-from lambdas.common.environment import VariablesError
-from schema.loopback import is_loopback, refuse_foreign_endpoints
+from schema.loopback import ForeignEndpointError, is_loopback, refuse_foreign_endpoints
 
 ELSEWHERE = [
     "https://example.org",
@@ -76,7 +75,7 @@ def test_credentials_show_nothing() -> None:
 @pytest.mark.parametrize("url", [one for one in ELSEWHERE if one])
 def test_an_endpoint_override_must_be_this_machine(url: str) -> None:
     assert not is_loopback(url)
-    with pytest.raises(VariablesError, match="AWS_ENDPOINT_URL_S3"):
+    with pytest.raises(ForeignEndpointError, match="AWS_ENDPOINT_URL_S3"):
         refuse_foreign_endpoints({"AWS_ENDPOINT_URL_S3": url})
 
 

@@ -225,7 +225,8 @@ def test_memory_does_not_grow_with_the_steps(mode):
 
 def test_only_the_environment_needs_numba():
     """The functions and the endpoint are bundled without it."""
-    names = ("bars", "features", "market", "observation", "orders", "risk", "policy", "portfolio", "rewards", "evaluation", "gate")
+    data, orders = ("data.bars", "data.features", "data.market", "data.observation"), ("orders.orders", "orders.risk")
+    names = (*data, *orders, "simulation.policy", "simulation.portfolio", "simulation.rewards", "evaluation.backtest", "evaluation.gate")
     code = f"import sys; [__import__('trading_env.' + name) for name in {names}]; sys.exit('numba' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 

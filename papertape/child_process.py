@@ -1,8 +1,8 @@
 """Run a script or a command so that it ends when the process that started it ends.
 
-`python child.py SCRIPT ARG...` behaves like `python SCRIPT ARG...`, and `python child.py -- COMMAND ARG...` like the command, except that
-standard input must be a pipe held open by the parent: when the parent stops, however it stops, the pipe closes and everything started here
-is killed with it. No orphan outlives the emulator.
+`python child_process.py SCRIPT ARG...` behaves like `python SCRIPT ARG...`, and `python child_process.py -- COMMAND ARG...` like the
+command, except that standard input must be a pipe held open by the parent: when the parent stops, however it stops, the pipe closes
+and everything started here is killed with it. No orphan outlives the emulator.
 """
 
 from __future__ import annotations
