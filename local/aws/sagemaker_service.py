@@ -23,7 +23,7 @@ from typing import Any
 
 from local.aws.sagemaker_endpoints import delete_endpoint, invoke, put_endpoint, resume_endpoints, stop_endpoints
 from local.aws.sagemaker_model_server import Response
-from local.aws.sagemaker_pipeline import Execution, Storage
+from local.aws.sagemaker_pipeline import PipelineExecution, Storage
 from local.aws.sagemaker_records import (
     KINDS,
     Record,
@@ -41,7 +41,7 @@ from local.aws.sagemaker_records import (
     stores,
 )
 
-_executions: dict[str, Execution] = {}
+_executions: dict[str, PipelineExecution] = {}
 
 
 # Pipelines
@@ -83,7 +83,7 @@ def start_pipeline_execution(request: Record) -> Record:
             },
         )
     record["PipelineExecutionDisplayName"] = request.get("PipelineExecutionDisplayName", f"execution-{identifier}")
-    execution = Execution(
+    execution = PipelineExecution(
         identifier=identifier,
         arn=execution_arn,
         pipeline=name,

@@ -84,7 +84,7 @@ class Changes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class ExchangeOrder:
     """One state of an order. `reserved` is the cash that an open buy keeps; `ended_at` is when it filled or ended.
 
     `filled_price` is the average of its fills, to ten decimals where it is one; `filled_amount` is their exact sum. `status_override` is
@@ -127,7 +127,7 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fill:
+class ExchangeFill:
     """A trade of an order; `total` shares of it are filled with this one, `left` are not."""
 
     id: str
@@ -160,7 +160,7 @@ class Booking:
 
 
 @dataclass(frozen=True, slots=True)
-class Position:
+class ExchangePosition:
     """Shares held and what they cost, in US dollars, without fees."""
 
     quantity: Decimal

@@ -11,10 +11,10 @@ from dataclasses import replace
 from decimal import Decimal
 
 from local.exchange.money import EXACT
-from local.exchange.orders import Changes, Order, OrderType, Refused, Status, Ticket, TimeInForce
+from local.exchange.orders import Changes, ExchangeOrder, OrderType, Refused, Status, Ticket, TimeInForce
 
 
-def replacement(order: Order, changes: Changes, *, routed: bool) -> Ticket:
+def replacement(order: ExchangeOrder, changes: Changes, *, routed: bool) -> Ticket:
     """The ticket of the order that takes the place of `order`, which has met the market if it is `routed`. Raises `Refused`."""
     ticket = order.ticket
     if order.status is Status.REPLACED:
@@ -38,7 +38,7 @@ def replacement(order: Order, changes: Changes, *, routed: bool) -> Ticket:
     return replace(changed, quantity=left, client_order_id=changes.client_order_id)
 
 
-def _quantity(order: Order, before: Decimal, changes: Changes) -> Decimal:
+def _quantity(order: ExchangeOrder, before: Decimal, changes: Changes) -> Decimal:
     if changes.quantity is None:
         return before
     if changes.quantity != int(changes.quantity) or (before != int(before) and changes.quantity != before):

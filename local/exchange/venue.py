@@ -17,15 +17,15 @@ from decimal import Decimal
 from typing import Any, Literal
 from uuid import uuid5
 
-from local.exchange.book import Book, Costs
+from local.exchange.book import AccountBook, TradingCosts
 from local.exchange.faults.order_injector import OrderFaultInjector
 from local.exchange.faults.plan import AccountReset, FaultPlan
 from local.exchange.faults.sampler import FaultSampler
 from local.exchange.faults.stale_view import StaleView
-from local.exchange.orders import NAMESPACE, Changes, Order, Position, Refused, Status, Ticket, TimeInForce
-from local.exchange.recorded_market import Action, RecordedMarket, Trade
+from local.exchange.orders import NAMESPACE, Changes, ExchangeOrder, ExchangePosition, Refused, Status, Ticket, TimeInForce
+from local.exchange.recorded_market import Action, RecordedMarket, RecordedTrade
 from local.exchange.replacing import replacement
-from local.exchange.sessions import Session, new_york_date, new_york_midnight
+from local.exchange.sessions import ExchangeSession, new_york_date, new_york_midnight
 from local.exchange.time_in_force import AT_ONCE, expiry, require_timely
 
 Dividends = Literal["ignore", "credit"]
@@ -35,7 +35,9 @@ NEVER = datetime.max.replace(tzinfo=UTC)
 class Venue:
     """The exchange without its wire."""
 
-    def __init__(self, *, market: RecordedMarket, now: datetime, cash: Decimal, costs: Costs, dividends: Dividends = "ignore") -> None:
+    def __init__(
+        self, *, market: RecordedMarket, now: datetime, cash: Decimal, costs: TradingCosts, dividends: Dividends = "ignore"
+    ) -> None:
         self.market = market
         self.calendar = market.calendar
         self.dividends = dividends
@@ -98,7 +100,7 @@ class Venue:
                 return day, equity
         return None, self.initial_cash
 
-    def last_trade(self, symbol: str) -> Trade | None:
+    def last_trade(self, symbol: str) -> RecordedTrade | None:
         if symbol not in self._trades:
             self._trades[symbol] = self.market.last_trade(symbol, self.now)
         return self._trades[symbol]
@@ -126,7 +128,7 @@ class Venue:
         return str(uuid5(NAMESPACE, f"{self._account_name}account"))
 
     @property
-    def positions(self) -> dict[str, Position]:
+    def positions(self) -> dict[str, ExchangePosition]:
         """Positions as they are shown."""
         return self.stale_view.positions(self.book, self.now)
 
@@ -134,12 +136,12 @@ class Venue:
         """Shares that are shown as free to be sold."""
         return self.stale_view.available(self.book, symbol, self.now)
 
-    def orders(self, status: str) -> list[Order]:
+    def orders(self, status: str) -> list[ExchangeOrder]:
         """Orders that are shown as "open" or "closed", or "all", oldest first."""
         clear = self.stale_view.clear(self.now)
         if status == "open" and clear:
             return self.book.open_orders
-        shown: Iterable[Order] = self.book.orders.values()
+        shown: Iterable[ExchangeOrder] = self.book.orders.values()
         if status == "open":
             since = self.stale_view.unsure_since(self.now)
             shown = (order for order in shown if order.ended_at is None or order.ended_at > since)
@@ -147,19 +149,19 @@ class Venue:
             shown = self.stale_view.orders(shown, self.book, self.now)
         return [order for order in shown if status == "all" or order.open == (status == "open")]
 
-    def order(self, order_id: str) -> Order | None:
+    def order(self, order_id: str) -> ExchangeOrder | None:
         """An order by its id, as it is shown."""
         order = self.book.orders.get(order_id)
         return self.stale_view.order(order, self.book, self.now) if order is not None else None
 
-    def order_by_client_id(self, client_order_id: str) -> Order | None:
+    def order_by_client_id(self, client_order_id: str) -> ExchangeOrder | None:
         """An order by its client's id, as it is shown; None also while it is not."""
         order = self.book.by_client_id(client_order_id)
         if order is None or not self.stale_view.visible(order, self.now):
             return None
         return self.stale_view.order(order, self.book, self.now)
 
-    def submit(self, ticket: Ticket) -> Order:
+    def submit(self, ticket: Ticket) -> ExchangeOrder:
         """Accept the order, and fill it at once while the market is open. Raises `Refused`."""
         if ticket.symbol not in self.market.symbols:
             raise Refused(422, 42210000, f'asset "{ticket.symbol}" not found')
@@ -169,7 +171,7 @@ class Venue:
         self.order_injector.refuse(ticket, book=self.book, price=self.price(ticket.symbol), day=self.today)
         return self.take(ticket)
 
-    def replace(self, order_id: str, changes: Changes) -> Order:
+    def replace(self, order_id: str, changes: Changes) -> ExchangeOrder:
         """Put another order in the place of an open one. Raises `Refused`."""
         order = self.book.orders[order_id]
         routed = self.calendar.is_open(order.submitted_at) or self.calendar.next_open(order.submitted_at) <= self.now
@@ -177,7 +179,7 @@ class Venue:
         require_timely(ticket.time_in_force, now=self.now, calendar=self.calendar)
         return self.take(ticket, replaces=order_id)
 
-    def take(self, ticket: Ticket, *, replaces: str | None = None) -> Order:
+    def take(self, ticket: Ticket, *, replaces: str | None = None) -> ExchangeOrder:
         """`submit` for an order that no fault refuses, and `replace`; a journal's orders are past that."""
         named = replace(ticket, client_order_id=ticket.client_order_id or self.book.next_client_order_id)
         at_once = ticket.time_in_force in AT_ONCE
@@ -196,7 +198,7 @@ class Venue:
         self.record({"submit": ticket} if replaces is None else {"submit": ticket, "replaces": replaces})
         return order
 
-    def cancel(self, order_id: str) -> Order:
+    def cancel(self, order_id: str) -> ExchangeOrder:
         order = self.book.end(order_id, Status.CANCELED, at=self.now)
         self.record({"cancel": order_id})
         return order
@@ -212,7 +214,7 @@ class Venue:
 
     def _open_account(self, now: datetime) -> None:
         self._account_name = f"{self.accounts} " if self.accounts else ""
-        self.book = Book(cash=self.initial_cash, costs=self._costs, name=self._account_name)
+        self.book = AccountBook(cash=self.initial_cash, costs=self._costs, name=self._account_name)
         self.book.rounded = self.plan.faults.vendor_rounding is not None
         self.created_at = now
         self.closes: list[tuple[date, Decimal]] = []
@@ -237,7 +239,7 @@ class Venue:
         self.now = now
         self.today = new_york_date(now)
         self._open = self.calendar.is_open(now)
-        self._trades: dict[str, Trade | None] = {}
+        self._trades: dict[str, RecordedTrade | None] = {}
 
     def _trades_today(self, symbol: str) -> bool:
         return symbol in self.market.symbols and self.market.trades_now(symbol, self.now)
@@ -274,7 +276,7 @@ class Venue:
             if order.ticket.time_in_force is TimeInForce.OPG:
                 self.book.end(order.id, Status.CANCELED, at=self.now)
 
-    def _fill(self, order: Order) -> Order:
+    def _fill(self, order: ExchangeOrder) -> ExchangeOrder:
         """Fill what can be filled now of an open order."""
         symbol = order.ticket.symbol
         price = self.order_injector.price(order, self.price(symbol))
@@ -291,10 +293,10 @@ class Venue:
             self.fault_sampler.counts["vendor_rounding"] += 1
         return order
 
-    def _may_part(self, order: Order, quantity: Decimal, price: Decimal) -> bool:
+    def _may_part(self, order: ExchangeOrder, quantity: Decimal, price: Decimal) -> bool:
         return order.ticket.time_in_force is not TimeInForce.FOK or quantity >= self.book.shares_left(order, price)
 
-    def _end_day(self, session: Session) -> None:
+    def _end_day(self, session: ExchangeSession) -> None:
         for order in self.book.open_orders:
             if order.ticket.time_in_force is TimeInForce.CLS and order.expires_at <= self.now and self.tradable(order.ticket.symbol):
                 self._fill(order)

@@ -25,7 +25,7 @@ from rich.table import Table
 from lambdas.common.ledger.records import OrderRecord
 from local.aws.deploy import Deployment
 from local.aws.emulator import ROOT
-from local.exchange.sessions import Calendar
+from local.exchange.sessions import ExchangeCalendar
 from local.replay import schedule as replay_schedule
 from local.replay.driver import Day, Replayed, replay
 from local.replay.local_deployment import LocalDeployment, TrainingResult, synthesize
@@ -158,7 +158,7 @@ class _Page:
             "data": {
                 "symbols": len(manifest["symbols"]),
                 "sessions": len(
-                    Calendar.xnys(start=date.fromisoformat(manifest["start"]), end=date.fromisoformat(manifest["end"])).sessions
+                    ExchangeCalendar.xnys(start=date.fromisoformat(manifest["start"]), end=date.fromisoformat(manifest["end"])).sessions
                 ),
                 "rows": self.backfilled["bars"],
                 "quarantined": manifest["quarantined"],

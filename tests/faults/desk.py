@@ -30,12 +30,12 @@ from lambdas.execute_orders import service
 from lambdas.execute_orders.requests import Body, DecisionRequest, FlattenRequest, OrderRequest, parse
 from lambdas.reconcile.handler import ReconcileVariables
 from lambdas.reconcile.service import reconcile
-from local.exchange.book import Book, Costs
+from local.exchange.book import AccountBook, TradingCosts
 from local.exchange.faults.plan import FaultPlan
 from local.exchange.http.app import Keys, create_app
 from local.exchange.in_process import InProcess
 from local.exchange.recorded_market import RecordedMarket
-from local.exchange.sessions import Calendar
+from local.exchange.sessions import ExchangeCalendar
 from local.exchange.venue import Venue
 from papertape.market_data import bundled
 from schema.settings import Settings, load
@@ -89,8 +89,8 @@ def recorded_market(*, gone: tuple[tuple[str, str], ...] = ()) -> RecordedMarket
 
 
 @lru_cache(maxsize=1)
-def _calendar() -> Calendar:
-    return Calendar.xnys(start=date(2016, 1, 4), end=date(2021, 3, 31))
+def _calendar() -> ExchangeCalendar:
+    return ExchangeCalendar.xnys(start=date(2016, 1, 4), end=date(2021, 3, 31))
 
 
 def decision(
@@ -132,7 +132,7 @@ class Floor:
     platform: bool = True
 
     def __post_init__(self) -> None:
-        self.venue = Venue(market=self.market, now=self.now, cash=Decimal(self.cash), costs=Costs(slippage=COSTS))
+        self.venue = Venue(market=self.market, now=self.now, cash=Decimal(self.cash), costs=TradingCosts(slippage=COSTS))
         self.edges = Edges(now=self.monotonic)
         self.lives: list[Life] = []
         self.persons: dict[str, Decimal] = {}
@@ -327,7 +327,7 @@ class Floor:
     # --- what is so
 
     @property
-    def book(self) -> Book:
+    def book(self) -> AccountBook:
         return self.venue.book
 
     @property

@@ -53,7 +53,7 @@ class NoResponse:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class IncomingRequest:
     """A request: `line` is its method and path; `subject` distinguishes it from others at one moment."""
 
     line: str
@@ -61,7 +61,7 @@ class Request:
     symbol: str = ""
 
     @classmethod
-    def of(cls, scope: Scope, body: bytes, now: datetime) -> Request:
+    def of(cls, scope: Scope, body: bytes, now: datetime) -> IncomingRequest:
         line = f"{scope['method']} {scope['path']}"
         if line != SUBMIT:
             return cls(line=line, subject=f"{line}?{scope['query_string'].decode('latin-1')} {now.isoformat()}")
@@ -85,7 +85,7 @@ class FaultMiddleware:
             await self._application(scope, receive, send)
             return
         body = await _body(receive)
-        request = Request.of(scope, body, self._venue.now)
+        request = IncomingRequest.of(scope, body, self._venue.now)
         headers, refusal = self._budget(scope["path"])
         outcome = refusal or self._before(request)
         if outcome is None:
@@ -110,7 +110,7 @@ class FaultMiddleware:
         self._venue.fault_sampler.count("budget")
         return headers, _too_many_requests(headers)
 
-    def _before(self, request: Request) -> Response | NoResponse | None:
+    def _before(self, request: IncomingRequest) -> Response | NoResponse | None:
         sampler, faults = self._venue.fault_sampler, self._venue.plan.faults
         many, hangs = faults.too_many_requests, faults.get_timeout
         if self._venue.keys_revoked:
@@ -130,7 +130,7 @@ class FaultMiddleware:
             return NoResponse(how="hold", seconds=hangs.hold_seconds)
         return None
 
-    def _after(self, request: Request, response: Response) -> Response | NoResponse:
+    def _after(self, request: IncomingRequest, response: Response) -> Response | NoResponse:
         """The response, or the fault injected into it if an order was accepted."""
         faults = self._venue.plan.faults
         hangs = faults.post_timeout_accepted
@@ -144,7 +144,7 @@ class FaultMiddleware:
             return replace(response, body=response.body[: len(response.body) // 2])
         return response
 
-    def _injects(self, fault: RepeatedOrderFault | RequestFault | None, kind: str, request: Request) -> bool:
+    def _injects(self, fault: RepeatedOrderFault | RequestFault | None, kind: str, request: IncomingRequest) -> bool:
         if fault is None or not fault.covers(request.line if isinstance(fault, RequestFault) else request.symbol):
             return False
         return self._venue.fault_sampler.injects(fault, kind, request.subject, momentary=request.line != SUBMIT)

@@ -13,11 +13,11 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from heapq import heappop, heappush
 
-from local.exchange.book import Book
+from local.exchange.book import AccountBook
 from local.exchange.faults.plan import OrderFault, PartialFill
 from local.exchange.faults.sampler import FaultSampler
 from local.exchange.money import CEILING, CENT, EXACT, FLOOR, QUANTUM, plain
-from local.exchange.orders import Order, OrderType, Refused, Side, Status, Ticket
+from local.exchange.orders import ExchangeOrder, OrderType, Refused, Side, Status, Ticket
 
 INFLATED = Decimal("1.02")
 WHOLE = Decimal(1)
@@ -69,7 +69,7 @@ class OrderFaultInjector:
         whole = self.sampler.plan.faults.not_fractionable
         return whole is None or symbol not in whole.symbols
 
-    def refuse(self, ticket: Ticket, *, book: Book, price: Decimal, day: date) -> None:
+    def refuse(self, ticket: Ticket, *, book: AccountBook, price: Decimal, day: date) -> None:
         """Raise `Refused` if the plan turns this order down."""
         if self.sampler.quiet or (ticket.client_order_id is not None and book.by_client_id(ticket.client_order_id) is not None):
             return
@@ -82,7 +82,7 @@ class OrderFaultInjector:
         self._refuse_wash_trade(ticket, book)
         self._refuse_buying_power(ticket, book, price)
 
-    def _refuse_wash_trade(self, ticket: Ticket, book: Book) -> None:
+    def _refuse_wash_trade(self, ticket: Ticket, book: AccountBook) -> None:
         wash = self.sampler.plan.faults.wash_trade
         if wash is None or not wash.covers(ticket.symbol):
             return
@@ -100,7 +100,7 @@ class OrderFaultInjector:
             **details,
         )
 
-    def _refuse_buying_power(self, ticket: Ticket, book: Book, price: Decimal) -> None:
+    def _refuse_buying_power(self, ticket: Ticket, book: AccountBook, price: Decimal) -> None:
         fault = self.sampler.plan.faults.insufficient_buying_power
         if ticket.side is Side.SELL or not _covers(fault, ticket.symbol):
             return
@@ -118,7 +118,7 @@ class OrderFaultInjector:
             return None
         return fault.status
 
-    def hold(self, order: Order, *, now: datetime) -> None:
+    def hold(self, order: ExchangeOrder, *, now: datetime) -> None:
         """Do not fill an order while it shows another status."""
         fault = self.sampler.plan.faults.unknown_status
         assert fault is not None
@@ -126,7 +126,7 @@ class OrderFaultInjector:
         self._held[order.id] = now + timedelta(seconds=fault.seconds)
         self.expect(self._held[order.id])
 
-    def holds(self, order: Order, now: datetime) -> bool:
+    def holds(self, order: ExchangeOrder, now: datetime) -> bool:
         return order.id in self._held and now < self._held[order.id]
 
     def released(self, now: datetime) -> list[str]:
@@ -136,7 +136,7 @@ class OrderFaultInjector:
             del self._held[order_id]
         return ids
 
-    def price(self, order: Order, price: Decimal) -> Decimal:
+    def price(self, order: ExchangeOrder, price: Decimal) -> Decimal:
         """The market price for the order: a later part of it meets a worse one."""
         schedule = self._schedules.get(order.id)
         if schedule is None or not schedule.drift or not order.filled_quantity:
@@ -144,7 +144,7 @@ class OrderFaultInjector:
         drift = schedule.drift if order.ticket.side is Side.BUY else -schedule.drift
         return EXACT.multiply(price, WHOLE + drift)
 
-    def quantity(self, order: Order, *, book: Book, price: Decimal, now: datetime) -> Decimal | None:
+    def quantity(self, order: ExchangeOrder, *, book: AccountBook, price: Decimal, now: datetime) -> Decimal | None:
         """Shares to fill now; None is the whole rest."""
         schedule = self._schedules.get(order.id)
         if schedule is None:
@@ -162,12 +162,12 @@ class OrderFaultInjector:
         so_far = max(unit, min(_floored(total * part, unit), total - unit))
         return max(Decimal(0), so_far - order.filled_quantity)
 
-    def ending(self, order: Order) -> Status:
+    def ending(self, order: ExchangeOrder) -> Status:
         """How an order ends that is still open at its last close."""
         schedule = self._schedules.get(order.id)
         return schedule.ends_as if schedule is not None and order.filled_quantity else Status.EXPIRED
 
-    def _fill_schedule(self, order: Order, *, book: Book, price: Decimal, now: datetime) -> FillSchedule:
+    def _fill_schedule(self, order: ExchangeOrder, *, book: AccountBook, price: Decimal, now: datetime) -> FillSchedule:
         faults, ticket, name = self.sampler.plan.faults, order.ticket, order.client_order_id
         left = book.shares_left(order, price)
         for_shares = ticket.quantity is not None
@@ -210,7 +210,7 @@ def _covers(fault: OrderFault | None, symbol: str) -> bool:
     return fault is not None and fault.covers(symbol)
 
 
-def _fractional(ticket: Ticket, book: Book) -> bool:
+def _fractional(ticket: Ticket, book: AccountBook) -> bool:
     """Whether the order asks for a part of a share; to sell all that is held is always allowed."""
     if ticket.quantity is None:
         return True
@@ -228,7 +228,7 @@ def _crosses(resting: Ticket, coming: Ticket) -> bool:
     return buy is None or sell is None or buy >= sell
 
 
-def _affords(book: Book, ticket: Ticket, extra: Decimal, price: Decimal) -> bool:
+def _affords(book: AccountBook, ticket: Ticket, extra: Decimal, price: Decimal) -> bool:
     if ticket.side is Side.SELL:
         return book.available(ticket.symbol) >= extra
     more = Ticket(symbol=ticket.symbol, side=Side.BUY, quantity=extra)

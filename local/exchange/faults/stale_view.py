@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from local.exchange.book import Book
+from local.exchange.book import AccountBook
 from local.exchange.faults.sampler import FaultSampler
 from local.exchange.money import EXACT
-from local.exchange.orders import Order, Position
+from local.exchange.orders import ExchangeOrder, ExchangePosition
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +23,7 @@ class Lag:
 
     until: datetime
     symbol: str
-    before: Position | None
+    before: ExchangePosition | None
 
 
 class StaleView:
@@ -38,7 +38,7 @@ class StaleView:
         self._hidden: dict[str, datetime] = {}
         self._lags: list[Lag] = []
 
-    def accepted(self, order: Order) -> None:
+    def accepted(self, order: ExchangeOrder) -> None:
         fault = self._sampler.plan.faults.hidden_order
         if fault is None or not fault.covers(order.ticket.symbol):
             return
@@ -46,7 +46,7 @@ class StaleView:
             self._sampler.counts["hidden_order"] += 1
             self._hidden[order.id] = order.submitted_at + timedelta(seconds=fault.seconds)
 
-    def traded(self, order: Order, *, before: Position | None, now: datetime) -> None:
+    def traded(self, order: ExchangeOrder, *, before: ExchangePosition | None, now: datetime) -> None:
         """A fill has just changed the position of the order's symbol from `before`."""
         fault, symbol = self._sampler.plan.faults.view_skew, order.ticket.symbol
         if fault is None or not fault.covers(symbol):
@@ -60,7 +60,7 @@ class StaleView:
         """Shares of before a split and of after it are never mixed."""
         self._lags = [lag for lag in self._lags if lag.symbol != symbol]
 
-    def positions(self, book: Book, now: datetime) -> dict[str, Position]:
+    def positions(self, book: AccountBook, now: datetime) -> dict[str, ExchangePosition]:
         shown = dict(book.positions)
         for lag in reversed(self._lags):
             if lag.until <= now:
@@ -71,7 +71,7 @@ class StaleView:
                 shown[lag.symbol] = lag.before
         return shown
 
-    def available(self, book: Book, symbol: str, now: datetime) -> Decimal:
+    def available(self, book: AccountBook, symbol: str, now: datetime) -> Decimal:
         """Shares shown and not promised to an open sale."""
         truth, shown = book.positions.get(symbol), self.positions(book, now).get(symbol)
         available = book.available(symbol)
@@ -80,7 +80,7 @@ class StaleView:
         held = truth.quantity if truth is not None else Decimal(0)
         return max(Decimal(0), EXACT.subtract(EXACT.add(available, shown.quantity if shown is not None else Decimal(0)), held))
 
-    def orders(self, orders: Iterable[Order], book: Book, now: datetime) -> list[Order]:
+    def orders(self, orders: Iterable[ExchangeOrder], book: AccountBook, now: datetime) -> list[ExchangeOrder]:
         """Orders as a list of them is shown."""
         return [self.order(order, book, now) for order in orders if self.visible(order, now)]
 
@@ -94,10 +94,10 @@ class StaleView:
         fault = self._sampler.plan.faults.stale_order_view
         return now - timedelta(seconds=fault.seconds if fault is not None else 0)
 
-    def visible(self, order: Order, now: datetime) -> bool:
+    def visible(self, order: ExchangeOrder, now: datetime) -> bool:
         return order.id not in self._hidden or self._hidden[order.id] <= now
 
-    def order(self, order: Order, book: Book, now: datetime) -> Order:
+    def order(self, order: ExchangeOrder, book: AccountBook, now: datetime) -> ExchangeOrder:
         """One order, as it is or as it was before."""
         fault, earlier = self._sampler.plan.faults.stale_order_view, book.history[order.id][:-1]
         if fault is None or not earlier or order.updated_at <= self.unsure_since(now) or not fault.covers(order.ticket.symbol):

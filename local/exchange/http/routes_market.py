@@ -18,7 +18,7 @@ from local.exchange.http import query, wire_market
 from local.exchange.http.parsing import page_token, parse_moment, parse_page_token
 from local.exchange.http.wire import Answer, Json, utc
 from local.exchange.orders import Refused
-from local.exchange.recorded_market import Bar, Quote, Trade
+from local.exchange.recorded_market import RecordedBar, RecordedQuote, RecordedTrade
 from local.exchange.sessions import new_york_midnight
 from local.exchange.venue import Venue
 
@@ -28,7 +28,7 @@ NEWS_PAGE = 50
 TIMEFRAMES = {"1Day": "day", "1D": "day", "1Min": "minute", "1T": "minute"}
 ORDERS_OF_TIME = ("asc", "desc")
 
-Row = TypeVar("Row", Bar, Quote, Trade)
+Row = TypeVar("Row", RecordedBar, RecordedQuote, RecordedTrade)
 
 
 # Series
@@ -68,7 +68,7 @@ def symbol_trades(venue: Venue, request: Request, _body: bytes) -> Answer:
     return _of_one(request, _trades(venue, request))
 
 
-def _bars(venue: Venue, request: Request) -> Series[Bar]:
+def _bars(venue: Venue, request: Request) -> Series[RecordedBar]:
     asked = request.query_params
     frame = TIMEFRAMES.get(asked.get("timeframe", ""))
     if frame is None:
@@ -85,7 +85,7 @@ def _bars(venue: Venue, request: Request) -> Series[Bar]:
     )
 
 
-def _quotes(venue: Venue, request: Request) -> Series[Quote]:
+def _quotes(venue: Venue, request: Request) -> Series[RecordedQuote]:
     start, end = _span(venue, request)
     return Series(
         name="quotes",
@@ -95,7 +95,7 @@ def _quotes(venue: Venue, request: Request) -> Series[Quote]:
     )
 
 
-def _trades(venue: Venue, request: Request) -> Series[Trade]:
+def _trades(venue: Venue, request: Request) -> Series[RecordedTrade]:
     start, end = _span(venue, request)
     return Series(
         name="trades",

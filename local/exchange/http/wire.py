@@ -14,7 +14,7 @@ from typing import Any
 
 from local.exchange.http.listings import asset_id
 from local.exchange.money import RATIOS, SHOWN, plain
-from local.exchange.orders import Fill, Order, Refused, Side, Status
+from local.exchange.orders import ExchangeFill, ExchangeOrder, Refused, Side, Status
 from local.exchange.sessions import NEW_YORK
 from local.exchange.venue import Venue
 
@@ -61,7 +61,7 @@ def eastern(moment: datetime) -> str:
 # Orders
 
 
-def order_json(order: Order) -> Json:
+def order_json(order: ExchangeOrder) -> Json:
     ticket = order.ticket
     ended = utc(order.ended_at) if order.ended_at is not None else None
     notional = ticket.notional
@@ -138,13 +138,13 @@ def books_json(venue: Venue, *, since: datetime | None) -> Printed:
 
 
 @lru_cache(maxsize=100_000)
-def _order_line(order: Order) -> str:
+def _order_line(order: ExchangeOrder) -> str:
     full = order_json(order)
     return dumps({name: full[name] for name in BOOK_FIELDS})
 
 
 @lru_cache(maxsize=100_000)
-def _fill_line(fill: Fill) -> str:
+def _fill_line(fill: ExchangeFill) -> str:
     return dumps(
         {
             "id": fill.id,

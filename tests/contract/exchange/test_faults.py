@@ -26,7 +26,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from local.exchange.book import Book, Costs
+from local.exchange.book import AccountBook, TradingCosts
 from local.exchange.faults.plan import KINDS, PROFILES, FaultPlan, FaultPlanError, brutal, realistic
 from local.exchange.http.app import Keys, create_app
 from local.exchange.http.wire import dumps
@@ -35,7 +35,7 @@ from local.exchange.journal import Journal
 from local.exchange.orders import Side, Status, Ticket
 from local.exchange.recorded_market import RecordedMarket
 from local.exchange.server import ROOT, RunningExchange
-from local.exchange.sessions import Calendar
+from local.exchange.sessions import ExchangeCalendar
 from local.exchange.venue import Venue
 from papertape import command_line
 
@@ -50,7 +50,7 @@ REQUIRED = {"not_fractionable": {"symbols": ["IBM"]}, "account_reset": {"at": "2
 
 def small_market() -> RecordedMarket:
     """Three names over five sessions; AAPL has a minute that ends at 14:40 at 101 on the first."""
-    calendar = Calendar.xnys(start=date(2019, 12, 30), end=date(2020, 1, 31))
+    calendar = ExchangeCalendar.xnys(start=date(2019, 12, 30), end=date(2020, 1, 31))
     days = [session.date for session in calendar.sessions if session.date <= date(2020, 1, 8)]
     rows = [
         (symbol, pd.Timestamp(day), opens, max(opens, closes), min(opens, closes), closes, 1e6)
@@ -114,7 +114,7 @@ class Desk:
 
 
 def new_venue(market: RecordedMarket, *, cash: str = "100000", slippage: str = "0.001") -> Venue:
-    return Venue(market=market, now=SLOT, cash=Decimal(cash), costs=Costs(slippage=Decimal(slippage)))
+    return Venue(market=market, now=SLOT, cash=Decimal(cash), costs=TradingCosts(slippage=Decimal(slippage)))
 
 
 @pytest.fixture
@@ -344,7 +344,7 @@ def test_an_unknown_word_stands_for_some_seconds(desk: Desk) -> None:
 
 
 def test_an_unknown_status_before_the_open_gives_way_to_accepted(market: RecordedMarket) -> None:
-    desk = Desk(Venue(market=market, now=SLOT - timedelta(hours=1), cash=Decimal(1000), costs=Costs()))
+    desk = Desk(Venue(market=market, now=SLOT - timedelta(hours=1), cash=Decimal(1000), costs=TradingCosts()))
     desk.misbehave(unknown_status={"rate": 1, "seconds": 10})
     assert desk.post("a", qty="1").json()["status"] == "under_review"
     desk.after(10)
@@ -727,7 +727,7 @@ orders = st.tuples(
 steps = st.lists(st.one_of(orders, st.integers(1, 30_000), st.just("cancel")), max_size=25)
 
 
-def live(venue: Venue, actions: list[Any], *, cut: int) -> Book:
+def live(venue: Venue, actions: list[Any], *, cut: int) -> AccountBook:
     """Orders, clock moves (each in `cut` steps) and cancels, one after the other."""
     for number, action in enumerate(actions):
         if isinstance(action, int):

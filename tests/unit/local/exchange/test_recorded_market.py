@@ -8,10 +8,10 @@ from decimal import Decimal
 import pandas as pd
 import pytest
 
-from local.exchange.book import Costs
+from local.exchange.book import TradingCosts
 from local.exchange.orders import Refused, Side, Status, Ticket
 from local.exchange.recorded_market import RecordedMarket, RecordedMarketError
-from local.exchange.sessions import Calendar, new_york_midnight
+from local.exchange.sessions import ExchangeCalendar, new_york_midnight
 from local.exchange.venue import Dividends, Venue
 from papertape.market_data import bundled
 
@@ -20,12 +20,12 @@ BARS = ["symbol", "session", "open", "high", "low", "close", "volume"]
 
 
 @pytest.fixture(scope="module")
-def calendar() -> Calendar:
-    return Calendar.xnys(start=date(2004, 1, 2), end=date(2022, 12, 30))
+def calendar() -> ExchangeCalendar:
+    return ExchangeCalendar.xnys(start=date(2004, 1, 2), end=date(2022, 12, 30))
 
 
 @pytest.fixture(scope="module")
-def market(calendar: Calendar) -> RecordedMarket:
+def market(calendar: ExchangeCalendar) -> RecordedMarket:
     return RecordedMarket(
         calendar=calendar,
         bars=bundled.daily_bars(),
@@ -36,7 +36,7 @@ def market(calendar: Calendar) -> RecordedMarket:
 
 
 @pytest.fixture
-def small(calendar: Calendar) -> RecordedMarket:
+def small(calendar: ExchangeCalendar) -> RecordedMarket:
     """XYZ on three sessions, the last a half day: 1:20 before the second, 0.50 a share before the third; it skips 2020-11-25."""
     rows = [("2020-11-23", 1.0, 1.5), ("2020-11-24", 31.0, 33.0), ("2020-11-27", 34.0, 35.0)]
     bars = pd.DataFrame([("XYZ", pd.Timestamp(d), o, max(o, c), min(o, c), c, 100.0) for d, o, c in rows], columns=BARS)
@@ -51,7 +51,7 @@ def at(day: str, clock: str = "00:00") -> datetime:
 
 
 def venue(market: RecordedMarket, now: datetime, *, cash: str = "1000", dividends: Dividends = "ignore") -> Venue:
-    return Venue(market=market, now=now, cash=Decimal(cash), costs=Costs(), dividends=dividends)
+    return Venue(market=market, now=now, cash=Decimal(cash), costs=TradingCosts(), dividends=dividends)
 
 
 def test_last_trade_follows_the_session(small: RecordedMarket) -> None:
@@ -83,7 +83,7 @@ def test_half_day_bar_is_known_at_one(small: RecordedMarket) -> None:
     assert (days(at("2020-11-27", "12:59")), days(at("2020-11-27", "13:00"))) == (2, 3)
 
 
-def test_no_answer_depends_on_what_comes_after(calendar: Calendar, market: RecordedMarket) -> None:
+def test_no_answer_depends_on_what_comes_after(calendar: ExchangeCalendar, market: RecordedMarket) -> None:
     """A market that was cut at a close answers, up to there, exactly as the whole one."""
     bars, actions = bundled.daily_bars(), bundled.corporate_actions()
     end = pd.Timestamp("2014-06-09")
@@ -131,7 +131,7 @@ def test_recorded_quotes_are_served_on_their_day_only(market: RecordedMarket) ->
     assert (monday.bid, monday.ask, monday.at) == (close.price, close.price, datetime(2013, 10, 4, 20, tzinfo=UTC))
 
 
-def test_recorded_minutes_lie_inside_the_days_bar(market: RecordedMarket, calendar: Calendar) -> None:
+def test_recorded_minutes_lie_inside_the_days_bar(market: RecordedMarket, calendar: ExchangeCalendar) -> None:
     for session in calendar.between(date(2013, 10, 4), date(2013, 10, 11)):
         (bar,) = market.daily_bars("SPY", start=session.midnight, end=session.midnight, now=session.close)
         for minute in range(1, 390):
@@ -148,7 +148,7 @@ def test_recorded_minutes_lie_inside_the_days_bar(market: RecordedMarket, calend
         (("XYZ", "2020-11-27", float("nan")), "open must be a number above 0, was nan"),
     ],
 )
-def test_bad_tables_are_refused(calendar: Calendar, row: tuple[str, str, float], message: str) -> None:
+def test_bad_tables_are_refused(calendar: ExchangeCalendar, row: tuple[str, str, float], message: str) -> None:
     symbol, day, price = row
     bars = pd.DataFrame([(symbol, pd.Timestamp(day), *[price] * 4, 1.0)], columns=BARS)
     with pytest.raises(RecordedMarketError, match=message):
