@@ -1,4 +1,4 @@
-"""What takes the place of an order that is replaced. Pure: an order and what is to change, and a ticket comes out.
+"""Replaces an order: from an open order and changes to the ticket of its replacement. Pure.
 
 Promise: the replacement is an order of its own, for what is left: `qty` is the whole that is asked for, less what was filled before, and
 its fills are its own. So the fills of all orders still add up to the position. What the vendor does not replace is `Refused` in its

@@ -65,7 +65,7 @@ class Venue:
         self.record({"reset": {"cash": cash, "now": now}})
 
     def use_faults(self, plan: FaultPlan) -> None:
-        """From now on what `plan` says, in the place of what was said before. Raises `Refused`."""
+        """Inject what `plan` says from now on, instead of the plan before. Raises `Refused`."""
         reset = plan.faults.account_reset
         if reset is not None and reset.at <= self.now:
             raise Refused(400, 40010000, f"account_reset.at must lie after the clock, {self.now.isoformat()}, was {reset.at.isoformat()}")
@@ -121,7 +121,7 @@ class Venue:
     @property
     def faulted(self) -> bool:
         """Whether a plan is in force, or was."""
-        return not self.fault_sampler.quiet or bool(self.fault_sampler.counts)
+        return not self.fault_sampler.inactive or bool(self.fault_sampler.counts)
 
     @property
     def account_id(self) -> str:

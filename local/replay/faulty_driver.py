@@ -171,7 +171,7 @@ class FaultyReplay:
 
 
 def planned(settings: Settings) -> tuple[Entry, ...]:
-    """When the schedules fire: what decides, settles and learns the day's bars, and nothing that only watches."""
+    """When the schedules fire: those that decide, reconcile and backfill; none that only watches or refits."""
     schedule, idle = settings.schedule, "only watches, or refits"
     after = [f"open+{schedule.slot_minutes + minutes}" for minutes in AFTER_SLOT] + [f"close+{minutes}" for minutes in AFTER_CLOSE]
     fired = {

@@ -1,4 +1,4 @@
-"""The whole app on this machine: the exchange, the local cloud, and the deployed stacks, with the few things that their user does.
+"""The whole app on this machine: the exchange, the local cloud, the deployed stacks, and what their user does by hand.
 
 `LocalDeployment` starts the processes and ends them, whatever happens in between. Each step that the README tells a user of an AWS
 account to do (the broker's secret, the first backfill, the first training) is a method of the same meaning here. What fails raises

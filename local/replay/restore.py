@@ -1,4 +1,4 @@
-"""The traded year, back up: the exchange with its books, the local cloud with its state, until Ctrl-C.
+"""Restores a finished run: the exchange with its books and the local cloud with its state, up until Ctrl-C.
 
 Promise: nothing is traded and nothing is deployed; what is stored in the run's folder is the same after as before. The ledger is compared
 with the exchange's books before anything is shown. Without a finished run in the folder, or when the two disagree, it is a

@@ -81,7 +81,7 @@ class FaultMiddleware:
         self._venue = venue
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].startswith("/admin") or self._venue.fault_sampler.quiet:
+        if scope["type"] != "http" or scope["path"].startswith("/admin") or self._venue.fault_sampler.inactive:
             await self._application(scope, receive, send)
             return
         body = await _body(receive)

@@ -1,8 +1,8 @@
-"""What a fault plan does to the orders of one account: which are refused, which are held back, and how they are filled.
+"""Injects faults into the orders of one account: some are refused, some are held back, some are filled in parts or too far.
 
-Promise: a plan that is quiet changes nothing. Refusals come before the book has changed and after the client order id was found to be
-new, so that an order which was accepted once is never called refused. Every moment at which an order will go on is in `due`, so the venue
-lives through it however its clock is moved; and at each of them the part that may be filled is a function of the time alone.
+Promise: an empty plan changes nothing. An order is refused before the book has changed and after its client order id was found to be
+new, so an order that was accepted once is never refused later. Every moment at which an order continues is in `due`, so the venue stops
+there however its clock is moved; the part that may be filled at each of them is a function of the time alone.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ WHOLE = Decimal(1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FillSchedule:
-    """How an order is filled: from each moment on, the part of it that may be; `extra` shares come on top of the last."""
+    """When an order is filled: from each moment on, the cumulative part of it; `extra` shares come on top of the last."""
 
     parts: tuple[tuple[datetime, Decimal], ...]
     extra: Decimal = Decimal(0)
@@ -44,7 +44,7 @@ class OrderFaultInjector:
         self.forget()
 
     def forget(self) -> None:
-        """A new account: no order is under way."""
+        """Forget every order: the account is new."""
         self.due: list[datetime] = []
         self._schedules: dict[str, FillSchedule] = {}
         self._held: dict[str, datetime] = {}
@@ -70,8 +70,8 @@ class OrderFaultInjector:
         return whole is None or symbol not in whole.symbols
 
     def refuse(self, ticket: Ticket, *, book: AccountBook, price: Decimal, day: date) -> None:
-        """Raise `Refused` if the plan turns this order down."""
-        if self.sampler.quiet or (ticket.client_order_id is not None and book.by_client_id(ticket.client_order_id) is not None):
+        """Raise `Refused` if the plan refuses this order."""
+        if self.sampler.inactive or (ticket.client_order_id is not None and book.by_client_id(ticket.client_order_id) is not None):
             return
         if self.halted(ticket.symbol, day):
             self.sampler.count("halted_asset")
@@ -130,14 +130,14 @@ class OrderFaultInjector:
         return order.id in self._held and now < self._held[order.id]
 
     def released(self, now: datetime) -> list[str]:
-        """Orders, by id, that were held until now."""
+        """The ids of orders that were held until now."""
         ids = [order_id for order_id, until in self._held.items() if until <= now]
         for order_id in ids:
             del self._held[order_id]
         return ids
 
     def price(self, order: ExchangeOrder, price: Decimal) -> Decimal:
-        """The market price for the order: a later part of it meets a worse one."""
+        """The market price for the order; later parts of it get a worse one."""
         schedule = self._schedules.get(order.id)
         if schedule is None or not schedule.drift or not order.filled_quantity:
             return price
@@ -145,10 +145,10 @@ class OrderFaultInjector:
         return EXACT.multiply(price, WHOLE + drift)
 
     def quantity(self, order: ExchangeOrder, *, book: AccountBook, price: Decimal, now: datetime) -> Decimal | None:
-        """Shares to fill now; None is the whole rest."""
+        """Shares to fill now; None for all that is left."""
         schedule = self._schedules.get(order.id)
         if schedule is None:
-            if self.sampler.quiet:
+            if self.sampler.inactive:
                 return None
             schedule = self._schedules[order.id] = self._fill_schedule(order, book=book, price=price, now=now)
             for moment, _part in schedule.parts[1:]:
@@ -163,7 +163,7 @@ class OrderFaultInjector:
         return max(Decimal(0), so_far - order.filled_quantity)
 
     def ending(self, order: ExchangeOrder) -> Status:
-        """How an order ends that is still open at its last close."""
+        """The final status of an order that is still open at its last close."""
         schedule = self._schedules.get(order.id)
         return schedule.ends_as if schedule is not None and order.filled_quantity else Status.EXPIRED
 
@@ -202,7 +202,7 @@ class OrderFaultInjector:
 
 
 def _name(ticket: Ticket) -> str:
-    """An order's subject before the book has named it; what carries no id is told apart by what it asks for."""
+    """The subject of an order that the book has not named yet; without an id, what it asks for."""
     return ticket.client_order_id or f"{ticket.side} {ticket.symbol} {ticket.quantity or ticket.notional}"
 
 
@@ -211,7 +211,7 @@ def _covers(fault: OrderFault | None, symbol: str) -> bool:
 
 
 def _fractional(ticket: Ticket, book: AccountBook) -> bool:
-    """Whether the order asks for a part of a share; to sell all that is held is always allowed."""
+    """Whether the order is for a fraction of a share; selling the whole position is always allowed."""
     if ticket.quantity is None:
         return True
     held = book.positions.get(ticket.symbol)

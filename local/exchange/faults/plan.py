@@ -1,4 +1,4 @@
-"""What a fault plan may say: which misbehaviour of the vendor's the exchange shows, how often, and with which seed.
+"""The schema of a fault plan: which faults the exchange injects, how often, and with which seed.
 
 A plan is a TOML file or the JSON body of `POST /admin/faults`: `seed`, optionally a `profile` ("realistic" or "brutal") to start from, and
 a table for each kind, `[faults.partial_fill] rate = 0.1`. A kind that is not named never happens; an empty table takes the defaults below.
@@ -253,7 +253,8 @@ class FaultPlan(PlanModel):
             raise FaultPlanError("; ".join(_sentence(source, problem) for problem in error.errors())) from error
 
     @property
-    def quiet(self) -> bool:
+    def empty(self) -> bool:
+        """Whether the plan injects nothing."""
         return all(getattr(self.faults, kind) is None for kind in KINDS)
 
     def document(self) -> dict[str, Any]:

@@ -37,9 +37,9 @@ class FaultSampler:
         self.use(FaultPlan())
 
     def use(self, plan: FaultPlan) -> None:
-        """Decide by `plan` from now on: occurrences begin anew, counts go on."""
+        """Sample `plan` from now on: occurrences start at 0, counts continue."""
         self.plan = plan
-        self.quiet = plan.quiet
+        self.inactive = plan.empty
         self._lasting: Counter[tuple[str, str]] = Counter()
         self._momentary: Counter[tuple[str, str]] = Counter()
         self._spent: Counter[tuple[str, datetime]] = Counter()

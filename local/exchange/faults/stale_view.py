@@ -1,7 +1,7 @@
-"""What a client is shown of an account: the book, or what the book was a little earlier.
+"""The view of an account that clients get: the book, or the book as it was a little earlier.
 
-Promise: a plan that is quiet shows the book itself. What is shown late is a function of the clock, and nothing is shown that was never so:
-a position as it was before a fill, an order as it was before its last change, or, for a while, no order.
+Promise: with an empty plan it is the book itself. How stale a view is, is a function of the clock, and every view was true once: a
+position before a fill, an order before its last change, or, for a while, no order.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from local.exchange.orders import ExchangeOrder, ExchangePosition
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lag:
-    """Until then, `symbol` is shown as it was before."""
+    """Until `until`, `symbol` is shown as it was before."""
 
     until: datetime
     symbol: str
@@ -27,14 +27,14 @@ class Lag:
 
 
 class StaleView:
-    """What is shown of one account's book."""
+    """The view of one account's book."""
 
     def __init__(self, sampler: FaultSampler) -> None:
         self._sampler = sampler
         self.forget()
 
     def forget(self) -> None:
-        """A new account: nothing lags."""
+        """Forget every lag: the account is new."""
         self._hidden: dict[str, datetime] = {}
         self._lags: list[Lag] = []
 

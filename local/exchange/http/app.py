@@ -1,4 +1,4 @@
-"""The exchange's routes: Alpaca's trading, market-data and news paths on one port, and `/admin` for whoever moves the clock.
+"""The exchange's routes: Alpaca's trading, market-data and news paths on one port, and `/admin` to move the clock.
 
 Each answer is a pure function of the venue; a `Refused` becomes the vendor's error body. A path of Alpaca's that is not served answers
 501 with its name, so that a missing route is never mistaken for a missing order. `/admin` is not part of the vendor's API and asks for

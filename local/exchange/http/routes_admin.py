@@ -1,4 +1,4 @@
-"""For whoever moves the clock: what is no part of the vendor's API. The books here are as they are, whatever is shown to clients."""
+"""The routes of `/admin`, no part of the vendor's API: clock, reset, fault plan, and the books without any fault of the view."""
 
 from __future__ import annotations
 

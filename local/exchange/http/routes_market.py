@@ -1,8 +1,8 @@
 """Market data as it could be known at the exchange's clock: bars, quotes, trades, snapshots, corporate actions, news.
 
-Daily bars are those of closed sessions, minute bars those of recorded minutes that have ended. Of quotes and trades there is one a recorded
-minute, its last. A snapshot's daily bar is that of the running session as far as it is known: its open and the recorded minutes since. No
-news was recorded, and none is invented.
+Daily bars are those of closed sessions, minute bars those of recorded minutes that have ended. There is one quote and one trade per
+recorded minute, its last. A snapshot's daily bar is that of the running session as far as it is known: its open and the recorded minutes
+since. No news was recorded, and none is invented.
 """
 
 from __future__ import annotations

@@ -634,8 +634,8 @@ def test_profiles_and_files(tmp_path: Path) -> None:
     unasked = {"overfill", "not_fractionable", "account_reset"}
     for profile in (realistic(1), brutal(1)):
         assert {kind for kind in KINDS if getattr(profile.faults, kind) is None} == unasked
-    assert FaultPlan().quiet
-    assert not realistic(0).quiet
+    assert FaultPlan().empty
+    assert not realistic(0).empty
 
 
 @pytest.mark.parametrize(
