@@ -1,4 +1,4 @@
-"""The commands of the laptop: the demo and what it left, parity, soak, and the exchange alone. They join `papertape` by its entry point."""
+"""The commands of the local deployment: demo, local, parity, soak, and the exchange alone. They join `papertape` by its entry point."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def demo(
     settings: SettingsFile = SETTINGS,
-    port: Annotated[int, typer.Option(help="The local cloud's port; 0 is a free one.", min=0, max=65535)] = 0,
+    port: Annotated[int, typer.Option(help="The emulator's port; 0 picks a free one.", min=0, max=65535)] = 0,
 ) -> None:
-    """Deploy to this laptop, train, judge, trade 2020, and write out/demo/report.html."""
+    """Deploy to your laptop, train, evaluate, trade 2020, and write out/demo/report.html."""
     with in_plain_words():
         from local.replay import demo as the_demo
         from schema.settings import load
@@ -31,10 +31,10 @@ def demo(
 @app.command()
 def local(
     settings: SettingsFile = SETTINGS,
-    port: Annotated[int, typer.Option(help="The local cloud's port; 0 is a free one.", min=0, max=65535)] = 0,
-    folder: Annotated[Path, typer.Option(help="The run to bring back.", show_default="out/demo")] = ROOT / "out" / "demo",
+    port: Annotated[int, typer.Option(help="The emulator's port; 0 picks a free one.", min=0, max=65535)] = 0,
+    folder: Annotated[Path, typer.Option(help="The run to restore.", show_default="out/demo")] = ROOT / "out" / "demo",
 ) -> None:
-    """Bring the traded year of the last demo back up, until Ctrl-C."""
+    """Restore the last demo's deployment and keep it up until Ctrl-C."""
     with in_plain_words():
         from local.replay import restore
         from schema.settings import load
@@ -45,14 +45,14 @@ def local(
 @app.command(epilog=examples("exchange --port 8090", "exchange --data prices.csv --now 2024-03-04T14:30:00Z --faults plan.toml"))
 def exchange(
     data: Annotated[
-        Path, typer.Option(help="Raw daily bars of your own: CSV, Parquet, or a folder of them.", show_default="the bundled")
+        Path, typer.Option(help="Your raw daily bars: CSV, Parquet, or a folder of them.", show_default="the bundled bars")
     ] = ROOT / "data",
-    port: Annotated[int, typer.Option(help="On 127.0.0.1; 0 is a free one.", min=0, max=65535)] = 0,
-    faults: Annotated[Path | None, typer.Option(help="A fault plan, TOML: see docs/exchange.md.", show_default="none")] = None,
-    now: Annotated[str, typer.Option(help="The clock's start; it moves by POST /admin/clock.")] = "2020-01-02T14:35:00Z",
+    port: Annotated[int, typer.Option(help="The port on 127.0.0.1; 0 picks a free one.", min=0, max=65535)] = 0,
+    faults: Annotated[Path | None, typer.Option(help="A fault plan in TOML, see docs/exchange.md.", show_default="none")] = None,
+    now: Annotated[str, typer.Option(help="The clock's start; POST /admin/clock moves it.")] = "2020-01-02T14:35:00Z",
     cash: Annotated[str, typer.Option(help="US dollars to start with.")] = "100000",
 ) -> None:
-    """Serve an Alpaca-compatible paper exchange over recorded bars, until Ctrl-C; with a fault plan it misbehaves as Alpaca does."""
+    """Serve an Alpaca-compatible paper exchange over recorded bars until Ctrl-C, with faults if you give a plan."""
     with in_plain_words():
         from local.exchange.server import ExchangeConfig
         from local.exchange.serving import serve
@@ -63,11 +63,11 @@ def exchange(
 @app.command()
 def parity(
     settings: SettingsFile = SETTINGS,
-    policy: Annotated[list[str] | None, typer.Option(help="One of the three; may be repeated.", show_default="all three")] = None,
+    policy: Annotated[list[str] | None, typer.Option(help="One of the three policies; may be repeated.", show_default="all three")] = None,
     start: Start = "2020-01-02",
     end: End = "2020-12-31",
 ) -> None:
-    """Trade 2020 through the deployed functions and compare with the backtest, session by session, for three policies."""
+    """Trade 2020 through the deployed functions and compare each session with the backtest, for three policies."""
     with in_plain_words():
         from local.replay import parity as the_parity
         from papertape.research import backtest
@@ -84,16 +84,16 @@ def parity(
 @app.command()
 def soak(
     settings: SettingsFile = SETTINGS,
-    sessions: Annotated[int, typer.Option(help="Of 2020, at realistic rates.", min=0, max=253)] = 253,
-    brutal: Annotated[int, typer.Option(help="And at brutal rates.", min=0, max=253)] = 60,
-    seed: Annotated[list[int] | None, typer.Option(help="Of the faults; may be repeated.", show_default="7 and 8")] = None,
+    sessions: Annotated[int, typer.Option(help="Sessions of 2020 at realistic fault rates.", min=0, max=253)] = 253,
+    brutal: Annotated[int, typer.Option(help="Sessions of 2020 at brutal fault rates.", min=0, max=253)] = 60,
+    seed: Annotated[list[int] | None, typer.Option(help="Seed of the faults; may be repeated.", show_default="7 and 8")] = None,
 ) -> None:
-    """Trade through the deployed functions while the exchange misbehaves; 1 if anything was placed twice, lost or left in doubt."""
+    """Trade through the deployed functions while the exchange misbehaves; status 1 if an order was duplicated, lost or left in doubt."""
     with in_plain_words():
         from local.replay import soak as the_soak
         from schema.settings import load
 
-        asked = the_soak.plans(seed or the_soak.SEEDS, realistic=sessions, brutal=brutal)
-        found = the_soak.run(load(settings), console=Console(), asked=asked)
+        specs = the_soak.run_specs(seed or the_soak.SEEDS, realistic=sessions, brutal=brutal)
+        found = the_soak.run(load(settings), console=Console(), specs=specs)
     if not all(one.holds for one in found):
         sys.exit(1)

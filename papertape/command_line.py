@@ -1,8 +1,8 @@
 """The command line: `papertape --help`.
 
-Every command ends with status 0, or with one line on standard error that names the cause and the remedy: no traceback for what a user
-can mend, and no process left behind. Status 1 is a failure, 2 a wrong command line, 130 Ctrl-C, 143 SIGTERM. The commands of other
-packages join by the entry point `papertape.commands`: its name is the command's, its value a Typer app that has it.
+Promise: a command ends with status 0, or with one line on standard error that names cause and remedy; no process is left behind. Status 1
+is a failure, 2 a wrong command line, 130 Ctrl-C, 143 SIGTERM. The commands of other packages join by the entry point
+`papertape.commands`: its name is the command's, its value a Typer app that has it. A command imports what it needs when it runs.
 """
 
 from __future__ import annotations
@@ -46,12 +46,15 @@ from papertape.options import (
 from trading_env.errors import PapertapeError
 
 if TYPE_CHECKING:
-    from papertape.operate.client import Target
+    from papertape.operate.client import Client
     from papertape.research.study import StudyOptions
 
-# The commands import what they need: a failing import of one is no failure of another, and Ctrl-C is in good hands from the start.
-
 INTERRUPTED, TERMINATED = 130, 143
+#: As `--help` lists them; the commands of other packages follow.
+IN_ORDER_OF_USE = (
+    *("demo", "local", "train", "evaluate", "backtest", "lookahead", "scoreboard", "exchange", "parity", "soak"),
+    *("status", "halt", "resume", "flatten", "explain"),
+)
 
 
 class Terminated(BaseException):
@@ -59,10 +62,11 @@ class Terminated(BaseException):
 
 
 class Commands(TyperGroup):
-    """Our commands and those of the entry point, which are imported when they run or are shown."""
+    """Our commands and those of the entry point, which are imported when they run or are listed."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return [*super().list_commands(ctx), *_joined()]
+        names = {*super().list_commands(ctx), *_joined()}
+        return [name for name in IN_ORDER_OF_USE if name in names] + sorted(names.difference(IN_ORDER_OF_USE))
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         own = super().get_command(ctx, cmd_name)
@@ -74,7 +78,7 @@ class Commands(TyperGroup):
 
 @cache
 def _joined() -> dict[str, EntryPoint]:
-    return {entry.name: entry for entry in sorted(entry_points(group="papertape.commands"), key=lambda entry: entry.name)}
+    return {entry.name: entry for entry in entry_points(group="papertape.commands")}
 
 
 app = typer.Typer(cls=Commands, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -82,7 +86,7 @@ app = typer.Typer(cls=Commands, add_completion=False, no_args_is_help=True, pret
 
 @app.callback()
 def papertape() -> None:
-    """An autonomous paper-trading agent, on AWS and on this laptop."""
+    """An autonomous paper-trading agent, on AWS and on your laptop."""
 
 
 @app.command(epilog=examples("train", "train --seeds 2 --all-folds --tensorboard", "train --bars mine.csv --adjusted --timesteps 500000"))
@@ -99,13 +103,13 @@ def train(
     seeds: Seeds = 1,
     timesteps: Timesteps = None,
     all_folds: Annotated[
-        bool, typer.Option("--all-folds", help="Every fold of the walk-forward, not the newest alone.", rich_help_panel=RUN)
+        bool, typer.Option("--all-folds", help="Train every fold of the walk-forward, not only the last.", rich_help_panel=RUN)
     ] = False,
     fresh: Fresh = False,
     tensorboard: TensorBoard = False,
     out: Annotated[Path, typer.Option(help="The run's folder.", show_default="out/train", rich_help_panel=RUN)] = ROOT / "out" / "train",
 ) -> None:
-    """Train the agent, one process per seed, with a live line of what it measures; the models are in out/train."""
+    """Train the agent, one process per seed, with live progress; write the models to out/train."""
     with in_plain_words():
         from papertape.research import study, train
 
@@ -133,11 +137,11 @@ def evaluate(
     folds: Folds = None,
     seeds: Seeds = None,
     timesteps: Timesteps = None,
-    quick: Annotated[bool, typer.Option("--quick", help="3 folds of 2 seeds: minutes, and no evidence.", rich_help_panel=RUN)] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="3 folds of 2 seeds: takes minutes, proves nothing.", rich_help_panel=RUN)] = False,
     trials: Annotated[
-        Path, typer.Option(help="The log of trials; the gate charges for each.", show_default="out/trials", rich_help_panel=RUN)
+        Path, typer.Option(help="The log of trials; the gate corrects for their number.", show_default="out/trials", rich_help_panel=RUN)
     ] = ROOT / "out" / "trials",
-    record: Annotated[str, typer.Option(metavar="NAME", help="Put the result on the scoreboard.", rich_help_panel=RUN)] = "",
+    record: Annotated[str, typer.Option(metavar="NAME", help="Add the result to the scoreboard.", rich_help_panel=RUN)] = "",
     fresh: Fresh = False,
     tensorboard: TensorBoard = False,
     out: Annotated[Path, typer.Option(help="The run's folder.", show_default="out/evaluate", rich_help_panel=RUN)] = ROOT
@@ -146,7 +150,7 @@ def evaluate(
 ) -> None:
     """Train all seeds and folds, judge them out of sample against equal weight, and write out/evaluate/page.html.
 
-    What was trained before from the same bars, settings and code is kept, so an interrupted run goes on where it stopped.
+    Models already trained from the same bars, settings and code are kept, so an interrupted run continues where it stopped.
     """
     with in_plain_words():
         from papertape.research import evaluate, study
@@ -179,12 +183,12 @@ def backtest(
     adjusted: Adjusted = None,
     actions: Actions = None,
     symbols: Symbols = "",
-    policy: Annotated[str, typer.Option(help="equal-weight, random:<seed>, a model.tar.gz, or its folder.")] = "equal-weight",
-    start: Annotated[str, typer.Option(help="The first session, YYYY-MM-DD.", show_default="2020-01-02, or that of your bars")] = "",
-    end: Annotated[str, typer.Option(help="The last session, YYYY-MM-DD.", show_default="2020-12-31, or that of your bars")] = "",
-    dividends: Annotated[str, typer.Option(help="credit or ignore.", show_default="as the settings say")] = "",
+    policy: Annotated[str, typer.Option(help="equal-weight, random:<seed>, a model.tar.gz, or the folder of one.")] = "equal-weight",
+    start: Annotated[str, typer.Option(help="The first session, YYYY-MM-DD.", show_default="2020-01-02, or the first of your bars")] = "",
+    end: Annotated[str, typer.Option(help="The last session, YYYY-MM-DD.", show_default="2020-12-31, or the last of your bars")] = "",
+    dividends: Annotated[str, typer.Option(help="credit or ignore.", show_default="from the settings")] = "",
 ) -> None:
-    """Trade a policy in the simulator, beside equal weight and the benchmark."""
+    """Backtest a policy in the simulator, next to equal weight and the benchmark."""
     with in_plain_words():
         from papertape.research import backtest, study
 
@@ -193,21 +197,23 @@ def backtest(
 
 
 class On(StrEnum):
-    """Where the Papertape runs that is spoken to."""
+    """Where the Papertape runs that a command operates."""
 
     LAPTOP = "laptop"
     AWS = "aws"
 
 
-Where = Annotated[On, typer.Option("--on", envvar="PAPERTAPE_ON", help="What `make local` holds up, or the account of your credentials.")]
-Url = Annotated[str, typer.Option(help="The execution API's address, in place of --on.", show_default=False)]
-Run = Annotated[Path, typer.Option("--folder", help="The laptop's run.", show_default="out/demo")]
-Reason = Annotated[str, typer.Option(help="Why; it is kept with the change.", show_default=False)]
-Json = Annotated[bool, typer.Option("--json", help="The API's own answer.")]
-OPERATE, DEMO = "Operate what runs", ROOT / "out" / "demo"
+Where = Annotated[
+    On, typer.Option("--on", envvar="PAPERTAPE_ON", help="laptop: what `make local` keeps up; aws: the account of your credentials.")
+]
+Url = Annotated[str, typer.Option(help="The execution API's address, instead of --on.", show_default=False)]
+Run = Annotated[Path, typer.Option("--folder", help="The folder of the laptop's run.", show_default="out/demo")]
+Reason = Annotated[str, typer.Option(help="Why; recorded with the change.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print the API's response.")]
+OPERATE, DEMO = "Operate a running deployment", ROOT / "out" / "demo"
 
 
-def _target(on: On, url: str, folder: Path, settings: Path) -> Target:
+def _client(on: On, url: str, folder: Path, settings: Path) -> Client:
     from papertape.operate import client
     from schema.settings import load
 
@@ -218,69 +224,69 @@ def _target(on: On, url: str, folder: Path, settings: Path) -> Target:
 
 @app.command(rich_help_panel=OPERATE, epilog=examples('halt --reason "odd fills"', 'halt --on aws --reason "odd fills"'))
 def halt(reason: Reason = "", on: Where = On.LAPTOP, url: Url = "", folder: Run = DEMO, settings: SettingsFile = SETTINGS) -> None:
-    """Send nothing more, at once, also of a batch under way; positions and open orders stay."""
+    """Stop sending orders at once, even within a batch; positions and open orders stay."""
     with in_plain_words():
         from papertape.operate import commands
 
-        commands.halt(_target(on, url, folder, settings), reason, console=Console())
+        commands.halt(_client(on, url, folder, settings), reason, console=Console())
 
 
 @app.command(rich_help_panel=OPERATE, epilog=examples('resume --reason "it was a test"', 'resume --on aws --reason "understood" --yes'))
 def resume(
     reason: Reason = "",
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    account: Annotated[str, typer.Option(help="Go on with this account, after the broker's was reset.", show_default=False)] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
+    account: Annotated[str, typer.Option(help="Continue with this account, after the broker's was reset.", show_default=False)] = "",
     on: Where = On.LAPTOP,
     url: Url = "",
     folder: Run = DEMO,
     settings: SettingsFile = SETTINGS,
 ) -> None:
-    """Trade again; shows first what stopped it and which breakers are re-armed, and asks."""
+    """Resume trading, after showing what stopped it and which breakers are re-armed, and asking."""
     with in_plain_words():
         from papertape.operate import commands
 
-        commands.resume(_target(on, url, folder, settings), reason, account=account, yes=yes, console=Console())
+        commands.resume(_client(on, url, folder, settings), reason, account=account, yes=yes, console=Console())
 
 
 @app.command(rich_help_panel=OPERATE, epilog=examples('flatten --reason "away"', 'flatten --on aws --reason "odd fills"'))
 def flatten(reason: Reason = "", on: Where = On.LAPTOP, url: Url = "", folder: Run = DEMO, settings: SettingsFile = SETTINGS) -> None:
-    """Cancel what is open, sell all that is held (on a closed market, after the next open), and buy nothing more until resume."""
+    """Cancel open orders, sell every position (after the next open if the market is closed), and buy nothing until resume."""
     with in_plain_words():
         from papertape.operate import commands
 
-        commands.flatten(_target(on, url, folder, settings), reason, console=Console())
+        commands.flatten(_client(on, url, folder, settings), reason, console=Console())
 
 
 @app.command(rich_help_panel=OPERATE, epilog=examples("status", "status --on aws", "status --json"))
 def status(on: Where = On.LAPTOP, url: Url = "", folder: Run = DEMO, settings: SettingsFile = SETTINGS, as_json: Json = False) -> None:
-    """Trading state, breakers, last snapshot and decision, open orders, models, alerts; 0 if it could be read, halted or not."""
+    """Show trading state, breakers, last snapshot and decision, open orders, models and alerts; status 0 even if halted."""
     with in_plain_words():
         from papertape.operate import commands
 
-        commands.status(_target(on, url, folder, settings), as_json=as_json, console=Console())
+        commands.status(_client(on, url, folder, settings), as_json=as_json, console=Console())
 
 
 @app.command(rich_help_panel=OPERATE, epilog=examples("explain agent:2020-12-31/open+5", "explain pt1-jzohzbvq2udixcm6wvqbkrfj4q --json"))
 def explain(
-    identity: Annotated[str, typer.Argument(metavar="ID", help="A decision id, or a client order id.", show_default=False)],
+    identity: Annotated[str, typer.Argument(metavar="ID", help="A decision id or a client order id.", show_default=False)],
     on: Where = On.LAPTOP,
     url: Url = "",
     folder: Run = DEMO,
     settings: SettingsFile = SETTINGS,
     as_json: Json = False,
 ) -> None:
-    """Where an order comes from: risk verdict, decision, observation, model, gate, data, code; 1 if a link is missing or differs."""
+    """Trace an order to its risk verdict, decision, observation, model, gate, data and code; status 1 if a link is missing or differs."""
     with in_plain_words():
         from papertape.operate import commands
 
-        sound = commands.explain(_target(on, url, folder, settings), identity, as_json=as_json, console=Console())
+        sound = commands.explain(_client(on, url, folder, settings), identity, as_json=as_json, console=Console())
     if not sound:
         sys.exit(1)
 
 
 @app.command(epilog=examples("scoreboard"))
 def scoreboard() -> None:
-    """Make docs/scoreboard.md again from the recorded runs."""
+    """Rewrite docs/scoreboard.md from the recorded runs."""
     with in_plain_words():
         from papertape.research import evaluate
         from papertape.research import scoreboard as the_scoreboard
@@ -292,16 +298,18 @@ def scoreboard() -> None:
     epilog=examples("lookahead", "lookahead mine.py:my_features", "lookahead mine.py:my_features --bars mine.csv --adjusted --symbol IBM")
 )
 def lookahead(
-    function: Annotated[str, typer.Argument(help="Your feature function, path/to/file.py:function.", show_default="our own code")] = "",
+    function: Annotated[str, typer.Argument(help="Your feature function, path/to/file.py:function.", show_default="Papertape's own")] = "",
     symbol: Annotated[
         str,
-        typer.Option(help="The name whose bars your function gets; all: every name's in one table.", show_default="AAPL, or your first"),
+        typer.Option(
+            help="The symbol whose bars your function gets; all: every symbol's in one table.", show_default="AAPL, or your first"
+        ),
     ] = "",
     bars: Bars = None,
     adjusted: Adjusted = None,
     actions: Actions = None,
 ) -> None:
-    """Check that a feature function, or our own code, does not depend on the future; or name the column that does."""
+    """Check a feature function, or Papertape's own, for look-ahead: name every column that knows the future."""
     with in_plain_words():
         from papertape.research import lookahead_check, study
 
@@ -336,7 +344,7 @@ def _asked(
 
 @contextmanager
 def in_plain_words() -> Iterator[None]:
-    """Turn what a user can mend, and what a user asked for, into one line and a status."""
+    """Turn an error that a user can fix, and an interruption, into one line and a status."""
     signal.signal(signal.SIGTERM, _terminated)
     try:
         yield

@@ -1,4 +1,4 @@
-"""The options that several commands share: what each is called, says and allows."""
+"""The options that several commands share: names, help texts, bounds and defaults."""
 
 from __future__ import annotations
 
@@ -14,25 +14,29 @@ Start = Annotated[str, typer.Option("--start", help="The first session, YYYY-MM-
 End = Annotated[str, typer.Option("--end", help="The last session, YYYY-MM-DD.")]
 SETTINGS = ROOT / "settings.toml"
 
-BARS, SIZE, RUN = "Bars and settings", "Dates and size, in place of the settings'", "This run"
+BARS, SIZE, RUN = "Bars and settings", "Dates and size, overriding the settings", "This run"
 OwnSettings = Annotated[
     Path | None,
-    typer.Option("--settings", help="A settings file of your own, taken at its word.", show_default="settings.toml", rich_help_panel=BARS),
+    typer.Option(
+        "--settings", help="Your settings file; nothing in it is adapted to your bars.", show_default="settings.toml", rich_help_panel=BARS
+    ),
 ]
 Bars = Annotated[
     Path | None,
-    typer.Option(help="Your daily bars: CSV or Parquet, or a folder of one file a name.", show_default="the bundled", rich_help_panel=BARS),
+    typer.Option(
+        help="Your daily bars: CSV, Parquet, or a folder with one file per symbol.", show_default="the bundled bars", rich_help_panel=BARS
+    ),
 ]
 Adjusted = Annotated[
     bool | None,
     typer.Option(
         "--adjusted/--raw",
-        help="Your prices are adjusted for splits and dividends, or as they were traded, with what stands beside them.",
+        help="Your prices are adjusted for splits and dividends, or raw, with split and dividend columns or --actions.",
         rich_help_panel=BARS,
     ),
 ]
-Actions = Annotated[Path | None, typer.Option(help="Splits and dividends: symbol, ex_date, kind, value.", rich_help_panel=BARS)]
-Symbols = Annotated[str, typer.Option(help="Names to use, A,B,C.", show_default="all of the file", rich_help_panel=BARS)]
+Actions = Annotated[Path | None, typer.Option(help="Your splits and dividends: symbol, ex_date, kind, value.", rich_help_panel=BARS)]
+Symbols = Annotated[str, typer.Option(help="Symbols to use: A,B,C.", show_default="all of the file", rich_help_panel=BARS)]
 
 
 def _day(text: str) -> typer.models.OptionInfo:
@@ -42,12 +46,12 @@ def _day(text: str) -> typer.models.OptionInfo:
 
 TrainingStart = Annotated[datetime | None, _day("The first session to train on.")]
 TestStart = Annotated[datetime | None, _day("The first session of the first test.")]
-LiveStart = Annotated[datetime | None, _day("Nothing from here on is read; the holdout lies before it.")]
-Folds = Annotated[int | None, typer.Option(help="Tests, one after the other.", min=1, max=32, rich_help_panel=SIZE)]
-Seeds = Annotated[int | None, typer.Option(help="How many: 0, 1, 2, ...", min=1, max=32, rich_help_panel=SIZE)]
-Timesteps = Annotated[int | None, typer.Option(help="Of each seed and fold.", min=1000, rich_help_panel=SIZE)]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Train again what was trained before.", rich_help_panel=RUN)]
-TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Keep the curves for TensorBoard.", rich_help_panel=RUN)]
+LiveStart = Annotated[datetime | None, _day("The first session that is never read; the holdout ends before it.")]
+Folds = Annotated[int | None, typer.Option(help="How many folds the walk-forward has.", min=1, max=32, rich_help_panel=SIZE)]
+Seeds = Annotated[int | None, typer.Option(help="How many seeds: 0, 1, 2, ...", min=1, max=32, rich_help_panel=SIZE)]
+Timesteps = Annotated[int | None, typer.Option(help="Per seed and fold.", min=1000, rich_help_panel=SIZE)]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Retrain models that are already there.", rich_help_panel=RUN)]
+TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Write curves for TensorBoard.", rich_help_panel=RUN)]
 
 
 def examples(*commands: str) -> str:

@@ -1,7 +1,7 @@
 """Deploy the synthesized app to the local cloud.
 
 `deploy` uses the CDK command line, as a user's own deployment does: bootstrap, then every stack. `deploy_templates` does the same with
-boto3 in well under a second a stack and is for tests. Both raise `CloudError` with one line that names the stack, the resource and the
+boto3 in well under a second per stack and is for tests. Both raise `CloudError` with one line that names the stack, the resource and the
 reason; both leave the stacks' outputs in the returned `Deployment`.
 """
 

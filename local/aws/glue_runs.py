@@ -17,7 +17,7 @@ from typing import Any
 from ministack.services import eventbridge
 
 from local.aws.sagemaker_pipeline import CHILD, StepError, Storage
-from local.aws.sagemaker_service import client
+from local.aws.sagemaker_records import client
 
 Record = dict[str, Any]
 

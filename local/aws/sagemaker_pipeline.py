@@ -1,9 +1,9 @@
 """SageMaker pipeline definitions (schema 2020-12-01), executed with real subprocesses on this machine.
 
-`Execution.run()` walks the steps of a definition in dependency order, independent ones in parallel, and leaves a status and a reason on
-every step; it never raises for a failing step, and a step that it does not know fails by name. Training and processing scripts run in the
-app's Python with the directories, variables and arguments that SageMaker's containers give them, below a temporary root. Runs inside the
-emulator's interpreter and imports nothing but the standard library and boto3.
+`PipelineExecution.run()` walks the steps of a definition in dependency order, independent ones in parallel, and leaves a status and a
+reason on every step; it never raises for a failing step, and a step that it does not know fails by name. Training and processing scripts
+run in the app's Python with the directories, variables and arguments that SageMaker's containers give them, below a temporary root. Runs
+inside the emulator's interpreter and imports nothing but the standard library and boto3.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def extract(archive: bytes, folder: Path) -> None:
 
 
 @dataclass
-class Execution:
+class PipelineExecution:
     """One run of a definition. `steps` maps a step's name to its public record, in the order in which they started."""
 
     identifier: str

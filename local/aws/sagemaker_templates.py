@@ -9,7 +9,8 @@ from typing import Any
 
 from ministack.services import s3
 
-from local.aws.sagemaker_service import RefusalError, arn, create_model_package_group, forget, put_pipeline
+from local.aws.sagemaker_records import RefusalError, arn
+from local.aws.sagemaker_service import create_model_package_group, forget, put_pipeline
 
 Record = dict[str, Any]
 

@@ -21,7 +21,7 @@ from typing import Any, Generic, TypeVar
 
 import pandas as pd
 
-from local.exchange.sessions import Calendar, new_york_date, new_york_midnight
+from local.exchange.sessions import ExchangeCalendar, new_york_date, new_york_midnight
 from trading_env.errors import PapertapeError
 
 MINUTE = timedelta(minutes=1)
@@ -31,18 +31,18 @@ RATIOS = Context(prec=60)
 Row = TypeVar("Row")
 
 
-class TapeError(PapertapeError, ValueError):
+class RecordedMarketError(PapertapeError, ValueError):
     """The recorded tables cannot be served; the message names the row and what is allowed."""
 
 
 @dataclass(frozen=True, slots=True)
-class Trade:
+class RecordedTrade:
     price: Decimal
     at: datetime
 
 
 @dataclass(frozen=True, slots=True)
-class Quote:
+class RecordedQuote:
     """Prices in US dollars, sizes in shares; a side that was not quoted is 0 and 0, as the vendor prints it."""
 
     bid: Decimal
@@ -53,7 +53,7 @@ class Quote:
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
+class RecordedBar:
     start: datetime
     open: Decimal
     high: Decimal
@@ -64,7 +64,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """`kind` "split": `value` new shares for each old one; "dividend": `value` US dollars a share."""
+    """`kind` "split": `value` new shares for each old one; "dividend": `value` US dollars per share."""
 
     symbol: str
     ex_date: date
@@ -74,9 +74,9 @@ class Action:
 
 @dataclass(slots=True)
 class _Daily:
-    """One symbol's sessions in order; the four lists have one entry a bar."""
+    """One symbol's sessions in order; the four lists have one entry per bar."""
 
-    bars: list[Bar] = field(default_factory=list)
+    bars: list[RecordedBar] = field(default_factory=list)
     dates: list[date] = field(default_factory=list)
     opens: list[datetime] = field(default_factory=list)
     closes: list[datetime] = field(default_factory=list)
@@ -98,23 +98,22 @@ class _Minutes(Generic[Row]):
         return self.rows[bisect_left(self.known, start) : bisect_right(self.known, end)]
 
 
-class Tape:
+class RecordedMarket:
     """Everything recorded, indexed for lookups at a moment."""
 
     def __init__(
         self,
         *,
-        calendar: Calendar,
+        calendar: ExchangeCalendar,
         bars: pd.DataFrame,
         actions: pd.DataFrame,
         minute_quotes: pd.DataFrame | None = None,
         minute_trades: pd.DataFrame | None = None,
     ) -> None:
-        """
-        `bars`: symbol, session, open, high, low, close, volume (raw). `actions`: symbol, ex_date, kind, value. `minute_quotes`: symbol, ts,
-        bid, bid_size, ask, ask_size; `ts` is UTC and when the quote was the latest. `minute_trades`: symbol, ts, open, high, low, close,
-        volume; `ts` is UTC and the start of the minute. Raises `TapeError` for a bar on a day without a session and for a price that is
-        not above zero.
+        """`bars`: symbol, session, open, high, low, close, volume (raw). `actions`: symbol, ex_date, kind, value. `minute_quotes`:
+        symbol, ts, bid, bid_size, ask, ask_size; `ts` is UTC and when the quote was the latest. `minute_trades`: symbol, ts, open, high,
+        low, close, volume; `ts` is UTC and the start of the minute. Raises `RecordedMarketError` for a bar on a day without a session and
+        for a price that is not above zero.
         """
         self.calendar = calendar
         self._daily = _daily_bars(bars, calendar)
@@ -126,25 +125,25 @@ class Tape:
         self._quotes = _minute_quotes(minute_quotes, self.symbols)
         self._trades = _minute_trades(minute_trades, self.symbols)
 
-    def last_trade(self, symbol: str, now: datetime) -> Trade | None:
+    def last_trade(self, symbol: str, now: datetime) -> RecordedTrade | None:
         """The last trade at `now`; `None` before the symbol's first open, `KeyError` for a symbol that was never recorded."""
         daily = self._daily[symbol]
         index = bisect_right(daily.opens, now) - 1
         if index < 0:
             return None
         if now >= daily.closes[index]:
-            return Trade(self._after_splits(symbol, index, now), daily.closes[index])
+            return RecordedTrade(self._after_splits(symbol, index, now), daily.closes[index])
         minute = self._minute_of_session(symbol, daily.opens[index], now)
         if minute is not None:
-            return Trade(minute.close, _end_of(minute.start))
-        return Trade(daily.bars[index].open, daily.opens[index])
+            return RecordedTrade(minute.close, _end_of(minute.start))
+        return RecordedTrade(daily.bars[index].open, daily.opens[index])
 
     def previous_close(self, symbol: str, now: datetime) -> Decimal | None:
         """The close of the last session before the New York date of `now`, in today's shares."""
         index = bisect_left(self._daily[symbol].dates, new_york_date(now)) - 1
         return self._after_splits(symbol, index, now) if index >= 0 else None
 
-    def quote(self, symbol: str, now: datetime) -> Quote | None:
+    def quote(self, symbol: str, now: datetime) -> RecordedQuote | None:
         recorded = self._quotes[symbol].latest(now) if symbol in self._quotes else None
         if recorded is not None and new_york_date(recorded.at) == new_york_date(now):
             return recorded
@@ -152,7 +151,7 @@ class Tape:
         if trade is None:
             return None
         standing = now if self.calendar.is_open(now) else trade.at
-        return Quote(bid=trade.price, bid_size=ROUND_LOT, ask=trade.price, ask_size=ROUND_LOT, at=standing)
+        return RecordedQuote(bid=trade.price, bid_size=ROUND_LOT, ask=trade.price, ask_size=ROUND_LOT, at=standing)
 
     def trades_now(self, symbol: str, now: datetime) -> bool:
         """Whether the symbol has a bar in the session that runs at `now`, or ran last."""
@@ -161,7 +160,7 @@ class Tape:
         index = bisect_right(daily.opens, now) - 1
         return started is not None and index >= 0 and daily.dates[index] == started.date
 
-    def daily_bars(self, symbol: str, *, start: datetime, end: datetime, now: datetime) -> list[Bar]:
+    def daily_bars(self, symbol: str, *, start: datetime, end: datetime, now: datetime) -> list[RecordedBar]:
         """Bars whose start (midnight in New York) lies in [start, end] and whose session has closed by `now`."""
         if symbol not in self._daily:
             return []
@@ -171,7 +170,7 @@ class Tape:
         last = bisect_right(daily.bars, end, key=_start)
         return daily.bars[first : min(last, visible)]
 
-    def minute_bars(self, symbol: str, *, start: datetime, end: datetime, now: datetime) -> list[Bar]:
+    def minute_bars(self, symbol: str, *, start: datetime, end: datetime, now: datetime) -> list[RecordedBar]:
         """Recorded minutes whose start lies in [start, end] and which have ended by `now`."""
         if symbol not in self._trades:
             return []
@@ -181,18 +180,18 @@ class Tape:
         last = bisect_right(minutes.rows, end, key=_start)
         return minutes.rows[first : min(last, visible)]
 
-    def minute_quotes(self, symbol: str, *, start: datetime, end: datetime, now: datetime) -> list[Quote]:
+    def minute_quotes(self, symbol: str, *, start: datetime, end: datetime, now: datetime) -> list[RecordedQuote]:
         """Recorded quotes of [start, end]: those that were the latest as a minute ended."""
         return self._quotes[symbol].between(start, min(end, now)) if symbol in self._quotes else []
 
-    def minute_trades(self, symbol: str, *, start: datetime, end: datetime, now: datetime) -> list[Trade]:
+    def minute_trades(self, symbol: str, *, start: datetime, end: datetime, now: datetime) -> list[RecordedTrade]:
         """The last trade of each recorded minute, for those that lie in [start, end]; of the others nothing was recorded."""
         if symbol not in self._trades:
             return []
-        trades = [Trade(minute.close, _end_of(minute.start)) for minute in self._trades[symbol].between(start, now)]
+        trades = [RecordedTrade(minute.close, _end_of(minute.start)) for minute in self._trades[symbol].between(start, now)]
         return [trade for trade in trades if start <= trade.at <= end]
 
-    def session_bars(self, symbol: str, now: datetime) -> tuple[Bar | None, Bar | None]:
+    def session_bars(self, symbol: str, now: datetime) -> tuple[RecordedBar | None, RecordedBar | None]:
         """The bar of the symbol's last session, as far as it has run at `now`, and that of the one before."""
         daily = self._daily[symbol]
         index = bisect_right(daily.opens, now) - 1
@@ -214,10 +213,10 @@ class Tape:
         moments |= {moment for minutes in self._trades.values() for moment in minutes.known if self.calendar.is_open(moment)}
         return sorted(moments)
 
-    def _so_far(self, symbol: str, bar: Bar, *, opened: datetime, now: datetime) -> Bar:
+    def _so_far(self, symbol: str, bar: RecordedBar, *, opened: datetime, now: datetime) -> RecordedBar:
         """The open, and the recorded minutes that have ended since."""
         minutes = self.minute_bars(symbol, start=opened, end=now, now=now)
-        return Bar(
+        return RecordedBar(
             bar.start,
             open=bar.open,
             high=max([bar.open, *(minute.high for minute in minutes)]),
@@ -226,7 +225,7 @@ class Tape:
             volume=sum(minute.volume for minute in minutes),
         )
 
-    def _minute_of_session(self, symbol: str, opened: datetime, now: datetime) -> Bar | None:
+    def _minute_of_session(self, symbol: str, opened: datetime, now: datetime) -> RecordedBar | None:
         bar = self._trades[symbol].latest(now) if symbol in self._trades else None
         return bar if bar is not None and bar.start >= opened else None
 
@@ -239,7 +238,7 @@ class Tape:
         return price
 
 
-def _start(bar: Bar) -> datetime:
+def _start(bar: RecordedBar) -> datetime:
     return bar.start
 
 
@@ -251,14 +250,14 @@ def _end_of(minute: datetime) -> datetime:
 def _price(value: float, row: str, name: str) -> Decimal:
     price = Decimal(repr(float(value)))
     if not price.is_finite() or price <= 0:
-        raise TapeError(f"{row}: {name} must be a number above 0, was {value}")
+        raise RecordedMarketError(f"{row}: {name} must be a number above 0, was {value}")
     return price
 
 
-def _bar(row: tuple[Any, ...], start: datetime) -> Bar:
+def _bar(row: tuple[Any, ...], start: datetime) -> RecordedBar:
     symbol, when, opens, high, low, close, volume = row
     name = f"{symbol} {when}"
-    return Bar(
+    return RecordedBar(
         start,
         open=_price(opens, name, "open"),
         high=_price(high, name, "high"),
@@ -268,7 +267,7 @@ def _bar(row: tuple[Any, ...], start: datetime) -> Bar:
     )
 
 
-def _daily_bars(bars: pd.DataFrame, calendar: Calendar) -> dict[str, _Daily]:
+def _daily_bars(bars: pd.DataFrame, calendar: ExchangeCalendar) -> dict[str, _Daily]:
     by_date = {session.date: session for session in calendar.sessions}
     found: dict[str, _Daily] = {}
     rows = bars[["symbol", "session", "open", "high", "low", "close", "volume"]].sort_values(["symbol", "session"])
@@ -276,10 +275,10 @@ def _daily_bars(bars: pd.DataFrame, calendar: Calendar) -> dict[str, _Daily]:
         day = row[1].date()
         session = by_date.get(day)
         if session is None:
-            raise TapeError(f"{row[0]} {day}: a bar needs a session, XNYS was closed on that day")
+            raise RecordedMarketError(f"{row[0]} {day}: a bar needs a session, XNYS was closed on that day")
         daily = found.setdefault(row[0], _Daily())
         if daily.dates and daily.dates[-1] == day:
-            raise TapeError(f"{row[0]} {day}: one bar a session is allowed, there were two")
+            raise RecordedMarketError(f"{row[0]} {day}: one bar per session is allowed, there were two")
         daily.bars.append(_bar(row, session.midnight))
         daily.dates.append(day)
         daily.opens.append(session.open)
@@ -295,8 +294,8 @@ def _actions(actions: pd.DataFrame, symbols: Sequence[str]) -> tuple[Action, ...
     return tuple(sorted(known, key=lambda a: (a.ex_date, a.symbol, a.kind)))
 
 
-def _minute_trades(trades: pd.DataFrame | None, symbols: Sequence[str]) -> dict[str, _Minutes[Bar]]:
-    found: dict[str, _Minutes[Bar]] = {}
+def _minute_trades(trades: pd.DataFrame | None, symbols: Sequence[str]) -> dict[str, _Minutes[RecordedBar]]:
+    found: dict[str, _Minutes[RecordedBar]] = {}
     for row in _sorted_minutes(trades, ["open", "high", "low", "close", "volume"]):
         if row[0] in symbols:
             start = row[1].to_pydatetime().astimezone(UTC)
@@ -306,14 +305,14 @@ def _minute_trades(trades: pd.DataFrame | None, symbols: Sequence[str]) -> dict[
     return found
 
 
-def _minute_quotes(quotes: pd.DataFrame | None, symbols: Sequence[str]) -> dict[str, _Minutes[Quote]]:
-    found: dict[str, _Minutes[Quote]] = {}
+def _minute_quotes(quotes: pd.DataFrame | None, symbols: Sequence[str]) -> dict[str, _Minutes[RecordedQuote]]:
+    found: dict[str, _Minutes[RecordedQuote]] = {}
     for symbol, ts, bid, bid_size, ask, ask_size in _sorted_minutes(quotes, ["bid", "bid_size", "ask", "ask_size"]):
         if symbol in symbols:
             at = ts.to_pydatetime().astimezone(UTC)
             minutes = found.setdefault(symbol, _Minutes())
             minutes.known.append(at)
-            minutes.rows.append(Quote(*_side(bid, bid_size), *_side(ask, ask_size), at=at))
+            minutes.rows.append(RecordedQuote(*_side(bid, bid_size), *_side(ask, ask_size), at=at))
     return found
 
 

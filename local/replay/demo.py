@@ -2,9 +2,9 @@
 
 Each stage is what a user of an AWS account does or what a schedule does, on the deployed functions. What is deployed is what a user of
 `settings.quick` would deploy: three folds of two seeds, which the gate never passes, so that the year is traded by equal weight while the
-challenger watches. The run leaves `out/demo/`: the report, the page of the evaluation, `summary.json`, `traded.json` (a line a session),
-the settings, the local cloud's saved state and every log. A stage that fails raises one of `FAILURES`, whose message is one line; the
-processes that the run started end with it.
+challenger watches. The run leaves `out/demo/`: the report, the page of the evaluation, `summary.json`, `traded.json` (a line per session),
+the settings, the local cloud's saved state and every log. A stage that fails raises a `PapertapeError` of one line; the processes that the
+run started end with it.
 """
 
 from __future__ import annotations
@@ -23,25 +23,21 @@ from rich.console import Console
 from rich.table import Table
 
 from lambdas.common.ledger.records import OrderRecord
-from local.aws.deploy import CloudError, Deployment
-from local.aws.emulator import ROOT, EmulatorError
-from local.exchange.server import ExchangeError
-from local.exchange.sessions import Calendar
-from local.replay import schedule as replay_plan
-from local.replay.driver import Day, Replayed, ReplayError, replay
-from local.replay.local_deployment import Laptop, LaptopError, Trained, synthesize
+from local.aws.deploy import Deployment
+from local.aws.emulator import ROOT
+from local.exchange.sessions import ExchangeCalendar
+from local.replay import schedule as replay_schedule
+from local.replay.driver import Day, Replayed, replay
+from local.replay.local_deployment import LocalDeployment, TrainingResult, synthesize
 from local.replay.progress import Show, Stage, Timings
-from local.replay.schedule import Entry, PlanError
-from papertape.market_data.bundled import BundledDataError
+from local.replay.schedule import Entry
 from papertape.market_data.sessions import YEAR, sessions_between
 from papertape.reports import demo_page, evaluation_page
 from papertape.research.reference_backtests import ReferenceBacktests, largest_gap, policy_of
-from schema.settings import Settings, SettingsError, quick
+from schema.settings import Settings, quick
 from trading_env.evaluation.backtest import BacktestResult
 from trading_env.evaluation.gate import GateThresholds
 from trading_env.simulation.policy import EqualWeight, Policy
-
-FAILURES = (SettingsError, BundledDataError, EmulatorError, CloudError, ExchangeError, LaptopError, PlanError, ReplayError)
 
 FOLDER = ROOT / "out" / "demo"
 EVALUATION_PAGE = "evaluation.html"
@@ -56,28 +52,28 @@ def run(settings: Settings, *, console: Console, port: int = 0) -> dict[str, Any
     settings = quick(settings)
     console.print(_too_little(settings), style="dim")
     show = Show(console)
-    plan = replay_plan.year(settings.schedule.slot)
+    entries = replay_schedule.year(settings.schedule.slot)
     with show.progress, ExitStack() as stack:
         with show.stage("start"):
-            laptop = stack.enter_context(Laptop(FOLDER, settings=settings, now=f"{EVE}T22:00:00Z", cloud_port=port))
+            deployment = stack.enter_context(LocalDeployment(FOLDER, settings=settings, now=f"{EVE}T22:00:00Z", cloud_port=port))
         with show.stage("synthesize"):
             synthesize(FOLDER / "cdk.out", settings=settings)
         with show.stage("deploy") as stage:
-            deployment = laptop.deploy(FOLDER / "cdk.out")
-            stage.note(f"{deployment.stacks} stacks, {deployment.resources} resources")
+            deployed = deployment.deploy(FOLDER / "cdk.out")
+            stage.note(f"{deployed.stacks} stacks, {deployed.resources} resources")
         with show.stage("backfill") as stage:
-            backfilled = laptop.backfill(start=HISTORY_STARTS)
+            backfilled = deployment.backfill(start=HISTORY_STARTS)
             stage.note(f"{backfilled['bars']:,} daily bars")
         with show.stage("features") as stage:
-            manifest = laptop.build_features(time=f"{EVE}T23:30:00Z")
+            manifest = deployment.build_features(time=f"{EVE}T23:30:00Z")
             stage.note(f"{manifest['rows']:,} rows, {len(manifest['columns'])} columns")
         with show.stage("train") as stage:
-            trained = laptop.train(time=f"{EVE}T23:45:00Z", on_progress=stage.note)
+            trained = deployment.train(time=f"{EVE}T23:45:00Z", on_progress=stage.note)
             stage.note("passed the gate" if trained.evaluation["gate"]["passed"] else "refused by the gate: runs in shadow")
         with show.stage("trade 2020", total=len(sessions_between(*YEAR))) as stage:
-            traded = _trade(laptop, settings, plan, stage)
+            traded = _trade(deployment, settings, entries, stage)
         with show.stage("report"):
-            page = _Page(laptop, settings, deployment, backfilled, manifest, trained, traded, plan, show.timings)
+            page = _Page(deployment, settings, deployed, backfilled, manifest, trained, traded, entries, show.timings)
             summary = page.write()
         summary["seconds"] = round(show.timings.total, 1)
         (FOLDER / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
@@ -95,7 +91,7 @@ def _too_little(settings: Settings) -> str:
     )
 
 
-def _trade(laptop: Laptop, settings: Settings, plan: tuple[Entry, ...], stage: Stage) -> Replayed:
+def _trade(deployment: LocalDeployment, settings: Settings, entries: tuple[Entry, ...], stage: Stage) -> Replayed:
     with (FOLDER / "traded.json").open("w", encoding="utf-8") as lines:
 
         def on_session(day: Day) -> None:
@@ -105,11 +101,11 @@ def _trade(laptop: Laptop, settings: Settings, plan: tuple[Entry, ...], stage: S
             stage.note(f"{day.session}  ${day.snapshot.equity:,.0f}")
 
         return replay(
-            cloud=laptop,
-            exchange=laptop.exchange,
-            ledger=laptop.ledger,
+            cloud=deployment,
+            exchange=deployment.exchange,
+            ledger=deployment.ledger,
             sessions=sessions_between(*YEAR),
-            plan=plan,
+            entries=entries,
             prefix=settings.name,
             on_session=on_session,
         )
@@ -119,24 +115,24 @@ def _trade(laptop: Laptop, settings: Settings, plan: tuple[Entry, ...], stage: S
 class _Page:
     """From what the run measured to `summary.json` and `report.html`."""
 
-    laptop: Laptop
+    deployment: LocalDeployment
     settings: Settings
-    deployment: Deployment
+    deployed: Deployment
     backfilled: dict[str, Any]
     manifest: dict[str, Any]
-    trained: Trained
+    trained: TrainingResult
     traded: Replayed
-    plan: tuple[Entry, ...]
+    entries: tuple[Entry, ...]
     timings: Timings
 
     def write(self) -> dict[str, Any]:
-        ledger = self.laptop.ledger
+        ledger = self.deployment.ledger
         months = sorted({day.session[:7] for day in self.traded.days})
         self.orders = [order for month in months for order in ledger.orders(month)]
         self.decisions = [decision for month in months for decision in ledger.decisions(month)]
         self.shadow = [decision for month in months for decision in ledger.shadow_decisions(month)]
         self.alerts = [alert for month in months for alert in ledger.alerts(month)]
-        self.published = self.laptop.cloud.published()
+        self.published = self.deployment.cloud.published()
         challenger = policy_of(self.trained.artifact)
         year = ReferenceBacktests(self.settings, start=YEAR[0], end=YEAR[1])
         equal, benchmark = year.of(EqualWeight()), year.benchmark()
@@ -151,7 +147,7 @@ class _Page:
 
     @property
     def kind(self) -> str:
-        incumbent = self.laptop.ledger.incumbent()
+        incumbent = self.deployment.ledger.incumbent()
         return "agent" if incumbent is not None and incumbent.policy == "endpoint" else "equal-weight"
 
     def _summary(self, equal: BacktestResult, benchmark: BacktestResult) -> dict[str, Any]:
@@ -162,15 +158,15 @@ class _Page:
             "data": {
                 "symbols": len(manifest["symbols"]),
                 "sessions": len(
-                    Calendar.xnys(start=date.fromisoformat(manifest["start"]), end=date.fromisoformat(manifest["end"])).sessions
+                    ExchangeCalendar.xnys(start=date.fromisoformat(manifest["start"]), end=date.fromisoformat(manifest["end"])).sessions
                 ),
                 "rows": self.backfilled["bars"],
                 "quarantined": manifest["quarantined"],
             },
             "deploy": {
-                "stacks": self.deployment.stacks,
-                "resources": self.deployment.resources,
-                "seconds": round(self.timings.stages["synthesize"] + self.deployment.seconds, 1),
+                "stacks": self.deployed.stacks,
+                "resources": self.deployed.resources,
+                "seconds": round(self.timings.stages["synthesize"] + self.deployed.seconds, 1),
             },
             "features": {
                 "rows": manifest["rows"],
@@ -194,8 +190,8 @@ class _Page:
                 "shadow_decisions": len(self.shadow),
             },
             "replay": {
-                "fired": {entry.schedule: traded.fired[entry.schedule] for entry in self.plan},
-                "thinned": {entry.schedule: entry.reason for entry in self.plan if entry.reason},
+                "fired": {entry.schedule: traded.fired[entry.schedule] for entry in self.entries},
+                "thinned": {entry.schedule: entry.reason for entry in self.entries if entry.reason},
             },
             "alerts": {"published": len(self.published)},
             "seconds": round(self.timings.total, 1),
@@ -242,7 +238,7 @@ class _Page:
                 for order in sorted(self.orders, key=lambda o: (o.slot, o.symbol))[-16:]
             ],
             alerts=[{"session": alert.session, "rule": alert.rule, "detail": alert.detail} for alert in self.alerts],
-            replay=[{**asdict(entry), "mode": entry.mode, "fired": self.traded.fired[entry.schedule]} for entry in self.plan],
+            replay=[{**asdict(entry), "mode": entry.mode, "fired": self.traded.fired[entry.schedule]} for entry in self.entries],
             facts=self._facts(summary),
             evaluation=self.trained.evaluation,
             evaluation_page=EVALUATION_PAGE,
@@ -269,7 +265,7 @@ class _Page:
             (
                 "training",
                 f"{training['algorithm']}, {training['timesteps']:,} steps over {len(windows['folds'])} folds of seeds "
-                f"{', '.join(map(str, training['seeds']))}, {training['steps_per_second']:,.0f} steps/s a seed",
+                f"{', '.join(map(str, training['seeds']))}, {training['steps_per_second']:,.0f} steps/s per seed",
             ),
             (
                 "judged",
@@ -287,7 +283,7 @@ class _Page:
 
 
 def _months(orders: list[OrderRecord], days: list[Day]) -> list[dict[str, Any]]:
-    """Decisions, orders, fills and notional a month, for the report."""
+    """Decisions, orders, fills and notional per month, for the report."""
     rows: dict[str, dict[str, Decimal]] = defaultdict(lambda: defaultdict(Decimal))
     for order in orders:
         row = rows[order.slot[:7]]

@@ -1,6 +1,6 @@
 """The replay driver: recorded sessions through the deployed schedules, one firing at a time, on the exchange's clock.
 
-For each session it advances the exchange to every moment that the plan names, fires the deployed schedule's real target there, and
+For each session it advances the exchange to every moment that its schedule names, fires the deployed schedule's real target there, and
 after the last firing compares the ledger with the exchange's own books: each position, each fill and the cash, exactly. A firing
 that fails ends the replay with `ReplayError`, which names the schedule, the time and the function's own words.
 """
@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from lambdas.common.ledger.ledger import Ledger
 from lambdas.common.ledger.records import Fill, Snapshot
-from local.replay import schedule as replay_plan
+from local.replay import schedule as replay_schedule
 from local.replay.schedule import Entry
 from papertape.market_data.sessions import TradingSession
 from trading_env.errors import PapertapeError
@@ -57,9 +57,9 @@ class Day:
 
 @dataclass(kw_only=True)
 class Replayed:
-    """What happened: a `Day` a session, firings by schedule, and from the exchange's own books what went wrong with orders.
+    """What happened: a `Day` per session, firings by schedule, and from the exchange's own books what went wrong with orders.
 
-    `duplicates`: orders beyond one a symbol and session, since a session has one decision (the exchange takes a client order id only
+    `duplicates`: orders beyond one per symbol and session, since a session has one decision (the exchange takes a client order id only
     once, so ids tell nothing). `rejected`: requests for orders that it refused, and orders that it took and then rejected.
     """
 
@@ -83,18 +83,19 @@ def replay(
     exchange: Exchange,
     ledger: Ledger,
     sessions: Iterable[TradingSession],
-    plan: Sequence[Entry],
+    entries: Sequence[Entry],
     prefix: str,
     on_session: Callable[[Day], None],
 ) -> Replayed:
-    """Replay `sessions` by `plan`; deployed schedules are named `<prefix>-<schedule>`. `on_session` hears of each session's end.
+    """Replay `sessions` by `entries` of the replay schedule; deployed schedules are named `<prefix>-<schedule>`. `on_session` is called
+    at each session's end.
 
-    Raises PlanError when plan and deployment disagree, ReplayError when a firing fails or a session ends without its snapshot.
+    Raises PlanError when entries and deployment disagree, ReplayError when a firing fails or a session ends without its snapshot.
     """
-    replay_plan.check(plan, [name.removeprefix(f"{prefix}-") for name in cloud.schedules()])
+    replay_schedule.check(entries, [name.removeprefix(f"{prefix}-") for name in cloud.schedules()])
     result = Replayed()
     for session in sessions:
-        moments = sorted((time, entry.schedule) for entry in plan for time in entry.times(session))
+        moments = sorted((time, entry.schedule) for entry in entries for time in entry.times(session))
         for time, schedule in moments:
             _fire(cloud, exchange, schedule=schedule, prefix=prefix, time=time)
             result.fired[schedule] += 1
@@ -141,7 +142,7 @@ def compare(ledger: Ledger, books: Mapping[str, Any], session: str, *, rounded: 
 
 
 def fill_differences(ours: Sequence[Fill], theirs: Sequence[Mapping[str, Any]], *, apart: Decimal) -> list[str]:
-    """Orders whose fills are not the same quantity at the same notional, but for `apart` dollars a share."""
+    """Orders whose fills are not the same quantity at the same notional, but for `apart` dollars per share."""
     ledger, exchange = (
         _by_order((f.client_order_id, f.quantity, f.price) for f in ours),
         _by_order((f["client_order_id"], Decimal(f["quantity"]), Decimal(f["price"])) for f in theirs),
@@ -160,7 +161,7 @@ def _alike(ours: tuple[Decimal, Decimal] | None, theirs: tuple[Decimal, Decimal]
 
 
 def _by_order(fills: Iterable[tuple[str, Decimal, Decimal]]) -> dict[str, tuple[Decimal, Decimal]]:
-    """Filled quantity and notional an order."""
+    """Filled quantity and notional per order."""
     totals: dict[str, tuple[Decimal, Decimal]] = {}
     for order, quantity, price in fills:
         filled, notional = totals.get(order, (Decimal(0), Decimal(0)))

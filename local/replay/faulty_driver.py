@@ -3,7 +3,8 @@
 A firing that fails is repeated as its schedule on AWS would: twice, one minute and then two minutes later on the exchange's clock. What
 still fails is left to the next firing, and counted. Reconcile is fired only as long as it has something to do; nothing else is left out
 between the slot and the evening. Promise: each session is judged by the exchange's own books, never by what was shown to the functions
-(`Session`). Failure: `StormError` when a firing fails of anything but the broker, trading was halted, or a session has no snapshot.
+(`JudgedSession`). Failure: `FaultyReplayError` when a firing fails of anything but the broker, trading was halted, or a session has no
+snapshot.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from typing import Any
 from lambdas.common.ledger.ledger import Ledger
 from lambdas.common.ledger.records import AGENT, Decision, Fill, OrderRecord
 from lambdas.common.orders.execution import GRACE
-from local.replay import schedule as replay_plan
+from local.replay import schedule as replay_schedule
 from local.replay.driver import Day, compare, duplicates
-from local.replay.local_deployment import Laptop
+from local.replay.local_deployment import LocalDeployment
 from local.replay.schedule import Entry
 from papertape.market_data.sessions import TradingSession
 from schema.exchange_time import iso, parse_utc
@@ -46,12 +47,12 @@ AT_NO_TIME = "9999-12-31T00:00:00Z"
 ROUNDING = 1e-9
 
 
-class StormError(PapertapeError, RuntimeError):
+class FaultyReplayError(PapertapeError, RuntimeError):
     """The run cannot go on or proves nothing; the message says since when and why."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Session:
+class JudgedSession:
     """One session's end: the ledger beside the books, and what is wrong by the books alone."""
 
     day: Day
@@ -65,12 +66,12 @@ class Session:
 
 
 @dataclass(kw_only=True)
-class Storm:
+class FaultyReplay:
     """One run: `sessions` as they end, and over all of them what was fired, repeated, given up, and in doubt for too long."""
 
-    laptop: Laptop
+    deployment: LocalDeployment
     settings: Settings
-    sessions: list[Session] = field(default_factory=list)
+    sessions: list[JudgedSession] = field(default_factory=list)
     fired: Counter[str] = field(default_factory=Counter)
     repeated: int = 0
     given_up: int = 0
@@ -81,14 +82,14 @@ class Storm:
     _ledger: Ledger = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._ledger = self.laptop.ledger
+        self._ledger = self.deployment.ledger
 
-    def run(self, sessions: Iterable[TradingSession]) -> Iterator[Session]:
+    def run(self, sessions: Iterable[TradingSession]) -> Iterator[JudgedSession]:
         """Trade `sessions` from where the exchange's clock stands, none that is over; each is yielded when it has been judged."""
         entries = planned(self.settings)
         prefix = f"{self.settings.name}-"
-        replay_plan.check(entries, [name.removeprefix(prefix) for name in self.laptop.schedules()])
-        begun = parse_utc(self.laptop.exchange.books(since=AT_NO_TIME)["now"])
+        replay_schedule.check(entries, [name.removeprefix(prefix) for name in self.deployment.schedules()])
+        begun = parse_utc(self.deployment.exchange.books(since=AT_NO_TIME)["now"])
         for session in sessions:
             moments = [(time, entry.schedule, 0) for entry in entries for time in entry.times(session) if time >= begun]
             if not moments:
@@ -117,14 +118,14 @@ class Storm:
 
     def _fire(self, schedule: str, time: datetime) -> bool:
         """Whether it succeeded; False if the broker did not answer a question (`UNREACHED`). Any other failure is ours."""
-        self.laptop.exchange.advance(time)
+        self.deployment.exchange.advance(time)
         self.fired[schedule] += 1
-        outcome = self.laptop.fire(f"{self.settings.name}-{schedule}", iso(time))
+        outcome = self.deployment.fire(f"{self.settings.name}-{schedule}", iso(time))
         if outcome["status"] == "succeeded":
             return True
         if UNREACHED.match(outcome["error"]):
             return False
-        raise StormError(f"{schedule} at {iso(time)} failed: {outcome['error']}")
+        raise FaultyReplayError(f"{schedule} at {iso(time)} failed: {outcome['error']}")
 
     def _anything_to_reconcile(self, session: TradingSession, now: datetime) -> bool:
         if now > session.closes and self._ledger.snapshot(session.date) is None:
@@ -143,12 +144,12 @@ class Storm:
 
     # --- judging
 
-    def _judge(self, session: TradingSession) -> Session:
-        ledger, books = self._ledger, self.laptop.exchange.books(since=session.opens)
+    def _judge(self, session: TradingSession) -> JudgedSession:
+        ledger, books = self._ledger, self.deployment.exchange.books(since=session.opens)
         if (state := ledger.trading_state()).state != "active":
-            raise StormError(f"{session.date}: trading is {state.state} ({state.reason})")
+            raise FaultyReplayError(f"{session.date}: trading is {state.state} ({state.reason})")
         if ledger.snapshot(session.date) is None:
-            raise StormError(f"{session.date}: the ledger has no closing snapshot; see the log of reconcile")
+            raise FaultyReplayError(f"{session.date}: the ledger has no closing snapshot; see the log of reconcile")
         self.faults = books.get("faults", {})
         self.accepted_again = sum(count - 1 for count in books.get("accepted", {}).values())
         self.overdue |= {(order.client_order_id, order.created_at) for order in ledger.unsettled_orders()}
@@ -157,7 +158,7 @@ class Storm:
         decision = ledger.decision(f"{AGENT}:{session.date}/{self.settings.schedule.slot}")
         sizing = decision.sizing_equity if decision is not None else None
         fills = [fill for fill in ledger.fills(session.date[:7]) if fill.time.startswith(session.date)]
-        return Session(
+        return JudgedSession(
             day=day,
             decision=decision,
             orders=orders,
@@ -170,7 +171,7 @@ class Storm:
 
 
 def planned(settings: Settings) -> tuple[Entry, ...]:
-    """When the schedules fire: what decides, settles and learns the day's bars, and nothing that only watches."""
+    """When the schedules fire: those that decide, reconcile and backfill; none that only watches or refits."""
     schedule, idle = settings.schedule, "only watches, or refits"
     after = [f"open+{schedule.slot_minutes + minutes}" for minutes in AFTER_SLOT] + [f"close+{minutes}" for minutes in AFTER_CLOSE]
     fired = {
@@ -178,7 +179,7 @@ def planned(settings: Settings) -> tuple[Entry, ...]:
         "reconcile": Entry(schedule="reconcile", moments=tuple(after), reason="as long as an order or a snapshot is open, of 96 a session"),
         "backfill_bars": Entry(schedule="backfill_bars", moments=("18:00",)),
     }
-    known = replay_plan.year(schedule.slot)
+    known = replay_schedule.year(schedule.slot)
     return tuple(fired.get(one.schedule, Entry(schedule=one.schedule, moments=(), reason=idle)) for one in known)
 
 

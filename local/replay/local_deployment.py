@@ -1,8 +1,8 @@
-"""The whole app on this machine: the exchange, the local cloud, and the deployed stacks, with the few things that their user does.
+"""The whole app on this machine: the exchange, the local cloud, the deployed stacks, and what their user does by hand.
 
-`Laptop` starts the processes and ends them, whatever happens in between. Each step that the README tells a user of an AWS account to do
-(the broker's secret, the first backfill, the first training) is a method of the same meaning here. What fails raises `LaptopError`,
-`EmulatorError`, `CloudError` or `ExchangeError`: one line with cause and remedy.
+`LocalDeployment` starts the processes and ends them, whatever happens in between. Each step that the README tells a user of an AWS
+account to do (the broker's secret, the first backfill, the first training) is a method of the same meaning here. What fails raises
+`LocalDeploymentError`, `EmulatorError`, `CloudError` or `ExchangeError`: one line with cause and remedy.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ JOURNAL = "exchange.journal"
 DYING_SECONDS = 0.2
 
 
-class LaptopError(PapertapeError, RuntimeError):
+class LocalDeploymentError(PapertapeError, RuntimeError):
     """A step of the app's user did not succeed; the message is one line with cause and remedy."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trained:
+class TrainingResult:
     """A finished pipeline execution: the registered package, its verdict, and who now serves it."""
 
     evaluation: Mapping[str, Any]
@@ -58,7 +58,7 @@ class Trained:
     seconds: float
 
 
-class Laptop:
+class LocalDeployment:
     """Use as a context manager; `deploy` first."""
 
     def __init__(
@@ -73,7 +73,9 @@ class Laptop:
     ) -> None:
         self.run_dir, self.settings, costs = run_dir, settings, settings.costs
         if costs.impact or costs.max_volume_share:
-            raise LaptopError("settings.toml: costs.impact and costs.max_volume_share must be 0 here; the exchange fills every order whole")
+            raise LocalDeploymentError(
+                "settings.toml: costs.impact and costs.max_volume_share must be 0 here; the exchange fills every order whole"
+            )
         self._stack = ExitStack()
         self._exchange_config = ExchangeConfig(
             now=now,
@@ -110,7 +112,7 @@ class Laptop:
 
     @contextmanager
     def explaining(self) -> Iterator[None]:
-        """Errors inside the block become what lies behind them, as at the end of the laptop's own block."""
+        """Errors inside the block become what lies behind them, as at the end of the deployment's own block."""
         try:
             yield
         except Exception as error:
@@ -127,7 +129,7 @@ class Laptop:
         self.exchange.check()
         self.cloud.check()
         if isinstance(error, BotoCoreError | ClientError):
-            raise LaptopError(f"the local cloud did not do what it was asked: {error}; see {self.cloud.log}") from error
+            raise LocalDeploymentError(f"the local cloud did not do what it was asked: {error}; see {self.cloud.log}") from error
 
     # --- what the app's user does
 
@@ -158,14 +160,14 @@ class Laptop:
         glue, job = self.client("glue"), self.output("GlueJobName")
         run = self._wait(lambda: glue.get_job_run(JobName=job, RunId=started)["JobRun"], done=lambda r: r["JobRunState"] not in RUNNING)
         if run["JobRunState"] != "SUCCEEDED":
-            raise LaptopError(f"the feature job {run['JobRunState'].lower()}: {run.get('ErrorMessage', 'see its log')}")
+            raise LocalDeploymentError(f"the feature job {run['JobRunState'].lower()}: {run.get('ErrorMessage', 'see its log')}")
         manifest: dict[str, Any] = json.loads(self.object("processed", FEATURES_MANIFEST))
         return manifest
 
-    def train(self, *, time: str, on_progress: Callable[[str], None] = lambda _: None) -> Trained:
+    def train(self, *, time: str, on_progress: Callable[[str], None] = lambda _: None) -> TrainingResult:
         """Fire the weekly training and wait until its model is registered and served, as incumbent or as shadow.
 
-        `on_progress` hears in words how far the seeds are, then which step runs.
+        `on_progress` gets in words how far the seeds are, then which step runs.
         """
         started, logged = _now(), self.cloud.log.stat().st_size
         self._fire("train", time)
@@ -182,10 +184,10 @@ class Laptop:
 
         execution = self._wait(state, done=lambda e: e["PipelineExecutionStatus"] not in {"Executing", "Stopping"}, pause=0.25)
         if execution["PipelineExecutionStatus"] != "Succeeded":
-            raise LaptopError(f"the training pipeline failed: {execution.get('FailureReason', 'see the logs of its steps')}")
+            raise LocalDeploymentError(f"the training pipeline failed: {execution.get('FailureReason', 'see the logs of its steps')}")
         folder = f"{MODELS}{arn.rsplit('/', 1)[1]}"
         package = self._newest_package()
-        return Trained(
+        return TrainingResult(
             evaluation=json.loads(self.object("processed", f"{folder}/evaluation/evaluation.json")),
             package_arn=package["ModelPackageArn"],
             package_version=int(package["ModelPackageVersion"]),
@@ -228,7 +230,7 @@ class Laptop:
 
     def output(self, key: str) -> str:
         if self._deployment is None:
-            raise LaptopError(f"{key} is an output of the stacks, and nothing is deployed yet")
+            raise LocalDeploymentError(f"{key} is an output of the stacks, and nothing is deployed yet")
         return self._deployment.output(key)
 
     def client(self, service: str) -> Any:
@@ -252,17 +254,17 @@ class Laptop:
         return body
 
     def invoke(self, function: str, event: Mapping[str, Any]) -> dict[str, Any]:
-        """Call a function and wait; raise LaptopError with its own words when it fails."""
+        """Call a function and wait; raise LocalDeploymentError with its own words when it fails."""
         answer = self.client("lambda").invoke(FunctionName=function, Payload=json.dumps(event).encode())
         payload: dict[str, Any] = json.load(answer["Payload"])
         if "FunctionError" in answer:
-            raise LaptopError(f"function {function} failed: {payload.get('errorMessage', payload)}")
+            raise LocalDeploymentError(f"function {function} failed: {payload.get('errorMessage', payload)}")
         return payload
 
     def _fire(self, schedule: str, time: str) -> dict[str, Any]:
         answer = self.fire(f"{self.settings.name}-{schedule}", time)
         if answer["status"] != "succeeded":
-            raise LaptopError(f"schedule {schedule} at {time} failed: {answer.get('error', answer)}")
+            raise LocalDeploymentError(f"schedule {schedule} at {time} failed: {answer.get('error', answer)}")
         return answer
 
     def _wait(
@@ -278,7 +280,7 @@ class Laptop:
         while not done(seen := look()):
             self.cloud.check()
             if _now() > deadline:
-                raise LaptopError(f"{what} within {limit:g} s; see the logs in {self.run_dir}")
+                raise LocalDeploymentError(f"{what} within {limit:g} s; see the logs in {self.run_dir}")
             time.sleep(pause)
         return seen
 
@@ -310,7 +312,7 @@ def settings_text(settings: Settings) -> str:
 def synthesize(cdk_out: Path, *, settings: Settings) -> None:
     """Run `app.py` for this laptop into `cdk_out`, as a user with `settings` would: from a settings.toml, which is written beside it.
 
-    Raises LaptopError when the app refuses.
+    Raises LocalDeploymentError when the app refuses.
     """
     file = cdk_out.resolve().with_name("settings.toml")
     file.write_text(settings_text(settings), encoding="utf-8")
@@ -325,4 +327,4 @@ def synthesize(cdk_out: Path, *, settings: Settings) -> None:
     )
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
-        raise LaptopError((lines[-1] if lines else f"app.py ended with {done.returncode}").removeprefix("papertape: "))
+        raise LocalDeploymentError((lines[-1] if lines else f"app.py ended with {done.returncode}").removeprefix("papertape: "))

@@ -1,10 +1,10 @@
 """Parity: the equity traded through the deployed functions beside the backtest's, session by session, for three policies.
 
-Each policy has a laptop of its own, side by side: a new account, an empty ledger, a lake that knows nothing of the sessions to come.
+Each policy has a deployment of its own, side by side: a new account, an empty ledger, a lake that knows nothing of the sessions to come.
 Costs, rules and risk limits are the settings' on both sides, dividends are ignored, faults are off. The trained policy is one seed's, of
 the shortest walk-forward; it decides through its endpoint whatever the gate said of it. A gap above `TOLERANCE`, a book that differs from
-the exchange's or an order placed twice is a disagreement: `Agreement.holds` is false. What cannot be run raises one of
-`local.replay.demo.FAILURES`, and every laptop is stopped.
+the exchange's or an order placed twice is a disagreement: `Agreement.holds` is false. What cannot be run raises a
+`PapertapeError`, and every deployment is stopped.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from rich.table import Table
 
 from lambdas.common.ledger.records import ServedModel
 from local.aws.emulator import ROOT
-from local.replay import schedule as replay_plan
+from local.replay import schedule as replay_schedule
 from local.replay.demo import EVE, HISTORY_STARTS
 from local.replay.driver import Day, Replayed, replay
-from local.replay.local_deployment import Laptop, synthesize
+from local.replay.local_deployment import LocalDeployment, synthesize
 from local.replay.progress import Show, Stage
 from papertape.market_data.sessions import TradingSession
 from papertape.research.reference_backtests import ReferenceBacktests, policy_of
@@ -75,14 +75,14 @@ def run(
     with show.progress, ExitStack() as stack:
         with show.stage("synthesize"):
             synthesize(folder / "cdk.out", settings=settings)
-        laptops = {
-            policy: stack.enter_context(Laptop(folder / policy.replace(":", "-"), settings=settings, now=f"{EVE}T22:00:00Z"))
+        deployments = {
+            policy: stack.enter_context(LocalDeployment(folder / policy.replace(":", "-"), settings=settings, now=f"{EVE}T22:00:00Z"))
             for policy in policies
         }
 
         def work(policy: str) -> Agreement:
-            with laptops[policy].explaining(), show.stage(policy, total=len(sessions)) as stage:
-                return _trade(policy, laptops[policy], settings=settings, sessions=sessions, cdk_out=folder / "cdk.out", stage=stage)
+            with deployments[policy].explaining(), show.stage(policy, total=len(sessions)) as stage:
+                return _trade(policy, deployments[policy], settings=settings, sessions=sessions, cdk_out=folder / "cdk.out", stage=stage)
 
         found = _side_by_side(work, policies, otherwise=stack.close)
     (folder / "summary.json").write_text(json.dumps({name: asdict(one) for name, one in found.items()}, indent=1) + "\n", encoding="utf-8")
@@ -109,29 +109,29 @@ def _side_by_side(work: Callable[[str], Agreement], policies: Sequence[str], *, 
 
 
 def _trade(
-    policy: str, laptop: Laptop, *, settings: Settings, sessions: Sequence[TradingSession], cdk_out: Path, stage: Stage
+    policy: str, deployment: LocalDeployment, *, settings: Settings, sessions: Sequence[TradingSession], cdk_out: Path, stage: Stage
 ) -> Agreement:
     started = time.monotonic()
     stage.note("deploys")
-    laptop.deploy(cdk_out, with_cli=False)
-    laptop.backfill(start=HISTORY_STARTS)
-    pointer, backtested = _contender(policy, laptop, stage=stage)
+    deployment.deploy(cdk_out, with_cli=False)
+    deployment.backfill(start=HISTORY_STARTS)
+    pointer, backtested = _contender(policy, deployment, stage=stage)
     eve = date.fromisoformat(sessions[0].date) - timedelta(days=1)
     if eve > date.fromisoformat(EVE):
-        laptop.exchange.advance(f"{eve}T22:00:00Z")
-        laptop.backfill(start=EVE)
-    laptop.ledger.put_model(pointer)
+        deployment.exchange.advance(f"{eve}T22:00:00Z")
+        deployment.backfill(start=EVE)
+    deployment.ledger.put_model(pointer)
 
     def on_session(day: Day) -> None:
         stage.advance()
         stage.note(f"{day.session}  ${day.snapshot.equity:,.0f}")
 
     traded = replay(
-        cloud=laptop,
-        exchange=laptop.exchange,
-        ledger=laptop.ledger,
+        cloud=deployment,
+        exchange=deployment.exchange,
+        ledger=deployment.ledger,
         sessions=sessions,
-        plan=replay_plan.parity(settings.schedule.slot),
+        entries=replay_schedule.parity(settings.schedule.slot),
         prefix=settings.name,
         on_session=on_session,
     )
@@ -140,14 +140,14 @@ def _trade(
     return agreement
 
 
-def _contender(policy: str, laptop: Laptop, *, stage: Stage) -> tuple[ServedModel, Policy]:
+def _contender(policy: str, deployment: LocalDeployment, *, stage: Stage) -> tuple[ServedModel, Policy]:
     """The policy twice: as the ledger's incumbent, and as the backtest asks it."""
     since = f"{EVE}T22:00:00Z"
     if policy == TRAINED:
         stage.note("builds features")
-        laptop.build_features(time=f"{EVE}T23:30:00Z")
+        deployment.build_features(time=f"{EVE}T23:30:00Z")
         stage.note("trains")
-        trained = laptop.train(time=f"{EVE}T23:45:00Z", on_progress=stage.note)
+        trained = deployment.train(time=f"{EVE}T23:45:00Z", on_progress=stage.note)
         return trained.served.model_copy(update={"role": "incumbent"}), policy_of(trained.artifact)
     made = make_policy(policy)
     kind = policy.split(":")[0]

@@ -23,7 +23,7 @@ class Timings:
 
 
 class Show:
-    """Progress on the terminal: a line a stage, with a bar where the length is known."""
+    """Progress on the terminal: a line per stage, with a bar where the length is known."""
 
     def __init__(self, console: Console) -> None:
         self.timings = Timings()

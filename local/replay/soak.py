@@ -1,10 +1,10 @@
 """The soak: recorded sessions through the deployed functions while the exchange does everything that the vendor ever did to a client.
 
-Four runs, each on a laptop of its own: 2020 at realistic rates and 60 sessions of it at brutal ones, two seeds each. A random policy
-decides, so that every session has orders to lose. It holds (`Run.holds`) if no order was placed twice, no limit was broken, the ledger
-was the exchange's books at every session's end, no order stayed in doubt for longer than its grace and two of reconcile's intervals, and
-the distance to the backtest is explained to the cent. `out/soak/summary.json` has the figures. What cannot be run raises one of
-`local.replay.demo.FAILURES` or `StormError`.
+Four runs, each on a deployment of its own: 2020 at realistic rates and 60 sessions of it at brutal ones, two seeds each. A random policy
+decides, so that every session has orders to lose. It holds (`SoakResult.holds`) if no order was placed twice, no limit was broken, the
+ledger was the exchange's books at every session's end, no order stayed in doubt for longer than its grace and two of reconcile's
+intervals, and the distance to the backtest is explained to the cent. `out/soak/summary.json` has the figures. What cannot be run raises a
+`PapertapeError`.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from lambdas.decide.attribution import live_day
 from local.aws.emulator import ROOT
 from local.exchange.faults.plan import brutal, realistic
 from local.replay.demo import EVE, HISTORY_STARTS
-from local.replay.faulty_driver import Session, Storm
-from local.replay.local_deployment import Laptop, synthesize
+from local.replay.faulty_driver import FaultyReplay, JudgedSession
+from local.replay.local_deployment import LocalDeployment, synthesize
 from local.replay.progress import Show, Stage
 from papertape.market_data.sessions import YEAR, sessions_between
 from papertape.research.reference_backtests import ReferenceBacktests
@@ -44,7 +44,7 @@ SEEDS = (7, 8)
 AT_ONCE = 3
 CENT = 0.01
 #: The exchange answers in milliseconds or, on purpose, never; and while a function waits its clock stands still.
-IMPATIENT = {
+SHORT_TIMEOUTS = {
     "BROKER_CONNECT_TIMEOUT": "0.2",
     "BROKER_READ_TIMEOUT": "0.2",
     "BROKER_PAUSE": "0.01",
@@ -53,11 +53,11 @@ IMPATIENT = {
 BROKERS_CLIENTS = ("BackfillBarsFunction", "DecideFunction", "ExecuteOrdersFunction", "ReconcileFunction")
 
 #: Profile, seed and number of sessions of a run.
-Plan = tuple[str, int, int]
+RunSpec = tuple[str, int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class SoakResult:
     """What one run showed. `parts` is the distance to the backtest by cause, `unexplained` the largest rest of a session, in dollars.
 
     `longest_doubt`: seconds of the exchange's clock since the sending of the oldest order that a pass of reconcile left in doubt.
@@ -98,13 +98,13 @@ class Run:
         return sound and self.unexplained < CENT and abs(self.final_equity - self.backtest_equity - sum(self.parts.values())) < CENT
 
 
-def plans(seeds: Sequence[int], *, realistic: int, brutal: int) -> list[Plan]:
+def run_specs(seeds: Sequence[int], *, realistic: int, brutal: int) -> list[RunSpec]:
     """A run of each profile and seed, one that works beside one that mostly waits for the exchange; none of 0 sessions."""
-    asked = [(profile, seed, sessions) for seed in seeds for profile, sessions in (("realistic", realistic), ("brutal", brutal))]
-    return [one for one in asked if one[2]]
+    specs = [(profile, seed, sessions) for seed in seeds for profile, sessions in (("realistic", realistic), ("brutal", brutal))]
+    return [one for one in specs if one[2]]
 
 
-def run(settings: Settings, *, console: Console, asked: Sequence[Plan], folder: Path = FOLDER) -> list[Run]:
+def run(settings: Settings, *, console: Console, specs: Sequence[RunSpec], folder: Path = FOLDER) -> list[SoakResult]:
     """Make the runs, three at a time; return what they showed, which `summary.json` in `folder` holds too."""
     started = time.monotonic()
     shutil.rmtree(folder, ignore_errors=True)
@@ -113,7 +113,7 @@ def run(settings: Settings, *, console: Console, asked: Sequence[Plan], folder: 
     with show.progress:
         with show.stage("synthesize"):
             synthesize(folder / "cdk.out", settings=settings)
-        found = _in_turn(asked, settings=settings, folder=folder, show=show)
+        found = _in_turn(specs, settings=settings, folder=folder, show=show)
     summary = summarized(found, seconds=time.monotonic() - started)
     (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     console.print(_table(found))
@@ -123,84 +123,90 @@ def run(settings: Settings, *, console: Console, asked: Sequence[Plan], folder: 
     return found
 
 
-def _in_turn(asked: Sequence[Plan], *, settings: Settings, folder: Path, show: Show) -> list[Run]:
+def _in_turn(specs: Sequence[RunSpec], *, settings: Settings, folder: Path, show: Show) -> list[SoakResult]:
     with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
-        homes = [folder / f"{profile}-{seed}" for profile, seed, _ in asked]
-        laptops = [Laptop(home, settings=settings, now=f"{EVE}T22:00:00Z") for home in homes]
+        homes = [folder / f"{profile}-{seed}" for profile, seed, _ in specs]
+        deployments = [LocalDeployment(home, settings=settings, now=f"{EVE}T22:00:00Z") for home in homes]
 
-        def work(laptop: Laptop, plan: Plan, home: Path) -> Run:
-            with laptop, laptop.explaining(), show.stage(f"{plan[0]} {plan[1]}", total=plan[2]) as stage:
-                told = soak(laptop, plan, settings=settings, cdk_out=folder / "cdk.out", stage=stage)
-            if told.holds:  # a third of a gigabyte, which only a run that does not hold is worth
+        def work(deployment: LocalDeployment, spec: RunSpec, home: Path) -> SoakResult:
+            with deployment, deployment.explaining(), show.stage(f"{spec[0]} {spec[1]}", total=spec[2]) as stage:
+                result = soak(deployment, spec, settings=settings, cdk_out=folder / "cdk.out", stage=stage)
+            if result.holds:  # a third of a gigabyte, which only a run that does not hold is worth
                 shutil.rmtree(home / "cloud")
-            return told
+            return result
 
-        futures = [pool.submit(work, *one) for one in zip(laptops, asked, homes, strict=True)]
+        futures = [pool.submit(work, *one) for one in zip(deployments, specs, homes, strict=True)]
         try:
             for future in as_completed(futures):
                 future.result()
         except BaseException:
             for future in futures:
                 future.cancel()
-            for laptop in laptops:
-                laptop.close()
+            for deployment in deployments:
+                deployment.close()
             raise
         return [future.result() for future in futures]
 
 
 def soak(
-    laptop: Laptop, plan: Plan, *, settings: Settings, cdk_out: Path, stage: Stage | None = None, history: str = HISTORY_STARTS
-) -> Run:
-    """One run on a laptop that is up: deploy, backfill from `history` on, then trade 2020 as far as `plan` says."""
-    profile, seed, sessions = plan
+    deployment: LocalDeployment,
+    spec: RunSpec,
+    *,
+    settings: Settings,
+    cdk_out: Path,
+    stage: Stage | None = None,
+    history: str = HISTORY_STARTS,
+) -> SoakResult:
+    """One run on a deployment that is up: deploy, backfill from `history` on, then trade 2020 as far as `spec` says."""
+    profile, seed, sessions = spec
     started = time.monotonic()
-    deploy(laptop, cdk_out, history=history)
-    laptop.exchange.use_faults(PROFILES[profile](seed).document())
-    storm = Storm(laptop=laptop, settings=settings)
-    for ended in storm.run(sessions_between(*YEAR)[:sessions]):
+    deploy(deployment, cdk_out, history=history)
+    deployment.exchange.use_faults(PROFILES[profile](seed).document())
+    replay = FaultyReplay(deployment=deployment, settings=settings)
+    for ended in replay.run(sessions_between(*YEAR)[:sessions]):
         if stage is not None:
             stage.advance()
-            stage.note(f"{ended.day.session}  ${ended.day.snapshot.equity:,.0f}  {sum(storm.faults.values()):,} faults")
-    explained = against_the_backtest(storm.sessions, settings=settings)
-    return _told(storm, explained, profile=profile, seed=seed, seconds=time.monotonic() - started)
+            stage.note(f"{ended.day.session}  ${ended.day.snapshot.equity:,.0f}  {sum(replay.faults.values()):,} faults")
+    explained = against_the_backtest(replay.sessions, settings=settings)
+    return _result(replay, explained, profile=profile, seed=seed, seconds=time.monotonic() - started)
 
 
-def deploy(laptop: Laptop, cdk_out: Path, *, history: str) -> None:
+def deploy(deployment: LocalDeployment, cdk_out: Path, *, history: str) -> None:
     """The stacks with their history, functions that do not wait for the broker, and the random policy as the incumbent."""
-    laptop.deploy(cdk_out, with_cli=False)
-    laptop.backfill(start=history)
-    impatient(laptop)
+    deployment.deploy(cdk_out, with_cli=False)
+    deployment.backfill(start=history)
+    shorten_timeouts(deployment)
     policy, since = make_policy(POLICY), f"{EVE}T22:00:00Z"
-    laptop.ledger.put_model(
+    deployment.ledger.put_model(
         ServedModel(role="incumbent", policy="random", spec=POLICY, model_version=POLICY, kappa=policy.kappa, since=since)
     )
 
 
-def impatient(laptop: Laptop) -> None:
+def shorten_timeouts(deployment: LocalDeployment) -> None:
     """Tell the deployed functions how long to wait for the broker."""
-    client = laptop.client("lambda")
+    client = deployment.client("lambda")
     for output in BROKERS_CLIENTS:
-        name = laptop.output(output)
+        name = deployment.output(output)
         variables = client.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
-        client.update_function_configuration(FunctionName=name, Environment={"Variables": {**variables, **IMPATIENT}})
+        client.update_function_configuration(FunctionName=name, Environment={"Variables": {**variables, **SHORT_TIMEOUTS}})
 
 
-def _told(storm: Storm, explained: Sequence[Explained], *, profile: str, seed: int, seconds: float) -> Run:
-    sessions = storm.sessions
-    return Run(
+def _result(replay: FaultyReplay, explained: Sequence[Explained], *, profile: str, seed: int, seconds: float) -> SoakResult:
+    sessions = replay.sessions
+    return SoakResult(
         profile=profile,
         seed=seed,
         sessions=len(sessions),
-        faults_injected=dict(storm.faults),
+        faults_injected=dict(replay.faults),
         intents=sum(len({(order.slot, order.symbol) for order in one.orders}) for one in sessions),
         accepted=sum(one.accepted for one in sessions),
-        duplicates=sum(one.duplicates for one in sessions) + storm.accepted_again,
+        duplicates=sum(one.duplicates for one in sessions) + replay.accepted_again,
         limit_breaches=tuple(breach for one in sessions for breach in one.breaches),
-        differences=tuple(f"{one.day.session}: {told}" for one in sessions for told in one.day.differences),
-        unknown_over_grace=len(storm.overdue),
-        longest_doubt=storm.longest_doubt.total_seconds(),
-        repeated=storm.repeated,
-        given_up=storm.given_up,
+        differences=tuple(f"{one.day.session}: {difference}" for one in sessions for difference in one.day.differences),
+        unknown_over_grace=len(replay.overdue),
+        longest_doubt=replay.longest_doubt.total_seconds(),
+        repeated=replay.repeated,
+        given_up=replay.given_up,
         final_equity=float(sessions[-1].day.snapshot.equity),
         backtest_equity=explained[-1].backtest,
         parts={part.name: round(sum(getattr(one.parts, part.name) for one in explained), 4) for part in fields(Parts)},
@@ -212,7 +218,7 @@ def _told(storm: Storm, explained: Sequence[Explained], *, profile: str, seed: i
 # The distance to the backtest
 
 
-def against_the_backtest(sessions: Sequence[Session], *, settings: Settings) -> tuple[Explained, ...]:
+def against_the_backtest(sessions: Sequence[JudgedSession], *, settings: Settings) -> tuple[Explained, ...]:
     first, last = (date.fromisoformat(one.day.session) for one in (sessions[0], sessions[-1]))
     book, policy = ReferenceBacktests(settings, start=first, end=last), make_policy(POLICY)
     days = [live_day(one.day.snapshot, decision=one.decision, fills=one.fills, fees=float(one.fees)) for one in sessions]
@@ -222,7 +228,7 @@ def against_the_backtest(sessions: Sequence[Session], *, settings: Settings) -> 
 # What it shows
 
 
-def summarized(found: Sequence[Run], *, seconds: float) -> dict[str, Any]:
+def summarized(found: Sequence[SoakResult], *, seconds: float) -> dict[str, Any]:
     """The totals, and beside them each run."""
     by_kind: Counter[str] = Counter()
     for one in found:
@@ -239,7 +245,7 @@ def summarized(found: Sequence[Run], *, seconds: float) -> dict[str, Any]:
     }
 
 
-def _row(one: Run) -> dict[str, Any]:
+def _row(one: SoakResult) -> dict[str, Any]:
     return {
         "profile": one.profile,
         "seed": one.seed,
@@ -266,7 +272,7 @@ def _faults(by_kind: Mapping[str, int]) -> dict[str, Any]:
     return {"faults_injected": sum(by_kind.values()), "faults": dict(sorted(by_kind.items()))}
 
 
-def _table(found: Sequence[Run]) -> Table:
+def _table(found: Sequence[SoakResult]) -> Table:
     table = Table(title=f"{sum(one.sessions for one in found)} sessions while the exchange misbehaves", show_header=True)
     table.add_column("")
     for one in found:

@@ -1,8 +1,8 @@
-"""A running Papertape and its execution API, wherever it runs; every call is signed.
+"""The client of a running Papertape's execution API, on this laptop or on AWS; every call is signed.
 
-The laptop's run (`make local`) is found by the file that it leaves in its folder while it is up, an AWS account by the environment's
-credentials, where the API's address is an output of the trading stack. Promise: nothing but the target that was named is spoken to.
-Failure: `OperatorError`, one line with the remedy, for a target that is not there, an answer that refuses, and a call without an answer.
+The laptop's run (`make local`) is found by the file that it leaves in its folder while it is up; on AWS the API's address is an output of
+the trading stack in the account of the environment's credentials. Promise: only the named API is called. Failure: `OperatorError`, one
+line with the remedy, when the API cannot be found, refuses, or does not respond.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from lambdas.common.api.client import Answer, ExecutionApi, ExecutionApiError
 from lambdas.common.environment import VariablesError
 from papertape.options import ROOT
-from schema.loopback import LOCAL_ACCOUNT, LOCAL_SECRET, ForeignEndpointError, is_loopback, refuse_foreign_endpoints
+from schema.loopback import LOCAL_ACCOUNT, LOCAL_SECRET, is_loopback, refuse_foreign_endpoints
 from schema.settings import Settings
 from trading_env.errors import PapertapeError
 
@@ -37,7 +37,7 @@ Document = dict[str, Any]
 
 
 class OperatorError(PapertapeError, RuntimeError):
-    """The command was not carried out, or nobody knows whether it was; the message is one line with cause and remedy."""
+    """The command was not carried out, or it is unknown whether it was; the message is one line with cause and remedy."""
 
 
 @contextmanager
@@ -52,54 +52,54 @@ def announced(folder: Path, *, api_url: str, cloud_url: str, region: str) -> Ite
 
 
 @dataclass(frozen=True)
-class Target:
-    """One Papertape: what it is called on the first line, and its API."""
+class Client:
+    """One running Papertape: the name that is shown on the first line, and its API."""
 
     name: str
     api: ExecutionApi
 
     def status(self) -> Document:
-        return self._asked("GET /status", self.api.status)
+        return self._request("GET /status", self.api.status)
 
     def halt(self, reason: str) -> Document:
-        return self._asked("the halt", lambda: self.api.halt(reason))
+        return self._request("the halt", lambda: self.api.halt(reason))
 
-    def resume(self, reason: str, *, seen: int, account: str | None) -> Document:
-        """Set the state to active, if it is still the version that was `seen`; it re-arms the breakers."""
-        return self._asked("the change", lambda: self.api.resume(reason, seen=seen, account=account))
+    def resume(self, reason: str, *, version: int, account: str | None) -> Document:
+        """Set the state to active, if its version is still `version`; it re-arms the breakers."""
+        return self._request("the change", lambda: self.api.resume(reason, seen=version, account=account))
 
     def flatten(self, reason: str) -> Document:
-        return self._asked("the flatten", lambda: self.api.flatten(reason), also={202})
+        return self._request("the flatten", lambda: self.api.flatten(reason), also={202})
 
     def traced(self, identity: str) -> Document:
         """The order or the decision called `identity`, with its trace."""
         reads = [self.api.order, self.api.decision]
         for read in reversed(reads) if ":" in identity else reads:
-            found = self._asked(f"GET of {identity}", partial(read, identity), also={404})
+            found = self._request(f"GET of {identity}", partial(read, identity), also={404})
             if "trace" in found:
                 return found
         raise OperatorError(f"{self.name} has no order and no decision {identity}; `status` names the last decision, and that its orders")
 
-    def _asked(self, what: str, call: Callable[[], Answer], *, also: frozenset[int] | set[int] = frozenset()) -> Document:
+    def _request(self, what: str, call: Callable[[], Answer], *, also: frozenset[int] | set[int] = frozenset()) -> Document:
         try:
             answer = call()
         except (ExecutionApiError, BotoCoreError) as error:
             raise OperatorError(f"{self.name}: {what} has no answer, so whether it was done is unknown: {error}") from error
         if answer.status == 200 or answer.status in also:
             return answer.body
-        told = answer.body.get("message") or answer.body.get("Message") or answer.body
+        reason = answer.body.get("message") or answer.body.get("Message") or answer.body
         if answer.status == 403:
-            told = f"{told}; credentials of the account that owns it are needed"
-        raise OperatorError(f"{self.name}: {what} was refused with {answer.status}: {told}")
+            reason = f"{reason}; credentials of the account that owns it are needed"
+        raise OperatorError(f"{self.name}: {what} was refused with {answer.status}: {reason}")
 
 
-def on_laptop(folder: Path) -> Target:
-    """The run that `make local` holds up in `folder`."""
+def on_laptop(folder: Path) -> Client:
+    """The run that `make local` keeps up in `folder`."""
     shown = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
     nothing = f"nothing runs in {shown}: start it with `make local`, or add --on aws (make: on=aws) for the account of your credentials"
     try:
-        said = json.loads((folder / RUNNING).read_text(encoding="utf-8"))
-        url, cloud, region = said["api"], said["cloud"], said["region"]
+        run = json.loads((folder / RUNNING).read_text(encoding="utf-8"))
+        url, cloud, region = run["api"], run["cloud"], run["region"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OperatorError(nothing) from error
     parts = urlsplit(cloud)
@@ -107,10 +107,10 @@ def on_laptop(folder: Path) -> Target:
         socket.create_connection((parts.hostname or "", parts.port or 0), timeout=2).close()
     except OSError as error:
         raise OperatorError(nothing) from error
-    return Target(f"the laptop's run in {shown}", _local_api(url, cloud=cloud, region=region))
+    return Client(f"the laptop's run in {shown}", _local_api(url, cloud=cloud, region=region))
 
 
-def on_aws(settings: Settings) -> Target:
+def on_aws(settings: Settings) -> Client:
     """The trading stack of `settings` in the account of the environment's credentials."""
     stack = f"{settings.name}-trading"
     override = _override()
@@ -123,29 +123,26 @@ def on_aws(settings: Settings) -> Target:
     outputs = {output["OutputKey"]: output["OutputValue"] for output in described.get("Outputs", [])}
     if "ExecutionApiUrl" not in outputs:
         raise OperatorError(f"stack {stack} in {settings.region} has no output ExecutionApiUrl: deploy it, or add --url")
-    return Target(f"stack {stack} in {settings.region}", _api(outputs["ExecutionApiUrl"], region=settings.region, override=override))
+    return Client(f"stack {stack} in {settings.region}", _api(outputs["ExecutionApiUrl"], region=settings.region, override=override))
 
 
-def at_url(url: str) -> Target:
+def at_url(url: str) -> Client:
     """The API at `url`, of AWS or of this machine."""
     parts = urlsplit(url)
     aws, here = AWS_HOST.match(parts.hostname or ""), LOCAL_PATH.match(parts.path)
     if aws:
-        return Target(url, _api(url.rstrip("/"), region=aws["region"], override=_override()))
+        return Client(url, _api(url.rstrip("/"), region=aws["region"], override=_override()))
     if here and is_loopback(url):
         named = f"https://{here['id']}.execute-api.us-east-1.amazonaws.com/{here['stage']}"
-        return Target(url, _local_api(named, cloud=f"{parts.scheme}://{parts.netloc}", region="us-east-1"))
+        return Client(url, _local_api(named, cloud=f"{parts.scheme}://{parts.netloc}", region="us-east-1"))
     raise OperatorError(
         f"--url must be https://<id>.execute-api.<region>.amazonaws.com/<stage>, or the address that `make local` shows, was {url}"
     )
 
 
 def _override() -> str:
-    """Where the environment says that AWS is: nowhere else than AWS, or this machine."""
-    try:
-        refuse_foreign_endpoints(os.environ)
-    except ForeignEndpointError as error:
-        raise OperatorError(str(error)) from error
+    """The endpoint override of the environment, if any; it may only point to this machine."""
+    refuse_foreign_endpoints(os.environ)
     return os.environ.get("AWS_ENDPOINT_URL_EXECUTE_API") or os.environ.get("AWS_ENDPOINT_URL", "")
 
 

@@ -1,7 +1,7 @@
-"""Halt, resume, flatten, status, explain: what a person does to a running Papertape, and sees of it.
+"""The operator's commands: halt, resume, flatten, status, explain.
 
-Promise: the first line names what is spoken to; what stopped trading is shown before it is resumed, and what has changed since is not
-resumed unseen. Failure: `OperatorError`.
+Promise: the first line names the deployment; `resume` shows what stopped trading before it asks, and changes nothing if that has changed
+since. Failure: `OperatorError`.
 """
 
 from __future__ import annotations
@@ -11,59 +11,59 @@ import json
 import typer
 from rich.console import Console
 
-from papertape.operate import display as view
-from papertape.operate.client import OperatorError, Target
+from papertape.operate import display
+from papertape.operate.client import Client, OperatorError
 
 REASON_LIMIT = 300
 
 
-def halt(target: Target, reason: str, *, console: Console) -> None:
+def halt(client: Client, reason: str, *, console: Console) -> None:
     why = _reasoned("halt", reason)
-    console.print(target.name)
-    view.show_state(target.halt(why), console=console)
+    console.print(client.name)
+    display.show_state(client.halt(why), console=console)
 
 
-def resume(target: Target, reason: str, *, account: str, yes: bool, console: Console) -> None:
+def resume(client: Client, reason: str, *, account: str, yes: bool, console: Console) -> None:
     """Ask, unless `yes`, before the state is set to active and the breakers are re-armed; with `account`, for that one from now on."""
     why = _reasoned("resume", reason)
-    console.print(target.name)
-    seen = target.status()
-    view.show_status(seen, console=console)
-    if seen["trading_state"]["state"] == "active" and not seen["breakers"] and not account:
+    console.print(client.name)
+    observed = client.status()
+    display.show_status(observed, console=console)
+    if observed["trading_state"]["state"] == "active" and not observed["breakers"] and not account:
         console.print("It trades already: nothing was changed.")
         return
-    breakers = ", ".join(seen["breakers"])
+    breakers = ", ".join(observed["breakers"])
     with_it = f" with account {account}" if account else ""
     console.print(f"Resuming sets it active{with_it}{f' and re-arms {breakers}' if breakers else '; no breaker has tripped'}.")
     if not yes and not _agreed():
         raise OperatorError("nothing was changed; to go on answer y, or add --yes (make: yes=1)")
-    view.show_state(target.resume(why, seen=seen["trading_state"]["version"], account=account or None), console=console)
+    display.show_state(client.resume(why, version=observed["trading_state"]["version"], account=account or None), console=console)
 
 
-def flatten(target: Target, reason: str, *, console: Console) -> None:
+def flatten(client: Client, reason: str, *, console: Console) -> None:
     why = _reasoned("flatten", reason)
-    console.print(target.name)
-    view.show_batch(target.flatten(why), console=console)
+    console.print(client.name)
+    display.show_batch(client.flatten(why), console=console)
 
 
-def status(target: Target, *, as_json: bool, console: Console) -> None:
-    said = target.status()
+def status(client: Client, *, as_json: bool, console: Console) -> None:
+    response = client.status()
     if as_json:
-        print(json.dumps(said, indent=1))
+        print(json.dumps(response, indent=1))
         return
-    console.print(target.name)
-    view.show_status(said, console=console)
+    console.print(client.name)
+    display.show_status(response, console=console)
 
 
-def explain(target: Target, identity: str, *, as_json: bool, console: Console) -> bool:
+def explain(client: Client, identity: str, *, as_json: bool, console: Console) -> bool:
     """Show where an order or a decision comes from; return whether every link is there and none differs."""
-    said = target.traced(identity)
+    response = client.traced(identity)
     if as_json:
-        print(json.dumps(said, indent=1))
+        print(json.dumps(response, indent=1))
     else:
-        console.print(target.name)
-        view.show_trace(said, console=console)
-    return not view.unsound(said)
+        console.print(client.name)
+        display.show_trace(response, console=console)
+    return not display.unsound(response)
 
 
 def _reasoned(command: str, reason: str) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from local.replay.local_deployment import JOURNAL, Laptop, LaptopError
+from local.replay.local_deployment import JOURNAL, LocalDeployment, LocalDeploymentError
 from schema import settings as settings_module
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="processes are found in /proc")
@@ -283,11 +283,11 @@ def test_a_traded_year_comes_back_and_stays_as_it_was(traded: Path) -> None:
 
 def test_a_missing_secret(traded: Path, tmp_path: Path) -> None:
     settings = settings_module.load(ROOT / "settings.toml")
-    with Laptop(tmp_path, settings=settings, now="2020-01-01T22:00:00Z") as laptop:
-        laptop.deploy(traded / "out" / "parity" / "cdk.out", with_cli=False)
-        laptop.client("secretsmanager").delete_secret(SecretId="papertape/alpaca", ForceDeleteWithoutRecovery=True)
+    with LocalDeployment(tmp_path, settings=settings, now="2020-01-01T22:00:00Z") as deployment:
+        deployment.deploy(traded / "out" / "parity" / "cdk.out", with_cli=False)
+        deployment.client("secretsmanager").delete_secret(SecretId="papertape/alpaca", ForceDeleteWithoutRecovery=True)
         with pytest.raises(
-            LaptopError, match=r"secret papertape/alpaca.* cannot be read \(ResourceNotFoundException\); store it"
+            LocalDeploymentError, match=r"secret papertape/alpaca.* cannot be read \(ResourceNotFoundException\); store it"
         ) as refused:
-            laptop.backfill(start="2019-12-02")
+            deployment.backfill(start="2019-12-02")
         assert "\n" not in str(refused.value)

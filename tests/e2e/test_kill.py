@@ -44,7 +44,7 @@ def test_the_function_is_killed_between_two_orders(app: App, undisturbed: Books,
 
     def kill(posted: int) -> None:
         if posted == DEADLY:
-            killed.extend(pid for pid, function in functions_of(app.laptop.cloud.process.pid) if "execute" in function.lower())
+            killed.extend(pid for pid, function in functions_of(app.deployment.cloud.process.pid) if "execute" in function.lower())
             for pid in killed:
                 os.kill(pid, signal.SIGKILL)
 

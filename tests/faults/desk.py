@@ -31,12 +31,12 @@ from lambdas.execute_orders import service
 from lambdas.execute_orders.requests import Body, DecisionRequest, FlattenRequest, OrderRequest, parse
 from lambdas.reconcile.handler import ReconcileVariables
 from lambdas.reconcile.service import reconcile
-from local.exchange.book import Book, Costs
+from local.exchange.book import AccountBook, TradingCosts
 from local.exchange.faults.plan import FaultPlan
 from local.exchange.http.app import Keys, create_app
 from local.exchange.in_process import InProcess
-from local.exchange.recorded_market import Tape
-from local.exchange.sessions import Calendar
+from local.exchange.recorded_market import RecordedMarket
+from local.exchange.sessions import ExchangeCalendar
 from local.exchange.venue import Venue
 from papertape.market_data import bundled
 from schema.settings import Settings, load
@@ -80,18 +80,18 @@ def with_risk(settings: Settings, **limits: Any) -> Settings:
 
 
 @lru_cache(maxsize=4)
-def tape(*, gone: tuple[tuple[str, str], ...] = ()) -> Tape:
+def recorded_market(*, gone: tuple[tuple[str, str], ...] = ()) -> RecordedMarket:
     """The bundled bars of four names from 2016 on; of those `gone`, up to the day before."""
     bars = bundled.daily_bars()
     bars = bars[bars["symbol"].isin([*NAMES, FOREIGN]) & (bars["session"] >= "2016-01-04")]
     for symbol, day in gone:
         bars = bars[(bars["symbol"] != symbol) | (bars["session"] < day)]
-    return Tape(calendar=_calendar(), bars=bars, actions=bundled.corporate_actions())
+    return RecordedMarket(calendar=_calendar(), bars=bars, actions=bundled.corporate_actions())
 
 
 @lru_cache(maxsize=1)
-def _calendar() -> Calendar:
-    return Calendar.xnys(start=date(2016, 1, 4), end=date(2021, 3, 31))
+def _calendar() -> ExchangeCalendar:
+    return ExchangeCalendar.xnys(start=date(2016, 1, 4), end=date(2021, 3, 31))
 
 
 def decision(
@@ -123,7 +123,7 @@ class Floor:
     settings: Settings = field(default_factory=house_settings)
     now: datetime = SLOT
     cash: str = "100000"
-    market: Tape = field(default_factory=tape)
+    market: RecordedMarket = field(default_factory=recorded_market)
     credentials: Credentials = field(default_factory=lambda: Credentials(key_id="local-key", secret_key="local-secret"))
     renew: Callable[[], tuple[str, str] | None] = lambda: None
     skew: timedelta = timedelta(0)
@@ -133,7 +133,7 @@ class Floor:
     platform: bool = True
 
     def __post_init__(self) -> None:
-        self.venue = Venue(tape=self.market, now=self.now, cash=Decimal(self.cash), costs=Costs(slippage=COSTS))
+        self.venue = Venue(market=self.market, now=self.now, cash=Decimal(self.cash), costs=TradingCosts(slippage=COSTS))
         self.edges = Edges(now=self.monotonic)
         self.lives: list[Life] = []
         self.persons: dict[str, Decimal] = {}
@@ -330,7 +330,7 @@ class Floor:
     # --- what is so
 
     @property
-    def book(self) -> Book:
+    def book(self) -> AccountBook:
         return self.venue.book
 
     @property

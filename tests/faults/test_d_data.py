@@ -16,7 +16,7 @@ from lambdas.common.lake.lake import Lake
 from lambdas.common.ledger.records import Held, Snapshot
 from schema.lake_layout import bars_key
 from tests.faults.agent import Agent
-from tests.faults.desk import FOREIGN, NAMES, SLOT, Floor, decision, tape
+from tests.faults.desk import FOREIGN, NAMES, SLOT, Floor, decision, recorded_market
 
 SESSION_OVER = "2020-01-02T21:05:00+00:00"
 NEXT_SLOT = SLOT + timedelta(days=1)
@@ -169,7 +169,7 @@ def test_d6_an_ex_date_of_a_dividend(open_floor: Callable[..., Floor]) -> None:
 
 def test_d7_a_name_that_is_delisted(open_floor: Callable[..., Floor]) -> None:
     """IBM's last session was yesterday: refused by the broker today, left out by the agent from tomorrow on, its position carried."""
-    floor = open_floor(market=tape(gone=(("IBM", "2020-01-03"),)))
+    floor = open_floor(market=recorded_market(gone=(("IBM", "2020-01-03"),)))
     agent = Agent(floor)
     agent.decide()
     held = floor.held["IBM"]

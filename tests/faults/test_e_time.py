@@ -217,7 +217,7 @@ def test_e6_an_unscheduled_closure(floor: Floor) -> None:
 
 def test_e6_a_halt_of_one_name(floor: Floor) -> None:
     """IBM halts after its order was accepted and before it fills, and trades again twenty minutes later."""
-    floor.misbehave(unknown_status={"rate": 1, "seconds": 1200, "symbols": ["IBM"], "word": "suspended"})
+    floor.misbehave(unknown_status={"rate": 1, "seconds": 1200, "symbols": ["IBM"], "status": "suspended"})
     answer = floor.accept()
     assert answer is not None
     assert answer.status == 202

@@ -77,7 +77,7 @@ FAULTS = st.fixed_dictionaries(
         "get_timeout": st.fixed_dictionaries({"rate": st.sampled_from([0.05, 0.2])}),
         "partial_fill": st.fixed_dictionaries({"rate": RATES, "expires": st.sampled_from([0.0, 0.5]), "seconds": st.sampled_from([2, 60])}),
         "unknown_status": st.fixed_dictionaries({"rate": RATES, "seconds": st.sampled_from([3, 200])}),
-        "wash_trade": st.fixed_dictionaries({"phantom": st.sampled_from([0.0, 0.5])}),
+        "wash_trade": st.fixed_dictionaries({"false_positive_rate": st.sampled_from([0.0, 0.5])}),
         "insufficient_buying_power": st.fixed_dictionaries({"rate": RATES, "first": st.just(1)}),
         "halted_asset": st.just({"symbols": ["IBM"]}),
         "not_fractionable": st.just({"symbols": ["IBM"]}),

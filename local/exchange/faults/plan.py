@@ -1,4 +1,4 @@
-"""What a fault plan may say: which misbehaviour of the vendor's the exchange shows, how often, and with which seed.
+"""The schema of a fault plan: which faults the exchange injects, how often, and with which seed.
 
 A plan is a TOML file or the JSON body of `POST /admin/faults`: `seed`, optionally a `profile` ("realistic" or "brutal") to start from, and
 a table for each kind, `[faults.partial_fill] rate = 0.1`. A kind that is not named never happens; an empty table takes the defaults below.
@@ -20,25 +20,25 @@ from trading_env.errors import PapertapeError
 Rate = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Symbols = tuple[str, ...]
-Word = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z_]{0,40}$")]
+StatusName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z_]{0,40}$")]
 
 
 class FaultPlanError(PapertapeError, ValueError):
     """The plan cannot be used; the message is one line, fit to show to its author."""
 
 
-class Kind(BaseModel):
+class PlanModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class Chance(Kind):
-    """`rate`: the share of eligible events that it strikes."""
+class Fault(PlanModel):
+    """`rate`: the share of eligible events that it is injected into."""
 
     rate: Rate
 
 
-class OrderChance(Chance):
-    """Strikes orders, each once at most; with `symbols`, of these only."""
+class OrderFault(Fault):
+    """Injected into orders, each at most once; with `symbols`, of these only."""
 
     symbols: Symbols | None = None
 
@@ -46,14 +46,15 @@ class OrderChance(Chance):
         return self.symbols is None or symbol in self.symbols
 
 
-class RepeatedOrderChance(OrderChance):
-    """Strikes what can happen to one order again; with `first`, only the first so many times."""
+class RepeatedOrderFault(OrderFault):
+    """Can be injected into one order repeatedly; with `first`, at most so many times."""
 
     first: Annotated[int, Field(ge=1)] | None = None
 
 
-class RequestChance(Chance):
-    """Strikes requests; with `requests`, only those that begin so, for example "GET /v2/positions"; `first` of the same at one moment."""
+class RequestFault(Fault):
+    """Injected into requests; with `requests`, only those that begin so, for example "GET /v2/positions"; `first` of the same at one
+    moment."""
 
     requests: tuple[str, ...] | None = None
     first: Annotated[int, Field(ge=1)] | None = None
@@ -65,46 +66,46 @@ class RequestChance(Chance):
 # At the order's POST
 
 
-class Post504Accepted(RepeatedOrderChance):
+class Post504Accepted(RepeatedOrderFault):
     rate: Rate = 0.01
 
 
-class PostTimeoutAccepted(RepeatedOrderChance):
+class PostTimeoutAccepted(RepeatedOrderFault):
     """`hold_seconds` (wall clock): how long the connection is held when the client does not give up before."""
 
     rate: Rate = 0.01
     hold_seconds: Seconds = 30
 
 
-class PostResetUnaccepted(RepeatedOrderChance):
+class PostResetUnaccepted(RepeatedOrderFault):
     rate: Rate = 0.01
 
 
-class PostGarbled(RepeatedOrderChance):
+class PostGarbled(RepeatedOrderFault):
     rate: Rate = 0.005
 
 
 # At any request, or any read
 
 
-class TooManyRequests(RequestChance):
+class TooManyRequests(RequestFault):
     """`with_reset`: whether the vendor's X-RateLimit headers come with it; without the key, with every other one."""
 
     rate: Rate = 0.02
     with_reset: bool | None = None
 
 
-class Budget(Kind):
+class Budget(PlanModel):
     """`per_minute` requests in one minute of the exchange's clock, of trading and of market data each."""
 
     per_minute: Annotated[int, Field(ge=1)] = 200
 
 
-class Get5xx(RequestChance):
+class Get5xx(RequestFault):
     rate: Rate = 0.01
 
 
-class GetTimeout(RequestChance):
+class GetTimeout(RequestFault):
     rate: Rate = 0.005
     hold_seconds: Seconds = 30
 
@@ -112,7 +113,7 @@ class GetTimeout(RequestChance):
 # In the book
 
 
-class PartialFill(OrderChance):
+class PartialFill(OrderFault):
     """`expires`: the share whose rest is never filled and ends at the close as `ends_as`; the others' rest is filled in one or two later
     steps, `seconds` (exchange clock) apart, each at a price that is worse by `drift_bps` basis points."""
 
@@ -123,49 +124,49 @@ class PartialFill(OrderChance):
     drift_bps: Annotated[float, Field(ge=0, le=1_000)] = 2
 
 
-class Overfill(OrderChance):
+class Overfill(OrderFault):
     """`share` of the order is filled on top, where cash or shares allow."""
 
     rate: Rate = 0.01
     share: Annotated[float, Field(gt=0, le=1)] = 0.1
 
 
-class UnknownStatus(OrderChance):
-    """The order shows `word`, and is not filled, for `seconds`."""
+class UnknownStatus(OrderFault):
+    """The order shows `status`, and is not filled, for `seconds`."""
 
     rate: Rate = 0.02
     seconds: Seconds = 10
-    word: Word = "under_review"
+    status: StatusName = "under_review"
 
 
-class WashTrade(RepeatedOrderChance):
-    """`rate` of the orders that would trade against an open order of the other side; `phantom` of those that would not."""
+class WashTrade(RepeatedOrderFault):
+    """`rate` of the orders that would trade against an open order of the other side; `false_positive_rate` of those that would not."""
 
     rate: Rate = 1
-    phantom: Rate = 0
+    false_positive_rate: Rate = 0
 
 
-class InsufficientBuyingPower(RepeatedOrderChance):
+class InsufficientBuyingPower(RepeatedOrderFault):
     """Buys only."""
 
     rate: Rate = 0.005
 
 
-class HaltedAsset(OrderChance):
+class HaltedAsset(OrderFault):
     """`symbols` are halted always; without them, `rate` is the share of symbols and days."""
 
     rate: Rate = 0.002
 
 
-class NotFractionable(Kind):
+class NotFractionable(PlanModel):
     symbols: Annotated[Symbols, Field(min_length=1)]
 
 
-class VendorRounding(Kind):
+class VendorRounding(PlanModel):
     """Prices to four decimals, cash to cents."""
 
 
-class AccountReset(Kind):
+class AccountReset(PlanModel):
     """`revokes_keys`: as the vendor's does, so that from then on every request is a 401."""
 
     at: AwareDatetime
@@ -175,26 +176,26 @@ class AccountReset(Kind):
 # In what is shown
 
 
-class ViewSkew(OrderChance):
+class ViewSkew(OrderFault):
     """Positions do not show a fill for `seconds`."""
 
     rate: Rate = 0.1
     seconds: Seconds = 5
 
 
-class HiddenOrder(OrderChance):
+class HiddenOrder(OrderFault):
     rate: Rate = 0.03
     seconds: Seconds = 5
 
 
-class StaleOrderView(RepeatedOrderChance):
+class StaleOrderView(RepeatedOrderFault):
     """Reads of an order that changed in the last `seconds`."""
 
     rate: Rate = 0.05
     seconds: Seconds = 60
 
 
-class Faults(Kind):
+class Faults(PlanModel):
     post_504_accepted: Post504Accepted | None = None
     post_timeout_accepted: PostTimeoutAccepted | None = None
     post_reset_unaccepted: PostResetUnaccepted | None = None
@@ -220,7 +221,7 @@ class Faults(Kind):
 KINDS = tuple(Faults.model_fields)
 
 
-class FaultPlan(Kind):
+class FaultPlan(PlanModel):
     """A seed and the kinds that happen. `FaultPlan()` is none of them: the exchange as it is without a plan."""
 
     seed: int = 0
@@ -252,7 +253,8 @@ class FaultPlan(Kind):
             raise FaultPlanError("; ".join(_sentence(source, problem) for problem in error.errors())) from error
 
     @property
-    def quiet(self) -> bool:
+    def empty(self) -> bool:
+        """Whether the plan injects nothing."""
         return all(getattr(self.faults, kind) is None for kind in KINDS)
 
     def document(self) -> dict[str, Any]:
@@ -270,11 +272,11 @@ def brutal(seed: int) -> FaultPlan:
     return FaultPlan.from_document({"seed": seed, "profile": "brutal"})
 
 
-# What needs to be told a symbol or a moment, and an overfill, which the vendor never does, are in no profile.
+# What needs a symbol or a moment, and an overfill, which the vendor never does, are in no profile.
 PROFILES: dict[str, dict[str, dict[str, Any]]] = {
     "realistic": {
         **{kind: {} for kind in KINDS if kind not in {"overfill", "not_fractionable", "account_reset"}},
-        "wash_trade": {"phantom": 0.002},
+        "wash_trade": {"false_positive_rate": 0.002},
     },
     "brutal": {
         "post_504_accepted": {"rate": 0.1},
@@ -287,7 +289,7 @@ PROFILES: dict[str, dict[str, dict[str, Any]]] = {
         "get_timeout": {"rate": 0.03},
         "partial_fill": {"rate": 0.5, "expires": 0.4, "drift_bps": 10},
         "unknown_status": {"rate": 0.15, "seconds": 45},
-        "wash_trade": {"phantom": 0.03},
+        "wash_trade": {"false_positive_rate": 0.03},
         "insufficient_buying_power": {"rate": 0.05},
         "halted_asset": {"rate": 0.03},
         "vendor_rounding": {},

@@ -1,8 +1,9 @@
-"""Which event a fault plan strikes. Pure: a decision is a hash of (seed, kind, subject, occurrence), never of the wall clock.
+"""Samples which events a fault is injected into. Pure: a decision is a hash of (seed, kind, subject, occurrence), never of the wall clock.
 
-Promise: the subject is an order's client order id, a read and its moment, or a symbol and its day; the occurrence counts the events of one
-kind and subject. So what happens to one order does not depend on the others, and two runs with the same seed and the same requests have
-the same faults. What struck is counted by kind. What an occurrence decided is told to `record`, so that a journal can bring it back.
+Promise: the subject is an order's client order id, a read and its moment, or a symbol and its day; the occurrence counts the events of
+one kind and subject. So what happens to one order does not depend on the others, and two runs with the same seed and the same requests
+have the same faults. Injected faults are counted by kind. One that was drawn for an occurrence is passed to `record`, so that a journal
+can restore it.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from local.exchange.faults.plan import FaultPlan, OrderChance, RepeatedOrderChance, RequestChance
+from local.exchange.faults.plan import FaultPlan, OrderFault, RepeatedOrderFault, RequestFault
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Strike:
-    """One event that was struck; the occurrences of a `momentary` subject are forgotten when the clock moves."""
+class InjectedFault:
+    """One fault that was injected; the occurrences of a `momentary` subject are forgotten when the clock moves."""
 
     kind: str
     subject: str
@@ -27,45 +28,45 @@ class Strike:
     momentary: bool
 
 
-class Fate:
-    """The decisions of a plan, and the count of those that struck."""
+class FaultSampler:
+    """The decisions of a plan, and the count of injected faults by kind."""
 
-    def __init__(self, *, record: Callable[[Strike], None]) -> None:
+    def __init__(self, *, record: Callable[[InjectedFault], None]) -> None:
         self.counts: Counter[str] = Counter()
         self._record = record
-        self.take_up(FaultPlan())
+        self.use(FaultPlan())
 
-    def take_up(self, plan: FaultPlan) -> None:
-        """Decide by `plan` from now on: occurrences begin anew, counts go on."""
+    def use(self, plan: FaultPlan) -> None:
+        """Sample `plan` from now on: occurrences start at 0, counts continue."""
         self.plan = plan
-        self.quiet = plan.quiet
+        self.inactive = plan.empty
         self._lasting: Counter[tuple[str, str]] = Counter()
         self._momentary: Counter[tuple[str, str]] = Counter()
         self._spent: Counter[tuple[str, datetime]] = Counter()
 
-    def strikes(self, chance: RepeatedOrderChance | RequestChance | None, kind: str, subject: str, *, momentary: bool = False) -> bool:
-        """Whether the next event of `subject` is struck; counted and recorded if so."""
-        if chance is None or chance.rate == 0:
+    def injects(self, fault: RepeatedOrderFault | RequestFault | None, kind: str, subject: str, *, momentary: bool = False) -> bool:
+        """Whether a fault is injected into the next event of `subject`; counted and recorded if so."""
+        if fault is None or fault.rate == 0:
             return False
         occurrences = self._momentary if momentary else self._lasting
         occurrence = occurrences[kind, subject]
         occurrences[kind, subject] += 1
-        if chance.first is not None and occurrence >= chance.first:
+        if fault.first is not None and occurrence >= fault.first:
             return False
-        struck = self.draw(kind, subject, occurrence) < chance.rate
-        if struck:
+        injected = self.draw(kind, subject, occurrence) < fault.rate
+        if injected:
             self.counts[kind] += 1
-            self._record(Strike(kind=kind, subject=subject, occurrence=occurrence, momentary=momentary))
-        return struck
+            self._record(InjectedFault(kind=kind, subject=subject, occurrence=occurrence, momentary=momentary))
+        return injected
 
-    def note(self, kind: str) -> None:
-        """Count a strike that nothing was drawn for."""
+    def count(self, kind: str) -> None:
+        """Count and record an injected fault that nothing was drawn for."""
         self.counts[kind] += 1
-        self._record(Strike(kind=kind, subject="", occurrence=0, momentary=True))
+        self._record(InjectedFault(kind=kind, subject="", occurrence=0, momentary=True))
 
-    def befalls(self, chance: OrderChance | None, kind: str, subject: str) -> bool:
-        """Whether `subject`, to which this can happen once only, is struck; whoever asks counts it when it takes effect."""
-        return chance is not None and self.draw(kind, subject) < chance.rate
+    def selects(self, fault: OrderFault | None, kind: str, subject: str) -> bool:
+        """Whether the fault is for `subject`, to which it can happen only once; the caller counts it when it takes effect."""
+        return fault is not None and self.draw(kind, subject) < fault.rate
 
     def draw(self, kind: str, subject: str, occurrence: int = 0) -> float:
         """A number in [0, 1): the same for the same seed, kind, subject and occurrence."""
@@ -76,17 +77,17 @@ class Fate:
         """A share from 0.1 to 0.9, in thousandths."""
         return 100 * Decimal("0.001") + int(self.draw(kind, subject) * 801) * Decimal("0.001")
 
-    def spend(self, account: str, minute: datetime) -> int:
+    def count_request(self, account: str, minute: datetime) -> int:
         """How many requests were made of `account` in this minute of the clock, this one included."""
         self._spent = Counter({spent: count for spent, count in self._spent.items() if spent[1] == minute})
         self._spent[account, minute] += 1
         return self._spent[account, minute]
 
-    def recall(self, strike: Strike) -> None:
-        """A strike that was recorded before: counted, and not drawn again."""
-        self.counts[strike.kind] += 1
-        occurrences = self._momentary if strike.momentary else self._lasting
-        occurrences[strike.kind, strike.subject] = strike.occurrence + 1
+    def restore(self, injected: InjectedFault) -> None:
+        """Count an injected fault that was recorded before; it is not drawn again."""
+        self.counts[injected.kind] += 1
+        occurrences = self._momentary if injected.momentary else self._lasting
+        occurrences[injected.kind, injected.subject] = injected.occurrence + 1
 
     def clock_moved(self) -> None:
         self._momentary.clear()

@@ -1,4 +1,4 @@
-"""The exchange's routes: Alpaca's trading, market-data and news paths on one port, and `/admin` for whoever moves the clock.
+"""The exchange's routes: Alpaca's trading, market-data and news paths on one port, and `/admin` to move the clock.
 
 Each answer is a pure function of the venue; a `Refused` becomes the vendor's error body. A path of Alpaca's that is not served answers
 501 with its name, so that a missing route is never mistaken for a missing order. `/admin` is not part of the vendor's API and asks for
@@ -31,7 +31,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from local.exchange.faults.middleware import Edge
+from local.exchange.faults.middleware import FaultMiddleware
 from local.exchange.http import routes_account, routes_admin, routes_market, routes_orders, routes_past, wire
 from local.exchange.http.rounding import as_vendor_prints
 from local.exchange.http.wire import Answer
@@ -93,12 +93,12 @@ class Keys:
     secret_key: str = "local-secret"  # noqa: S105 opens nothing but this exchange
 
 
-def create_app(*, venue: Venue, keys: Keys) -> Edge:
+def create_app(*, venue: Venue, keys: Keys) -> FaultMiddleware:
     """The ASGI application over one venue."""
     served = [Route(path, _endpoint(venue, handler, keys=keys), methods=[method]) for method, path, handler in ROUTES]
     served += [Route(path, _endpoint(venue, handler, keys=None), methods=[method]) for method, path, handler in ADMIN]
     served.append(Route("/{path:path}", _endpoint(venue, not_served, keys=keys), methods=["GET", "POST", "PUT", "PATCH", "DELETE"]))
-    return Edge(Starlette(routes=served), venue=venue)
+    return FaultMiddleware(Starlette(routes=served), venue=venue)
 
 
 def _endpoint(venue: Venue, handler: Handler, *, keys: Keys | None) -> Callable[[Request], Any]:

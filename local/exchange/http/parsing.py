@@ -14,7 +14,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from local.exchange.money import QUANTUM, RATIOS
-from local.exchange.orders import Changes, Kind, Refused, Side, Ticket, TimeInForce
+from local.exchange.orders import Changes, OrderType, Refused, Side, Ticket, TimeInForce
 from local.exchange.replacing import require_day_for_fractions
 from local.exchange.sessions import NEW_YORK, new_york_midnight
 
@@ -100,7 +100,7 @@ def parse_ticket(document: Json) -> Ticket:
     _require(document, "extended_hours", {None, False})
     time_in_force = TimeInForce(_require(document, "time_in_force", {word.value for word in TimeInForce}))
     side = Side(_require(document, "side", {side.value for side in Side}))
-    kind = Kind(_require(document, "type", {kind.value for kind in Kind}))
+    kind = OrderType(_require(document, "type", {kind.value for kind in OrderType}))
     _require(document, "position_intent", {None, "buy_to_open" if side is Side.BUY else "sell_to_close"})
     symbol = document.get("symbol")
     if not isinstance(symbol, str) or not symbol:
@@ -162,10 +162,10 @@ def _require_one_size(quantity: Decimal | None, notional: Decimal | None) -> Non
         raise Refused(422, 40010001, f"notional must be at least 1, was {notional}")
 
 
-def _require_limit(kind: Kind, quantity: Decimal | None, notional: Decimal | None, limit_price: Decimal | None) -> None:
-    if kind is Kind.MARKET and limit_price is not None:
+def _require_limit(kind: OrderType, quantity: Decimal | None, notional: Decimal | None, limit_price: Decimal | None) -> None:
+    if kind is OrderType.MARKET and limit_price is not None:
         raise Refused(422, 40010001, "market orders require no stop or limit price")
-    if kind is Kind.LIMIT:
+    if kind is OrderType.LIMIT:
         if limit_price is None:
             raise Refused(422, 40010001, "limit orders require a limit price")
         if notional is not None or quantity is None or quantity != int(quantity):

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from local.exchange.http.listings import asset_id
 from local.exchange.http.parsing import parse_date, parse_page_token
 from local.exchange.orders import Refused
-from local.exchange.recorded_market import Tape
+from local.exchange.recorded_market import RecordedMarket
 
 FEEDS = ("sip", "iex", "otc", "boats", "delayed_sip", "overnight")
 TRUE, FALSE = ("true", "1"), ("false", "0", "")
@@ -77,10 +77,10 @@ def require_recorded(request: Request) -> None:
         raise Refused(400, 40010000, f"feed must be one of {', '.join(FEEDS)}, was {feed!r}")
 
 
-def symbol_of(tape: Tape, symbol_or_id: str) -> str | None:
-    if symbol_or_id in tape.symbols:
+def symbol_of(market: RecordedMarket, symbol_or_id: str) -> str | None:
+    if symbol_or_id in market.symbols:
         return symbol_or_id
-    return next((symbol for symbol in tape.symbols if asset_id(symbol) == symbol_or_id.lower()), None)
+    return next((symbol for symbol in market.symbols if asset_id(symbol) == symbol_or_id.lower()), None)
 
 
 def _is_number(text: str) -> bool:

@@ -36,12 +36,12 @@ def assets(venue: Venue, request: Request, _body: bytes) -> Answer:
     asked = request.query_params
     if asked.get("status", "active") == "inactive" or asked.get("asset_class", "us_equity") != "us_equity" or asked.get("attributes"):
         return 200, []
-    listed = [_asset_json(venue, symbol) for symbol in venue.tape.symbols]
+    listed = [_asset_json(venue, symbol) for symbol in venue.market.symbols]
     return 200, [item for item in listed if asked.get("exchange") in (None, item["exchange"])]
 
 
 def asset(venue: Venue, request: Request, _body: bytes) -> Answer:
-    symbol = query.symbol_of(venue.tape, request.path_params["asset"])
+    symbol = query.symbol_of(venue.market, request.path_params["asset"])
     if symbol is None:
         raise Refused(404, 40410000, f"asset not found for {request.path_params['asset']}")
     return 200, _asset_json(venue, symbol)
@@ -52,7 +52,7 @@ def positions(venue: Venue, _request: Request, _body: bytes) -> Answer:
 
 
 def position(venue: Venue, request: Request, _body: bytes) -> Answer:
-    symbol = query.symbol_of(venue.tape, request.path_params["asset"])
+    symbol = query.symbol_of(venue.market, request.path_params["asset"])
     held = venue.positions.get(symbol) if symbol is not None else None
     if symbol is None or held is None:
         raise Refused(404, 40410000, "position does not exist")

@@ -1,4 +1,4 @@
-"""For whoever moves the clock: what is no part of the vendor's API. The books here are as they are, whatever is shown to clients."""
+"""The routes of `/admin`, no part of the vendor's API: clock, reset, fault plan, and the books without any fault of the view."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def reset(venue: Venue, _request: Request, body: bytes) -> Answer:
 
 
 def fault_plan(venue: Venue, _request: Request, _body: bytes) -> Answer:
-    return 200, {"plan": venue.plan.document(), "faults": dict(sorted(venue.fate.counts.items()))}
+    return 200, {"plan": venue.plan.document(), "faults": dict(sorted(venue.fault_sampler.counts.items()))}
 
 
 def use_faults(venue: Venue, request: Request, body: bytes) -> Answer:

@@ -1,8 +1,8 @@
 """Market data as it could be known at the exchange's clock: bars, quotes, trades, snapshots, corporate actions, news.
 
-Daily bars are those of closed sessions, minute bars those of recorded minutes that have ended. Of quotes and trades there is one a recorded
-minute, its last. A snapshot's daily bar is that of the running session as far as it is known: its open and the recorded minutes since. No
-news was recorded, and none is invented.
+Daily bars are those of closed sessions, minute bars those of recorded minutes that have ended. There is one quote and one trade per
+recorded minute, its last. A snapshot's daily bar is that of the running session as far as it is known: its open and the recorded minutes
+since. No news was recorded, and none is invented.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from local.exchange.http import query, wire_market
 from local.exchange.http.parsing import page_token, parse_moment, parse_page_token
 from local.exchange.http.wire import Answer, Json, utc
 from local.exchange.orders import Refused
-from local.exchange.recorded_market import Bar, Quote, Trade
+from local.exchange.recorded_market import RecordedBar, RecordedQuote, RecordedTrade
 from local.exchange.sessions import new_york_midnight
 from local.exchange.venue import Venue
 
@@ -28,7 +28,7 @@ NEWS_PAGE = 50
 TIMEFRAMES = {"1Day": "day", "1D": "day", "1Min": "minute", "1T": "minute"}
 ORDERS_OF_TIME = ("asc", "desc")
 
-Row = TypeVar("Row", Bar, Quote, Trade)
+Row = TypeVar("Row", RecordedBar, RecordedQuote, RecordedTrade)
 
 
 # Series
@@ -68,7 +68,7 @@ def symbol_trades(venue: Venue, request: Request, _body: bytes) -> Answer:
     return _of_one(request, _trades(venue, request))
 
 
-def _bars(venue: Venue, request: Request) -> Series[Bar]:
+def _bars(venue: Venue, request: Request) -> Series[RecordedBar]:
     asked = request.query_params
     frame = TIMEFRAMES.get(asked.get("timeframe", ""))
     if frame is None:
@@ -76,7 +76,7 @@ def _bars(venue: Venue, request: Request) -> Series[Bar]:
     if asked.get("adjustment", "raw") != "raw":
         raise Refused(400, 40010000, f"adjustment must be raw, this exchange serves raw bars only, was {asked['adjustment']!r}")
     start, end = _span(venue, request)
-    recorded = venue.tape.daily_bars if frame == "day" else venue.tape.minute_bars
+    recorded = venue.market.daily_bars if frame == "day" else venue.market.minute_bars
     return Series(
         name="bars",
         of=lambda symbol: recorded(symbol, start=start, end=end, now=venue.now),
@@ -85,21 +85,21 @@ def _bars(venue: Venue, request: Request) -> Series[Bar]:
     )
 
 
-def _quotes(venue: Venue, request: Request) -> Series[Quote]:
+def _quotes(venue: Venue, request: Request) -> Series[RecordedQuote]:
     start, end = _span(venue, request)
     return Series(
         name="quotes",
-        of=lambda symbol: venue.tape.minute_quotes(symbol, start=start, end=end, now=venue.now),
+        of=lambda symbol: venue.market.minute_quotes(symbol, start=start, end=end, now=venue.now),
         at=lambda quote: quote.at,
         shown=wire_market.quote_json,
     )
 
 
-def _trades(venue: Venue, request: Request) -> Series[Trade]:
+def _trades(venue: Venue, request: Request) -> Series[RecordedTrade]:
     start, end = _span(venue, request)
     return Series(
         name="trades",
-        of=lambda symbol: venue.tape.minute_trades(symbol, start=start, end=end, now=venue.now),
+        of=lambda symbol: venue.market.minute_trades(symbol, start=start, end=end, now=venue.now),
         at=lambda trade: trade.at,
         shown=wire_market.trade_json,
     )
@@ -204,7 +204,7 @@ def _each(venue: Venue, request: Request, latest: Callable[[Venue, str], Json | 
     """By symbol; what is not known of a symbol is left out, as the vendor does."""
     asked = query.symbols(request)
     query.require_recorded(request)
-    found = {symbol: latest(venue, symbol) for symbol in asked if symbol in venue.tape.symbols}
+    found = {symbol: latest(venue, symbol) for symbol in asked if symbol in venue.market.symbols}
     return {symbol: content for symbol, content in found.items() if content is not None}
 
 
@@ -215,19 +215,19 @@ def _one(venue: Venue, request: Request, name: str, latest: Callable[[Venue, str
 def _found(venue: Venue, request: Request, name: str, latest: Callable[[Venue, str], Json | None]) -> Json:
     symbol = request.path_params["symbol"]
     query.require_recorded(request)
-    content = latest(venue, symbol) if symbol in venue.tape.symbols else None
+    content = latest(venue, symbol) if symbol in venue.market.symbols else None
     if content is None:
         raise Refused(404, 40410000, f"no {name} found for {symbol}")
     return content
 
 
 def _latest_bar(venue: Venue, symbol: str) -> Json | None:
-    minutes = venue.tape.minute_bars(symbol, start=new_york_midnight(venue.today), end=venue.now, now=venue.now)
+    minutes = venue.market.minute_bars(symbol, start=new_york_midnight(venue.today), end=venue.now, now=venue.now)
     return wire_market.bar_json(minutes[-1]) if minutes else None
 
 
 def _latest_quote(venue: Venue, symbol: str) -> Json | None:
-    quote = venue.tape.quote(symbol, venue.now)
+    quote = venue.market.quote(symbol, venue.now)
     return wire_market.quote_json(symbol, quote) if quote is not None else None
 
 
@@ -237,7 +237,7 @@ def _latest_trade(venue: Venue, symbol: str) -> Json | None:
 
 
 def _snapshot(venue: Venue, symbol: str) -> Json | None:
-    day, before = venue.tape.session_bars(symbol, venue.now)
+    day, before = venue.market.session_bars(symbol, venue.now)
     parts = {
         "latestTrade": _latest_trade(venue, symbol),
         "latestQuote": _latest_quote(venue, symbol),
@@ -254,11 +254,11 @@ def _snapshot(venue: Venue, symbol: str) -> Json | None:
 def corporate_actions(venue: Venue, request: Request, _body: bytes) -> Answer:
     asked = request.query_params
     start, end = (query.day(request, name) or venue.today for name in ("start", "end"))
-    symbols = query.symbols(request) if asked.get("symbols") else venue.tape.symbols
+    symbols = query.symbols(request) if asked.get("symbols") else venue.market.symbols
     types = set(query.words(request, "types"))
     ids = set(query.words(request, "ids"))
     recorded = query.choice(request, "region", ("us", "non_us", "all")) != "non_us" and not asked.get("cusips")
-    actions = venue.tape.actions_between(start=start, end=end, now=venue.now) if recorded else []
+    actions = venue.market.actions_between(start=start, end=end, now=venue.now) if recorded else []
     listed = [wire_market.action_json(action) for action in actions if action.symbol in symbols]
     if query.choice(request, "sort", ORDERS_OF_TIME) == "desc":
         listed.reverse()

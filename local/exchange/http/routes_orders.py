@@ -16,7 +16,7 @@ from local.exchange.http import query
 from local.exchange.http.parsing import parse_changes, parse_decimal, parse_json, parse_moment, parse_ticket
 from local.exchange.http.wire import Answer, Json, error_json, order_json
 from local.exchange.money import FLOOR, QUANTUM, plain
-from local.exchange.orders import Order, Position, Refused, Side, Ticket
+from local.exchange.orders import ExchangeOrder, ExchangePosition, Refused, Side, Ticket
 from local.exchange.venue import Venue
 
 PAGE = 500
@@ -29,10 +29,10 @@ def submit_order(venue: Venue, _request: Request, body: bytes) -> Answer:
     except Refused:
         venue.book.refused += 1
         raise
-    return 200, order_json(_submit(venue, replace(ticket, symbol=query.symbol_of(venue.tape, ticket.symbol) or ticket.symbol)))
+    return 200, order_json(_submit(venue, replace(ticket, symbol=query.symbol_of(venue.market, ticket.symbol) or ticket.symbol)))
 
 
-def _submit(venue: Venue, ticket: Ticket) -> Order:
+def _submit(venue: Venue, ticket: Ticket) -> ExchangeOrder:
     try:
         return venue.submit(ticket)
     except Refused:
@@ -70,11 +70,11 @@ def _cancel_all(venue: Venue) -> list[str]:
     return [venue.cancel(order.id).id for order in venue.book.open_orders]
 
 
-def _order(venue: Venue, request: Request) -> Order:
+def _order(venue: Venue, request: Request) -> ExchangeOrder:
     return _order_named(venue, request.path_params["order_id"])
 
 
-def _order_named(venue: Venue, order_id: str) -> Order:
+def _order_named(venue: Venue, order_id: str) -> ExchangeOrder:
     order = venue.order(order_id.lower())
     if order is None:
         raise Refused(404, 40410000, f"order not found for {order_id}")
@@ -96,7 +96,7 @@ def list_orders(venue: Venue, request: Request, _body: bytes) -> Answer:
     return 200, [order_json(order) for order in found[:limit]]
 
 
-def _filters(venue: Venue, request: Request) -> Iterator[Callable[[Order], bool]]:
+def _filters(venue: Venue, request: Request) -> Iterator[Callable[[ExchangeOrder], bool]]:
     asked = request.query_params
     if asked.get("after"):
         after = parse_moment(asked["after"], "after")
@@ -127,7 +127,7 @@ def _filters(venue: Venue, request: Request) -> Iterator[Callable[[Order], bool]
 
 
 def close_position(venue: Venue, request: Request, _body: bytes) -> Answer:
-    symbol = query.symbol_of(venue.tape, request.path_params["asset"])
+    symbol = query.symbol_of(venue.market, request.path_params["asset"])
     held = venue.positions.get(symbol) if symbol is not None else None
     if symbol is None or held is None:
         raise Refused(404, 40410000, "position does not exist")
@@ -141,7 +141,7 @@ def close_positions(venue: Venue, request: Request, _body: bytes) -> Answer:
     return 207, [_closed(venue, symbol, held) for symbol, held in sorted(venue.positions.items())]
 
 
-def _closed(venue: Venue, symbol: str, held: Position) -> Json:
+def _closed(venue: Venue, symbol: str, held: ExchangePosition) -> Json:
     ticket = _closing(symbol, held.quantity)
     try:
         return {"symbol": symbol, "status": 200, "body": order_json(_submit(venue, ticket))}
@@ -155,7 +155,7 @@ def _closing(symbol: str, quantity: Decimal) -> Ticket:
     return Ticket(symbol=symbol, side=Side.SELL, quantity=quantity)
 
 
-def _part(request: Request, held: Position) -> Decimal:
+def _part(request: Request, held: ExchangePosition) -> Decimal:
     """Shares to sell: all, `qty`, or `percentage`; of whole shares only whole ones."""
     quantity, percentage = request.query_params.get("qty"), request.query_params.get("percentage")
     if quantity and percentage:

@@ -20,7 +20,7 @@ from local.exchange.http.parsing import parse_moment
 from local.exchange.http.wire import Answer, Json
 from local.exchange.http.wire_account import activity_id, activity_json
 from local.exchange.money import CENT, HALF_UP, RATIOS
-from local.exchange.orders import Booking, Fill, Refused
+from local.exchange.orders import Booking, ExchangeFill, Refused
 from local.exchange.sessions import NEW_YORK, new_york_date
 from local.exchange.venue import Venue
 
@@ -33,7 +33,7 @@ WORDS = (
 TYPES = frozenset(WORDS.split())
 SIX_DECIMALS = Decimal("1e-6")
 
-Activity = Fill | Booking
+Activity = ExchangeFill | Booking
 Close = tuple[date, Decimal]
 
 
@@ -76,7 +76,7 @@ def _activities(venue: Venue) -> list[Activity]:
 
 
 def _type(activity: Activity) -> str:
-    return "FILL" if isinstance(activity, Fill) else activity.kind
+    return "FILL" if isinstance(activity, ExchangeFill) else activity.kind
 
 
 def _filters(request: Request) -> Iterator[Callable[[Activity], bool]]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from local.exchange.http.listings import asset_id
 from local.exchange.money import RATIOS, SHOWN, plain
-from local.exchange.orders import Fill, Order, Refused, Side, Status
+from local.exchange.orders import ExchangeFill, ExchangeOrder, Refused, Side, Status
 from local.exchange.sessions import NEW_YORK
 from local.exchange.venue import Venue
 
@@ -61,9 +61,9 @@ def eastern(moment: datetime) -> str:
 # Orders
 
 
-def order_json(order: Order) -> Json:
+def order_json(order: ExchangeOrder) -> Json:
     ticket = order.ticket
-    ended = utc(order.settled_at) if order.settled_at is not None else None
+    ended = utc(order.ended_at) if order.ended_at is not None else None
     notional = ticket.notional
     return {
         "id": order.id,
@@ -128,7 +128,7 @@ def books_json(venue: Venue, *, since: datetime | None) -> Printed:
         "counts": {"orders": len(book.orders), "fills": len(book.fills), "refused": book.refused, "duplicates": book.duplicates},
     }
     if venue.faulted:
-        summary |= {"faults": dict(sorted(venue.fate.counts.items())), "accepted": venue.accepted}
+        summary |= {"faults": dict(sorted(venue.fault_sampler.counts.items())), "accepted": venue.accepted}
     orders = ",".join(_order_line(order) for order in book.orders.values() if since is None or order.updated_at >= since)
     fills = ",".join(_fill_line(fill) for fill in book.fills if since is None or fill.at >= since)
     return Printed(f'{dumps(summary)[:-1]},"orders":[{orders}],"fills":[{fills}]}}')
@@ -138,13 +138,13 @@ def books_json(venue: Venue, *, since: datetime | None) -> Printed:
 
 
 @lru_cache(maxsize=100_000)
-def _order_line(order: Order) -> str:
+def _order_line(order: ExchangeOrder) -> str:
     full = order_json(order)
     return dumps({name: full[name] for name in BOOK_FIELDS})
 
 
 @lru_cache(maxsize=100_000)
-def _fill_line(fill: Fill) -> str:
+def _fill_line(fill: ExchangeFill) -> str:
     return dumps(
         {
             "id": fill.id,

@@ -8,8 +8,8 @@ from datetime import time
 from local.exchange.http.listings import asset_id, exchange_of, name_of
 from local.exchange.http.wire import Json, eastern, shown, utc
 from local.exchange.money import QUANTUM, RATIOS, plain
-from local.exchange.orders import Booking, Fill, Order, Position
-from local.exchange.sessions import NEW_YORK, Calendar, Session
+from local.exchange.orders import Booking, ExchangeFill, ExchangeOrder, ExchangePosition
+from local.exchange.sessions import NEW_YORK, ExchangeCalendar, ExchangeSession
 from local.exchange.venue import Venue
 
 ACCOUNT_NUMBER = "PA0PAPERTAPE"
@@ -92,9 +92,9 @@ def configurations_json() -> Json:
     }
 
 
-def position_json(venue: Venue, symbol: str, held: Position) -> Json:
+def position_json(venue: Venue, symbol: str, held: ExchangePosition) -> Json:
     price = venue.price(symbol)
-    before = venue.tape.previous_close(symbol, venue.now) or price
+    before = venue.market.previous_close(symbol, venue.now) or price
     value = RATIOS.multiply(held.quantity, price)
     profit = RATIOS.subtract(value, held.cost)
     move = RATIOS.subtract(price, before)
@@ -124,15 +124,15 @@ def position_json(venue: Venue, symbol: str, held: Position) -> Json:
 # The past
 
 
-def activity_id(activity: Fill | Booking) -> str:
+def activity_id(activity: ExchangeFill | Booking) -> str:
     return f"{activity.at.astimezone(NEW_YORK):%Y%m%d%H%M%S}{activity.at.microsecond // 1000:03d}::{activity.id}"
 
 
-def activity_json(activity: Fill | Booking, orders: Mapping[str, Order]) -> Json:
-    return _fill_json(activity, orders[activity.order_id]) if isinstance(activity, Fill) else _booking_json(activity)
+def activity_json(activity: ExchangeFill | Booking, orders: Mapping[str, ExchangeOrder]) -> Json:
+    return _fill_json(activity, orders[activity.order_id]) if isinstance(activity, ExchangeFill) else _booking_json(activity)
 
 
-def _fill_json(fill: Fill, order: Order) -> Json:
+def _fill_json(fill: ExchangeFill, order: ExchangeOrder) -> Json:
     whole = fill.left <= 0
     return {
         "id": activity_id(fill),
@@ -179,7 +179,7 @@ def clock_json(venue: Venue) -> Json:
     }
 
 
-def session_json(session: Session, calendar: Calendar) -> Json:
+def session_json(session: ExchangeSession, calendar: ExchangeCalendar) -> Json:
     closes = session.close.astimezone(NEW_YORK)
     after_hours = "2000" if closes.time() >= time(16) else "1700"
     return {

@@ -13,12 +13,12 @@ from local.exchange.http.listings import tape_of
 from local.exchange.http.wire import Json, utc
 from local.exchange.money import RATIOS
 from local.exchange.orders import NAMESPACE
-from local.exchange.recorded_market import ROUND_LOT, Action, Bar, Quote, Trade
+from local.exchange.recorded_market import ROUND_LOT, Action, RecordedBar, RecordedQuote, RecordedTrade
 
 VENUE_CODE = "V"
 
 
-def bar_json(bar: Bar) -> Json:
+def bar_json(bar: RecordedBar) -> Json:
     return {
         "t": utc(bar.start),
         "o": float(bar.open),
@@ -31,7 +31,7 @@ def bar_json(bar: Bar) -> Json:
     }
 
 
-def quote_json(symbol: str, quote: Quote) -> Json:
+def quote_json(symbol: str, quote: RecordedQuote) -> Json:
     return {
         "t": utc(quote.at),
         "bx": VENUE_CODE,
@@ -45,7 +45,7 @@ def quote_json(symbol: str, quote: Quote) -> Json:
     }
 
 
-def trade_json(symbol: str, trade: Trade) -> Json:
+def trade_json(symbol: str, trade: RecordedTrade) -> Json:
     return {
         "t": utc(trade.at),
         "x": VENUE_CODE,

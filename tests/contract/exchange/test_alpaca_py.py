@@ -331,10 +331,10 @@ def test_an_order_is_replaced_and_its_position_closed(exchange: RunningExchange,
     exchange.advance(FIRST_SLOT)
     request = LimitOrderRequest(symbol="AAPL", qty=2, side=OrderSide.BUY, time_in_force=TimeInForce.GTC, limit_price=280)
     resting = trading.submit_order(request)
-    successor = trading.replace_order_by_id(resting.id, ReplaceOrderRequest(qty=4, limit_price=300.5))
-    assert (successor.replaces, successor.status, successor.filled_qty) == (resting.id, OrderStatus.FILLED, "4")
+    replacement = trading.replace_order_by_id(resting.id, ReplaceOrderRequest(qty=4, limit_price=300.5))
+    assert (replacement.replaces, replacement.status, replacement.filled_qty) == (resting.id, OrderStatus.FILLED, "4")
     replaced = trading.get_order_by_id(resting.id, GetOrderByIdRequest(nested=True))
-    assert (replaced.status, replaced.replaced_by, replaced.replaced_at) == (OrderStatus.REPLACED, successor.id, successor.created_at)
+    assert (replaced.status, replaced.replaced_by, replaced.replaced_at) == (OrderStatus.REPLACED, replacement.id, replacement.created_at)
     assert trading.close_position("AAPL", ClosePositionRequest(percentage="25")).qty == "1"
     assert trading.close_position("AAPL", ClosePositionRequest(qty="1")).status is OrderStatus.FILLED
     promised = trading.submit_order(

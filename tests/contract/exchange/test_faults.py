@@ -26,16 +26,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from local.exchange.book import Book, Costs
+from local.exchange.book import AccountBook, TradingCosts
 from local.exchange.faults.plan import KINDS, PROFILES, FaultPlan, FaultPlanError, brutal, realistic
 from local.exchange.http.app import Keys, create_app
 from local.exchange.http.wire import dumps
 from local.exchange.in_process import InProcess
 from local.exchange.journal import Journal
 from local.exchange.orders import Side, Status, Ticket
-from local.exchange.recorded_market import Tape
+from local.exchange.recorded_market import RecordedMarket
 from local.exchange.server import ROOT, RunningExchange
-from local.exchange.sessions import Calendar
+from local.exchange.sessions import ExchangeCalendar
 from local.exchange.venue import Venue
 from papertape import command_line
 
@@ -48,9 +48,9 @@ PRICES = {"AAPL": (100.0, 104.0), "IBM": (50.0, 51.0), "SPY": (300.0, 290.0)}
 REQUIRED = {"not_fractionable": {"symbols": ["IBM"]}, "account_reset": {"at": "2020-01-02T15:00:00Z"}}
 
 
-def small_tape() -> Tape:
+def small_market() -> RecordedMarket:
     """Three names over five sessions; AAPL has a minute that ends at 14:40 at 101 on the first."""
-    calendar = Calendar.xnys(start=date(2019, 12, 30), end=date(2020, 1, 31))
+    calendar = ExchangeCalendar.xnys(start=date(2019, 12, 30), end=date(2020, 1, 31))
     days = [session.date for session in calendar.sessions if session.date <= date(2020, 1, 8)]
     rows = [
         (symbol, pd.Timestamp(day), opens, max(opens, closes), min(opens, closes), closes, 1e6)
@@ -61,12 +61,12 @@ def small_tape() -> Tape:
     minutes = [("AAPL", pd.Timestamp("2020-01-02T14:39:00Z"), 100.0, 101.0, 100.0, 101.0, 500.0)]
     trades = pd.DataFrame(minutes, columns=["symbol", "ts", "open", "high", "low", "close", "volume"])
     actions = pd.DataFrame([], columns=["symbol", "ex_date", "kind", "value"])
-    return Tape(calendar=calendar, bars=bars, actions=actions, minute_trades=trades)
+    return RecordedMarket(calendar=calendar, bars=bars, actions=actions, minute_trades=trades)
 
 
 @pytest.fixture(scope="module")
-def tape() -> Tape:
-    return small_tape()
+def market() -> RecordedMarket:
+    return small_market()
 
 
 @dataclass
@@ -113,13 +113,13 @@ class Desk:
         assert answer.status_code == 200, answer.text
 
 
-def new_venue(tape: Tape, *, cash: str = "100000", slippage: str = "0.001") -> Venue:
-    return Venue(tape=tape, now=SLOT, cash=Decimal(cash), costs=Costs(slippage=Decimal(slippage)))
+def new_venue(market: RecordedMarket, *, cash: str = "100000", slippage: str = "0.001") -> Venue:
+    return Venue(market=market, now=SLOT, cash=Decimal(cash), costs=TradingCosts(slippage=Decimal(slippage)))
 
 
 @pytest.fixture
-def desk(tape: Tape) -> Desk:
-    return Desk(new_venue(tape))
+def desk(market: RecordedMarket) -> Desk:
+    return Desk(new_venue(market))
 
 
 # What a client meets on the socket
@@ -334,7 +334,7 @@ def test_an_overfill_stays_within_cash_and_shares(desk: Desk) -> None:
 
 
 def test_an_unknown_word_stands_for_some_seconds(desk: Desk) -> None:
-    desk.misbehave(unknown_status={"rate": 1, "seconds": 10, "word": "pending_review"})
+    desk.misbehave(unknown_status={"rate": 1, "seconds": 10, "status": "pending_review"})
     assert desk.post("a").json()["status"] == "pending_review"
     desk.after(9)
     assert (desk.order("a")["status"], desk.held()) == ("pending_review", "0")
@@ -343,8 +343,8 @@ def test_an_unknown_word_stands_for_some_seconds(desk: Desk) -> None:
     assert (desk.order("a")["status"], desk.held()) == ("filled", "10")
 
 
-def test_an_unknown_word_before_the_open_gives_way_to_accepted(tape: Tape) -> None:
-    desk = Desk(Venue(tape=tape, now=SLOT - timedelta(hours=1), cash=Decimal(1000), costs=Costs()))
+def test_an_unknown_status_before_the_open_gives_way_to_accepted(market: RecordedMarket) -> None:
+    desk = Desk(Venue(market=market, now=SLOT - timedelta(hours=1), cash=Decimal(1000), costs=TradingCosts()))
     desk.misbehave(unknown_status={"rate": 1, "seconds": 10})
     assert desk.post("a", qty="1").json()["status"] == "under_review"
     desk.after(10)
@@ -370,7 +370,7 @@ def test_a_wash_trade_is_refused_until_the_opposite_order_is_gone(desk: Desk) ->
     desk.http.delete(f"{URL}/v2/orders/{resting['id']}")
     assert desk.post("sale", side="sell", qty="9").status_code == 200
     assert desk.books()["faults"] == {"wash_trade": 1}
-    desk.misbehave(wash_trade={"phantom": 1})
+    desk.misbehave(wash_trade={"false_positive_rate": 1})
     assert desk.post("nothing is open against it", symbol="IBM").status_code == 403
 
 
@@ -406,13 +406,13 @@ def test_a_halted_asset(desk: Desk) -> None:
     assert desk.order("waits")["status"] == "expired"
 
 
-def test_halts_by_rate_last_a_day(tape: Tape, desk: Desk) -> None:
+def test_halts_by_rate_last_a_day(market: RecordedMarket, desk: Desk) -> None:
     desk.misbehave(halted_asset={"rate": 0.5})
     seen = set()
     for day in (2, 3, 6, 7, 8):
         desk.advance(datetime(2020, 1, day, 15, 0, tzinfo=UTC))
-        halted = [symbol for symbol in tape.symbols if not desk.get(f"/v2/assets/{symbol}").json()["tradable"]]
-        for symbol in tape.symbols:
+        halted = [symbol for symbol in market.symbols if not desk.get(f"/v2/assets/{symbol}").json()["tradable"]]
+        for symbol in market.symbols:
             assert (desk.post(f"{day} {symbol}", symbol=symbol, qty="1").status_code == 422) == (symbol in halted)
         seen.add(tuple(halted))
     assert len(seen) > 1
@@ -429,8 +429,8 @@ def test_an_asset_that_is_not_fractionable(desk: Desk) -> None:
     assert [desk.get(f"/v2/assets/{symbol}").json()["fractionable"] for symbol in ("AAPL", "IBM")] == [False, True]
 
 
-def test_prices_and_cash_are_rounded_as_the_vendor_does(tape: Tape) -> None:
-    desk = Desk(new_venue(tape, slippage="0.000123"))
+def test_prices_and_cash_are_rounded_as_the_vendor_does(market: RecordedMarket) -> None:
+    desk = Desk(new_venue(market, slippage="0.000123"))
     desk.misbehave(vendor_rounding={})
     order = desk.post("a", qty="0.123456789", symbol="IBM").json()
     assert (order["filled_qty"], order["filled_avg_price"]) == ("0.123456789", "50.0062")
@@ -512,7 +512,7 @@ def test_older_states_of_an_order_come_back_for_a_while(desk: Desk) -> None:
 
 
 def a_day(venue: Venue, names: list[str]) -> list[bytes]:
-    """Orders and reads of one day, one after the other; every answer's bytes, silence included."""
+    """Orders and reads of one day, one after the other; every answer's bytes, missing responses included."""
     desk, answers = Desk(venue), []
 
     def ask(call: Callable[[], requests.Response]) -> None:
@@ -532,11 +532,11 @@ def a_day(venue: Venue, names: list[str]) -> list[bytes]:
     return [*answers, desk.get("/admin/books").content]
 
 
-def test_the_same_seed_is_the_same_day(tape: Tape) -> None:
+def test_the_same_seed_is_the_same_day(market: RecordedMarket) -> None:
     names = [f"order {n}" for n in range(25)]
 
     def run(seed: int) -> list[bytes]:
-        venue = new_venue(tape)
+        venue = new_venue(market)
         venue.use_faults(brutal(seed))
         return a_day(venue, names)
 
@@ -544,12 +544,12 @@ def test_the_same_seed_is_the_same_day(tape: Tape) -> None:
     assert run(1) != run(2)
 
 
-def test_what_befalls_one_order_does_not_depend_on_the_others(tape: Tape) -> None:
+def test_the_faults_of_one_order_do_not_depend_on_the_others(market: RecordedMarket) -> None:
     plan = {kind: PROFILES["brutal"][kind] for kind in ("partial_fill", "unknown_status", "hidden_order", "insufficient_buying_power")}
     names = [f"order {n}" for n in range(60)]
 
-    def fates(order: list[str]) -> dict[str, tuple[int, str | None, str | None]]:
-        desk = Desk(new_venue(tape))
+    def outcomes(order: list[str]) -> dict[str, tuple[int, str | None, str | None]]:
+        desk = Desk(new_venue(market))
         desk.misbehave(seed=3, **plan)
         found = {}
         for name in order:
@@ -557,14 +557,14 @@ def test_what_befalls_one_order_does_not_depend_on_the_others(tape: Tape) -> Non
             found[name] = (answer.status_code, answer.json().get("status"), answer.json().get("filled_qty"))
         return found
 
-    straight = fates(names)
-    assert straight == fates(names[::-1])
+    straight = outcomes(names)
+    assert straight == outcomes(names[::-1])
     assert {status for _, status, _ in straight.values()} == {"filled", "partially_filled", "under_review", None}
 
 
-def test_the_journal_replays_the_faults(tape: Tape, tmp_path: Path) -> None:
+def test_the_journal_replays_the_faults(market: RecordedMarket, tmp_path: Path) -> None:
     path = tmp_path / "exchange.jsonl"
-    first, second = new_venue(tape), new_venue(tape)
+    first, second = new_venue(market), new_venue(market)
     journal = Journal(path)
     journal.attach(first, terms={})
     first.use_faults(brutal(5))
@@ -581,19 +581,19 @@ def test_the_journal_replays_the_faults(tape: Tape, tmp_path: Path) -> None:
     journal.close()
 
 
-def test_rates_are_what_they_say(tape: Tape) -> None:
+def test_rates_are_what_they_say(market: RecordedMarket) -> None:
     kinds = ("partial_fill", "unknown_status", "hidden_order", "view_skew")
-    venue = new_venue(tape, cash="1e9")
+    venue = new_venue(market, cash="1e9")
     venue.use_faults(FaultPlan.from_document({"seed": 11, "faults": {kind: {"rate": 0.1} for kind in kinds}}))
     for n in range(1000):
         venue.submit(Ticket(symbol="IBM", side=Side.BUY, quantity=Decimal(2), client_order_id=f"order {n}"))
-    assert {kind: 70 <= venue.fate.counts[kind] <= 130 for kind in kinds} == dict.fromkeys(kinds, True)
+    assert {kind: 70 <= venue.fault_sampler.counts[kind] <= 130 for kind in kinds} == dict.fromkeys(kinds, True)
 
 
-def test_rates_on_the_way_are_what_they_say(tape: Tape) -> None:
+def test_rates_on_the_way_are_what_they_say(market: RecordedMarket) -> None:
     """Each kind at 0.1 of the requests that those before it have left over."""
     kinds = ("too_many_requests", "post_reset_unaccepted", "insufficient_buying_power", "post_504_accepted", "post_timeout_accepted")
-    desk, orders = Desk(new_venue(tape, cash="1e9")), 500
+    desk, orders = Desk(new_venue(market, cash="1e9")), 500
     desk.misbehave(seed=12, **{kind: {"rate": 0.1} for kind in (*kinds, "post_garbled")})
     lost = 0
     for n in range(orders):
@@ -611,9 +611,9 @@ def test_rates_on_the_way_are_what_they_say(tape: Tape) -> None:
     assert len(books["accepted"]) == orders - lost + unanswered
 
 
-def test_a_plan_that_was_taken_back_leaves_the_exchange_as_it_was(tape: Tape) -> None:
+def test_a_plan_that_was_taken_back_leaves_the_exchange_as_it_was(market: RecordedMarket) -> None:
     names = [f"order {n}" for n in range(10)]
-    never, briefly = new_venue(tape), new_venue(tape)
+    never, briefly = new_venue(market), new_venue(market)
     briefly.use_faults(brutal(1))
     briefly.use_faults(FaultPlan())
     answers = a_day(never, names)
@@ -634,8 +634,8 @@ def test_profiles_and_files(tmp_path: Path) -> None:
     unasked = {"overfill", "not_fractionable", "account_reset"}
     for profile in (realistic(1), brutal(1)):
         assert {kind for kind in KINDS if getattr(profile.faults, kind) is None} == unasked
-    assert FaultPlan().quiet
-    assert not realistic(0).quiet
+    assert FaultPlan().empty
+    assert not realistic(0).empty
 
 
 @pytest.mark.parametrize(
@@ -714,7 +714,7 @@ plans = st.fixed_dictionaries(
         "unknown_status": st.fixed_dictionaries({"rate": rates, "seconds": st.sampled_from([5, 3_000])}),
         "halted_asset": st.fixed_dictionaries({"rate": rates}),
         "insufficient_buying_power": st.fixed_dictionaries({"rate": rates}),
-        "wash_trade": st.just({"phantom": 0.1}),
+        "wash_trade": st.just({"false_positive_rate": 0.1}),
         "vendor_rounding": st.just({}),
     },
 )
@@ -727,7 +727,7 @@ orders = st.tuples(
 steps = st.lists(st.one_of(orders, st.integers(1, 30_000), st.just("cancel")), max_size=25)
 
 
-def live(venue: Venue, actions: list[Any], *, cut: int) -> Book:
+def live(venue: Venue, actions: list[Any], *, cut: int) -> AccountBook:
     """Orders, clock moves (each in `cut` steps) and cancels, one after the other."""
     for number, action in enumerate(actions):
         if isinstance(action, int):
@@ -752,7 +752,7 @@ def live(venue: Venue, actions: list[Any], *, cut: int) -> Book:
 @given(faults=plans, actions=steps, seed=st.integers(0, 5))
 def test_the_books_add_up_under_any_plan(faults: dict[str, Any], actions: list[Any], seed: int) -> None:
     plan = FaultPlan.from_document({"seed": seed, "faults": faults})
-    venues = [new_venue(TAPE, slippage="0.00123"), new_venue(TAPE, slippage="0.00123")]
+    venues = [new_venue(MARKET, slippage="0.00123"), new_venue(MARKET, slippage="0.00123")]
     for venue, cut in zip(venues, (1, 3), strict=True):
         venue.use_faults(plan)
         live(venue, actions, cut=cut)
@@ -782,4 +782,4 @@ def test_the_books_add_up_under_any_plan(faults: dict[str, Any], actions: list[A
         assert order.status is not Status.FILLED or order.ticket.quantity is None or order.filled_quantity >= order.ticket.quantity
 
 
-TAPE = small_tape()
+MARKET = small_market()

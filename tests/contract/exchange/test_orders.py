@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from local.exchange.faults.plan import FaultPlan
 from local.exchange.journal import Journal
-from local.exchange.orders import Changes, Kind, Refused, Side, Status, Ticket, TimeInForce
+from local.exchange.orders import Changes, OrderType, Refused, Side, Status, Ticket, TimeInForce
 from local.exchange.time_in_force import AT_ONCE
 from tests.exchanges import EVE, SLOT, URL, Desk, refusal
 
@@ -176,7 +176,7 @@ def test_a_chain_of_replacements(desk: Desk) -> None:
 def test_what_is_not_replaced_stays_as_it_was(desk: Desk) -> None:
     resting, market, filled = desk.limit(90, client_order_id="mine"), desk.send(tif="cls").json(), desk.send().json()
     gone = desk.limit(80)
-    successor = patch(desk, gone, limit_price=81).json()
+    replacement = patch(desk, gone, limit_price=81).json()
     books = desk.get("/admin/books").json()
     for order, changes, expected in [
         (resting, {}, (422, 42210000, "order parameters are not changed")),
@@ -195,7 +195,7 @@ def test_what_is_not_replaced_stays_as_it_was(desk: Desk) -> None:
         assert refusal(patch(desk, order, **changes)) == expected
     after = desk.get("/admin/books").json()
     assert {**after, "counts": None} == {**books, "counts": None}
-    assert successor["replaces"] == gone["id"]
+    assert replacement["replaces"] == gone["id"]
 
 
 def test_an_order_that_has_not_met_the_market_is_not_replaced() -> None:
@@ -225,15 +225,15 @@ def test_the_shares_of_the_replaced_sale_are_free_for_its_successor(desk: Desk) 
 
 
 def test_what_was_filled_before_is_not_filled_again(desk: Desk) -> None:
-    """`qty` is the whole: the successor is for what is left of it, and the fills of both are the position."""
+    """`qty` is the whole: the replacement is for what is left of it, and the fills of both are the position."""
     desk.venue.use_faults(FaultPlan.from_document({"faults": {"partial_fill": {"rate": 1, "expires": 1}}}))
     order = desk.send(qty="100").json()
     filled = Decimal(order["filled_qty"])
     assert 0 < filled < 100
     assert refusal(patch(desk, order, qty=int(filled)))[2] == "qty must be > filled_qty"
     desk.venue.use_faults(FaultPlan())
-    successor = patch(desk, order, qty=60 + int(filled)).json()
-    assert said(successor, "status", "qty", "filled_qty") == ("filled", "60", "60")
+    replacement = patch(desk, order, qty=60 + int(filled)).json()
+    assert said(replacement, "status", "qty", "filled_qty") == ("filled", "60", "60")
     assert said(desk.order(order["id"]), "status", "qty", "filled_qty") == ("replaced", "100", order["filled_qty"])
     assert desk.held() == filled + 60
 
@@ -356,7 +356,7 @@ STEPS = st.lists(
                 symbol=symbol,
                 side=side,
                 quantity=Decimal(quantity),
-                kind=Kind.LIMIT if price else Kind.MARKET,
+                kind=OrderType.LIMIT if price else OrderType.MARKET,
                 limit_price=Decimal(price) / 100 if price else None,
                 time_in_force=word,
             ),

@@ -128,10 +128,10 @@ def test_activities_of_each_kind(exchange: RunningExchange, http: requests.Sessi
 
 def test_replacements_and_closings(exchange: RunningExchange, trader: requests.Session) -> None:
     (resting,) = trader.get(f"{exchange.url}/v2/orders").json()
-    successor = trader.patch(f"{exchange.url}/v2/orders/{resting['id']}", json={"limit_price": "251"})
-    validator(TRADING, "/v2/orders/{order_id}", "patch", "200").validate(successor.json())
+    replacement = trader.patch(f"{exchange.url}/v2/orders/{resting['id']}", json={"limit_price": "251"})
+    validator(TRADING, "/v2/orders/{order_id}", "patch", "200").validate(replacement.json())
     replaced = trader.get(f"{exchange.url}/v2/orders/{resting['id']}").json()
-    assert (replaced["status"], replaced["replaced_by"]) == ("replaced", successor.json()["id"])
+    assert (replaced["status"], replaced["replaced_by"]) == ("replaced", replacement.json()["id"])
     validator(TRADING, "/v2/orders/{order_id}", "get", "200").validate(replaced)
     part = trader.delete(f"{exchange.url}/v2/positions/AAPL", params={"percentage": "50"})
     validator(TRADING, "/v2/positions/{symbol_or_asset_id}", "delete", "200").validate(part.json())

@@ -93,6 +93,11 @@ def test_lookahead_names_the_column_that_knows_the_future_on_ones_own_bars(own: 
     assert call("lookahead", f"{file}:features", "--bars", str(own), "--symbol", "SPY").stderr.startswith("papertape: --symbol must be")
 
 
+def test_help_lists_every_command_in_the_order_of_use() -> None:
+    names = [line.split()[1] for line in call("--help").stdout.splitlines() if line.startswith("│ ") and line[2].isalpha()]
+    assert names == list(command_line.IN_ORDER_OF_USE)
+
+
 @pytest.mark.parametrize(
     "command", ["train", "evaluate", "backtest", "lookahead", "scoreboard", "halt", "resume", "flatten", "status", "explain"]
 )

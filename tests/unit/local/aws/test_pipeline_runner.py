@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from local.aws.sagemaker_pipeline import Execution, StepError, Storage, command_line, deterministic_tar, references, tokens
+from local.aws.sagemaker_pipeline import PipelineExecution, StepError, Storage, command_line, deterministic_tar, references, tokens
 
 
-def execution(definition: dict[str, Any], root: Path) -> Execution:
-    return Execution(
+def execution(definition: dict[str, Any], root: Path) -> PipelineExecution:
+    return PipelineExecution(
         identifier="abc",
         arn="arn:aws:sagemaker:us-east-1:000000000000:pipeline/p/execution/abc",
         pipeline="p",

@@ -8,10 +8,10 @@ from decimal import Decimal
 import pandas as pd
 import pytest
 
-from local.exchange.book import Costs
+from local.exchange.book import TradingCosts
 from local.exchange.orders import Refused, Side, Status, Ticket
-from local.exchange.recorded_market import Tape, TapeError
-from local.exchange.sessions import Calendar, new_york_midnight
+from local.exchange.recorded_market import RecordedMarket, RecordedMarketError
+from local.exchange.sessions import ExchangeCalendar, new_york_midnight
 from local.exchange.venue import Dividends, Venue
 from papertape.market_data import bundled
 
@@ -20,13 +20,13 @@ BARS = ["symbol", "session", "open", "high", "low", "close", "volume"]
 
 
 @pytest.fixture(scope="module")
-def calendar() -> Calendar:
-    return Calendar.xnys(start=date(2004, 1, 2), end=date(2022, 12, 30))
+def calendar() -> ExchangeCalendar:
+    return ExchangeCalendar.xnys(start=date(2004, 1, 2), end=date(2022, 12, 30))
 
 
 @pytest.fixture(scope="module")
-def tape(calendar: Calendar) -> Tape:
-    return Tape(
+def market(calendar: ExchangeCalendar) -> RecordedMarket:
+    return RecordedMarket(
         calendar=calendar,
         bars=bundled.daily_bars(),
         actions=bundled.corporate_actions(),
@@ -36,12 +36,12 @@ def tape(calendar: Calendar) -> Tape:
 
 
 @pytest.fixture
-def small(calendar: Calendar) -> Tape:
+def small(calendar: ExchangeCalendar) -> RecordedMarket:
     """XYZ on three sessions, the last a half day: 1:20 before the second, 0.50 a share before the third; it skips 2020-11-25."""
     rows = [("2020-11-23", 1.0, 1.5), ("2020-11-24", 31.0, 33.0), ("2020-11-27", 34.0, 35.0)]
     bars = pd.DataFrame([("XYZ", pd.Timestamp(d), o, max(o, c), min(o, c), c, 100.0) for d, o, c in rows], columns=BARS)
     actions = [("XYZ", pd.Timestamp("2020-11-24"), "split", 0.05), ("XYZ", pd.Timestamp("2020-11-27"), "dividend", 0.5)]
-    return Tape(calendar=calendar, bars=bars, actions=pd.DataFrame(actions, columns=ACTIONS))
+    return RecordedMarket(calendar=calendar, bars=bars, actions=pd.DataFrame(actions, columns=ACTIONS))
 
 
 def at(day: str, clock: str = "00:00") -> datetime:
@@ -50,11 +50,11 @@ def at(day: str, clock: str = "00:00") -> datetime:
     return new_york_midnight(date.fromisoformat(day)) + timedelta(hours=int(hours), minutes=int(minutes))
 
 
-def venue(tape: Tape, now: datetime, *, cash: str = "1000", dividends: Dividends = "ignore") -> Venue:
-    return Venue(tape=tape, now=now, cash=Decimal(cash), costs=Costs(), dividends=dividends)
+def venue(market: RecordedMarket, now: datetime, *, cash: str = "1000", dividends: Dividends = "ignore") -> Venue:
+    return Venue(market=market, now=now, cash=Decimal(cash), costs=TradingCosts(), dividends=dividends)
 
 
-def test_last_trade_follows_the_session(small: Tape) -> None:
+def test_last_trade_follows_the_session(small: RecordedMarket) -> None:
     expected = [
         (at("2020-11-23", "09:29"), None),
         (at("2020-11-23", "09:30"), 1),
@@ -76,21 +76,21 @@ def test_last_trade_follows_the_session(small: Tape) -> None:
         assert trade is None or trade.at <= now
 
 
-def test_half_day_bar_is_known_at_one(small: Tape) -> None:
+def test_half_day_bar_is_known_at_one(small: RecordedMarket) -> None:
     def days(now: datetime) -> int:
         return len(small.daily_bars("XYZ", start=at("2020-11-01"), end=at("2020-12-31"), now=now))
 
     assert (days(at("2020-11-27", "12:59")), days(at("2020-11-27", "13:00"))) == (2, 3)
 
 
-def test_no_answer_depends_on_what_comes_after(calendar: Calendar, tape: Tape) -> None:
-    """A tape that was cut at a close answers, up to there, exactly as the whole one."""
+def test_no_answer_depends_on_what_comes_after(calendar: ExchangeCalendar, market: RecordedMarket) -> None:
+    """A market that was cut at a close answers, up to there, exactly as the whole one."""
     bars, actions = bundled.daily_bars(), bundled.corporate_actions()
     end = pd.Timestamp("2014-06-09")
     minutes = bundled.minute_trades()
     quotes = bundled.minute_quotes()
     close = datetime(2014, 6, 9, 20, tzinfo=UTC)
-    cut = Tape(
+    cut = RecordedMarket(
         calendar=calendar,
         bars=bars[bars["session"] <= end],
         actions=actions[actions["ex_date"] <= end],
@@ -101,41 +101,41 @@ def test_no_answer_depends_on_what_comes_after(calendar: Calendar, tape: Tape) -
     for step in range(int((close - start) / timedelta(minutes=17))):
         now = start + step * timedelta(minutes=17)
         for symbol in ("AAPL", "SPY", "GOOG"):
-            assert tape.last_trade(symbol, now) == cut.last_trade(symbol, now)
-            assert tape.quote(symbol, now) == cut.quote(symbol, now)
-            assert tape.daily_bars(symbol, start=start, end=now, now=now) == cut.daily_bars(symbol, start=start, end=now, now=now)
-            assert tape.minute_bars(symbol, start=start, end=now, now=now) == cut.minute_bars(symbol, start=start, end=now, now=now)
-            assert tape.previous_close(symbol, now) == cut.previous_close(symbol, now)
-            assert tape.trades_now(symbol, now) == cut.trades_now(symbol, now)
+            assert market.last_trade(symbol, now) == cut.last_trade(symbol, now)
+            assert market.quote(symbol, now) == cut.quote(symbol, now)
+            assert market.daily_bars(symbol, start=start, end=now, now=now) == cut.daily_bars(symbol, start=start, end=now, now=now)
+            assert market.minute_bars(symbol, start=start, end=now, now=now) == cut.minute_bars(symbol, start=start, end=now, now=now)
+            assert market.previous_close(symbol, now) == cut.previous_close(symbol, now)
+            assert market.trades_now(symbol, now) == cut.trades_now(symbol, now)
         window = {"start": date(2014, 1, 1), "end": date(2020, 1, 1), "now": now}
-        assert tape.actions_between(**window) == cut.actions_between(**window)
+        assert market.actions_between(**window) == cut.actions_between(**window)
 
 
-def test_actions_have_no_announcement(tape: Tape) -> None:
+def test_actions_have_no_announcement(market: RecordedMarket) -> None:
     def seen(now: datetime) -> list[tuple[str, Decimal]]:
-        found = tape.actions_between(start=date(2014, 6, 1), end=date(2014, 6, 30), now=now)
+        found = market.actions_between(start=date(2014, 6, 1), end=date(2014, 6, 30), now=now)
         return [(action.symbol, action.value) for action in found if action.kind == "split"]
 
     assert seen(datetime(2014, 6, 9, 3, 59, tzinfo=UTC)) == []
     assert seen(datetime(2014, 6, 9, 4, 0, tzinfo=UTC)) == [("AAPL", 7)]
 
 
-def test_recorded_quotes_are_served_on_their_day_only(tape: Tape) -> None:
-    friday = tape.quote("IBM", datetime(2013, 10, 4, 15, tzinfo=UTC))
+def test_recorded_quotes_are_served_on_their_day_only(market: RecordedMarket) -> None:
+    friday = market.quote("IBM", datetime(2013, 10, 4, 15, tzinfo=UTC))
     assert friday is not None
     assert (friday.at, friday.bid < friday.ask) == (datetime(2013, 10, 4, 14, 59, 59, 999000, tzinfo=UTC), True)
-    monday = tape.quote("IBM", datetime(2013, 10, 7, 4, tzinfo=UTC))
-    close = tape.last_trade("IBM", datetime(2013, 10, 5, tzinfo=UTC))
+    monday = market.quote("IBM", datetime(2013, 10, 7, 4, tzinfo=UTC))
+    close = market.last_trade("IBM", datetime(2013, 10, 5, tzinfo=UTC))
     assert monday is not None
     assert close is not None
     assert (monday.bid, monday.ask, monday.at) == (close.price, close.price, datetime(2013, 10, 4, 20, tzinfo=UTC))
 
 
-def test_recorded_minutes_lie_inside_the_days_bar(tape: Tape, calendar: Calendar) -> None:
+def test_recorded_minutes_lie_inside_the_days_bar(market: RecordedMarket, calendar: ExchangeCalendar) -> None:
     for session in calendar.between(date(2013, 10, 4), date(2013, 10, 11)):
-        (bar,) = tape.daily_bars("SPY", start=session.midnight, end=session.midnight, now=session.close)
+        (bar,) = market.daily_bars("SPY", start=session.midnight, end=session.midnight, now=session.close)
         for minute in range(1, 390):
-            trade = tape.last_trade("SPY", session.open + timedelta(minutes=minute))
+            trade = market.last_trade("SPY", session.open + timedelta(minutes=minute))
             assert trade is not None
             assert bar.low <= trade.price <= bar.high
 
@@ -148,21 +148,21 @@ def test_recorded_minutes_lie_inside_the_days_bar(tape: Tape, calendar: Calendar
         (("XYZ", "2020-11-27", float("nan")), "open must be a number above 0, was nan"),
     ],
 )
-def test_bad_tables_are_refused(calendar: Calendar, row: tuple[str, str, float], message: str) -> None:
+def test_bad_tables_are_refused(calendar: ExchangeCalendar, row: tuple[str, str, float], message: str) -> None:
     symbol, day, price = row
     bars = pd.DataFrame([(symbol, pd.Timestamp(day), *[price] * 4, 1.0)], columns=BARS)
-    with pytest.raises(TapeError, match=message):
-        Tape(calendar=calendar, bars=bars, actions=pd.DataFrame([], columns=ACTIONS))
+    with pytest.raises(RecordedMarketError, match=message):
+        RecordedMarket(calendar=calendar, bars=bars, actions=pd.DataFrame([], columns=ACTIONS))
 
 
-def test_clock_only_goes_forward(small: Tape) -> None:
+def test_clock_only_goes_forward(small: RecordedMarket) -> None:
     exchange = venue(small, at("2020-11-23", "10:00"))
     exchange.advance(at("2020-11-23", "10:00"))
     with pytest.raises(Refused, match="only goes forward"):
         exchange.advance(at("2020-11-23", "09:59"))
 
 
-def test_steps_of_the_clock_do_not_matter(small: Tape) -> None:
+def test_steps_of_the_clock_do_not_matter(small: RecordedMarket) -> None:
     def run(steps: int) -> tuple[object, ...]:
         exchange = venue(small, at("2020-11-23", "10:00"), dividends="credit")
         exchange.submit(Ticket(symbol="XYZ", side=Side.BUY, quantity=Decimal("100.5")))
@@ -177,7 +177,7 @@ def test_steps_of_the_clock_do_not_matter(small: Tape) -> None:
     assert run(1) == run(7) == run(1000)
 
 
-def test_through_split_and_dividend(small: Tape) -> None:
+def test_through_split_and_dividend(small: RecordedMarket) -> None:
     exchange = venue(small, at("2020-11-23", "10:00"), dividends="credit")
     exchange.submit(Ticket(symbol="XYZ", side=Side.BUY, quantity=Decimal(100)))
     exchange.advance(at("2020-11-23", "17:00"))
@@ -195,7 +195,7 @@ def test_through_split_and_dividend(small: Tape) -> None:
     assert ignoring.book.cash == 1000 - 310
 
 
-def test_a_symbol_without_a_bar_does_not_trade(small: Tape) -> None:
+def test_a_symbol_without_a_bar_does_not_trade(small: RecordedMarket) -> None:
     exchange = venue(small, at("2020-11-24", "17:00"))
     waiting = exchange.submit(Ticket(symbol="XYZ", side=Side.BUY, quantity=Decimal(1)))
     exchange.advance(at("2020-11-25", "10:00"))
@@ -206,9 +206,9 @@ def test_a_symbol_without_a_bar_does_not_trade(small: Tape) -> None:
     assert exchange.book.orders[waiting.id].status is Status.EXPIRED
 
 
-def test_a_resting_limit_meets_the_minute_that_reaches_it(tape: Tape) -> None:
+def test_a_resting_limit_meets_the_minute_that_reaches_it(market: RecordedMarket) -> None:
     """SPY fell from 168.19 at 2013-10-04 13:58 UTC to 168.15 a minute later, in the recorded trades."""
-    exchange = venue(tape, datetime(2013, 10, 4, 13, 59, tzinfo=UTC))
+    exchange = venue(market, datetime(2013, 10, 4, 13, 59, tzinfo=UTC))
     price = exchange.price("SPY")
     ticket = Ticket(symbol="SPY", side=Side.BUY, quantity=Decimal(1), limit_price=Decimal("168.15"))
     assert price > Decimal("168.15")
@@ -216,7 +216,7 @@ def test_a_resting_limit_meets_the_minute_that_reaches_it(tape: Tape) -> None:
     assert order.status is Status.ACCEPTED
     exchange.advance(datetime(2013, 10, 4, 19, tzinfo=UTC))
     filled = exchange.book.orders[order.id]
-    assert (filled.status, filled.settled_at, filled.filled_price) == (
+    assert (filled.status, filled.ended_at, filled.filled_price) == (
         Status.FILLED,
         datetime(2013, 10, 4, 14, tzinfo=UTC),
         Decimal("168.15"),

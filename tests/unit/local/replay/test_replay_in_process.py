@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from lambdas.decide.decision import AccountAtClose, observe_state, target
-from local.exchange.book import Costs
+from local.exchange.book import TradingCosts
 from local.exchange.orders import Side, Status, Ticket
-from local.exchange.recorded_market import Tape
-from local.exchange.sessions import Calendar, Session
+from local.exchange.recorded_market import RecordedMarket
+from local.exchange.sessions import ExchangeCalendar, ExchangeSession
 from local.exchange.venue import Venue
 from papertape.market_data import bundled
 from papertape.research.reference_backtests import ReferenceBacktests
@@ -63,9 +63,9 @@ def references() -> ReferenceBacktests:
 
 
 @pytest.fixture(scope="module")
-def tape() -> Tape:
-    calendar = Calendar.xnys(start=date(2004, 1, 2), end=date(2021, 12, 31))
-    return Tape(calendar=calendar, bars=bundled.daily_bars(), actions=bundled.corporate_actions())
+def recorded_market() -> RecordedMarket:
+    calendar = ExchangeCalendar.xnys(start=date(2004, 1, 2), end=date(2021, 12, 31))
+    return RecordedMarket(calendar=calendar, bars=bundled.daily_bars(), actions=bundled.corporate_actions())
 
 
 class Desk:
@@ -74,14 +74,14 @@ class Desk:
     def __init__(self, venue: Venue, market: Market, policy: Policy, rules: Rules) -> None:
         self.venue, self.market, self.policy, self.rules = venue, market, policy, rules
 
-    def decide(self, session: Session) -> dict[str, float]:
+    def decide(self, session: ExchangeSession) -> dict[str, float]:
         row = self.market.index_of(np.datetime64(session.date)) - 1
         known = self.market.rows(date(2019, 1, 2), self.market.sessions[row].astype(object))
         quantities = {symbol: float(held.quantity) for symbol, held in self.venue.book.positions.items()}
         seen = observe_state(market=known, account=AccountAtClose(cash=float(self.venue.book.cash), quantities=quantities, closes={}))
         return target(seen=seen, scores=self.policy.scores(seen.observation), kappa=self.policy.kappa)
 
-    def trade(self, session: Session, weights: dict[str, float]) -> None:
+    def trade(self, session: ExchangeSession, weights: dict[str, float]) -> None:
         prices = np.array([float(self.venue.price(symbol)) for symbol in SYMBOLS])
         held = [self.venue.book.positions.get(symbol) for symbol in SYMBOLS]
         deltas = plan_orders(
@@ -96,17 +96,19 @@ class Desk:
         buys = scale_buys(buys=np.maximum(deltas, 0.0), prices=prices, cash=float(self.venue.book.cash), rules=self.rules)
         self.send(session, buys, prices)
 
-    def send(self, session: Session, deltas: np.ndarray, prices: np.ndarray) -> None:
+    def send(self, session: ExchangeSession, deltas: np.ndarray, prices: np.ndarray) -> None:
         for order in propose(strategy="agent", slot=str(session.date), symbols=SYMBOLS, deltas=deltas, prices=prices):
             ticket = Ticket(symbol=order.symbol, side=Side(order.side), quantity=order.quantity, client_order_id=order.client_order_id)
             assert self.venue.submit(ticket).status is Status.FILLED
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.name)
-def test_the_exchange_and_the_backtest_agree_at_every_close_of_2020(policy: Policy, references: ReferenceBacktests, tape: Tape) -> None:
+def test_the_exchange_and_the_backtest_agree_at_every_close_of_2020(
+    policy: Policy, references: ReferenceBacktests, recorded_market: RecordedMarket
+) -> None:
     bps = {name: Decimal(str(value)) for name, value in SETTINGS.costs.model_dump().items()}
-    sessions = tape.calendar.between(FIRST, LAST)
-    venue = Venue(tape=tape, now=sessions[0].midnight, cash=Decimal(str(CASH)), costs=Costs.from_basis_points(**bps))
+    sessions = recorded_market.calendar.between(FIRST, LAST)
+    venue = Venue(market=recorded_market, now=sessions[0].midnight, cash=Decimal(str(CASH)), costs=TradingCosts.from_basis_points(**bps))
     desk, equity, cash, shares = Desk(venue, references.market, policy, references.rules), [], [], []
     for session in sessions:
         weights = desk.decide(session)

@@ -23,7 +23,7 @@ from lambdas.execute_orders.handler import not_now
 from local.replay.driver import Day
 from local.replay.faulty_driver import UNREACHED, breaches, planned
 from local.replay.schedule import check
-from local.replay.soak import Run, plans, summarized
+from local.replay.soak import SoakResult, run_specs, summarized
 from schema.settings import load
 
 SETTINGS = load(Path(__file__).parents[4] / "settings.toml")
@@ -77,7 +77,7 @@ def test_every_breach_is_named(told: dict[str, Any], order: OrderRecord, held: s
     assert any(said in one for one in found(told, order, held=held)), found(told, order, held=held)
 
 
-RUN = Run(
+RUN = SoakResult(
     profile="brutal",
     seed=7,
     sessions=60,
@@ -137,8 +137,13 @@ def test_the_summary_is_of_all_runs() -> None:
 
 
 def test_what_is_asked_for() -> None:
-    assert plans((7, 8), realistic=253, brutal=60) == [("realistic", 7, 253), ("brutal", 7, 60), ("realistic", 8, 253), ("brutal", 8, 60)]
-    assert plans((7,), realistic=0, brutal=6) == [("brutal", 7, 6)]
+    assert run_specs((7, 8), realistic=253, brutal=60) == [
+        ("realistic", 7, 253),
+        ("brutal", 7, 60),
+        ("realistic", 8, 253),
+        ("brutal", 8, 60),
+    ]
+    assert run_specs((7,), realistic=0, brutal=6) == [("brutal", 7, 6)]
 
 
 def test_every_schedule_is_planned() -> None:
