@@ -25,10 +25,10 @@ from trading_env.data.raw_lines import action_table, bar_table, session_index
 from trading_env.errors import PapertapeError
 
 SOURCES = (
-    ("trading_env", "bars.py"),
-    ("trading_env", "features.py"),
-    ("trading_env", "market.py"),
-    ("trading_env", "raw_lines.py"),
+    ("trading_env", "data/bars.py"),
+    ("trading_env", "data/features.py"),
+    ("trading_env", "data/market.py"),
+    ("trading_env", "data/raw_lines.py"),
     ("glue_jobs", "features_job.py"),
     ("glue_jobs", "files.py"),
     ("glue_jobs", "spark.py"),

@@ -1,19 +1,27 @@
 """The schema of `settings.toml`: one frozen model, shared by the CDK app, the functions, the jobs and the laptop.
 
 `load()` either returns settings that every part can trust or raises `SettingsError` whose single line names the key, its value and
-what is allowed. The functions get the same model as JSON in the environment variable `PAPERTAPE_SETTINGS`.
+what is allowed. What is deployed carries the same model as `schema/settings.json` in its bundle and reads it with `deployed()`.
 """
 
 from __future__ import annotations
 
+import os
+import pkgutil
 import tomllib
 from datetime import date
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from trading_env.errors import PapertapeError
+
+#: Where a bundle holds its settings; the repository never has this file.
+BUNDLED = "schema/settings.json"
+#: The variable that names a settings file (TOML or JSON) for code that runs outside of a bundle; read first.
+SETTINGS_FILE = "PAPERTAPE_SETTINGS_FILE"
 
 Symbol = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9.]{0,9}$")]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -171,12 +179,34 @@ def quick(settings: Settings) -> Settings:
 def load(path: Path) -> Settings:
     """Read and validate `path`; raise `SettingsError` with one line that says what to change."""
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        return checked_json(text, source=path.name) if path.suffix == ".json" else checked(tomllib.loads(text), source=path.name)
     except OSError as error:
         raise SettingsError(f"{path.name}: cannot be read ({error.strerror})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path.name}: is not valid TOML, {error}") from error
-    return checked(document, source=path.name)
+
+
+def deployed() -> Settings:
+    """The settings that this code was deployed with, read once; raise `SettingsError` when there are none or they are invalid."""
+    return _deployed(os.environ.get(SETTINGS_FILE, ""))
+
+
+@lru_cache(maxsize=4)
+def _deployed(file: str) -> Settings:
+    if file:
+        return load(Path(file))
+    package, _, name = BUNDLED.partition("/")
+    try:
+        content = pkgutil.get_data(package, name)  # from a folder and from inside a zip archive
+    except OSError:
+        content = None
+    if content is None:
+        raise SettingsError(f"{BUNDLED} is not in this bundle: deploy again, or name a settings file in {SETTINGS_FILE}")
+    try:
+        return checked_json(content, source=BUNDLED)
+    except SettingsError as error:
+        raise SettingsError(f"{error}; deploy again from a valid settings.toml") from error
 
 
 def checked(document: object, *, source: str) -> Settings:
@@ -184,7 +214,19 @@ def checked(document: object, *, source: str) -> Settings:
     try:
         return Settings.model_validate(document)
     except ValidationError as error:
-        raise SettingsError("; ".join(_sentence(source, problem) for problem in error.errors())) from error
+        raise _refusal(error, source=source) from error
+
+
+def checked_json(text: str | bytes, *, source: str) -> Settings:
+    """Settings from JSON, as `checked`."""
+    try:
+        return Settings.model_validate_json(text)
+    except ValidationError as error:
+        raise _refusal(error, source=source) from error
+
+
+def _refusal(error: ValidationError, *, source: str) -> SettingsError:
+    return SettingsError("; ".join(_sentence(source, problem) for problem in error.errors()))
 
 
 def _sentence(file: str, problem: object) -> str:
@@ -197,5 +239,7 @@ def _sentence(file: str, problem: object) -> str:
             return f"{file}: {key} = {problem['input']!r} is not a setting; remove it or check its spelling"
         case "value_error":
             return f"{file}: {key}: {problem['ctx']['error']}"
+        case "json_invalid":
+            return f"{file}: is not valid JSON, {problem['ctx']['error']}"
         case _:
             return f"{file}: {key} = {problem['input']!r} is not allowed: {problem['msg']}"

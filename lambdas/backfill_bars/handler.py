@@ -15,6 +15,7 @@ from lambdas.common.broker.alpaca import broker_from_environment
 from lambdas.common.lake import lake
 from lambdas.common.telemetry import entry, logger
 from schema.exchange_time import new_york_date
+from schema.settings import deployed
 
 # Covers the longest run of days without a session, with the nightly window before it
 CALENDAR_DAYS = 21
@@ -26,7 +27,7 @@ class Variables(environment.Variables):
 
 @entry
 def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
-    variables, settings, broker = environment.read(Variables), environment.settings(), broker_from_environment()
+    variables, settings, broker = environment.read(Variables), deployed(), broker_from_environment()
     now = broker.clock().now
     today = new_york_date(now)
     window = nightly_window(sessions=broker.sessions(today - timedelta(days=CALENDAR_DAYS), today), now=now)

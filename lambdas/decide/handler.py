@@ -21,6 +21,7 @@ from lambdas.common.ledger.ledger import ledger_from_environment
 from lambdas.common.telemetry import entry, logger
 from lambdas.decide.agent import Edges, decide
 from schema.exchange_time import parse_utc
+from schema.settings import deployed
 
 
 class Variables(environment.Variables):
@@ -45,7 +46,7 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
         execution=execution_api_from_environment(),
         code_version=variables.code_version,
     )
-    result = decide(time=time, settings=environment.settings(), edges=edges)
+    result = decide(time=time, settings=deployed(), edges=edges)
     logger.info(result["outcome"], extra=result)
     return result
 

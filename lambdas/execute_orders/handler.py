@@ -22,7 +22,7 @@ from lambdas.common.orders.execution_context import Desk
 from lambdas.common.telemetry import entry, logger
 from lambdas.execute_orders import service
 from lambdas.execute_orders.requests import DecisionRequest, FlattenRequest, OrderRequest, parse
-from schema.settings import Settings
+from schema.settings import deployed
 
 app = APIGatewayRestResolver()
 
@@ -35,13 +35,13 @@ class ExecutionVariables(environment.Patience):
 
 @app.post("/decisions")
 def post_decision() -> Response[str]:
-    request = parse(DecisionRequest, app.current_event.body, settings=_settings())
+    request = parse(DecisionRequest, app.current_event.body, settings=deployed())
     return answer(*service.accept_decision(request, _desk()))
 
 
 @app.post("/orders")
 def post_order() -> Response[str]:
-    request = parse(OrderRequest, app.current_event.body, settings=_settings())
+    request = parse(OrderRequest, app.current_event.body, settings=deployed())
     return answer(*service.accept_order(request, _desk()))
 
 
@@ -52,7 +52,7 @@ def delete_order(order_id: str) -> Response[str]:
 
 @app.post("/flatten")
 def post_flatten() -> Response[str]:
-    request = parse(FlattenRequest, app.current_event.body, settings=_settings())
+    request = parse(FlattenRequest, app.current_event.body, settings=deployed())
     return answer(*service.flatten(request, _desk()))
 
 
@@ -68,16 +68,12 @@ def not_now(error: Exception) -> Response[str]:
     return answer(503, {"message": f"{type(error).__name__}: {error}; send the same request again"})
 
 
-def _settings() -> Settings:
-    return environment.settings()
-
-
 def _desk() -> Desk:
     variables = environment.read(ExecutionVariables)
     return Desk(
         ledger=ledger_from_environment(),
         broker=broker_from_environment(),
-        settings=_settings(),
+        settings=deployed(),
         owner=str(app.context["owner"]),
         code_version=variables.code_version,
         patience=variables,

@@ -19,6 +19,7 @@ from lambdas.common.orders.execution_context import Desk
 from lambdas.common.telemetry import entry, logger
 from lambdas.reconcile.archiving import archive_from_environment, keep_or_tell
 from lambdas.reconcile.service import reconcile
+from schema.settings import deployed
 
 
 class ReconcileVariables(Patience):
@@ -34,7 +35,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ARG
     desk = Desk(
         ledger=ledger_from_environment(),
         broker=broker_from_environment(),
-        settings=environment.settings(),
+        settings=deployed(),
         owner=getattr(context, "aws_request_id", "unknown"),
         started=time.monotonic(),
         monotonic=time.monotonic,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from local.replay.local_deployment import settings_text
-from schema.settings import Settings, SettingsError, load, quick
+from schema.settings import SETTINGS_FILE, Settings, SettingsError, deployed, load, quick
 from tests.infrastructure.assembly import ROOT, Assembly, synthesize
 
 TEXT = (ROOT / "settings.toml").read_text(encoding="utf-8")
@@ -91,11 +91,25 @@ def test_the_last_possible_slot_is_accepted(changed_settings: Assembly) -> None:
     assert changed_settings.schedules()["decide"]["ScheduleExpression"] == "cron(30 15 ? * MON-FRI *)"
 
 
-def test_settings_that_a_function_cannot_hold_are_refused_at_synth(tmp_path: Path) -> None:
-    names = [f"S{number:07d}".translate(str.maketrans("0123456789", "ABCDEFGHIJ")) for number in range(400)]
-    settings = load(changed(tmp_path, '"SPY", "QQQ"', ", ".join(f'"{name}"' for name in ("SPY", "QQQ", *names))))
-    with pytest.raises(SettingsError, match=r"universe.symbols: 408 symbols are too many .* at most 3000 bytes"):
-        synthesize(tmp_path / "out", settings=settings)
+def test_five_hundred_symbols_synthesize(tmp_path: Path, settings: Settings) -> None:
+    names = [f"S{number:03d}".translate(str.maketrans("0123456789", "ABCDEFGHIJ")) for number in range(492)]
+    large = load(changed(tmp_path, '"SPY", "QQQ"', ", ".join(f'"{name}"' for name in ("SPY", "QQQ", *names))))
+    assert len(large.universe.symbols) == 500
+    functions = synthesize(tmp_path / "large", settings=large).functions()
+    few = synthesize(tmp_path / "few", settings=settings).functions()
+    assert {name: one["Environment"] for name, one in functions.items()} == {name: one["Environment"] for name, one in few.items()}
+
+
+def test_code_outside_of_a_bundle_reads_the_file_that_is_named(tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = settings.model_copy(update={"alert_email": "owner@example.com"})
+    (tmp_path / "mine.json").write_text(mine.model_dump_json(), encoding="utf-8")
+    (tmp_path / "mine.toml").write_text(settings_text(mine), encoding="utf-8")
+    for name in ("mine.json", "mine.toml"):
+        monkeypatch.setenv(SETTINGS_FILE, str(tmp_path / name))
+        assert deployed() == mine
+    monkeypatch.setenv(SETTINGS_FILE, str(tmp_path / "nobody-s.toml"))
+    with pytest.raises(SettingsError, match=r"^nobody-s.toml: cannot be read \(No such file"):
+        deployed()
 
 
 @pytest.mark.parametrize(

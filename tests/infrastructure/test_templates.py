@@ -148,7 +148,7 @@ def test_functions_get_the_variables_that_their_code_requires(aws: Assembly) -> 
     common = required_fields(ROOT / "lambdas" / "common")
     for folder, function in aws.functions().items():
         given = set(function["Environment"]["Variables"])
-        assert {"PAPERTAPE_SETTINGS", "POWERTOOLS_SERVICE_NAME", "POWERTOOLS_METRICS_NAMESPACE", "CODE_VERSION", "LOG_LEVEL"} <= given
+        assert {"POWERTOOLS_SERVICE_NAME", "POWERTOOLS_METRICS_NAMESPACE", "CODE_VERSION", "LOG_LEVEL"} <= given
         assert function["Environment"]["Variables"]["POWERTOOLS_SERVICE_NAME"] == folder
         source = "\n".join(path.read_text() for path in (ROOT / "lambdas" / folder).glob("*.py"))
         needed = set().union(*required_fields(ROOT / "lambdas" / folder, inherited=common).values())

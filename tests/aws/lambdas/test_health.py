@@ -26,8 +26,9 @@ from lambdas.health.mail import compose
 from lambdas.health.rules import RULES, Finding, evaluate, markdown
 from lambdas.health.runbooks import ADVICE
 from schema.lake_layout import quotes_key
-from schema.settings import Settings
+from schema.settings import SETTINGS_FILE, Settings
 from tests.lakes import fill_raw
+from tests.settings_files import settings_file
 
 ROOT = Path(__file__).resolve().parents[3]
 BREAKERS = ("max_drawdown", "max_daily_loss")  # named by trading_env.orders.risk
@@ -214,7 +215,7 @@ def test_a_long_subject_stays_a_subject(settings: Settings) -> None:
 def run(
     ledger_table: Ledger, buckets: SimpleNamespace, topic: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., dict[str, Any]]]:
-    monkeypatch.setenv("PAPERTAPE_SETTINGS", settings.model_dump_json())
+    monkeypatch.setenv(SETTINGS_FILE, settings_file(settings))
     monkeypatch.setattr(telemetry.metrics.provider, "namespace", "Papertape")
     lakes.lake.cache_clear()
     watching._sns.cache_clear()
@@ -227,7 +228,7 @@ def run(
 def lake(buckets: SimpleNamespace, settings: Settings) -> Lake:
     lake = Lake(s3=boto3.client("s3"), raw_bucket=buckets.raw, processed_bucket=buckets.processed)
     fill_raw(lake, symbols=[settings.universe.benchmark], start="2019-01-02", end="2019-12-31")
-    lake.put_processed(lakes.MANIFEST, {"end": "2019-12-31"})
+    lake.put_processed(lakes.FEATURES_MANIFEST, {"end": "2019-12-31"})
     return lake
 
 

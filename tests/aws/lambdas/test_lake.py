@@ -94,7 +94,7 @@ def test_the_last_quotes_are_the_newest_minute_of_the_day(lake: Lake) -> None:
 
 def test_no_manifest_is_none_and_a_broken_one_is_an_error(lake: Lake) -> None:
     assert lake.manifest() is None
-    lake.s3.put_object(Bucket=lake.processed_bucket, Key=lakes.MANIFEST, Body=b"{")
+    lake.s3.put_object(Bucket=lake.processed_bucket, Key=lakes.FEATURES_MANIFEST, Body=b"{")
     with pytest.raises(LakeError, match=r"manifest\.json: is not JSON"):
         lake.manifest()
 
