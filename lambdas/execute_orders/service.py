@@ -21,6 +21,7 @@ from lambdas.common.orders.planning import PlanRefused, View, Window
 from lambdas.common.telemetry import logger
 from lambdas.execute_orders.requests import DecisionRequest, FlattenRequest, OrderRequest
 from schema.exchange_time import iso
+from schema.slot import decision_id_of
 
 
 class Answer(NamedTuple):
@@ -38,7 +39,7 @@ def accept_decision(request: DecisionRequest, desk: Desk) -> Answer:
 def accept_order(request: OrderRequest, desk: Desk) -> Answer:
     """A manual order is a decision with a plan of one leg, under the caller's key."""
     clock = desk.broker.clock()
-    decision_id = f"{MANUAL}:{request.key}"
+    decision_id = decision_id_of(MANUAL, request.key)
     stored = desk.ledger.decision(decision_id)
     decision = stored or Decision(
         decision_id=decision_id,
@@ -144,7 +145,7 @@ def _view(decision: Decision, clock: Clock, desk: Desk, *, symbols: list[str]) -
 def _last_flatten(window: Window, desk: Desk) -> tuple[Decision | None, int]:
     """Return the newest flatten of the window's session and its number; (None, 0) if there is none."""
     last, number = None, 0
-    while (found := desk.ledger.decision(f"{FLATTEN}:{window.session}#{number + 1}")) is not None:
+    while (found := desk.ledger.decision(decision_id_of(FLATTEN, f"{window.session}#{number + 1}"))) is not None:
         last, number = found, number + 1
     return last, number
 
@@ -154,7 +155,7 @@ def _new_flatten(window: Window, clock: Clock, desk: Desk, *, number: int) -> De
     slot = f"{window.session}#{number}"
     closed = window.problem(clock)
     return Decision(
-        decision_id=f"{FLATTEN}:{slot}",
+        decision_id=decision_id_of(FLATTEN, slot),
         strategy=FLATTEN,
         slot=slot,
         body_sha256=slot,

@@ -56,7 +56,7 @@ def run(settings: Settings, *, console: Console, port: int = 0) -> dict[str, Any
     settings = quick(settings)
     console.print(_too_little(settings), style="dim")
     show = Show(console)
-    plan = replay_plan.year(settings.schedule.slot)
+    plan = replay_plan.year(settings.schedule)
     with show.progress, ExitStack() as stack:
         with show.stage("start"):
             laptop = stack.enter_context(Laptop(FOLDER, settings=settings, now=f"{EVE}T22:00:00Z", cloud_port=port))

@@ -131,7 +131,7 @@ def _trade(
         exchange=laptop.exchange,
         ledger=laptop.ledger,
         sessions=sessions,
-        plan=replay_plan.parity(settings.schedule.slot),
+        plan=replay_plan.parity(settings.schedule),
         prefix=settings.name,
         on_session=on_session,
     )

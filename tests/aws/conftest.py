@@ -34,6 +34,11 @@ def settings() -> Settings:
     return load(ROOT / "settings.toml")
 
 
+@pytest.fixture(scope="session")
+def two_slots(settings: Settings) -> Settings:
+    return settings.model_copy(update={"schedule": settings.schedule.model_copy(update={"slots": ("open+5", "open+60")})})
+
+
 @pytest.fixture
 def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """AWS in this process, and a process environment as a function has it."""

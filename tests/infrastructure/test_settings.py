@@ -41,7 +41,15 @@ def test_the_settings_of_this_repository_are_valid(settings: Settings) -> None:
         ('"SPY", "QQQ"', '"SPY", "SPY"', "universe: symbols must be distinct, SPY is repeated"),
         ('benchmark = "SPY"', "", "universe.benchmark is missing"),
         ('benchmark = "SPY"', 'benchmark = "TLT"', "universe: benchmark must be one of symbols, was TLT"),
-        ('slot = "open+5"', 'slot = "09:35"', "schedule.slot = '09:35' is not allowed"),
+        ('slots = ["open+5"]', 'slots = ["09:35"]', "schedule.slots.0 = '09:35' is not allowed"),
+        ('slots = ["open+5"]', "slots = []", "schedule.slots = [] is not allowed"),
+        (
+            'slots = ["open+5"]',
+            'slots = ["open+60", "open+5"]',
+            "schedule: slots must be in order and slot_window_minutes = 30 apart, open+5 follows open+60 by -55",
+        ),
+        ('slots = ["open+5"]', 'slots = ["open+5", "open+5"]', "open+5 follows open+5 by 0"),
+        ('slots = ["open+5"]', 'slots = ["open+5", "open+34"]', "open+34 follows open+5 by 29"),
         (
             "test_start = 2011-01-03",
             "test_start = 2020-12-31",
@@ -52,13 +60,13 @@ def test_the_settings_of_this_repository_are_valid(settings: Settings) -> None:
         ("purge_sessions = 5 ", "purge_sessions = 0 ", "training.purge_sessions = 0 is not allowed"),
         ("sealed_sessions = 252", "sealed_sessions = 20", "training.sealed_sessions = 20 is not allowed"),
         ('kind = "excess_log_growth"', 'kind = "sharpe"', "reward.kind = 'sharpe' is not allowed"),
-        ("monthly_budget_usd = 15.0", "monthly_budget_usd = -1", "cost.monthly_budget_usd = -1 is not allowed"),
+        ("monthly_budget_usd = 15.0", "monthly_budget_usd = -1", "budget.monthly_budget_usd = -1 is not allowed"),
         ("impact = 0.0 ", "impact = 1.0 ", "costs: impact needs max_volume_share above 0, was 1.0 with 0.0"),
         ("max_volume_share = 0.0 ", "max_volume_share = 2.0 ", "costs.max_volume_share = 2.0 is not allowed"),
         ("half_spread_bps = 0.0", "half_spread_bps = -1.0", "costs.half_spread_bps = -1.0 is not allowed"),
         ("whole_shares = false", 'whole_shares = "no idea"', "portfolio.whole_shares = 'no idea' is not allowed"),
-        ("[cost]", "[costt]", "costt = {'monthly_budget_usd': 15.0} is not a setting; remove it or check its spelling"),
-        ("[cost]", "[cost", "is not valid TOML"),
+        ("[budget]", "[budgett]", "budgett = {'monthly_budget_usd': 15.0} is not a setting; remove it or check its spelling"),
+        ("[budget]", "[budget", "is not valid TOML"),
     ],
 )
 def test_a_wrong_value_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -66,6 +74,19 @@ def test_a_wrong_value_is_named(tmp_path: Path, old: str, new: str, message: str
         load(changed(tmp_path, old, new))
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("new", "old", "message"),
+    [
+        ('slots = ["open+5"] ', 'slot = "open+30"', 'settings.toml: schedule.slot is now schedule.slots = ["open+30"]'),
+        ("[budget]", "[cost]", "settings.toml: [cost] is now [budget]"),
+    ],
+)
+def test_a_key_of_an_earlier_version_is_refused_with_its_new_name(tmp_path: Path, new: str, old: str, message: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        load(changed(tmp_path, new, old))
+    assert str(refused.value) == message
 
 
 def test_settings_that_the_laptop_writes_for_the_app_are_read_back_the_same(tmp_path: Path, settings: Settings) -> None:
@@ -82,8 +103,8 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_a_slot_after_the_session_is_refused_at_synth(tmp_path: Path) -> None:
-    settings = load(changed(tmp_path, 'slot = "open+5"', 'slot = "open+361"'))
-    with pytest.raises(SettingsError, match=r"schedule.slot = 'open\+361' is not allowed: .* use open\+360 or earlier"):
+    settings = load(changed(tmp_path, 'slots = ["open+5"]', 'slots = ["open+5", "open+361"]'))
+    with pytest.raises(SettingsError, match=r"schedule.slots: 'open\+361' is not allowed: .* use open\+360 or earlier"):
         synthesize(tmp_path / "out", settings=settings)
 
 
@@ -120,7 +141,7 @@ def test_code_outside_of_a_bundle_reads_the_file_that_is_named(tmp_path: Path, s
             "max_gross = 2.0 ",
             "settings.toml: risk.max_gross = 2.0 is not allowed: Input should be less than or equal to 1",
         ),
-        ('slot = "open+5"', 'slot = "open+999"', "schedule.slot = 'open+999' is not allowed"),
+        ('slots = ["open+5"]', 'slots = ["open+999"]', "schedule.slots: 'open+999' is not allowed"),
         ('region = "us-east-1"', 'region = "xx-east-9"', "region = 'xx-east-9' is not allowed"),
     ],
 )
