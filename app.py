@@ -37,7 +37,8 @@ ROOT = Path(__file__).resolve().parent
 def compose(app: cdk.App, *, settings: Settings, target: Target, account: str | None) -> None:
     """Add the six stacks, and the AwsSolutions rules that they must satisfy. `account` None: whichever the CLI deploys to."""
     env = cdk.Environment(account=account, region=settings.region)
-    runtime = Runtime(settings=settings, target=target, code=archives.modules("lambdas", "schema", "trading_env", name="code"))
+    code = archives.modules("lambdas", "schema", "trading_env", settings=settings, name="code")
+    runtime = Runtime(target=target, code=code)
     name = settings.name
     lake = LakeStack(app, f"{name}-lake", settings=settings, env=env)
     ingest = IngestStack(app, f"{name}-ingest", settings=settings, runtime=runtime, lake=lake, env=env)

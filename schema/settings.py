@@ -1,20 +1,38 @@
 """The schema of `settings.toml`: one frozen model, shared by the CDK app, the functions, the jobs and the laptop.
 
 `load()` either returns settings that every part can trust or raises `SettingsError` whose single line names the key, its value and
-what is allowed. The functions get the same model as JSON in the environment variable `PAPERTAPE_SETTINGS`.
+what is allowed. What is deployed carries the same model as `schema/settings.json` in its bundle and reads it with `deployed()`.
 """
 
 from __future__ import annotations
 
+import os
+import pkgutil
 import tomllib
 from collections.abc import Mapping
 from datetime import date
+from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
+from schema import slot
+from schema.slot import Slot
 from trading_env.errors import PapertapeError
+
+#: Where a bundle holds its settings; the repository never has this file.
+BUNDLED = "schema/settings.json"
+#: The variable that names a settings file (TOML or JSON) for code that runs outside of a bundle; read first.
+SETTINGS_FILE = "PAPERTAPE_SETTINGS_FILE"
+
+#: Keys of earlier versions, and what to write instead of the given value.
+RENAMED = {
+    "schedule.slot": 'schedule.slot is now schedule.slots = ["{value}"]',
+    "cost": "[cost] is now [budget]",
+}
 
 Symbol = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9.]{0,9}$")]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -80,16 +98,39 @@ class Costs(Section):
 
 
 class Schedule(Section):
-    slot: Annotated[str, StringConstraints(pattern=r"^open\+\d{1,3}$")]
+    """Times of a session; a slot's window ends before the next one's begins."""
+
+    slots: Annotated[tuple[Annotated[str, StringConstraints(pattern=f"^{slot.NAME}$")], ...], Field(min_length=1)]
     slot_window_minutes: Annotated[int, Field(ge=5, le=180)]
     quotes_every_minutes: Annotated[int, Field(ge=1, le=30)]
     reconcile_every_minutes: Annotated[int, Field(ge=1, le=30)]
     health_every_minutes: Annotated[int, Field(ge=1, le=30)]
 
+    @model_validator(mode="after")
+    def _slots_are_ordered_and_apart(self) -> Self:
+        for earlier, later in pairwise(self.slots):
+            if (gap := slot.minutes_of(later) - slot.minutes_of(earlier)) < self.slot_window_minutes:
+                raise ValueError(
+                    f"slots must be in order and slot_window_minutes = {self.slot_window_minutes} apart, {later} follows {earlier} by {gap}"
+                )
+        return self
+
+    def slots_of(self, session: date) -> tuple[Slot, ...]:
+        """The slots of a session, in order."""
+        return tuple(Slot(session, name) for name in self.slots)
+
+    def slot_of(self, session: date, name: str | None) -> Slot:
+        """The slot of a session called `name`, None where there is only one; raise ValueError for one that is not scheduled."""
+        chosen = self.slots[0] if name is None and len(self.slots) == 1 else name
+        if chosen not in self.slots:
+            raise ValueError(f"the slot must be one of {', '.join(self.slots)}, was {name}")
+        return Slot(session, chosen)
+
     @property
-    def slot_minutes(self) -> int:
-        """Minutes after the session's open at which the slot begins."""
-        return int(self.slot.removeprefix("open+"))
+    def deciding(self) -> dict[str, str]:
+        """The deployed schedules of the slots, in order: `decide` for the first, `decide-open-60` for a later open+60; name -> slot."""
+        first, *others = self.slots
+        return {"decide": first, **{f"decide-{name.replace('+', '-')}": name for name in others}}
 
 
 class Risk(Section):
@@ -153,7 +194,7 @@ class Model(Section):
     approval: Literal["automatic", "manual"]
 
 
-class Cost(Section):
+class Budget(Section):
     monthly_budget_usd: Annotated[float, Field(gt=0)]
 
 
@@ -169,7 +210,7 @@ class Settings(Section):
     training: Training
     reward: Reward
     model: Model
-    cost: Cost
+    budget: Budget
 
 
 def quick(settings: Settings) -> Settings:
@@ -181,12 +222,34 @@ def quick(settings: Settings) -> Settings:
 def load(path: Path) -> Settings:
     """Read and validate `path`; raise `SettingsError` with one line that says what to change."""
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        return checked_json(text, source=path.name) if path.suffix == ".json" else checked(tomllib.loads(text), source=path.name)
     except OSError as error:
         raise SettingsError(f"{path.name}: cannot be read ({error.strerror})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path.name}: is not valid TOML, {error}") from error
-    return checked(document, source=path.name)
+
+
+def deployed() -> Settings:
+    """The settings that this code was deployed with, read once; raise `SettingsError` when there are none or they are invalid."""
+    return _deployed(os.environ.get(SETTINGS_FILE, ""))
+
+
+@lru_cache(maxsize=4)
+def _deployed(file: str) -> Settings:
+    if file:
+        return load(Path(file))
+    package, _, name = BUNDLED.partition("/")
+    try:
+        content = pkgutil.get_data(package, name)  # from a folder and from inside a zip archive
+    except OSError:
+        content = None
+    if content is None:
+        raise SettingsError(f"{BUNDLED} is not in this bundle: deploy again, or name a settings file in {SETTINGS_FILE}")
+    try:
+        return checked_json(content, source=BUNDLED)
+    except SettingsError as error:
+        raise SettingsError(f"{error}; deploy again from a valid settings.toml") from error
 
 
 def checked(document: object, *, source: str) -> Settings:
@@ -194,18 +257,40 @@ def checked(document: object, *, source: str) -> Settings:
     try:
         return Settings.model_validate(document)
     except ValidationError as error:
-        raise SettingsError("; ".join(_sentence(source, problem) for problem in error.errors())) from error
+        raise _refusal(error, source=source) from error
 
 
-def _sentence(file: str, problem: object) -> str:
-    assert isinstance(problem, dict)
-    key = ".".join(str(part) for part in problem["loc"]) or "(file)"
+def checked_json(text: str | bytes, *, source: str) -> Settings:
+    """Settings from JSON, as `checked`."""
+    try:
+        return Settings.model_validate_json(text)
+    except ValidationError as error:
+        raise _refusal(error, source=source) from error
+
+
+def _refusal(error: ValidationError, *, source: str) -> SettingsError:
+    problems = error.errors()
+    # Whoever renames the key also answers that the new one is missing
+    renamed = [problem for problem in problems if problem["type"] == "extra_forbidden" and _key(problem) in RENAMED]
+    return SettingsError("; ".join(_sentence(source, problem) for problem in renamed or problems))
+
+
+def _key(problem: ErrorDetails) -> str:
+    return ".".join(str(part) for part in problem["loc"]) or "(file)"
+
+
+def _sentence(file: str, problem: ErrorDetails) -> str:
+    key = _key(problem)
     match problem["type"]:
+        case "extra_forbidden" if key in RENAMED:
+            return f"{file}: {RENAMED[key].format(value=problem['input'])}"
         case "missing":
             return f"{file}: {key} is missing"
         case "extra_forbidden":
             return f"{file}: {key} = {problem['input']!r} is not a setting; remove it or check its spelling"
         case "value_error":
             return f"{file}: {key}: {problem['ctx']['error']}"
+        case "json_invalid":
+            return f"{file}: is not valid JSON, {problem['ctx']['error']}"
         case _:
             return f"{file}: {key} = {problem['input']!r} is not allowed: {problem['msg']}"

@@ -43,7 +43,7 @@ class FeaturesStack(Stack):
     def __init__(self, scope: Construct, construct_id: str, *, settings: Settings, lake: LakeStack, env: Environment) -> None:
         super().__init__(scope, construct_id, env=env, description="Papertape: features, nightly")
         script = assets.Asset(self, "Script", path=str(SCRIPT))
-        modules = archives.modules("glue_jobs", "schema", "trading_env")
+        modules = archives.modules("glue_jobs", "schema", "trading_env", settings=settings)
         library = assets.Asset(self, "Modules", path=str(modules.path), asset_hash=modules.key)
         log_group = logs.LogGroup(self, "JobLogs", retention=logs.RetentionDays.THREE_MONTHS, removal_policy=RemovalPolicy.DESTROY)
         role = self._role(lake, log_group, [script, library])
@@ -65,7 +65,6 @@ class FeaturesStack(Stack):
                 "--additional-python-modules": ",".join(_pins()),
                 "--enable-continuous-cloudwatch-log": "true",
                 "--continuous-log-logGroup": log_group.log_group_name,
-                "--SETTINGS": settings.model_dump_json(),
                 "--RAW_BUCKET": lake.raw.bucket_name,
                 "--PROCESSED_BUCKET": lake.processed.bucket_name,
             },

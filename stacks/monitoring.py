@@ -214,7 +214,7 @@ class MonitoringStack(Stack):
             budget=budgets.CfnBudget.BudgetDataProperty(
                 budget_type="COST",
                 time_unit="MONTHLY",
-                budget_limit=budgets.CfnBudget.SpendProperty(amount=settings.cost.monthly_budget_usd, unit="USD"),
+                budget_limit=budgets.CfnBudget.SpendProperty(amount=settings.budget.monthly_budget_usd, unit="USD"),
             ),
             notifications_with_subscribers=[notify("FORECASTED", 100), notify("ACTUAL", 80)],
         )

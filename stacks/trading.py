@@ -12,6 +12,7 @@ from constructs import Construct
 
 from schema.lake_layout import MODELS, RAW, TRAINING_MANIFEST, audit_prefix
 from schema.settings import Settings, SettingsError
+from schema.slot import minutes_of
 from stacks.constructs.alarmed_schedule import AlarmedSchedule, Cron, Retry
 from stacks.constructs.api_models import decision_model, flatten_model, order_model, trading_state_model
 from stacks.constructs.audit_tables import ARCHIVED
@@ -32,7 +33,7 @@ class TradingStack(Stack):
         self, scope: Construct, construct_id: str, *, settings: Settings, runtime: Runtime, lake: LakeStack, env: Environment
     ) -> None:
         super().__init__(scope, construct_id, env=env, description="Papertape: decisions, orders, execution API")
-        hour, minute = _slot(settings)
+        crons = [_cron(slot, settings) for slot in settings.schedule.slots]
         self._settings, self._runtime, self._lake, self._secret = settings, runtime, lake, broker_secret(self, settings)
         execute = self._function(
             "execute_orders",
@@ -81,10 +82,11 @@ class TradingStack(Stack):
             because="the ledger says which of this app's endpoints decides",
         )
         twice = Retry(attempts=2, within=Duration.minutes(5))
-        AlarmedSchedule(
-            self, "DecideSchedule", settings=settings, name="decide", cron=Cron(minute=str(minute), hour=str(hour)),
-            runs=decide, retry=twice, dead_letters=lake.dead_letters,
-        )  # fmt: skip
+        for (name, slot), cron in zip(settings.schedule.deciding.items(), crons, strict=True):
+            AlarmedSchedule(
+                self, "".join(word.capitalize() for word in f"{name}-schedule".split("-")), settings=settings, name=name, cron=cron,
+                runs=decide, with_input={"slot": slot}, retry=twice, dead_letters=lake.dead_letters,
+            )  # fmt: skip
         AlarmedSchedule(
             self, "ReconcileSchedule", settings=settings, name="reconcile",
             cron=Cron(minute=f"0/{settings.schedule.reconcile_every_minutes}", hour="9-16"),
@@ -198,13 +200,14 @@ class TradingStack(Stack):
         return api
 
 
-def _slot(settings: Settings) -> tuple[int, int]:
-    """Hour and minute of New York at which the agent decides; the whole window must lie in a regular session."""
-    begins = OPEN_MINUTE + settings.schedule.slot_minutes
-    latest = CLOSE_MINUTE - OPEN_MINUTE - settings.schedule.slot_window_minutes
-    if settings.schedule.slot_minutes > latest:
+def _cron(slot: str, settings: Settings) -> Cron:
+    """When the agent decides in `slot`; the whole window must lie in a regular session."""
+    minutes, window = minutes_of(slot), settings.schedule.slot_window_minutes
+    latest = CLOSE_MINUTE - OPEN_MINUTE - window
+    if minutes > latest:
         raise SettingsError(
-            f"schedule.slot = {settings.schedule.slot!r} is not allowed: with slot_window_minutes = "
-            f"{settings.schedule.slot_window_minutes} the session ends before the window; use open+{latest} or earlier"
+            f"schedule.slots: {slot!r} is not allowed: with slot_window_minutes = {window} the session ends before the window; "
+            f"use open+{latest} or earlier"
         )
-    return divmod(begins, 60)
+    hour, minute = divmod(OPEN_MINUTE + minutes, 60)
+    return Cron(minute=str(minute), hour=str(hour))

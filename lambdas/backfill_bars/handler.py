@@ -15,6 +15,7 @@ from lambdas.common.broker.connection import broker_from_environment, market_dat
 from lambdas.common.lake import lake
 from lambdas.common.telemetry import entry, logger
 from schema.exchange_time import new_york_date
+from schema.settings import deployed
 
 # Covers the longest run of days without a session, with the nightly window before it
 CALENDAR_DAYS = 21
@@ -26,7 +27,7 @@ class Variables(environment.Variables):
 
 @entry
 def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
-    variables, settings = environment.read(Variables), environment.settings()
+    variables, settings = environment.read(Variables), deployed()
     now, market_data = broker_from_environment().clock().now, market_data_from_environment()
     today = new_york_date(now)
     window = nightly_window(sessions=market_data.sessions(today - timedelta(days=CALENDAR_DAYS), today), now=now)

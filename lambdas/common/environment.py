@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from schema.loopback import refuse_foreign_endpoints
-from schema.settings import Settings
 from trading_env.errors import PapertapeError
 
 
@@ -69,22 +67,3 @@ def read(model: type[V], *, environ: Mapping[str, str] | None = None) -> V:
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors())
         raise VariablesError(f"environment variables of this function: {problems}; the stack that owns it sets them") from None
-
-
-def settings(*, environ: Mapping[str, str] | None = None) -> Settings:
-    """Return the settings that the app was deployed with, from PAPERTAPE_SETTINGS."""
-    variables = os.environ if environ is None else environ
-    document = variables.get("PAPERTAPE_SETTINGS")
-    if not document:
-        raise VariablesError("PAPERTAPE_SETTINGS is missing; the stack sets it to settings.toml as JSON")
-    return _settings(document)
-
-
-@lru_cache(maxsize=4)
-def _settings(document: str) -> Settings:
-    try:
-        return Settings.model_validate_json(document)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "(document)"
-        raise VariablesError(f"PAPERTAPE_SETTINGS: {key}: {first['msg']}; deploy again from a valid settings.toml") from None

@@ -28,6 +28,7 @@ from lambdas.decide.endpoint import EndpointError, Scores, ask
 from schema.exchange_time import iso, new_york_date
 from schema.lake_layout import decision_key
 from schema.settings import Settings
+from schema.slot import decision_id_of
 from trading_env.data.features import FEATURE_HASH
 from trading_env.data.observation import ObservationError
 from trading_env.errors import PapertapeError
@@ -68,13 +69,16 @@ class Edges:
     code_version: str
 
 
-def decide(*, time: datetime, settings: Settings, edges: Edges) -> Result:
-    """Decide the slot of the session that `time` (UTC) lies in. Returns what happened; raises what a retry may heal."""
+def decide(*, time: datetime, settings: Settings, edges: Edges, slot_name: str | None = None) -> Result:
+    """Decide a slot of the session that `time` (UTC) lies in; the only one needs no name.
+
+    Returns what happened; raises what a retry may heal, and ValueError for a slot that is not scheduled.
+    """
     session = new_york_date(time)
     if not edges.market_data.sessions(session, session):
         return {"outcome": "skipped", "reason": f"{session} is not a session"}
-    slot = f"{session.isoformat()}/{settings.schedule.slot}"
-    decision_id = f"{AGENT}:{slot}"
+    slot = str(settings.schedule.slot_of(session, slot_name))
+    decision_id = decision_id_of(AGENT, slot)
     if (made := edges.ledger.decision(decision_id)) is not None:
         return {"outcome": "decided before", "decision_id": decision_id, "state": made.state, "verdict": made.verdict}
     try:

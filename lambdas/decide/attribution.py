@@ -1,8 +1,8 @@
 """The last session against its ideal execution: what the book lost or won by prices, missed fills and sizes.
 
 Promise: pure but for `attribute_session`, which reads two snapshots, the session's decision and its fills, and writes one `Attribution`,
-once. The parts sum to the difference to far below a cent. A session whose bars or snapshots are not there has no attribution; nothing is
-guessed.
+once. The parts sum to the difference to far below a cent. A session whose bars or snapshots are not there has no attribution, nor has
+one of several decisions, which followed several plans; nothing is guessed.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from lambdas.common.ledger.ledger import Ledger
 from lambdas.common.ledger.records import AGENT, Attribution, Decision, Fill, PlannedOrder, Snapshot
 from lambdas.common.orders.resubmission import superseded
 from schema.settings import Settings
+from schema.slot import decision_id_of
 from schema.trading_rules import rules_of
 from trading_env.data.market import Market
 from trading_env.evaluation.attribution import LiveBook, LiveDay, LiveFill, execution
@@ -29,7 +30,11 @@ def attribute_session(*, market: Market, settings: Settings, ledger: Ledger) -> 
     before, after = ledger.snapshot(earlier), ledger.snapshot(session)
     if before is None or after is None or before.account_id != after.account_id or ledger.attributions(session, session):
         return None
-    decision = ledger.decision(f"{AGENT}:{session}/{settings.schedule.slot}")
+    slots = settings.schedule.slots_of(date.fromisoformat(session))
+    decisions = [made for slot in slots if (made := ledger.decision(decision_id_of(AGENT, slot))) is not None]
+    if len(decisions) > 1:
+        return None
+    decision = decisions[0] if decisions else None
     months = sorted({before.taken_at[:7], after.taken_at[:7]})
     fills = [fill for fill in ledger.fills_since(before.taken_at, months=months) if fill.time <= after.taken_at]
     day, book = live_day(after, decision=decision, fills=fills), live_book(before)

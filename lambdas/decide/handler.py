@@ -1,7 +1,7 @@
 """In each decision slot: observe the last close, ask the model, send target weights to the execution API.
 
-Event: {"schedule": "decide", "time": "<the slot's instant>"}. A holiday is skipped and said so. Every error leaves the function: the
-schedule may repeat it, because the same slot decides once.
+Event: {"schedule": "decide", "time": "<the slot's instant>", "slot": "open+5"}; a single slot needs no name. A holiday is skipped and said
+so. Every error leaves the function: the schedule may repeat it, because the same slot decides once.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from lambdas.common.ledger.ledger import ledger_from_environment
 from lambdas.common.telemetry import entry, logger
 from lambdas.decide.agent import Edges, decide
 from schema.exchange_time import parse_utc
+from schema.settings import deployed
 
 
 class DecideVariables(environment.Variables):
@@ -46,7 +47,7 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
         execution=execution_api_from_environment(),
         code_version=variables.code_version,
     )
-    result = decide(time=time, settings=environment.settings(), edges=edges)
+    result = decide(time=time, settings=deployed(), edges=edges, slot_name=event.get("slot"))
     logger.info(result["outcome"], extra=result)
     return result
 

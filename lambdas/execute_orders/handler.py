@@ -23,7 +23,7 @@ from lambdas.common.orders.execution_context import ExecutionContext
 from lambdas.common.telemetry import entry, logger
 from lambdas.execute_orders import service
 from lambdas.execute_orders.requests import DecisionRequest, FlattenRequest, OrderRequest, parse
-from schema.settings import Settings
+from schema.settings import deployed
 
 app = APIGatewayRestResolver()
 
@@ -36,13 +36,13 @@ class ExecutionVariables(environment.TimeBudget):
 
 @app.post("/decisions")
 def post_decision() -> Response[str]:
-    request = parse(DecisionRequest, app.current_event.body, settings=_settings())
+    request = parse(DecisionRequest, app.current_event.body, settings=deployed())
     return answer(*service.accept_decision(request, _context()))
 
 
 @app.post("/orders")
 def post_order() -> Response[str]:
-    request = parse(OrderRequest, app.current_event.body, settings=_settings())
+    request = parse(OrderRequest, app.current_event.body, settings=deployed())
     return answer(*service.accept_order(request, _context()))
 
 
@@ -53,7 +53,7 @@ def delete_order(order_id: str) -> Response[str]:
 
 @app.post("/flatten")
 def post_flatten() -> Response[str]:
-    request = parse(FlattenRequest, app.current_event.body, settings=_settings())
+    request = parse(FlattenRequest, app.current_event.body, settings=deployed())
     return answer(*service.flatten(request, _context()))
 
 
@@ -69,17 +69,13 @@ def not_now(error: Exception) -> Response[str]:
     return answer(503, {"message": f"{type(error).__name__}: {error}; send the same request again"})
 
 
-def _settings() -> Settings:
-    return environment.settings()
-
-
 def _context() -> ExecutionContext:
     variables = environment.read(ExecutionVariables)
     return ExecutionContext(
         ledger=ledger_from_environment(),
         broker=broker_from_environment(),
         market_data=market_data_from_environment(),
-        settings=_settings(),
+        settings=deployed(),
         owner=str(app.context["owner"]),
         code_version=variables.code_version,
         budget=variables,

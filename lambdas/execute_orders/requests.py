@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInf
 
 from lambdas.common.ledger.records import PERSONAL
 from schema.settings import Settings
+from schema.slot import NAME, Slot, decision_id_of
 
 QUANTUM = Decimal("1e-9")
 SUM_TOLERANCE = 1e-9
@@ -41,11 +42,9 @@ def _a_model_s(strategy: str) -> str:
 
 
 def _of_the_schedule(slot: str, info: ValidationInfo) -> str:
-    session, _, name = slot.partition("/")
-    allowed = (info.context or {})["settings"].schedule.slot
-    if name != allowed:
-        raise ValueError(f"must be <session>/{allowed}")
-    date.fromisoformat(session)
+    names: Sequence[str] = (info.context or {})["settings"].schedule.slots
+    if Slot.parse(slot).name not in names:
+        raise ValueError(f"must be <session>/{' or <session>/'.join(names)}")
     return slot
 
 
@@ -57,7 +56,8 @@ def _at_most_one(weights: dict[str, float]) -> dict[str, float]:
 
 
 def _of_strategy_and_slot(decision_id: str, info: ValidationInfo) -> str:
-    if "strategy" in info.data and "slot" in info.data and decision_id != (made := f"{info.data['strategy']}:{info.data['slot']}"):
+    known = "strategy" in info.data and "slot" in info.data  # else they are wrong themselves
+    if known and decision_id != (made := decision_id_of(info.data["strategy"], info.data["slot"])):
         raise ValueError(f"must be strategy and slot, {made}")
     return decision_id
 
@@ -66,7 +66,7 @@ KnownSymbol = Annotated[str, AfterValidator(_known)]
 Weight = Annotated[float, Field(strict=True, ge=0, le=1 + SUM_TOLERANCE, allow_inf_nan=False)]
 Weights = Annotated[dict[KnownSymbol, Weight], Field(min_length=1), AfterValidator(_at_most_one)]
 Score = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-Slot = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}/open\+\d{1,3}$"), AfterValidator(_of_the_schedule)]
+SlotText = Annotated[str, Field(pattern=rf"^\d{{4}}-\d{{2}}-\d{{2}}/{NAME}$"), AfterValidator(_of_the_schedule)]
 Strategy = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$"), AfterValidator(_a_model_s)]
 Quantity = Annotated[Decimal, Field(gt=0, lt=1_000_000_000, allow_inf_nan=False), AfterValidator(_whole)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -95,7 +95,7 @@ class DecisionRequest(Body):
     shares of equity before the cash buffer. `scores`, what the policy said of each name, are kept and decide nothing.
     """
 
-    slot: Slot
+    slot: SlotText
     strategy: Strategy
     model_version: Annotated[str, Field(min_length=1, max_length=200)]
     data_as_of: date

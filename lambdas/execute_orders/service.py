@@ -22,6 +22,7 @@ from lambdas.common.orders.planning import PlanRefused, View, Window
 from lambdas.common.telemetry import logger
 from lambdas.execute_orders.requests import DecisionRequest, FlattenRequest, OrderRequest
 from schema.exchange_time import iso
+from schema.slot import decision_id_of
 
 
 class Outcome(NamedTuple):
@@ -39,7 +40,7 @@ def accept_decision(request: DecisionRequest, context: ExecutionContext) -> Outc
 def accept_order(request: OrderRequest, context: ExecutionContext) -> Outcome:
     """A manual order is a decision with a plan of one order, under the caller's key."""
     clock = context.broker.clock()
-    decision_id = f"{MANUAL}:{request.key}"
+    decision_id = decision_id_of(MANUAL, request.key)
     stored = context.ledger.decision(decision_id)
     decision = stored or Decision(
         decision_id=decision_id,
@@ -145,7 +146,7 @@ def _view(decision: Decision, clock: Clock, context: ExecutionContext, *, symbol
 def _last_flatten(window: Window, context: ExecutionContext) -> tuple[Decision | None, int]:
     """Return the newest flatten of the window's session and its number; (None, 0) if there is none."""
     last, number = None, 0
-    while (found := context.ledger.decision(f"{FLATTEN}:{window.session}#{number + 1}")) is not None:
+    while (found := context.ledger.decision(decision_id_of(FLATTEN, f"{window.session}#{number + 1}"))) is not None:
         last, number = found, number + 1
     return last, number
 
@@ -155,7 +156,7 @@ def _new_flatten(window: Window, clock: Clock, context: ExecutionContext, *, num
     slot = f"{window.session}#{number}"
     closed = window.problem(clock)
     return Decision(
-        decision_id=f"{FLATTEN}:{slot}",
+        decision_id=decision_id_of(FLATTEN, slot),
         strategy=FLATTEN,
         slot=slot,
         body_sha256=slot,

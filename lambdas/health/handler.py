@@ -20,6 +20,7 @@ from lambdas.health.facts import MAILED, gather
 from lambdas.health.mail import compose
 from lambdas.health.rules import evaluate, names
 from schema.exchange_time import iso, parse_utc
+from schema.settings import deployed
 
 
 class Variables(environment.LakeVariables, environment.AlertVariables):
@@ -30,7 +31,7 @@ class Variables(environment.LakeVariables, environment.AlertVariables):
 def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     variables, settings, ledger, now = (
         environment.read(Variables),
-        environment.settings(),
+        deployed(),
         ledger_from_environment(),
         parse_utc(event["time"]),
     )

@@ -15,6 +15,7 @@ from lambdas.common.telemetry import MetricUnit, entry, logger, metrics
 from lambdas.ingest_quotes.quotes import minute_of
 from schema.exchange_time import parse_utc
 from schema.lake_layout import quotes_key
+from schema.settings import deployed
 
 
 class Variables(environment.Variables):
@@ -23,7 +24,7 @@ class Variables(environment.Variables):
 
 @entry
 def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
-    scheduled, settings = parse_utc(event["time"]), environment.settings()
+    scheduled, settings = parse_utc(event["time"]), deployed()
     clock = broker_from_environment().clock()
     if not clock.is_open:
         return {"outcome": "skipped", "reason": f"the market is closed until {clock.next_open.isoformat()}"}

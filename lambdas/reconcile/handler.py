@@ -19,6 +19,7 @@ from lambdas.common.orders.execution_context import ExecutionContext
 from lambdas.common.telemetry import entry, logger
 from lambdas.reconcile.archiving import archive_from_environment, keep_or_alert
 from lambdas.reconcile.service import reconcile
+from schema.settings import deployed
 
 
 class ReconcileVariables(TimeBudget):
@@ -35,7 +36,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ARG
         ledger=ledger_from_environment(),
         broker=broker_from_environment(),
         market_data=market_data_from_environment(),
-        settings=environment.settings(),
+        settings=deployed(),
         owner=getattr(context, "aws_request_id", "unknown"),
         started=time.monotonic(),
         monotonic=time.monotonic,

@@ -30,6 +30,7 @@ from lambdas.reconcile import breakers
 from lambdas.reconcile.daily_snapshot import NoSnapshot, close_session, last_snapshot
 from lambdas.reconcile.external_orders import record_external_orders
 from schema.exchange_time import iso
+from schema.slot import decision_id_of
 from trading_env.orders.order_state import Status
 
 #: The closing auction's print comes a moment after the bell.
@@ -87,7 +88,7 @@ class _Pass:
         session = next((one for one in recent if one.date == today), None)
         summary["session"] = None if session is None else session.date.isoformat()
         if session is not None and now >= session.open:
-            self._notice_missed_slot(session)
+            self._notice_missed_slots(session)
             if now >= session.close + CLOSING_PRINT:
                 return {**summary, **(self._try(partial(self._close, session)) or {"snapshot": "failed"})}
             if self.clock.is_open:
@@ -173,13 +174,13 @@ class _Pass:
 
     # --- the session
 
-    def _notice_missed_slot(self, session: Session) -> None:
+    def _notice_missed_slots(self, session: Session) -> None:
         schedule = self.context.settings.schedule
-        ends = session.open + timedelta(minutes=schedule.slot_minutes + schedule.slot_window_minutes)
-        slot = f"{session.date.isoformat()}/{schedule.slot}"
-        if self.clock.now < ends or self.context.ledger.decision(f"{AGENT}:{slot}") is not None:
-            return
-        self._alert(session.date, "slot-missed", f"no decision was received for {slot} by {iso(ends)}; see the log of decide")
+        for slot in schedule.slots_of(session.date):
+            _, ends = slot.window(session.open, minutes=schedule.slot_window_minutes)
+            if self.clock.now >= ends and self.context.ledger.decision(decision_id_of(AGENT, slot)) is None:
+                missed = f"no decision was received for {slot} by {iso(ends)}; see the log of decide"
+                self._alert(session.date, f"slot-missed:{slot.name}", missed)
 
     def _watch(self, session: Session) -> None:
         context = self.context

@@ -19,6 +19,7 @@ from lambdas.report.mail import compose
 from lambdas.report.summary import Period, Records, summarise
 from schema.exchange_time import new_york_date, parse_utc
 from schema.lake_layout import report_key
+from schema.settings import deployed
 
 FIRST_SESSION = "2000-01-01"
 DAYS_OF_A_WEEK = 7
@@ -30,7 +31,7 @@ class Variables(environment.LakeVariables, environment.AlertVariables):
 
 @entry
 def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
-    variables, settings = environment.read(Variables), environment.settings()
+    variables, settings = environment.read(Variables), deployed()
     period = _period(event.get("period", "week"), end=new_york_date(parse_utc(event["time"])))
     summary = summarise(period, _records(ledger_from_environment(), period))
     key = report_key(period.end)

@@ -52,7 +52,7 @@ def run(settings: Settings, *, console: Console, port: int = 0) -> dict[str, Any
     settings = quick(settings)
     console.print(_too_little(settings), style="dim")
     show = Show(console)
-    entries = replay_schedule.year(settings.schedule.slot)
+    entries = replay_schedule.year(settings.schedule)
     with show.progress, ExitStack() as stack:
         with show.stage("start"):
             deployment = stack.enter_context(LocalDeployment(FOLDER, settings=settings, now=f"{EVE}T22:00:00Z", cloud_port=port))

@@ -59,7 +59,7 @@ class Day:
 class Replayed:
     """What happened: a `Day` per session, firings by schedule, and from the exchange's own books what went wrong with orders.
 
-    `duplicates`: orders beyond one per symbol and session, since a session has one decision (the exchange takes a client order id only
+    `duplicates`: orders beyond one per symbol and decision of a session (the exchange takes a client order id only
     once, so ids tell nothing). `rejected`: requests for orders that it refused, and orders that it took and then rejected.
     """
 
@@ -103,14 +103,14 @@ def replay(
         day = compare(ledger, books, session.date)
         result.days.append(day)
         on_session(day)
-    result.duplicates = duplicates(books)
+    result.duplicates = duplicates(books, decisions=replay_schedule.decisions(entries))
     result.rejected = int(books["counts"]["refused"]) + sum(order["status"] == "rejected" for order in books["orders"])
     return result
 
 
-def duplicates(books: Mapping[str, Any]) -> int:
+def duplicates(books: Mapping[str, Any], *, decisions: int = 1) -> int:
     placed = Counter((order["symbol"], order["submitted_at"][:10]) for order in books["orders"])
-    return sum(count - 1 for count in placed.values())
+    return sum(max(count - decisions, 0) for count in placed.values())
 
 
 def _fire(cloud: Cloud, exchange: Exchange, *, schedule: str, prefix: str, time: datetime) -> None:

@@ -28,6 +28,7 @@ from local.replay.schedule import Entry
 from papertape.market_data.sessions import TradingSession
 from schema.exchange_time import iso, parse_utc
 from schema.settings import Settings
+from schema.slot import decision_id_of, minutes_of
 from trading_env.errors import PapertapeError
 
 #: Minutes after the slot, and after the close, at which reconcile is fired if it has something to do.
@@ -155,7 +156,7 @@ class FaultyReplay:
         self.overdue |= {(order.client_order_id, order.created_at) for order in ledger.unsettled_orders()}
         day = compare(ledger, books, session.date, rounded="vendor_rounding" in self.faults)
         orders = tuple(ledger.orders_of_day(session.date))
-        decision = ledger.decision(f"{AGENT}:{session.date}/{self.settings.schedule.slot}")
+        decision = ledger.decision(decision_id_of(AGENT, f"{session.date}/{self.settings.schedule.slots[-1]}"))
         sizing = decision.sizing_equity if decision is not None else None
         fills = [fill for fill in ledger.fills(session.date[:7]) if fill.time.startswith(session.date)]
         return JudgedSession(
@@ -165,7 +166,7 @@ class FaultyReplay:
             fills=tuple(fills),
             fees=sum((Decimal(fill["fee"]) for fill in books["fills"]), Decimal(0)),
             accepted=len(_placed(books, session.date)),
-            duplicates=duplicates(books),
+            duplicates=duplicates(books, decisions=len(self.settings.schedule.slots)),
             breaches=tuple(breaches(books, day=day, orders=orders, sizing_equity=sizing, settings=self.settings)),
         )
 
@@ -173,13 +174,14 @@ class FaultyReplay:
 def planned(settings: Settings) -> tuple[Entry, ...]:
     """When the schedules fire: those that decide, reconcile and backfill; none that only watches or refits."""
     schedule, idle = settings.schedule, "only watches, or refits"
-    after = [f"open+{schedule.slot_minutes + minutes}" for minutes in AFTER_SLOT] + [f"close+{minutes}" for minutes in AFTER_CLOSE]
+    after = [f"open+{minutes_of(slot) + minutes}" for slot in schedule.slots for minutes in AFTER_SLOT]
+    after += [f"close+{minutes}" for minutes in AFTER_CLOSE]
     fired = {
-        "decide": Entry(schedule="decide", moments=(schedule.slot,)),
+        **{name: Entry(schedule=name, moments=(slot,)) for name, slot in schedule.deciding.items()},
         "reconcile": Entry(schedule="reconcile", moments=tuple(after), reason="as long as an order or a snapshot is open, of 96 a session"),
         "backfill_bars": Entry(schedule="backfill_bars", moments=("18:00",)),
     }
-    known = replay_schedule.year(schedule.slot)
+    known = replay_schedule.year(schedule)
     return tuple(fired.get(one.schedule, Entry(schedule=one.schedule, moments=(), reason=idle)) for one in known)
 
 

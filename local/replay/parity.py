@@ -131,7 +131,7 @@ def _trade(
         exchange=deployment.exchange,
         ledger=deployment.ledger,
         sessions=sessions,
-        entries=replay_schedule.parity(settings.schedule.slot),
+        entries=replay_schedule.parity(settings.schedule),
         prefix=settings.name,
         on_session=on_session,
     )

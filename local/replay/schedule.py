@@ -14,8 +14,11 @@ from typing import Literal
 from zoneinfo import ZoneInfo
 
 from papertape.market_data.sessions import TradingSession
+from schema.settings import Schedule
+from schema.slot import minutes_of
 from trading_env.errors import PapertapeError
 
+RECONCILED_AFTER = 5  # minutes after a slot
 NEW_YORK = ZoneInfo("America/New_York")
 
 
@@ -57,19 +60,22 @@ def _moment(text: str, session: TradingSession) -> datetime:
     return session.opens.astimezone(NEW_YORK).replace(hour=int(hour), minute=int(minute)).astimezone(session.opens.tzinfo)
 
 
-def year(slot: str) -> tuple[Entry, ...]:
+def year(schedule: Schedule) -> tuple[Entry, ...]:
     """The demo's plan: every decision, every nightly backfill; what repeats within a session is thinned."""
+    slots = schedule.slots
+    after = tuple(f"open+{minutes_of(slot) + RECONCILED_AFTER}" for slot in slots)
     return (
-        Entry(schedule="decide", moments=(slot,)),
+        *(Entry(schedule=name, moments=(slot,)) for name, slot in schedule.deciding.items()),
         Entry(
             schedule="ingest_quotes",
-            moments=(slot,),
-            reason="1 of 391 a session: a year of minute quotes is 98,670 calls, and only daily bars were recorded for 2020",
+            moments=slots,
+            reason=f"{len(slots)} of 391 a session: a year of minute quotes is 98,670 calls, and only daily bars were recorded for 2020",
         ),
         Entry(
             schedule="reconcile",
-            moments=("open+10", "close+5"),
-            reason="2 of 96 a session: orders fill at once here, so one pass after the slot and one after the close see everything",
+            moments=(*after, "close+5"),
+            reason=f"{len(after) + 1} of 96 a session: orders fill at once here, so one pass after each slot and one after the close "
+            "see everything",
         ),
         Entry(schedule="health", moments=("close+15",), reason="1 of 44 a session: its rules read what changes once a session"),
         Entry(schedule="backfill_bars", moments=("18:00",)),
@@ -88,11 +94,18 @@ def year(slot: str) -> tuple[Entry, ...]:
     )
 
 
-def parity(slot: str) -> tuple[Entry, ...]:
+def decisions(plan: Iterable[Entry]) -> int:
+    """How many decisions a session has."""
+    return sum(len(entry.moments) for entry in plan if entry.schedule.partition("-")[0] == "decide")
+
+
+def parity(schedule: Schedule) -> tuple[Entry, ...]:
     """What a parity run needs and no more: the decisions, the closing snapshots, and the bars of the next decision."""
-    needed = {"decide", "reconcile", "backfill_bars"}
+    needed = {*schedule.deciding, "reconcile", "backfill_bars"}
     reason = "not part of the comparison of two books"
-    return tuple(entry if entry.schedule in needed else Entry(schedule=entry.schedule, moments=(), reason=reason) for entry in year(slot))
+    return tuple(
+        entry if entry.schedule in needed else Entry(schedule=entry.schedule, moments=(), reason=reason) for entry in year(schedule)
+    )
 
 
 def check(plan: Iterable[Entry], deployed: Iterable[str]) -> None:

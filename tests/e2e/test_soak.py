@@ -166,7 +166,7 @@ def collected(app: App) -> dict[str, Any]:
     logs, functions, dynamodb, stacks = (deployment.client(name) for name in ("logs", "lambda", "dynamodb", "cloudformation"))
     groups = [group["logGroupName"] for page in logs.get_paginator("describe_log_groups").paginate() for group in page["logGroups"]]
     names = [stack["StackName"] for stack in stacks.describe_stacks()["Stacks"]]
-    decision = f"{AGENT}:2020-01-02/{app.settings.schedule.slot}"
+    decision = f"{AGENT}:2020-01-02/{app.settings.schedule.slots[0]}"
     order = deployment.ledger.orders_of_day("2020-01-02")[0].client_order_id
     paths = ("/status", "/portfolio", f"/decisions/{quote(decision, safe='')}", f"/orders/{order}")
     found = {

@@ -181,5 +181,5 @@ def test_b10_the_broker_is_gone_all_day(floor: Floor) -> None:
     floor.calm()
     done: dict[str, Any] = floor.reconcile() or {}
     assert done["snapshot"] == "taken"
-    assert floor.alerts() == ["slot-missed"]
+    assert floor.alerts() == ["slot-missed:open+5"]
     assert floor.ours_accepted == 0

@@ -164,7 +164,7 @@ def test_d6_an_ex_date_of_a_dividend(open_floor: Callable[..., Floor]) -> None:
     snapshot = floor.ledger.snapshot("2020-02-07")
     assert snapshot is not None
     assert snapshot.cash == cash
-    assert floor.alerts() == ["slot-missed"]
+    assert floor.alerts() == ["slot-missed:open+5"]
 
 
 def test_d7_a_name_that_is_delisted(open_floor: Callable[..., Floor]) -> None:

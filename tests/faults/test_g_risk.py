@@ -16,9 +16,11 @@ from lambdas.common.telemetry import metrics
 from lambdas.control.handler import handler as control
 from lambdas.health import handler as watching
 from schema.exchange_time import iso
+from schema.settings import SETTINGS_FILE
 from tests.faults.agent import Agent
 from tests.faults.desk import CLOSE, SLOT, Floor, decision, house_settings, with_risk
 from tests.faults.edges import LEDGER
+from tests.settings_files import settings_file
 
 Open = Callable[..., Floor]
 LEASE_OVER = timedelta(seconds=61)
@@ -479,7 +481,7 @@ def mails(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[]
     address = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
     sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=address)
     variables = {"RAW_BUCKET": agent.raw, "PROCESSED_BUCKET": agent.audit, "ALERT_TOPIC_ARN": topic, "LEDGER_TABLE": "faults"}
-    variables |= {"PAPERTAPE_SETTINGS": house_settings().model_dump_json()}
+    variables |= {SETTINGS_FILE: settings_file(house_settings())}
     monkeypatch.setattr(metrics.provider, "namespace", "Papertape")
     for name, value in variables.items():
         monkeypatch.setenv(name, value)

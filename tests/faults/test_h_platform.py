@@ -247,7 +247,7 @@ def test_h7_h8_h11_the_synthesized_app(tmp_path: Path, verdict: Callable[[str], 
     for name, schedule in assembly.schedules().items():
         assert "DeadLetters" in json.dumps(schedule["Target"]["DeadLetterConfig"]), name
     ((_, _, budget),) = assembly.resources("AWS::Budgets::Budget")
-    assert budget["Properties"]["Budget"]["BudgetLimit"] == {"Amount": settings.cost.monthly_budget_usd, "Unit": "USD"}
+    assert budget["Properties"]["Budget"]["BudgetLimit"] == {"Amount": settings.budget.monthly_budget_usd, "Unit": "USD"}
     assert budget["Properties"]["NotificationsWithSubscribers"]
     verdict("holds")
 

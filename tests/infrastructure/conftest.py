@@ -26,7 +26,7 @@ def laptop(tmp_path_factory: pytest.TempPathFactory, settings: Settings) -> Asse
 @pytest.fixture(scope="session")
 def changed_settings(tmp_path_factory: pytest.TempPathFactory, settings: Settings) -> Assembly:
     """An app with a subscriber, deciding as late as a session allows."""
-    late = settings.schedule.model_copy(update={"slot": "open+360"})
+    late = settings.schedule.model_copy(update={"slots": ("open+360",)})
     return synthesize(
         tmp_path_factory.mktemp("changed"), settings=settings.model_copy(update={"alert_email": "owner@example.com", "schedule": late})
     )

@@ -20,6 +20,7 @@ from lambdas.common.ledger.item import plain
 from lambdas.common.ledger.records import FLATTEN, PERSONAL, Breakers, Decision, OrderRecord, PlannedOrder, ServedModel, State
 from schema.exchange_time import new_york_date, parse_utc
 from schema.settings import Settings
+from schema.slot import Slot
 from schema.trading_rules import rules_of
 from trading_env.errors import PapertapeError
 from trading_env.orders import risk
@@ -120,10 +121,11 @@ def window_of(decision: Decision, *, broker: Broker, clock: Clock, settings: Set
     if session is None:
         raise PlanRefused(f"{today} is not a session")
     age = sum(as_of < one.date < today for one in sessions)
-    if date.fromisoformat(decision.slot.partition("/")[0]) != today:
+    slot = Slot.parse(decision.slot)
+    if slot.session != today:
         raise PlanRefused(f"the slot {decision.slot} is not of today's session, {today}")
-    begins = session.open + timedelta(minutes=settings.schedule.slot_minutes)
-    return _window(session, begins=begins, ends=begins + timedelta(minutes=settings.schedule.slot_window_minutes), age=age)
+    begins, ends = slot.window(session.open, minutes=settings.schedule.slot_window_minutes)
+    return _window(session, begins=begins, ends=ends, age=age)
 
 
 def _personal_window(decision: Decision, *, broker: Broker, today: date) -> Window:

@@ -21,8 +21,9 @@ from lambdas.common.lake.lake import Lake, pack
 from papertape.market_data import bundled
 from schema.feature_table import parquet
 from schema.lake_layout import BARS, FEATURES, FEATURES_MANIFEST, bars_key
-from schema.settings import Settings
+from schema.settings import SETTINGS_FILE, Settings
 from tests.lakes import fill_raw
+from tests.settings_files import settings_file
 from trading_env.data.features import FEATURE_HASH
 from trading_env.data.market import build_market, from_table
 
@@ -36,14 +37,18 @@ def lake(buckets: SimpleNamespace, settings: Settings) -> Lake:
     return lake
 
 
-def arguments(buckets: SimpleNamespace, settings: Settings, *more: str, time: str = NIGHT) -> list[str]:
-    names = ["--RAW_BUCKET", buckets.raw, "--PROCESSED_BUCKET", buckets.processed, "--SETTINGS", settings.model_dump_json()]
+def arguments(buckets: SimpleNamespace, *more: str, time: str = NIGHT) -> list[str]:
+    names = ["--RAW_BUCKET", buckets.raw, "--PROCESSED_BUCKET", buckets.processed]
     return [*names, "--EVENT_TIME", time, "--ENGINE", "pandas", "--JOB_NAME", "added-by-glue", *more]
 
 
 @pytest.fixture
-def build(buckets: SimpleNamespace, settings: Settings, capsys: pytest.CaptureFixture[str]) -> Any:
-    return lambda *more, time=NIGHT: main(arguments(buckets, settings, *more, time=time))
+def build(buckets: SimpleNamespace, settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    def run(*more: str, time: str = NIGHT, under: Settings = settings) -> dict[str, Any]:
+        monkeypatch.setenv(SETTINGS_FILE, settings_file(under))
+        return main(arguments(buckets, *more, time=time))
+
+    return run
 
 
 def versions(lake: Lake) -> dict[str, tuple[str, str]]:
@@ -179,8 +184,8 @@ def moved(settings: Settings, live_start: str) -> Settings:
     return Settings.model_validate(document)
 
 
-def test_the_training_view_ends_before_the_live_period(lake: Lake, buckets: SimpleNamespace, settings: Settings) -> None:
-    main(arguments(buckets, moved(settings, "2013-07-01")))
+def test_the_training_view_ends_before_the_live_period(lake: Lake, build: Any, settings: Settings) -> None:
+    build(under=moved(settings, "2013-07-01"))
     bucket = Bucket(lake.processed_bucket)
     table, view = read_features(bucket), read_features(bucket, prefix=TRAINING)
     assert view["session"].max() == pd.Timestamp("2013-06-28")
@@ -191,9 +196,9 @@ def test_the_training_view_ends_before_the_live_period(lake: Lake, buckets: Simp
     assert {name.split("/")[0] for name in same if name != "manifest.json"} == {"year=2010", "year=2011", "year=2012"}
 
 
-def test_moving_the_live_period_back_takes_rows_out_of_the_view(lake: Lake, buckets: SimpleNamespace, settings: Settings) -> None:
-    main(arguments(buckets, moved(settings, "2014-07-01")))
-    main(arguments(buckets, moved(settings, "2013-07-01")))
+def test_moving_the_live_period_back_takes_rows_out_of_the_view(lake: Lake, build: Any, settings: Settings) -> None:
+    build(under=moved(settings, "2014-07-01"))
+    build(under=moved(settings, "2013-07-01"))
     bucket = Bucket(lake.processed_bucket)
     assert read_features(bucket, prefix=TRAINING)["session"].max() == pd.Timestamp("2013-06-28")
     assert not [key for key in bucket.index(TRAINING) if "year=2014" in key]

@@ -16,7 +16,8 @@ from lambdas.common.lake import lake as lakes
 from lambdas.common.lake.lake import Lake
 from local.exchange.server import RunningExchange
 from schema.lake_layout import actions_key, bars_key
-from schema.settings import Settings
+from schema.settings import SETTINGS_FILE, Settings
+from tests.settings_files import settings_file
 
 ALL = {"start": "2005-01-03", "end": "2019-12-31"}
 NIGHT = {"schedule": "backfill_bars", "time": "2020-01-02T23:00:00Z"}
@@ -95,7 +96,7 @@ def test_a_silent_vendor_is_an_error_and_changes_nothing(lake: Lake, monkeypatch
     unknown = settings.model_copy(
         update={"universe": settings.universe.model_copy(update={"symbols": ("ZZZZ", "YYYY"), "benchmark": "ZZZZ"})}
     )
-    monkeypatch.setenv("PAPERTAPE_SETTINGS", unknown.model_dump_json())
+    monkeypatch.setenv(SETTINGS_FILE, settings_file(unknown))
     with pytest.raises(BackfillError, match="no bar of 2 symbols"):
         run(NIGHT)
     assert versions(lake) == before

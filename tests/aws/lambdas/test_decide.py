@@ -36,10 +36,11 @@ from learning import serving
 from local.exchange.server import RunningExchange
 from papertape.market_data import bundled
 from schema.lake_layout import actions_key, bars_key
-from schema.settings import Settings
+from schema.settings import SETTINGS_FILE, Settings
 from schema.trading_rules import limits_of, rules_of
 from tests.lakes import calendar_objects, fill_raw
 from tests.markets import market_of
+from tests.settings_files import settings_file
 from trading_env.data.features import CONTEXT, FEATURE_HASH, FEATURES, SCHEMA_VERSION
 from trading_env.data.market import Market, build_market
 from trading_env.data.observation import Layout
@@ -167,6 +168,42 @@ def alerts(ledger: Ledger) -> dict[str, str]:
 
 def record(lake: Lake, key: str = RECORD) -> dict[str, Any]:
     return json.loads(lake.s3.get_object(Bucket=lake.audit_bucket, Key=key)["Body"].read())  # type: ignore[no-any-return]
+
+
+def test_each_slot_of_a_session_decides_once(
+    run: Any,
+    reconcile: Any,
+    lake: Lake,
+    ledger_table: Ledger,
+    exchange: RunningExchange,
+    two_slots: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On the second day: on the first there is no closing snapshot that a later slot could start from."""
+    monkeypatch.setenv(SETTINGS_FILE, settings_file(two_slots))
+    with pytest.raises(ValueError, match=r"the slot must be one of open\+5, open\+60, was None"):
+        run(SLOT)
+    assert run({**SLOT, "slot": "open+5"})["decision_id"] == DECISION
+    exchange.advance("2020-01-02T21:05:00Z")
+    reconcile()
+    fill_raw(lake, symbols=two_slots.universe.symbols, start="2016-01-04", end="2020-01-02")
+    for slot, time in (("open+5", "14:35"), ("open+60", "15:30")):
+        event = {"schedule": "decide", "time": f"2020-01-03T{time}:00Z", "slot": slot}
+        exchange.advance(event["time"])
+        told = run(event)
+        assert (told["outcome"], told["decision_id"], told["verdict"]) == ("decided", f"agent:2020-01-03/{slot}", "accepted")
+        assert run(event)["outcome"] == "decided before"
+    first, second = (ledger_table.decision(f"agent:2020-01-03/{slot}") for slot in two_slots.schedule.slots)
+    assert first is not None
+    assert second is not None
+    assert (first.window_ends, second.window_ends) == ("2020-01-03T15:05:00Z", "2020-01-03T16:00:00Z")
+    assert first.weights == second.weights  # of the same close and the same book
+    exchange.advance("2020-01-03T21:05:00Z")
+    reconcile()
+    fill_raw(lake, symbols=two_slots.universe.symbols, start="2016-01-04", end="2020-01-03")
+    exchange.advance("2020-01-06T14:35:00Z")
+    assert run({"schedule": "decide", "time": "2020-01-06T14:35:00Z", "slot": "open+5"})["outcome"] == "decided"
+    assert [one.session for one in ledger_table.attributions("2020-01-01", "2020-01-31")] == []
 
 
 def test_the_first_decision_is_equal_weight_from_the_broker_s_account(

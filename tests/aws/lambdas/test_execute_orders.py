@@ -16,9 +16,10 @@ from lambdas.common.broker.alpaca import AlpacaBroker
 from lambdas.common.ledger.ledger import Ledger
 from lambdas.common.telemetry import logger
 from local.exchange.server import RunningExchange
-from schema.settings import Settings
+from schema.settings import SETTINGS_FILE, Settings
 from schema.trading_rules import rules_of
 from tests.aws.proxy import Proxy
+from tests.settings_files import settings_file
 from trading_env.simulation.portfolio import Book, fill, plan_orders
 
 SLOT_2 = "2020-01-03T14:35:00Z"
@@ -172,7 +173,7 @@ def test_the_risk_limits_refuse_an_order_and_say_which(
     execution: Any, exchange: RunningExchange, decide: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tight = settings.model_copy(update={"risk": settings.risk.model_copy(update={"restricted": ("IBM",)})})
-    monkeypatch.setenv("PAPERTAPE_SETTINGS", tight.model_dump_json())
+    monkeypatch.setenv(SETTINGS_FILE, settings_file(tight))
     answer = execution("POST", "/decisions", decide())
     refused = {order["symbol"]: order["risk"] for order in answer.body["orders"] if order["status"] == "refused"}
     assert answer.body["verdict"] == "partial"
@@ -243,7 +244,7 @@ def test_a_flatten_sells_what_the_limits_of_an_order_and_of_a_day_would_keep(
 ) -> None:
     execution("POST", "/decisions", decide())
     small = settings.risk.model_copy(update={"max_order_notional": 5_000.0, "max_orders_per_day": 8, "max_turnover_per_day": 1.0})
-    monkeypatch.setenv("PAPERTAPE_SETTINGS", settings.model_copy(update={"risk": small}).model_dump_json())
+    monkeypatch.setenv(SETTINGS_FILE, settings_file(settings.model_copy(update={"risk": small})))
     answer = execution("POST", "/flatten", {"reason": "get out"})
     assert {order["status"] for order in answer.body["orders"]} == {"filled"}
     assert _positions(exchange.books()) == {}

@@ -26,8 +26,9 @@ from lambdas.health.mail import compose
 from lambdas.health.rules import RULES, Finding, evaluate, markdown
 from lambdas.health.runbooks import RUNBOOKS
 from schema.lake_layout import FEATURES_MANIFEST, quotes_key
-from schema.settings import Settings
+from schema.settings import SETTINGS_FILE, Settings
 from tests.lakes import fill_raw
+from tests.settings_files import settings_file
 
 ROOT = Path(__file__).resolve().parents[3]
 BREAKERS = ("max_drawdown", "max_daily_loss")  # named by trading_env.orders.risk
@@ -74,7 +75,7 @@ WELL = Facts(
     closes=CLOSES,
     earlier=(date(2019, 12, 30), date(2019, 12, 31)),
     last_quotes=datetime(2020, 1, 2, 15, 59, tzinfo=UTC),
-    decision=DECISION,
+    decisions=(DECISION,),
     working=(),
     unsettled=(),
     alerts=(),
@@ -86,7 +87,7 @@ WELL = Facts(
     newest_bar=date(2019, 12, 31),
     last_snapshot=closed("2019-12-31"),
 )
-HOLIDAY = replace(WELL, opens=None, closes=None, decision=None, last_quotes=None)
+HOLIDAY = replace(WELL, opens=None, closes=None, decisions=(), last_quotes=None)
 EVENING = replace(WELL, now=CLOSES + timedelta(minutes=15), last_snapshot=closed("2020-01-02"))
 SETTLED_LATE = ORDER.model_copy(update={"status": "new", "unknown_since": None})
 LONG = tuple(date(2019, 11, 1) + timedelta(days=day) for day in range(22))
@@ -103,6 +104,17 @@ def test_what_breaks_a_rule_twice_is_told_twice(settings: Settings) -> None:
         "not-active:halted",
     ]
     assert [finding.key for finding in evaluate(facts, settings)] == keys
+
+
+def test_each_slot_is_watched(two_slots: Settings) -> None:
+    later = replace(WELL, now=OPENS + timedelta(minutes=91))
+    (finding,) = evaluate(later, two_slots)
+    assert (finding.key, finding.detail) == (
+        "slot-missed:open+60", "no decision in slot 2020-01-02/open+60, its window ended at 2020-01-02 16:00 UTC"
+    )  # fmt: skip
+    second = DECISION.model_copy(update={"slot": "2020-01-02/open+60", "refused": {"IBM": "IBM has no quote"}})
+    assert [one.key for one in evaluate(replace(later, decisions=(DECISION, second)), two_slots)] == ["name-refused:IBM"]
+    assert [one.key for one in evaluate(replace(later, decisions=()), two_slots)] == ["slot-missed:open+5", "slot-missed:open+60"]
 
 
 def broken(facts: Facts, settings: Settings) -> list[str]:
@@ -123,11 +135,11 @@ def test_a_healthy_agent_breaks_no_rule(facts: Facts, settings: Settings) -> Non
         ("bars-late", replace(WELL, newest_bar=None)),
         ("quotes-stale", replace(WELL, last_quotes=WELL.now - timedelta(minutes=11))),
         ("quotes-stale", replace(WELL, last_quotes=None)),
-        ("slot-missed", replace(WELL, decision=None)),
+        ("slot-missed", replace(WELL, decisions=())),
         ("order-unknown", replace(WELL, unsettled=(ORDER,))),
         ("order-open", replace(WELL, unsettled=(SETTLED_LATE.model_copy(update={"created_at": "2019-12-31T14:35:00Z"}),))),
         ("order-open", replace(EVENING, now=CLOSES + timedelta(minutes=16), unsettled=(SETTLED_LATE,))),
-        ("name-refused", replace(WELL, decision=DECISION.model_copy(update={"refused": {"IBM": "IBM: the broker says it is halted"}}))),
+        ("name-refused", replace(WELL, decisions=(DECISION.model_copy(update={"refused": {"IBM": "IBM: the broker says it is halted"}}),))),
         ("position-drift", replace(WELL, last_snapshot=closed("2019-12-31", drift={"IBM": "our fills say 0, the broker holds 3"}))),
         ("live-differs", replace(WELL, attribution=explained(-500.5))),
         ("live-differs", replace(EVENING, attribution=explained(500.5))),
@@ -152,8 +164,8 @@ def test_each_rule_is_broken_by_what_it_watches(rule: str, facts: Facts, setting
 @pytest.mark.parametrize(
     "facts",
     [
-        replace(WELL, now=OPENS + timedelta(minutes=9), last_quotes=None, decision=None),
-        replace(WELL, now=OPENS + timedelta(minutes=35), decision=None, last_quotes=OPENS + timedelta(minutes=30)),
+        replace(WELL, now=OPENS + timedelta(minutes=9), last_quotes=None, decisions=()),
+        replace(WELL, now=OPENS + timedelta(minutes=35), decisions=(), last_quotes=OPENS + timedelta(minutes=30)),
         replace(WELL, unsettled=(SETTLED_LATE,)),
         replace(EVENING, unsettled=(SETTLED_LATE,)),
         replace(EVENING, last_snapshot=closed("2020-01-02", drift={"IBM": "today's, of which the alert speaks"})),
@@ -168,7 +180,7 @@ def test_each_rule_is_broken_by_what_it_watches(rule: str, facts: Facts, setting
         replace(
             WELL, incumbent=MODEL.model_copy(update={"policy": "equal-weight", "trained_until": None, "since": "2010-01-01T00:00:00Z"})
         ),
-        replace(WELL, decision=DECISION, last_snapshot=None),
+        replace(WELL, decisions=(DECISION,), last_snapshot=None),
         replace(EVENING, last_quotes=None),
     ],
 )
@@ -214,7 +226,7 @@ def test_a_long_subject_stays_a_subject(settings: Settings) -> None:
 def run(
     ledger_table: Ledger, buckets: SimpleNamespace, topic: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., dict[str, Any]]]:
-    monkeypatch.setenv("PAPERTAPE_SETTINGS", settings.model_dump_json())
+    monkeypatch.setenv(SETTINGS_FILE, settings_file(settings))
     monkeypatch.setattr(telemetry.metrics.provider, "namespace", "Papertape")
     lakes.lake.cache_clear()
     watching._sns.cache_clear()

@@ -22,7 +22,8 @@ from lambdas.ingest_quotes.handler import handler
 from lambdas.ingest_quotes.quotes import NoQuotesError
 from local.exchange.server import RunningExchange
 from papertape.market_data import bundled
-from schema.settings import Settings
+from schema.settings import SETTINGS_FILE, Settings
+from tests.settings_files import settings_file
 
 MINUTE = {"schedule": "ingest_quotes", "time": "2020-01-02T14:35:00Z"}
 KEY = "raw/quotes/date=2020-01-02/1435.jsonl.gz"
@@ -47,7 +48,7 @@ def stored(raw: str) -> list[dict[str, Any]]:
 
 def with_universe(settings: Settings, *symbols: str) -> str:
     universe = settings.universe.model_copy(update={"symbols": symbols, "benchmark": symbols[0]})
-    return settings.model_copy(update={"universe": universe}).model_dump_json()
+    return settings_file(settings.model_copy(update={"universe": universe}))
 
 
 def test_one_object_a_minute_one_line_a_symbol(raw: str, settings: Settings) -> None:
@@ -80,7 +81,7 @@ def test_a_closed_market_writes_nothing_and_says_so(raw: str, exchange: RunningE
 def test_a_missing_symbol_is_counted_and_not_invented(
     raw: str, settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("PAPERTAPE_SETTINGS", with_universe(settings, "SPY", "ZZZZ"))
+    monkeypatch.setenv(SETTINGS_FILE, with_universe(settings, "SPY", "ZZZZ"))
     assert run()["missing"] == ["ZZZZ"]
     assert [line["symbol"] for line in stored(raw)] == ["SPY"]
     metrics = [json.loads(line) for line in capsys.readouterr().out.splitlines() if '"MissingQuotes"' in line]
@@ -91,13 +92,12 @@ def test_recorded_quotes_reach_the_minute_bars_and_agree_with_the_trades_within_
     raw: str, buckets: SimpleNamespace, settings: Settings, exchange: RunningExchange, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The session of 2013-10-04, minute by minute: feed, this function, raw, the job, bars; against the recorded trades."""
-    universe = with_universe(settings, "SPY", "AIG", "BAC", "IBM")
-    monkeypatch.setenv("PAPERTAPE_SETTINGS", universe)
+    monkeypatch.setenv(SETTINGS_FILE, with_universe(settings, "SPY", "AIG", "BAC", "IBM"))
     exchange.reset(now="2013-10-04T13:30:30Z", cash="100000")
     for scheduled in pd.date_range("2013-10-04T13:31Z", periods=389, freq="min"):
         exchange.advance(scheduled.to_pydatetime())
         assert run({"schedule": "ingest_quotes", "time": scheduled.isoformat()})["missing"] == []
-    names = ["--raw-bucket", raw, "--processed-bucket", buckets.processed, "--settings", universe, "--time", "2013-10-04T22:30:00Z"]
+    names = ["--raw-bucket", raw, "--processed-bucket", buckets.processed, "--time", "2013-10-04T22:30:00Z"]
     built = main([*names, "--mode", "quotes", "--engine", "pandas"])
     assert (built["objects"], built["bars"]) == (389, 4 * 389 - built["quarantined"])
 
@@ -111,6 +111,6 @@ def test_recorded_quotes_reach_the_minute_bars_and_agree_with_the_trades_within_
 
 
 def test_a_feed_without_any_quote_is_an_error(raw: str, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PAPERTAPE_SETTINGS", with_universe(settings, "ZZZZ", "YYYY"))
+    monkeypatch.setenv(SETTINGS_FILE, with_universe(settings, "ZZZZ", "YYYY"))
     with pytest.raises(NoQuotesError, match="ZZZZ, YYYY"):
         run()

@@ -13,8 +13,9 @@ import pytest
 from lambdas.common.broker.alpaca import AlpacaBroker
 from lambdas.common.ledger.ledger import Ledger
 from local.exchange.server import RunningExchange
-from schema.settings import Settings
+from schema.settings import SETTINGS_FILE, Settings
 from tests.aws.proxy import Proxy
+from tests.settings_files import settings_file
 
 LATER, LATER_STILL, WINDOW_OVER = (f"2020-01-02T{time}Z" for time in ("14:40:00", "14:45:00", "15:10:00"))
 Story = Callable[[dict[str, Any]], dict[str, Any]]
@@ -194,7 +195,7 @@ def test_an_order_of_the_batch_that_may_be_there_counts_in_the_risk_of_the_next(
     execution: Any, proxy: Proxy, exchange: RunningExchange, decide: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tight = settings.model_copy(update={"risk": settings.risk.model_copy(update={"max_gross": 0.8})})
-    monkeypatch.setenv("PAPERTAPE_SETTINGS", tight.model_dump_json())
+    monkeypatch.setenv(SETTINGS_FILE, settings_file(tight))
     proxy.before = 1
     answer = execution("POST", "/decisions", decide(weights={"AAPL": 0.5, "IBM": 0.4}))
     assert [(order["symbol"], order["status"]) for order in answer.body["orders"]] == [("AAPL", "unknown"), ("IBM", "refused")]
@@ -217,7 +218,7 @@ def test_the_orders_of_a_day_are_counted_to_the_last(
     execution: Any, exchange: RunningExchange, decide: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few = settings.model_copy(update={"risk": settings.risk.model_copy(update={"max_orders_per_day": 9})})
-    monkeypatch.setenv("PAPERTAPE_SETTINGS", few.model_dump_json())
+    monkeypatch.setenv(SETTINGS_FILE, settings_file(few))
     execution("POST", "/decisions", decide())
     manual = [
         execution("POST", "/orders", {"key": f"k{number}", "symbol": "SPY", "side": "sell", "quantity": "1"}).body["orders"][0]

@@ -10,8 +10,10 @@ import pytest
 from lambdas.common.ledger.ledger import Ledger
 from lambdas.common.ledger.records import OrderRecord
 from local.exchange.server import RunningExchange
+from schema.settings import SETTINGS_FILE, Settings
 from tests.aws.books import positions, recorded
 from tests.aws.proxy import Proxy
+from tests.settings_files import settings_file
 
 SHORTLY_AFTER, LATER, WINDOW_OVER, CLOSED = (f"2020-01-02T{time}Z" for time in ("14:35:10", "14:40:00", "15:10:00", "21:05:00"))
 
@@ -187,7 +189,7 @@ def test_a_split_is_not_drift(execution: Any, reconcile: Any, exchange: RunningE
     exchange.advance("2020-08-31T20:05:00Z")
     reconcile()
     assert positions(exchange)["AAPL"] == before * 4
-    assert _alerts(ledger_table, "2020-08") == ["slot-missed"]
+    assert _alerts(ledger_table, "2020-08") == ["slot-missed:open+5"]
 
 
 def test_a_split_that_the_broker_announced_and_did_not_apply_is_drift(
@@ -211,7 +213,21 @@ def test_a_missed_slot_is_said_once(reconcile: Any, exchange: RunningExchange, l
     exchange.advance(WINDOW_OVER)
     reconcile()
     reconcile()
-    assert _alerts(ledger_table) == ["slot-missed"]
+    assert _alerts(ledger_table) == ["slot-missed:open+5"]
+
+
+def test_each_slot_that_is_missed_is_said_once(
+    reconcile: Any, exchange: RunningExchange, ledger_table: Ledger, two_slots: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SETTINGS_FILE, settings_file(two_slots))
+    for time, told in (
+        ("15:10", ["slot-missed:open+5"]),
+        ("15:59", ["slot-missed:open+5"]),
+        ("16:00", ["slot-missed:open+5", "slot-missed:open+60"]),
+    ):
+        exchange.advance(f"2020-01-02T{time}:00Z")
+        reconcile()
+        assert _alerts(ledger_table) == told
 
 
 def test_a_holiday_has_no_slot_and_no_snapshot(reconcile: Any, exchange: RunningExchange, ledger_table: Ledger) -> None:

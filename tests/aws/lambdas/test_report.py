@@ -15,7 +15,8 @@ from lambdas.common.lake import lake as lakes
 from lambdas.common.ledger.ledger import Ledger
 from lambdas.common.ledger.records import AlertRecord, Attribution, Decision, Held, OrderRecord, ServedModel, ShadowDecision, Snapshot
 from lambdas.report import handler as reporting
-from schema.settings import Settings
+from schema.settings import SETTINGS_FILE, Settings
+from tests.settings_files import settings_file
 
 FRIDAY = "2020-01-10T22:30:00Z"
 KEY = "processed/reports/2020-01-10.json"
@@ -33,7 +34,7 @@ EQUITY = {
 def run(
     ledger_table: Ledger, buckets: SimpleNamespace, topic: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., dict[str, Any]]]:
-    monkeypatch.setenv("PAPERTAPE_SETTINGS", settings.model_dump_json())
+    monkeypatch.setenv(SETTINGS_FILE, settings_file(settings))
     lakes.lake.cache_clear()
     reporting._sns.cache_clear()
     yield lambda **more: reporting.handler({"schedule": "report", "time": FRIDAY, **more}, None)

@@ -22,6 +22,7 @@ from local.exchange.venue import Venue
 from papertape.market_data import bundled
 from papertape.research.reference_backtests import ReferenceBacktests
 from schema import settings as settings_module
+from schema.slot import minutes_of
 from trading_env.data.features import CONTEXT, FEATURE_HASH, FEATURES, SCHEMA_VERSION
 from trading_env.data.market import Market
 from trading_env.orders.orders import propose, to_decimal, to_float
@@ -112,7 +113,7 @@ def test_the_exchange_and_the_backtest_agree_at_every_close_of_2020(
     desk, equity, cash, shares = Desk(venue, references.market, policy, references.rules), [], [], []
     for session in sessions:
         weights = desk.decide(session)
-        venue.advance(session.open + timedelta(minutes=SETTINGS.schedule.slot_minutes))
+        venue.advance(session.open + timedelta(minutes=minutes_of(SETTINGS.schedule.slots[0])))
         desk.trade(session, weights)
         venue.advance(session.close)
         equity.append(float(venue.equity))
