@@ -20,7 +20,7 @@ from lambdas.common.ledger.records import Held, OrderRecord, Snapshot
 from lambdas.common.orders.splits import Splits, splits_between
 from schema.exchange_time import iso, new_york_date, parse_utc
 from trading_env.errors import PapertapeError
-from trading_env.orders.order_state import Status
+from trading_env.orders.order_state import OrderStatus
 
 
 class NoSnapshot(PapertapeError):  # noqa: N818 -- an outcome, not an error
@@ -97,7 +97,7 @@ def _snapshot(closing: Closing, positions: Mapping[str, Position], trades: Mappi
         cash=closing.account.cash,
         equity=closing.account.cash + sum((one.quantity * one.close for one in held.values()), Decimal(0)),
         positions=held,
-        orders=sum(order.status != Status.REFUSED for order in orders),
+        orders=sum(order.status != OrderStatus.REFUSED for order in orders),
         fills=sum(order.fills for order in orders),
         open_orders=sum(not order.terminal for order in orders),
         account_id=closing.account.id,

@@ -32,6 +32,7 @@ from lambdas.reconcile.external_orders import record_external_orders
 from schema.exchange_time import iso
 from schema.slot import decision_id_of
 from trading_env.orders.order_state import Status
+from trading_env.orders.order_state import OrderStatus
 
 #: The closing auction's print comes a moment after the bell.
 CLOSING_PRINT = timedelta(minutes=1)
@@ -161,7 +162,7 @@ class _Pass:
         detail = f"{order.side} {plain(order.quantity)} {order.symbol} {order.client_order_id} was {order.status}: {reason}"
         self._alert(self.clock.session_date, f"vanished:{order.client_order_id}", detail)
         return self.context.ledger.save_order(
-            order.model_copy(update={"status": Status.EXPIRED, "reason": reason, "updated_at": iso(self.clock.now)})
+            order.model_copy(update={"status": OrderStatus.EXPIRED, "reason": reason, "updated_at": iso(self.clock.now)})
         )
 
     def _readable(self, all_of_them: Callable[[], list[R]], ids: Callable[[], list[str]], one: Callable[[str], R | None]) -> list[R]:

@@ -14,8 +14,10 @@ from decimal import Context, Decimal
 from enum import StrEnum
 from typing import Literal
 
+Side = Literal["buy", "sell"]
 
-class Status(StrEnum):
+
+class OrderStatus(StrEnum):
     """The state of an order: ours until the broker has shown it, then the broker's. Those at the broker have FIX's names (OrdStatus)."""
 
     PENDING = "pending"
@@ -33,32 +35,32 @@ class Status(StrEnum):
 
 #: What a broker's adapter may say of an order.
 BrokerStatus = Literal[
-    Status.NEW,
-    Status.PARTIALLY_FILLED,
-    Status.DONE_FOR_DAY,
-    Status.REPLACED,
-    Status.REJECTED,
-    Status.EXPIRED,
-    Status.CANCELED,
-    Status.FILLED,
+    OrderStatus.NEW,
+    OrderStatus.PARTIALLY_FILLED,
+    OrderStatus.DONE_FOR_DAY,
+    OrderStatus.REPLACED,
+    OrderStatus.REJECTED,
+    OrderStatus.EXPIRED,
+    OrderStatus.CANCELED,
+    OrderStatus.FILLED,
 ]
 
 #: Statuses that no broker gives.
-OURS = frozenset({Status.PENDING, Status.UNKNOWN, Status.REFUSED})
+OURS = frozenset({OrderStatus.PENDING, OrderStatus.UNKNOWN, OrderStatus.REFUSED})
 #: The order lives at the broker.
-WORKING: tuple[BrokerStatus, ...] = (Status.NEW, Status.PARTIALLY_FILLED)
+WORKING: tuple[BrokerStatus, ...] = (OrderStatus.NEW, OrderStatus.PARTIALLY_FILLED)
 #: The broker's ends. Of two the one that stands further right is kept, whichever came first: an order that is filled was not expired.
 #: Every order here is for one day, so `done_for_day` is an end.
 ENDS: tuple[BrokerStatus, ...] = (
-    Status.DONE_FOR_DAY,
-    Status.REPLACED,
-    Status.REJECTED,
-    Status.EXPIRED,
-    Status.CANCELED,
-    Status.FILLED,
+    OrderStatus.DONE_FOR_DAY,
+    OrderStatus.REPLACED,
+    OrderStatus.REJECTED,
+    OrderStatus.EXPIRED,
+    OrderStatus.CANCELED,
+    OrderStatus.FILLED,
 )
 #: Statuses that need not be asked for any more.
-ENDED: frozenset[Status] = frozenset({*ENDS, Status.REFUSED})
+ENDED: frozenset[OrderStatus] = frozenset({*ENDS, OrderStatus.REFUSED})
 
 _PRICES = Context(prec=38)
 
@@ -75,13 +77,13 @@ class Event(StrEnum):
     WINDOW_ENDED = "window ended"  # missing twice, past the grace, and nothing may be sent any more
 
 
-_OF_OURS: Mapping[tuple[Status, Event], Status] = {
-    (Status.PENDING, Event.DOUBT): Status.UNKNOWN,
-    (Status.PENDING, Event.MISSING): Status.UNKNOWN,
-    (Status.PENDING, Event.REFUSED): Status.REFUSED,
-    (Status.PENDING, Event.TURNED_DOWN): Status.REJECTED,
+_OF_OURS: Mapping[tuple[OrderStatus, Event], OrderStatus] = {
+    (OrderStatus.PENDING, Event.DOUBT): OrderStatus.UNKNOWN,
+    (OrderStatus.PENDING, Event.MISSING): OrderStatus.UNKNOWN,
+    (OrderStatus.PENDING, Event.REFUSED): OrderStatus.REFUSED,
+    (OrderStatus.PENDING, Event.TURNED_DOWN): OrderStatus.REJECTED,
     # From here an earlier POST may have been accepted, so that only the broker, or the end of the window, ends it
-    (Status.UNKNOWN, Event.WINDOW_ENDED): Status.EXPIRED,
+    (OrderStatus.UNKNOWN, Event.WINDOW_ENDED): OrderStatus.EXPIRED,
 }
 
 
@@ -89,7 +91,7 @@ _OF_OURS: Mapping[tuple[Status, Event], Status] = {
 class Life:
     """`shown`: the broker has shown the order. `filled` shares so far, at `average` dollars."""
 
-    status: Status = Status.PENDING
+    status: OrderStatus = OrderStatus.PENDING
     shown: bool = False
     filled: Decimal = Decimal(0)
     average: Decimal | None = None
@@ -114,7 +116,7 @@ class Life:
             average=average if more else self.average,
         )
 
-    def _following(self, status: BrokerStatus, *, older: bool) -> Status:
+    def _following(self, status: BrokerStatus, *, older: bool) -> OrderStatus:
         final = self.shown and self.ended
         if status in ENDS:
             return max(self.status, status, key=ENDS.index) if final else status
@@ -137,10 +139,10 @@ def rise(before: Life, after: Life) -> tuple[Decimal, Decimal] | None:
 #: States by which the table shows the machine: one of each kind.
 _KINDS: tuple[tuple[str, Life], ...] = (
     ("pending", Life()),
-    ("unknown", Life(status=Status.UNKNOWN)),
-    ("refused", Life(status=Status.REFUSED)),
-    ("rejected, expired: never shown", Life(status=Status.EXPIRED)),
-    (", ".join(WORKING), Life(status=Status.NEW, shown=True)),
+    ("unknown", Life(status=OrderStatus.UNKNOWN)),
+    ("refused", Life(status=OrderStatus.REFUSED)),
+    ("rejected, expired: never shown", Life(status=OrderStatus.EXPIRED)),
+    (", ".join(WORKING), Life(status=OrderStatus.NEW, shown=True)),
     *((end.value, Life(status=end, shown=True)) for end in ENDS),
 )
 
@@ -160,7 +162,7 @@ def markdown() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _cell(life: Life, status: Status) -> str:
+def _cell(life: Life, status: OrderStatus) -> str:
     return "" if status == life.status else status
 
 

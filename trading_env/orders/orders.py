@@ -13,14 +13,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trading_env.errors import PapertapeError
+from trading_env.orders.order_state import Side
 
-Side = Literal["buy", "sell"]
 QUANTUM = Decimal("1e-9")
 #: By which an order at the broker is known as one of this app's.
 PREFIX = "pt1-"

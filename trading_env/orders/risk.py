@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from trading_env.orders.orders import ProposedOrder, Side
+from trading_env.orders.order_state import Side
+from trading_env.orders.orders import ProposedOrder
 
 TradingState = Literal["active", "reduce_only", "halted"]
 # Weights and gross are ratios of sums in binary; a target of exactly the limit must not fail by its last bits

@@ -26,16 +26,16 @@ from lambdas.common.broker.port import (
 )
 from lambdas.common.telemetry import logger
 from schema.exchange_time import NEW_YORK, parse_utc
-from trading_env.orders.order_state import BrokerStatus, Status
+from trading_env.orders.order_state import BrokerStatus, OrderStatus
 
 #: How Alpaca says that an order has ended.
 _ENDS: Mapping[str, BrokerStatus] = {
-    "filled": Status.FILLED,
-    "canceled": Status.CANCELED,
-    "expired": Status.EXPIRED,
-    "rejected": Status.REJECTED,
-    "replaced": Status.REPLACED,
-    "done_for_day": Status.DONE_FOR_DAY,
+    "filled": OrderStatus.FILLED,
+    "canceled": OrderStatus.CANCELED,
+    "expired": OrderStatus.EXPIRED,
+    "rejected": OrderStatus.REJECTED,
+    "replaced": OrderStatus.REPLACED,
+    "done_for_day": OrderStatus.DONE_FOR_DAY,
 }
 
 #: Alpaca's other words, and what they mean: the order lives, as it does under a word that it has not documented.
@@ -154,7 +154,7 @@ def status_of(word: str, *, filled: Decimal) -> BrokerStatus:
         return _ENDS[word]
     if word not in WORKING:
         logger.warning("an order has a status that is not documented; it counts as working", extra={"word": word})
-    return Status.PARTIALLY_FILLED if filled else Status.NEW
+    return OrderStatus.PARTIALLY_FILLED if filled else OrderStatus.NEW
 
 
 def rejection(status: int, code: int | None, message: str) -> Rejected:

@@ -23,8 +23,7 @@ from typing import Any, Literal, Protocol
 
 from schema.exchange_time import new_york_date
 from trading_env.errors import PapertapeError
-from trading_env.orders.order_state import BrokerStatus
-from trading_env.orders.orders import Side
+from trading_env.orders.order_state import BrokerStatus, Side
 
 #: Why an order was refused, as far as anything follows from it.
 Refusal = Literal["wash_trade", "buying_power", "not_fractionable", "inactive", "other"]

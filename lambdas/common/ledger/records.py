@@ -12,8 +12,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from lambdas.common.ledger.item import Record
-from trading_env.orders.order_state import ENDED, Life, Status
-from trading_env.orders.orders import Side
+from trading_env.orders.order_state import ENDED, Life, OrderStatus, Side
 
 State = Literal["active", "reduce_only", "halted"]
 
@@ -80,15 +79,15 @@ class Decision(Record):
         return {**decision_key(self.decision_id), **month, **index}
 
 
-_STATUSES = frozenset(status.value for status in Status)
+_STATUSES = frozenset(status.value for status in OrderStatus)
 
 
 def _status_as_stored(value: object) -> object:
     """Items of before keep the broker's own word for an order that it works."""
-    return Status.NEW if isinstance(value, str) and value not in _STATUSES else value
+    return OrderStatus.NEW if isinstance(value, str) and value not in _STATUSES else value
 
 
-OrderStatus = Annotated[Status, BeforeValidator(_status_as_stored)]
+StoredStatus = Annotated[OrderStatus, BeforeValidator(_status_as_stored)]
 
 
 class OrderRecord(Record):
@@ -109,7 +108,7 @@ class OrderRecord(Record):
     price: float
     arrival_price: float | None = None
     attempt: int = 0
-    status: OrderStatus = Status.PENDING
+    status: StoredStatus = OrderStatus.PENDING
     reason: str | None = None
     refusal: str | None = None
     risk: str | None = None
@@ -134,7 +133,7 @@ class OrderRecord(Record):
     @property
     def in_doubt(self) -> bool:
         """Whether the broker may have it or not."""
-        return self.status in {Status.PENDING, Status.UNKNOWN} and self.broker_id is None
+        return self.status in {OrderStatus.PENDING, OrderStatus.UNKNOWN} and self.broker_id is None
 
     @property
     def life(self) -> Life:

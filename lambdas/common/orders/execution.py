@@ -31,8 +31,7 @@ from lambdas.common.telemetry import logger
 from schema.exchange_time import iso, parse_utc
 from schema.trading_rules import limits_of
 from trading_env.orders import risk
-from trading_env.orders.order_state import Event, Status
-from trading_env.orders.orders import Side
+from trading_env.orders.order_state import Event, OrderStatus, Side
 
 #: How long an order that the broker does not know may still turn up there, on the broker's clock, counted from when it was last sent.
 GRACE = timedelta(seconds=30)
@@ -270,7 +269,7 @@ def _close_unsent(decision: Decision, reason: str, run: Run) -> Decision:
 def _finish(decision: Decision, orders: Orders, run: Run, unsent: dict[str, str] | None = None) -> Decision:
     past = resubmission.superseded(decision.plan or ())
     outcomes = [order for order_id, order in orders.items() if order_id not in past]
-    stopped = [order for order in outcomes if order.status in {Status.REFUSED, Status.REJECTED}]
+    stopped = [order for order in outcomes if order.status in {OrderStatus.REFUSED, OrderStatus.REJECTED}]
     verdict = decision.verdict
     if any(order.risk == "trading_state" for order in stopped):
         verdict = "halted"

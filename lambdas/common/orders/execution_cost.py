@@ -8,7 +8,7 @@ from decimal import Decimal
 from lambdas.common.ledger.records import EXTERNAL, RECOVERED, Decision, OrderRecord, Snapshot
 from schema.exchange_time import new_york_date, parse_utc
 from trading_env.orders.execution_cost import Execution
-from trading_env.orders.order_state import Status
+from trading_env.orders.order_state import OrderStatus
 
 
 def execution_of(order: OrderRecord, *, close: Decimal | None = None) -> Execution:
@@ -37,9 +37,8 @@ def closes_of(snapshot: Snapshot | None) -> dict[str, Decimal]:
 
 def last_attempts(orders: Iterable[OrderRecord]) -> list[OrderRecord]:
     """Our own orders, each need once: without attempts that a later one followed, orders that a person replaced, and external ones."""
-    ours = [
-        order for order in orders if order.decision_id.partition(":")[0] not in {EXTERNAL, RECOVERED} and order.status != Status.REPLACED
-    ]
+    kept = [order for order in orders if order.status != OrderStatus.REPLACED]
+    ours = [order for order in kept if order.decision_id.partition(":")[0] not in {EXTERNAL, RECOVERED}]
     last: dict[tuple[str, str], int] = {}
     for order in ours:
         need = order.decision_id, order.symbol

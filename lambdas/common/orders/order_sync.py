@@ -20,7 +20,7 @@ from lambdas.common.ledger.records import OrderRecord
 from lambdas.common.orders.broker_updates import RecordingError, note, record
 from lambdas.common.telemetry import logger
 from schema.exchange_time import iso, new_york_date, parse_utc
-from trading_env.orders.order_state import Event, Status
+from trading_env.orders.order_state import Event, OrderStatus
 
 #: An order is submitted after it was put into the ledger, on the same clock; the minute is for the broker's own parts.
 MARGIN = timedelta(minutes=1)
@@ -83,7 +83,7 @@ class OrderSync:
 
     def apply(self, order: OrderRecord, observed: Order, *, now: datetime) -> OrderRecord:
         """Record `order` as the broker shows it, and return it as stored then."""
-        if observed.status == Status.REPLACED and observed.replaced_by is not None and not order.terminal:
+        if observed.status == OrderStatus.REPLACED and observed.replaced_by is not None and not order.terminal:
             replacement = self._replacement(order, observed.replaced_by, now=now)
             order = order.model_copy(update={"replaced_by": replacement})
         try:

@@ -24,8 +24,8 @@ from schema.slot import Slot
 from schema.trading_rules import rules_of
 from trading_env.errors import PapertapeError
 from trading_env.orders import risk
-from trading_env.orders.order_state import Status
-from trading_env.orders.orders import Intent, OrderError, ProposedOrder, Side, client_order_id, propose, to_decimal, to_float
+from trading_env.orders.order_state import OrderStatus, Side
+from trading_env.orders.orders import Intent, OrderError, ProposedOrder, client_order_id, propose, to_decimal, to_float
 from trading_env.simulation.portfolio import PortfolioError, plan_orders, scale_buys
 
 MINUTE = timedelta(minutes=1)
@@ -281,7 +281,7 @@ def situation(
         *(risk.OpenOrder(o.symbol, o.side, float(o.quantity - o.filled_quantity), o.client_order_id) for o in working.values()),
         *(risk.OpenOrder(o.symbol, o.side, float(o.quantity), o.client_order_id) for o in doubtful),
     )
-    sent = [order for order in today if order.status not in {Status.REFUSED, Status.REJECTED}]
+    sent = [order for order in today if order.status not in {OrderStatus.REFUSED, OrderStatus.REJECTED}]
     # The broker's own figure: its cash and its positions may disagree for seconds, which would look like a loss
     equity = float(view.account.equity)
     return risk.Situation(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from lambdas.common.ledger.records import MANUAL, Decision, OrderRecord, PlannedOrder
-from trading_env.orders.order_state import Status
+from trading_env.orders.order_state import OrderStatus
 from trading_env.orders.orders import Intent, client_order_id
 
 
@@ -22,7 +22,7 @@ def open_refusals(decision: Decision, orders: Mapping[str, OrderRecord]) -> list
         (planned, order)
         for planned in plan
         if (order := orders.get(planned.client_order_id)) is not None
-        and order.status == Status.REJECTED
+        and order.status == OrderStatus.REJECTED
         and planned.client_order_id not in past
         and planned.symbol not in decision.refused
     ]

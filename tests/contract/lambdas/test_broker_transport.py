@@ -22,7 +22,7 @@ from lambdas.common.broker.alpaca import AlpacaBroker, BrokerVariables, Credenti
 from lambdas.common.broker.port import AlreadyAccepted, BrokerRefused, BrokerUnavailable, RateLimited, Rejected, Unresolved
 from lambdas.common.orders.batch import CLOCK_SECONDS
 from lambdas.common.orders.planning import LAST_MINUTE
-from trading_env.orders.order_state import Status
+from trading_env.orders.order_state import OrderStatus
 from trading_env.orders.orders import ProposedOrder
 
 ORDER = ProposedOrder(
@@ -141,7 +141,7 @@ def broker(vendor: Vendor, pauses: list[float]) -> AlpacaBroker:
 def test_an_order_is_posted_with_every_digit_and_our_id(broker: AlpacaBroker, vendor: Vendor) -> None:
     vendor.script = [answers(200, ACCEPTED)]
     order = broker.submit(ORDER)
-    assert (order.id, order.status, order.quantity) == ("o-1", Status.NEW, Decimal("1.123456789"))
+    assert (order.id, order.status, order.quantity) == ("o-1", OrderStatus.NEW, Decimal("1.123456789"))
     assert vendor.requests == [
         (
             "POST",

@@ -79,8 +79,8 @@ class Desk:
         row = self.market.index_of(np.datetime64(session.date)) - 1
         known = self.market.rows(date(2019, 1, 2), self.market.sessions[row].astype(object))
         quantities = {symbol: float(held.quantity) for symbol, held in self.venue.book.positions.items()}
-        seen = observe_state(market=known, account=AccountAtClose(cash=float(self.venue.book.cash), quantities=quantities, closes={}))
-        return target(seen=seen, scores=self.policy.scores(seen.observation), kappa=self.policy.kappa)
+        observed = observe_state(market=known, account=AccountAtClose(cash=float(self.venue.book.cash), quantities=quantities, closes={}))
+        return target(observed=observed, scores=self.policy.scores(observed.observation), kappa=self.policy.kappa)
 
     def trade(self, session: ExchangeSession, weights: dict[str, float]) -> None:
         prices = np.array([float(self.venue.price(symbol)) for symbol in SYMBOLS])

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from trading_env.orders.order_state import ENDED, ENDS, OURS, WORKING, Event, Life, Status, markdown, rise
+from trading_env.orders.order_state import ENDED, ENDS, OURS, WORKING, Event, Life, OrderStatus, markdown, rise
 
 ROOT = Path(__file__).resolve().parents[4]
 
 
 def test_a_status_is_ours_or_at_the_broker_working_or_ended():
     assert [*OURS, *WORKING, *ENDS] == list(dict.fromkeys([*OURS, *WORKING, *ENDS]))
-    assert {*OURS, *WORKING, *ENDS} == set(Status)
-    assert {*ENDS, Status.REFUSED} == ENDED
+    assert {*OURS, *WORKING, *ENDS} == set(OrderStatus)
+    assert {*ENDS, OrderStatus.REFUSED} == ENDED
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from decimal import Decimal
 import pytest
 
 from schema import settings
-from trading_env.orders.orders import ProposedOrder, Side
+from trading_env.orders.order_state import Side
+from trading_env.orders.orders import ProposedOrder
 from trading_env.orders.risk import RULES, Limits, OpenOrder, Situation, breakers, check_batch, check_order, ended, latch, without, working
 
 LIMITS = Limits(
