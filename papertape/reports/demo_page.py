@@ -35,7 +35,7 @@ class YearInPictures:
     facts: Sequence[tuple[str, str]]
     evaluation: Mapping[str, Any]  # evaluation.json
     quick_note: str = ""
-    evaluation_page: str = ""  # where its own page is, seen from this one
+    evaluation_page: str = ""  # where its own page is, relative to this one
     parity: float | None = None
     shadow_note: str = ""
     shadow_weights: Mapping[str, Sequence[float]] = field(default_factory=dict)

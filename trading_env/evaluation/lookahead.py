@@ -75,9 +75,9 @@ def find_changes(record: Callable[[World], Recorded], world: World, *, cuts: Seq
         raise LookaheadError(f"the same input must give the same values, {next(iter(changed))} differed between two runs")
     leaks: dict[str, Leak] = {}
     for cut in cuts:
-        for how, known in futures(world, cut):
+        for how, other in futures(world, cut):
             try:
-                again = record(known)
+                again = record(other)
             except LookaheadError:
                 raise
             except Exception as error:
@@ -91,7 +91,7 @@ def find_changes(record: Callable[[World], Recorded], world: World, *, cuts: Seq
 
 def find_leaks(compute: FeatureFunction, bars: pd.DataFrame, *, cuts: Sequence[int]) -> list[Leak]:
     """`find_changes` of the columns that a feature function computes; of many names' bars, cuts are last rows of their sessions."""
-    return find_changes(lambda known: _columns(compute, known), bars, cuts=cuts, futures=bar_futures)
+    return find_changes(lambda table: _columns(compute, table), bars, cuts=cuts, futures=bar_futures)
 
 
 def bar_futures(bars: pd.DataFrame, cut: int) -> Iterator[tuple[How, pd.DataFrame]]:
@@ -115,13 +115,13 @@ def history_futures(history: History, cut: int) -> Iterator[tuple[How, History]]
     """Other later bars and events, with a split of every name on the day after; and none. Row numbers count the bars' sessions."""
     sessions = history.bars["session"].drop_duplicates().sort_values()
     bars = history.bars.sort_values("session", kind="stable", ignore_index=True)
-    known = int((bars["session"] <= sessions.iloc[cut]).sum())
+    rows = int((bars["session"] <= sessions.iloc[cut]).sum())
     later = history.actions["ex_date"] > sessions.iloc[cut]
     # Smaller dividends: one may not exceed the price, which is another name's now
     others = history.actions.assign(value=history.actions["value"].where(~later, history.actions["value"] / POISON))
     splits = pd.DataFrame({"symbol": bars["symbol"].unique(), "ex_date": sessions.iloc[cut + 1], "kind": "split", "value": 3.0})
     actions = {"poisoned": pd.concat([others, splits.astype({"ex_date": others["ex_date"].dtype})]), "truncated": history.actions[~later]}
-    for how, table in bar_futures(bars, known - 1):
+    for how, table in bar_futures(bars, rows - 1):
         yield how, History(table, actions[how])
 
 

@@ -79,9 +79,9 @@ class _Simulation:
         self.books, self.assets = books, config.names or everything
         self.layout = Layout(assets=self.assets, features=features, context=market.context.shape[1])
         observable = np.asarray(np.isfinite(market.context).all(axis=1))
-        seen = market_block(market.features[observable], market.context[observable], market.tradable[observable])
-        self._blocks = np.zeros((1, len(market.sessions), seen.shape[1]), dtype=np.float32)
-        self._blocks[0, observable] = seen
+        block = market_block(market.features[observable], market.context[observable], market.tradable[observable])
+        self._blocks = np.zeros((1, len(market.sessions), block.shape[1]), dtype=np.float32)
+        self._blocks[0, observable] = block
         if config.names is not None:
             self._blocks = _by_name(self._blocks[0], self.layout)
         self.starts = _start_rows(market.tradable, observable, config.episode_sessions)

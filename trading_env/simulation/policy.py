@@ -258,9 +258,9 @@ def _read_card(path: Path) -> PolicyCard:
         raise PolicyError(f"{path.name} cannot be read: {error}") from error
     if not isinstance(document, dict) or document.pop("schema", None) != SCHEMA:
         raise PolicyError(f"{path.name}: schema must be {SCHEMA}")
-    known = {f.name for f in fields(PolicyCard)}
-    if document.keys() != known:
-        raise PolicyError(f"{path.name}: fields must be exactly the card's, these differ: {', '.join(sorted(document.keys() ^ known))}")
+    expected = {f.name for f in fields(PolicyCard)}
+    if document.keys() != expected:
+        raise PolicyError(f"{path.name}: fields must be exactly the card's, these differ: {', '.join(sorted(document.keys() ^ expected))}")
     lists = {name: tuple(document[name]) for name in ("features", "context", "trained_on", "seeds")}
     return PolicyCard(**{**document, **lists})
 
