@@ -224,7 +224,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  (inherited name)
-        """One line a request would drown the job's log."""
+        """One line per request would drown the job's log."""
 
 
 def serve(*, port: int, model_dir: str) -> None:

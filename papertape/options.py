@@ -21,7 +21,9 @@ OwnSettings = Annotated[
 ]
 Bars = Annotated[
     Path | None,
-    typer.Option(help="Your daily bars: CSV or Parquet, or a folder of one file a name.", show_default="the bundled", rich_help_panel=BARS),
+    typer.Option(
+        help="Your daily bars: CSV or Parquet, or a folder of one file per name.", show_default="the bundled", rich_help_panel=BARS
+    ),
 ]
 Adjusted = Annotated[
     bool | None,

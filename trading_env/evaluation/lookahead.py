@@ -8,7 +8,7 @@ that were not tried.
 What may use t + 1: a decision at the close of t is filled at the open of t + 1 and valued at its close. So what is decided is recorded
 at t, and the fill, the book, its value and the reward at t + 1, where they are known; `open_futures` shows that the fill knows of t + 1
 no more than the open and the volume.
-Failure: `LookaheadError` when what is recorded has not one row a session, changes its names, cannot do without the future at all, or
+Failure: `LookaheadError` when what is recorded has not one row per session, changes its names, cannot do without the future at all, or
 differs between two runs on the same world (what is not deterministic can be neither checked nor used).
 """
 
@@ -194,7 +194,7 @@ def trade(
 
 
 def _by_row(values: Sequence[Any], *, before: int) -> NDArray[np.float64]:
-    """(T, ...) from one value a row; NaN for None and for the rows before."""
+    """(T, ...) from one value per row; NaN for None and for the rows before."""
     shape = np.shape(values[-1])
     return np.stack([np.full(shape, np.nan)] * before + [np.full(shape, np.nan) if value is None else value for value in values])
 
@@ -203,7 +203,7 @@ def _columns(compute: FeatureFunction, bars: pd.DataFrame) -> dict[str, NDArray[
     found = compute(bars.copy())
     if not isinstance(found, pd.DataFrame) or len(found) != len(bars):
         shape = f"{len(found)} rows" if isinstance(found, pd.DataFrame) else type(found).__name__
-        raise LookaheadError(f"features must be a DataFrame with one row a bar, {len(bars)}, was {shape}")
+        raise LookaheadError(f"features must be a DataFrame with one row per bar, {len(bars)}, was {shape}")
     if found.index.is_unique and found.index.isin(bars.index).all():  # grouping by name leaves rows in another order
         found = found.loc[bars.index]
     return {str(column): np.asarray(found[column], dtype=np.float64) for column in found.columns}

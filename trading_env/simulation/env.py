@@ -254,7 +254,7 @@ class _Room(NamedTuple):
 class BatchedTradingEnv(VectorEnv[Vector, Actions, NDArray[Any]]):
     """N books trading one market, each in its own episode.
 
-    Action space, scores: `Box(-10, 10, (A,))`, one score an asset; target weights are `weights_from_scores`, zero scores mean equal weight.
+    Action space, scores: `Box(-10, 10, (A,))`, one score per asset; target weights are `weights_from_scores`, zeros mean equal weight.
     Trades: `MultiDiscrete([3] * A)`, 0 sells and 2 buys `trade_share` of equity of the name at the next open, 1 holds: its quantity stays
     the same to the last digit and costs nothing. A sell takes no more than the holding; buys that need more than the cash are scaled; a
     name that cannot trade is held whatever the action. Fills, costs, limits and cash are the same for both.
