@@ -2,7 +2,7 @@
 
 Both sides end in `weights_from_scores`. An ensemble of ten is ten predictions on SB3's side, whose portfolios are averaged. Times are the
 thread's own, a call at a time, so that another process's turn is not in them: `p50` and `p99` in microseconds. `same`: the weights for one
-observation, by which `benchmarks.run` sees that both sides decide the same.
+observation, by which `benchmarks.run` checks that both sides decide the same.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def timed(decide: Decide, *, calls: int = CALLS) -> Measure:
 
     rng = np.random.default_rng(4)
     held = np.full(NAMES, 1 / NAMES)
-    seen = [
+    observations = [
         observe(rng.normal(size=(NAMES, FEATURES)), rng.normal(size=CONTEXT), np.ones(NAMES, dtype=bool), held, 0.0)
         for _ in range(OBSERVATIONS)
     ]
@@ -46,12 +46,12 @@ def timed(decide: Decide, *, calls: int = CALLS) -> Measure:
     def measure() -> dict[str, Any]:
         spent = np.empty(calls)
         for call in range(calls):
-            observation = seen[call % OBSERVATIONS]
+            observation = observations[call % OBSERVATIONS]
             began = time.thread_time_ns()
             decide(observation)
             spent[call] = time.thread_time_ns() - began
         p50, p99 = np.percentile(spent, [50, 99]) / 1e3
-        return {"p50": float(p50), "p99": float(p99), "same": decide(seen[0]).tolist()}
+        return {"p50": float(p50), "p99": float(p99), "same": decide(observations[0]).tolist()}
 
     return measure
 

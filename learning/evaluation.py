@@ -44,7 +44,7 @@ Seed = tuple[tuple[NumpyPolicy, ...], tuple[dict[str, Any], ...]]
 
 
 def read_seed(archive: Path, *, seed: int, folds: Sequence[Fold]) -> Seed:
-    """The policies and training records of one seed, fold by fold; raises DatasetError when they are another's or know a judged session."""
+    """Policies and training records of one seed, fold by fold. Raises DatasetError when another's, or trained on a judged session."""
     with tempfile.TemporaryDirectory() as scratch:
         with tarfile.open(archive, mode="r:gz") as tar:
             tar.extractall(scratch, filter="data")
@@ -69,10 +69,10 @@ def as_trained(settings: Settings, *, seeds: Sequence[int], records: Sequence[Ma
 
     Raises DatasetError when the models were trained under anything else than these settings and this code.
     """
-    asked = sorted({record["timesteps_asked"] for record in records})
-    if len(asked) > 1:
-        raise DatasetError(f"every seed and fold must be trained for the same timesteps, were {', '.join(map(str, asked))}")
-    training = {**settings.training.model_dump(), "seeds": tuple(seeds), "timesteps": asked[0]}
+    timesteps = sorted({record["timesteps_asked"] for record in records})
+    if len(timesteps) > 1:
+        raise DatasetError(f"every seed and fold must be trained for the same timesteps, were {', '.join(map(str, timesteps))}")
+    training = {**settings.training.model_dump(), "seeds": tuple(seeds), "timesteps": timesteps[0]}
     made = type(settings).model_validate({**settings.model_dump(), "training": training})
     configuration = Configuration.of(made).of_one_seed
     for record in records:
@@ -122,13 +122,13 @@ def model_archive(folder: Path) -> bytes:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
-    asked = read_settings(options.settings)
-    seeds, source = tuple(options.seeds or asked.training.seeds), options.root / "input"
-    dataset = read_channel(source / "features", symbols=asked.universe.symbols, live_start=asked.training.live_start)
-    folds = folds_of(dataset.market.sessions, asked)
+    requested = read_settings(options.settings)
+    seeds, source = tuple(options.seeds or requested.training.seeds), options.root / "input"
+    dataset = read_channel(source / "features", symbols=requested.universe.symbols, live_start=requested.training.live_start)
+    folds = folds_of(dataset.market.sessions, requested)
     read = [read_seed(source / f"model-{seed}" / "model.tar.gz", seed=seed, folds=folds) for seed in seeds]
     trained = Trained(seeds, folds, tuple(policies for policies, _ in read), tuple(records for _, records in read))
-    settings = as_trained(asked, seeds=seeds, records=[record for records in trained.records for record in records])
+    settings = as_trained(requested, seeds=seeds, records=[record for records in trained.records for record in records])
     configuration, backtester = Configuration.of(settings), Backtester(dataset.market, settings)
     store = registry.trial_store(options.trials, region=settings.region)
     trades_now = registry.incumbent(options.package_group, region=settings.region) if options.package_group else None

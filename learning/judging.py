@@ -218,7 +218,7 @@ def judge(
 
 
 def _was_opened(configuration: Configuration, log: TrialLog) -> bool:
-    """Whether the configuration has seen a holdout, be it one that ended before another live_start."""
+    """Whether the configuration was judged on a holdout, be it one that ended before another live_start."""
     opened = {entry.trial_id for entry in log.openings}
     return any(Configuration.of_entry(entry).identity == configuration.identity for entry in log.trials if entry.trial_id in opened)
 

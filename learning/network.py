@@ -87,7 +87,7 @@ class ScoreNetwork(nn.Module):
         """Hidden state of each asset (N, A, 64), its mean over tradable assets (N, 64), global block (N, 1 + G), mask (N, A)."""
         assets = observations[:, : -self.shared].reshape(len(observations), -1, self.block)
         mask = assets[:, :, -1]
-        # The standardisation is folded into the first layer, and the global block passes it once a row instead of once an asset.
+        # The standardisation is folded into the first layer, and the global block passes it once per row instead of once per asset.
         weight = self.first.weight / self.sigma
         own, common = weight[:, : self.block], weight[:, self.block :]
         bias = self.first.bias - weight @ self.mu
@@ -163,7 +163,7 @@ class TiedGaussianPolicy(ActorCriticPolicy):
 
 
 def export(networks: Sequence[ScoreNetwork]) -> dict[str, NDArray[np.float32]]:
-    """The arrays of policy.npz, a leading axis S over the networks (one a seed); the critic stays behind."""
+    """The arrays of policy.npz, a leading axis S over the networks (one per seed); the critic stays behind."""
     layers = {"1": "first", "2": "second", "3": "third"}
     arrays: dict[str, NDArray[np.float32]] = {}
     for number, name in layers.items():

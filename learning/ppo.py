@@ -44,7 +44,7 @@ LOG_STD_INIT = -0.7
 
 
 class Sb3Environments(VecEnv):
-    """The batched environment as SB3 reads one: a dict a copy, the last observation of an episode, and truncation told from an end."""
+    """The batched environment as SB3 reads one: a dict per copy, the last observation of an episode, and truncation apart from an end."""
 
     def __init__(self, environments: BatchedTradingEnv) -> None:
         self.environments = environments

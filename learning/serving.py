@@ -92,7 +92,7 @@ def input_fn(body: bytes | str, content_type: str) -> Request:
         raise RequestError(field="body", error=f"is not JSON: {error}") from error
     if not isinstance(document, dict):
         raise RequestError(field="body", error=f"must be an object, was {type(document).__name__}")
-    _known(document)
+    _refuse_unknown_fields(document)
     if type(document["schema"]) is not int or document["schema"] != SCHEMA:
         raise RequestError(field="schema", error=f"must be {SCHEMA}, was {document['schema']!r}")
     return Request(
@@ -153,7 +153,7 @@ def output_fn(prediction: dict[str, Any], accept: str) -> str:
     return json.dumps(prediction, allow_nan=False)
 
 
-def _known(document: Mapping[str, Any]) -> None:
+def _refuse_unknown_fields(document: Mapping[str, Any]) -> None:
     required, optional = {"schema", "as_of", "symbols", "observation"}, {"feature_hash"}
     for name in sorted(required - document.keys()):
         raise RequestError(field=name, error="is missing")
@@ -224,7 +224,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  (inherited name)
-        """One line a request would drown the job's log."""
+        """One line per request would drown the job's log."""
 
 
 def serve(*, port: int, model_dir: str) -> None:

@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def train_fold(job: Job, fold: Fold, *, dataset: Dataset, folder: Path) -> None:
-    """Train the seed on the fold's training rows and write its artifact and training.json into `folder`; a JSON line a rollout."""
+    """Train the seed on the fold's training rows and write its artifact and training.json into `folder`; a JSON line per rollout."""
     settings, configuration = job.settings, Configuration.of(job.settings)
     market = dataset.market.rows(fold.train_start, fold.train_end)
     which = {"seed": job.seed, "fold": fold.number, "folds": settings.training.folds + 1}

@@ -155,7 +155,7 @@ class Curves(Part):
         series = {**{f"growth.{name}": values for name, values in self.growth.items()}, "excess": self.excess}
         for name, values in {**series, **{f"seeds.{seed}": values for seed, values in self.seeds.items()}}.items():
             if len(values) != len(self.sessions):
-                raise ValueError(f"{name} must have {len(self.sessions)} values, one a session, was {len(values)}")
+                raise ValueError(f"{name} must have {len(self.sessions)} values, one per session, was {len(values)}")
         return self
 
 

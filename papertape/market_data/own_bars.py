@@ -97,10 +97,10 @@ class OwnBars:
 def read_own_bars(
     path: Path, *, adjusted: bool | None = None, actions: Path | None = None, symbols: Sequence[str] | None = None
 ) -> OwnBars:
-    """Read a file, or a folder with one file a name.
+    """Read a file, or a folder with one file per name.
 
     Args:
-        path: `.csv`, `.csv.gz` or `.parquet`, one row a name and session; in a folder a file without a symbol column is named after it.
+        path: `.csv`, `.csv.gz` or `.parquet`, one row per name and session; in a folder a file without a symbol column is named after it.
         adjusted: True: prices are continuous across splits and dividends already (with an adjusted close beside them: scaled by it), and
             there are no corporate actions. False: prices are raw, and dividend and split columns beside them are the actions.
             None: nothing was said, which will do unless such columns are there.
@@ -151,7 +151,7 @@ def _one_file(file: Path, *, named_after: str) -> pd.DataFrame:
         found = found.assign(symbol=named_after)
     missing = [role for role in ROLES if role not in found.columns]
     if missing:
-        hint = "; without a symbol column, give a folder with one file a name" if missing == ["symbol"] else ""
+        hint = "; without a symbol column, give a folder with one file per name" if missing == ["symbol"] else ""
         raise OwnBarsError(
             f"{file}: no column for {', '.join(missing)}, there are {shown([str(column) for column in raw.columns])}; "
             f"{missing[0]} may be called {', '.join(ROLES[missing[0]])}{hint}"
@@ -244,7 +244,7 @@ def _refuse_intraday(table: pd.DataFrame) -> None:
         row = again.iloc[0]
         raise OwnBarsError(
             f"{_place(row)}: {row['symbol']} has another bar within {row['session']:%Y-%m-%d}, at {row['stamp']}; daily bars are needed, "
-            f"one a name and session"
+            f"one per name and session"
         )
 
 

@@ -21,7 +21,7 @@ from trading_env.evaluation import metrics
 
 @dataclass(frozen=True, kw_only=True)
 class YearInPictures:
-    """What the page shows. Series are one value a session; weights are shares of equity at the close."""
+    """What the page shows. Series are one value per session; weights are shares of equity at the close."""
 
     summary: Mapping[str, Any]
     sessions: Sequence[str]
@@ -35,7 +35,7 @@ class YearInPictures:
     facts: Sequence[tuple[str, str]]
     evaluation: Mapping[str, Any]  # evaluation.json
     quick_note: str = ""
-    evaluation_page: str = ""  # where its own page is, seen from this one
+    evaluation_page: str = ""  # where its own page is, relative to this one
     parity: float | None = None
     shadow_note: str = ""
     shadow_weights: Mapping[str, Sequence[float]] = field(default_factory=dict)
@@ -45,7 +45,7 @@ def write(year: YearInPictures, path: Path) -> None:
     """Render the page to `path`."""
     for name, series in {**year.equity, **year.weights, **year.shadow_weights}.items():
         if len(series) != len(year.sessions):
-            raise ValueError(f"series {name!r} must have {len(year.sessions)} values, one a session, was {len(series)}")
+            raise ValueError(f"series {name!r} must have {len(year.sessions)} values, one per session, was {len(series)}")
     evaluation, trading = evaluation_document.read(year.evaluation), year.summary["trading"]
     text = page.render(
         "demo_page.html.j2",

@@ -159,7 +159,7 @@ def _groups(evaluation: Evaluation, cost: Cost) -> list[tuple[str, list[tuple[Ro
 
 
 def _styles(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
-    """One line a row, the same in every chart: the agent thick, equal weight's kinds distinguished by their dashes."""
+    """One line per row, the same in every chart: the agent thick, equal weight's kinds distinguished by their dashes."""
     quiet, dashes = cycle(QUIET), cycle(("dash", "dot"))
     styles: dict[str, dict[str, Any]] = {evaluation.agent.name: {"color": page.AGENT, "width": 2.4}}
     for name in (row.name for row in evaluation.baselines):

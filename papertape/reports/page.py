@@ -29,7 +29,7 @@ def render(template: str, **values: Any) -> str:
 
 
 def chart(figure: go.Figure, *, name: str) -> Markup:
-    """The figure as an element of id `name`, in the house's look. Plotly itself escapes what could end the script."""
+    """The figure as an element of id `name`, in the style of the pages. Plotly itself escapes what could end the script."""
     figure.update_layout(
         template="plotly_white",
         margin={"l": 56, "r": 16, "t": 24, "b": 32},

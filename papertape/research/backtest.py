@@ -34,7 +34,7 @@ class BacktestError(PapertapeError, ValueError):
 def run(study: Study, *, policy: str, start: str, end: str, dividends: str, console: Console) -> None:
     """Backtest and print a table. Empty `start` and `end`: 2020 of the bundled bars, all of one's own; `dividends`: as the settings say."""
     settings, market = study.settings, study.market
-    asked = policy_called(policy)
+    chosen = policy_called(policy)
     (word,) = one_of(get_args(Dividends), [dividends] if dividends else [settings.portfolio.dividends])
     first, last = _period(start, end, default=YEAR if study.bundled else _usable(market))
     sessions = market.sessions.astype(object)
@@ -42,12 +42,12 @@ def run(study: Study, *, policy: str, start: str, end: str, dividends: str, cons
         raise BacktestError(f"--start and --end must hold a session after {sessions[0]} and up to {sessions[-1]}, were {first} and {last}")
     for line in study.notes:
         console.print(line)
-    if isinstance(asked, NumpyPolicy) and asked.card.train_end >= first.isoformat():
+    if isinstance(chosen, NumpyPolicy) and chosen.card.train_end >= first.isoformat():
         console.print(
-            f"in sample: this model was trained on {asked.card.train_start} to {asked.card.train_end}; its results there are no evidence"
+            f"in sample: this model was trained on {chosen.card.train_start} to {chosen.card.train_end}; its results there are no evidence"
         )
     year = ReferenceBacktests(settings, start=first, end=last, dividends="ignore" if word == "ignore" else "credit", market=market)
-    results = {Path(policy).name: year.of(asked), "equal weight": year.of(make_policy("equal-weight"))}
+    results = {Path(policy).name: year.of(chosen), "equal weight": year.of(make_policy("equal-weight"))}
     if settings.universe.benchmark is not None:
         results[settings.universe.benchmark] = year.benchmark()
     result = next(iter(results.values()))

@@ -1,7 +1,7 @@
 """`papertape lookahead`: whether anything depends on the future, on recorded bars.
 
 Without a function: our own features, the observation, the environment and a policy, each from raw bars on. With one: a user's, named
-`path/to/file.py:function`, which gives a DataFrame with one row a bar. It takes one name's bars (index: sessions; columns open, high,
+`path/to/file.py:function`, which gives a DataFrame with one row per bar. It takes one name's bars (index: sessions; columns open, high,
 low, close, volume, adjusted), or with symbol `all` every name's in one table (columns symbol, session and the same five).
 What cannot be loaded or run is a `LookaheadCheckError` of one line.
 """

@@ -81,7 +81,7 @@ def write(*, folder: Path = FOLDER) -> Path:
 
 
 def text(folder: Path = FOLDER) -> str:
-    """The page, one section a recorded run, in the order of their names."""
+    """The page, one section per recorded run, in the order of their names."""
     runs = {path.stem: _load(path) for path in sorted(folder.glob("*.json"))}
     if not runs:
         raise ScoreboardError(f"no run is recorded in {folder.name}/; record one with papertape evaluate --record NAME")

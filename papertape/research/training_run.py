@@ -141,7 +141,7 @@ class Task:
 
 
 def tasks(missing: dict[int, list[int]], *, workers: int) -> list[Task]:
-    """One process a seed; where the seeds do not fill the last round of `workers`, the folds of each are dealt out to several."""
+    """One process per seed; where the seeds do not fill the last round of `workers`, the folds of each are dealt out to several."""
     seeds = {seed: folds for seed, folds in missing.items() if folds}
     parts = workers // math.gcd(workers, len(seeds))
     dealt = [Task(seed, tuple(folds[part::parts])) for seed, folds in seeds.items() for part in range(parts)]

@@ -72,7 +72,7 @@ def validate(bars: pd.DataFrame, *, sessions: pd.DatetimeIndex | Sessions) -> Va
     """Part raw daily bars into good rows and rows set aside, each with the first rule that it breaks.
 
     The rules, in order: a symbol; a session that is in `sessions`; finite prices; positive prices; low <= open, close <= high; a finite
-    volume >= 0; and, among rows that pass all these, one row a symbol and session. Of identical duplicates the first stays; of
+    volume >= 0; and, among rows that pass all these, one row per symbol and session. Of identical duplicates the first stays; of
     conflicting ones none does, for nothing says which is true.
 
     Args:

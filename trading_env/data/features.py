@@ -55,8 +55,8 @@ class Bars:
 
     def log_return(self, sessions: int, *, skip: int = 0) -> Array:
         """log(close[t − skip] / close[t − sessions])"""
-        changes, known = unknown(self.close, until=sessions)
-        np.subtract(self.log_close[:, sessions - skip :][:, : known.shape[1]], self.log_close[:, : known.shape[1]], out=known)
+        changes, rest = unknown(self.close, until=sessions)
+        np.subtract(self.log_close[:, sessions - skip :][:, : rest.shape[1]], self.log_close[:, : rest.shape[1]], out=rest)
         return changes
 
     @cached_property
@@ -66,8 +66,8 @@ class Bars:
 
     def gap(self) -> Array:
         """log(open[t] / close[t − 1])"""
-        changes, known = unknown(self.open, until=1)
-        np.subtract(np.log(self.open[:, 1:]), self.log_close[:, :-1], out=known)
+        changes, rest = unknown(self.open, until=1)
+        np.subtract(np.log(self.open[:, 1:]), self.log_close[:, :-1], out=rest)
         return changes
 
     def distance(self, window: int) -> Array:

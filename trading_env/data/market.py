@@ -141,7 +141,7 @@ def build_market(bars: pd.DataFrame, actions: pd.DataFrame, *, symbols: Sequence
 
 
 def to_table(market: Market) -> pd.DataFrame:
-    """One row a session and name, `TABLE_COLUMNS`, sessions in order and names in the market's order, absent bars included."""
+    """One row per session and name, `TABLE_COLUMNS`, sessions in order and names in the market's order, absent bars included."""
     length, names = market.close.shape
     columns: dict[str, object] = {
         "session": np.repeat(market.sessions.astype("datetime64[us]"), names),
@@ -205,7 +205,7 @@ def _refuse_duplicates(bars: pd.DataFrame, cells: Positions) -> None:
     repeated = pd.Series(cells).duplicated().to_numpy()
     if repeated.any():
         row = bars[repeated].iloc[0]
-        raise MarketError(f"there must be one bar a symbol and session, {row['symbol']} has several on {row['session']:%Y-%m-%d}")
+        raise MarketError(f"there must be one bar per symbol and session, {row['symbol']} has several on {row['session']:%Y-%m-%d}")
 
 
 def _events(actions: pd.DataFrame, names: tuple[str, ...], sessions: Sessions) -> tuple[Array, Array]:

@@ -77,7 +77,7 @@ def observe(features: FloatArray, context: FloatArray, tradable: BoolArray, held
 
 
 def market_block(features: FloatArray, context: FloatArray, tradable: BoolArray) -> Vector:
-    """The vector with the book's columns at 0: what depends on the market alone, computed once a row by the simulator."""
+    """The vector with the book's columns at 0: what depends on the market alone, computed once per row by the simulator."""
     layout = _layout(features, context)
     batch = features.shape[:-2]
     assets = np.zeros((*batch, layout.assets, layout.features + 2), dtype=np.float32)

@@ -30,7 +30,7 @@ class EvaluationError(PapertapeError, ValueError):
 class BacktestResult:
     """T sessions of one book, each at its close. Dollars (T,): equity, cash, costs, dividends. `turnover` (T,): buys and sells over
     the equity at the open. (T, A): `scores` and target `weights` decided at the close before, `deltas` executed, `quantities` and
-    `held` (share of equity) at the close. `denied`: one line an order that the risk rules took out.
+    `held` (share of equity) at the close. `denied`: one line per order that the risk rules took out.
     """
 
     policy: str

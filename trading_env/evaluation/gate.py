@@ -80,7 +80,7 @@ class Verdict:
 
     @property
     def reasons(self) -> list[str]:
-        """One sentence a rule, the refusals first."""
+        """One sentence per rule, the refusals first."""
         ordered = sorted(self.checks, key=lambda check: check.passed)
         return [f"{'passed' if check.passed else 'refused'}: {check.sentence}" for check in ordered]
 

@@ -8,7 +8,7 @@ that were not tried.
 What may use t + 1: a decision at the close of t is filled at the open of t + 1 and valued at its close. So what is decided is recorded
 at t, and the fill, the book, its value and the reward at t + 1, where they are known; `open_futures` shows that the fill knows of t + 1
 no more than the open and the volume.
-Failure: `LookaheadError` when what is recorded has not one row a session, changes its names, cannot do without the future at all, or
+Failure: `LookaheadError` when what is recorded has not one row per session, changes its names, cannot do without the future at all, or
 differs between two runs on the same world (what is not deterministic can be neither checked nor used).
 """
 
@@ -75,9 +75,9 @@ def find_changes(record: Callable[[World], Recorded], world: World, *, cuts: Seq
         raise LookaheadError(f"the same input must give the same values, {next(iter(changed))} differed between two runs")
     leaks: dict[str, Leak] = {}
     for cut in cuts:
-        for how, known in futures(world, cut):
+        for how, other in futures(world, cut):
             try:
-                again = record(known)
+                again = record(other)
             except LookaheadError:
                 raise
             except Exception as error:
@@ -91,7 +91,7 @@ def find_changes(record: Callable[[World], Recorded], world: World, *, cuts: Seq
 
 def find_leaks(compute: FeatureFunction, bars: pd.DataFrame, *, cuts: Sequence[int]) -> list[Leak]:
     """`find_changes` of the columns that a feature function computes; of many names' bars, cuts are last rows of their sessions."""
-    return find_changes(lambda known: _columns(compute, known), bars, cuts=cuts, futures=bar_futures)
+    return find_changes(lambda table: _columns(compute, table), bars, cuts=cuts, futures=bar_futures)
 
 
 def bar_futures(bars: pd.DataFrame, cut: int) -> Iterator[tuple[How, pd.DataFrame]]:
@@ -115,13 +115,13 @@ def history_futures(history: History, cut: int) -> Iterator[tuple[How, History]]
     """Other later bars and events, with a split of every name on the day after; and none. Row numbers count the bars' sessions."""
     sessions = history.bars["session"].drop_duplicates().sort_values()
     bars = history.bars.sort_values("session", kind="stable", ignore_index=True)
-    known = int((bars["session"] <= sessions.iloc[cut]).sum())
+    rows = int((bars["session"] <= sessions.iloc[cut]).sum())
     later = history.actions["ex_date"] > sessions.iloc[cut]
     # Smaller dividends: one may not exceed the price, which is another name's now
     others = history.actions.assign(value=history.actions["value"].where(~later, history.actions["value"] / POISON))
     splits = pd.DataFrame({"symbol": bars["symbol"].unique(), "ex_date": sessions.iloc[cut + 1], "kind": "split", "value": 3.0})
     actions = {"poisoned": pd.concat([others, splits.astype({"ex_date": others["ex_date"].dtype})]), "truncated": history.actions[~later]}
-    for how, table in bar_futures(bars, known - 1):
+    for how, table in bar_futures(bars, rows - 1):
         yield how, History(table, actions[how])
 
 
@@ -194,7 +194,7 @@ def trade(
 
 
 def _by_row(values: Sequence[Any], *, before: int) -> NDArray[np.float64]:
-    """(T, ...) from one value a row; NaN for None and for the rows before."""
+    """(T, ...) from one value per row; NaN for None and for the rows before."""
     shape = np.shape(values[-1])
     return np.stack([np.full(shape, np.nan)] * before + [np.full(shape, np.nan) if value is None else value for value in values])
 
@@ -203,7 +203,7 @@ def _columns(compute: FeatureFunction, bars: pd.DataFrame) -> dict[str, NDArray[
     found = compute(bars.copy())
     if not isinstance(found, pd.DataFrame) or len(found) != len(bars):
         shape = f"{len(found)} rows" if isinstance(found, pd.DataFrame) else type(found).__name__
-        raise LookaheadError(f"features must be a DataFrame with one row a bar, {len(bars)}, was {shape}")
+        raise LookaheadError(f"features must be a DataFrame with one row per bar, {len(bars)}, was {shape}")
     if found.index.is_unique and found.index.isin(bars.index).all():  # grouping by name leaves rows in another order
         found = found.loc[bars.index]
     return {str(column): np.asarray(found[column], dtype=np.float64) for column in found.columns}

@@ -303,7 +303,7 @@ def break_even_cost(costs_bp: Sequence[float], excess: Sequence[float]) -> float
 
 @dataclass(frozen=True)
 class Spread:
-    """One number a seed, in its own unit: worst, first quartile, median, third quartile, best, and the standard deviation (ddof 1)."""
+    """One number per seed, in its own unit: worst, first quartile, median, third quartile, best, and the standard deviation (ddof 1)."""
 
     worst: float
     lower: float
@@ -317,7 +317,7 @@ def spread(values: Sequence[float]) -> Spread:
     """The spread over seeds of one measure where more is better; the deviation of one seed is NaN. Raises StatisticError on nothing."""
     seeds = np.asarray(values, dtype=float)
     if seeds.ndim != 1 or len(seeds) == 0 or not np.isfinite(seeds).all():
-        raise StatisticError(f"one finite value a seed is needed, was {list(values)}")
+        raise StatisticError(f"one finite value per seed is needed, was {list(values)}")
     worst, lower, median, upper, best = (float(q) for q in np.quantile(seeds, [0, 0.25, 0.5, 0.75, 1]))
     return Spread(worst, lower, median, upper, best, float(seeds.std(ddof=1)) if len(seeds) > 1 else float("nan"))
 

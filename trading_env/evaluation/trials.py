@@ -183,7 +183,7 @@ def _parsed(line: str, number: int) -> Entry:
 def _checked_series(sessions: ArrayLike, excess: ArrayLike) -> tuple[Days, FloatArray]:
     days, values = np.array(sessions, dtype="datetime64[D]"), np.array(excess, dtype=np.float64)
     if days.ndim != 1 or days.shape != values.shape or len(days) < 2 or not np.isfinite(values).all():
-        raise TrialLogError(f"a series is one finite excess a session, two or more; was {values.shape} on {days.shape} sessions")
+        raise TrialLogError(f"a series is one finite excess per session, two or more; was {values.shape} on {days.shape} sessions")
     if not (np.diff(days) > np.timedelta64(0, "D")).all():
         raise TrialLogError("sessions must rise from day to day")
     for array in (days, values):

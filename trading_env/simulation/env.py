@@ -79,9 +79,9 @@ class _Simulation:
         self.books, self.assets = books, config.names or everything
         self.layout = Layout(assets=self.assets, features=features, context=market.context.shape[1])
         observable = np.asarray(np.isfinite(market.context).all(axis=1))
-        seen = market_block(market.features[observable], market.context[observable], market.tradable[observable])
-        self._blocks = np.zeros((1, len(market.sessions), seen.shape[1]), dtype=np.float32)
-        self._blocks[0, observable] = seen
+        block = market_block(market.features[observable], market.context[observable], market.tradable[observable])
+        self._blocks = np.zeros((1, len(market.sessions), block.shape[1]), dtype=np.float32)
+        self._blocks[0, observable] = block
         if config.names is not None:
             self._blocks = _by_name(self._blocks[0], self.layout)
         self.starts = _start_rows(market.tradable, observable, config.episode_sessions)
@@ -254,7 +254,7 @@ class _Room(NamedTuple):
 class BatchedTradingEnv(VectorEnv[Vector, Actions, NDArray[Any]]):
     """N books trading one market, each in its own episode.
 
-    Action space, scores: `Box(-10, 10, (A,))`, one score an asset; target weights are `weights_from_scores`, zero scores mean equal weight.
+    Action space, scores: `Box(-10, 10, (A,))`, one score per asset; target weights are `weights_from_scores`, zeros mean equal weight.
     Trades: `MultiDiscrete([3] * A)`, 0 sells and 2 buys `trade_share` of equity of the name at the next open, 1 holds: its quantity stays
     the same to the last digit and costs nothing. A sell takes no more than the holding; buys that need more than the cash are scaled; a
     name that cannot trade is held whatever the action. Fills, costs, limits and cash are the same for both.

@@ -1,6 +1,6 @@
 """From an observation to target weights: the policies, the artifact that holds a trained one, and the step towards its target.
 
-Promise: a policy gives one finite score an asset; `weights_from_scores` turns scores into weights that sum to one (or to zero when
+Promise: a policy gives one finite score per asset; `weights_from_scores` turns scores into weights that sum to one (or to zero when
 nothing is held and nothing is tradable). Zero scores with kappa 1 are equal weight over the tradable names. The artifact is two
 files, `policy.npz` (never unpickled) and `policy.json`, the same bytes for the same content; its forward pass is NumPy in float64.
 Failure: `PolicyError`, naming the array or field, what it was and what is allowed. A doubtful artifact is refused, never repaired.
@@ -258,9 +258,9 @@ def _read_card(path: Path) -> PolicyCard:
         raise PolicyError(f"{path.name} cannot be read: {error}") from error
     if not isinstance(document, dict) or document.pop("schema", None) != SCHEMA:
         raise PolicyError(f"{path.name}: schema must be {SCHEMA}")
-    known = {f.name for f in fields(PolicyCard)}
-    if document.keys() != known:
-        raise PolicyError(f"{path.name}: fields must be exactly the card's, these differ: {', '.join(sorted(document.keys() ^ known))}")
+    expected = {f.name for f in fields(PolicyCard)}
+    if document.keys() != expected:
+        raise PolicyError(f"{path.name}: fields must be exactly the card's, these differ: {', '.join(sorted(document.keys() ^ expected))}")
     lists = {name: tuple(document[name]) for name in ("features", "context", "trained_on", "seeds")}
     return PolicyCard(**{**document, **lists})
 

@@ -188,10 +188,10 @@ def plan_trades(
 def fillable(deltas: FloatArray, *, liquidity: Liquidity, rules: Rules) -> FloatArray:
     """The deltas, none beyond the share of the bar's volume that an order may take; 0 where the bar's volume is not known."""
     costs = rules.costs
-    known = liquidity.volume > 0
+    measured = liquidity.volume > 0
     if costs.impact:
-        known = known & np.isfinite(liquidity.volatility)
-    most = np.where(known, _floor(costs.max_volume_share * liquidity.volume, rules), 0.0)
+        measured = measured & np.isfinite(liquidity.volatility)
+    most = np.where(measured, _floor(costs.max_volume_share * liquidity.volume, rules), 0.0)
     return np.minimum(np.maximum(deltas, -most), most)
 
 
@@ -302,21 +302,21 @@ class ExecutionPrices:
 def _volatility(marks: FloatArray, *, split: FloatArray, bars: BoolArray) -> FloatArray:
     squares = np.zeros(marks.shape)
     squares[1:] = np.log(marks[1:] * split[1:] / marks[:-1]) ** 2
-    known = bars & np.isfinite(squares)
-    known[:1] = False
-    squares = np.where(known, squares, 0.0)
+    moves = bars & np.isfinite(squares)
+    moves[:1] = False
+    squares = np.where(moves, squares, 0.0)
     total, count = np.zeros(marks.shape), np.zeros(marks.shape)
     # Window by window, not by a running sum: a row must not carry the rounding of all the rows before it
     for back in range(min(VOLATILITY_SESSIONS, len(marks))):
         total[back:] += squares[: len(marks) - back]
-        count[back:] += known[: len(marks) - back]
+        count[back:] += moves[: len(marks) - back]
     return np.asarray(np.sqrt(np.divide(total, count, out=np.full(marks.shape, np.nan), where=count > 0)))
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a review of the orders sees: the book before them, sizing prices (N, A), the deltas (N, A) that its cash and the bar's volume
-    afford, the rows."""
+    """What a review of the orders is given: the book before them, sizing prices (N, A), the deltas (N, A) that its cash and the bar's
+    volume afford, the rows."""
 
     book: Book
     prices: FloatArray

@@ -248,7 +248,7 @@ def test_intraday_bars_are_refused(tmp_path: Path) -> None:
     path = csv(tmp_path, HEADER + "AAPL,2020-01-02T14:30:00Z,1,1,1,1,1\nAAPL,2020-01-02T14:31:00Z,1,1,1,1,1\n")
     assert refused(path) == (
         f"{path} line 3: AAPL has another bar within 2020-01-02, at 2020-01-02 14:31:00+00:00; "
-        "daily bars are needed, one a name and session"
+        "daily bars are needed, one per name and session"
     )
 
 
@@ -260,7 +260,7 @@ def test_columns_that_are_not_there_or_there_twice_are_named(tmp_path: Path) -> 
     path = csv(tmp_path, "ticker,symbol,date,open,high,low,close,volume\n" + "".join(f"X,{line}\n" for line in PLAIN.splitlines()))
     assert refused(path) == f"{path}: columns ticker and symbol may both be the symbol; drop or rename all but one"
     path = csv(tmp_path, "date,open,high,low,close,volume\n2020-01-02,1,1,1,1,1\n")
-    assert refused(path).endswith("without a symbol column, give a folder with one file a name")
+    assert refused(path).endswith("without a symbol column, give a folder with one file per name")
 
 
 def test_what_is_no_table_is_refused(tmp_path: Path) -> None:

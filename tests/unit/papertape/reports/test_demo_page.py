@@ -63,7 +63,7 @@ def test_a_model_that_passed_traded_the_year_itself(tmp_path: Path) -> None:
 
 
 def test_a_series_of_another_length_and_another_schema_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="series 'AAA' must have 3 values, one a session, was 1"):
+    with pytest.raises(ValueError, match="series 'AAA' must have 3 values, one per session, was 1"):
         page(tmp_path, evaluation=evaluation_of(folds=3, seeds=2, sessions=60), weights={"AAA": [0.5]})
     with pytest.raises(EvaluationFileError, match="schema must be 3, was 1"):
         page(tmp_path, evaluation={"schema": 1})

@@ -164,7 +164,7 @@ def test_a_pass_and_a_quick_run_say_so(tmp_path: Path, page: Page) -> None:
         (("rows", 0, "kind"), "baseline", "rows must hold one of kind agent, was []"),
         (("rows", 3, "at", "20"), None, "each row but a seed's must be measured at 0, 10, 20 bp, 'equal weight daily' is not"),
         (("headline", "detectable_ir"), float("nan"), "headline.detectable_ir: Input should be a finite number, was nan"),
-        (("curves", "excess"), [0.0], "excess must have 60 values, one a session, was 1"),
+        (("curves", "excess"), [0.0], "excess must have 60 values, one per session, was 1"),
         (("curves", "growth", "QQQ"), [1.0] * 60, "curves.growth.QQQ is of no row"),
         (("curves", "growth", "agent"), [1.0], "growth.agent must have 60 values"),
     ],

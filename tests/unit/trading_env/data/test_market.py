@@ -186,7 +186,7 @@ def test_a_table_that_is_no_panel_is_refused(market: Market) -> None:
 
 def test_wrong_tables_are_refused() -> None:
     bars, actions = bundled.daily_bars(), bundled.corporate_actions()
-    with pytest.raises(MarketError, match="there must be one bar a symbol and session, SPY has several on 2021-03-31"):
+    with pytest.raises(MarketError, match="there must be one bar per symbol and session, SPY has several on 2021-03-31"):
         build_market(pd.concat([bars, bars.iloc[[-1]]]), actions, symbols=("SPY",))
     with pytest.raises(MarketError, match="there must be a bar of TSLA"):
         build_market(bars, actions, symbols=("TSLA",))

@@ -93,7 +93,7 @@ def test_each_of_the_two_ways_finds_what_the_other_does_not() -> None:
 
 def test_what_is_no_feature_function_is_refused() -> None:
     ticks = itertools.count()
-    with pytest.raises(LookaheadError, match="one row a bar, 60, was 59 rows"):
+    with pytest.raises(LookaheadError, match="one row per bar, 60, was 59 rows"):
         find_leaks(lambda bars: honest(bars).iloc[1:], BARS, cuts=CUTS)
     with pytest.raises(LookaheadError, match="was Series"):
         find_leaks(lambda bars: bars["close"], BARS, cuts=CUTS)  # type: ignore[arg-type,return-value]

@@ -226,5 +226,5 @@ class TestRest:
         assert found == st.Spread(1.0, 2.0, 3.0, 4.0, 5.0, pytest.approx(math.sqrt(2.5)))
         assert math.isnan(st.spread([1.0]).deviation)
         for values in ([], [1.0, math.nan]):
-            with pytest.raises(st.StatisticError, match="one finite value a seed"):
+            with pytest.raises(st.StatisticError, match="one finite value per seed"):
                 st.spread(values)
