@@ -109,7 +109,7 @@ def train(
     tensorboard: TensorBoard = False,
     out: Annotated[Path, typer.Option(help="The run's folder.", show_default="out/train", rich_help_panel=RUN)] = ROOT / "out" / "train",
 ) -> None:
-    """Train PPO, one process per seed, with live progress; write the models to out/train."""
+    """Train the agent, one process per seed, with live progress; write the models to out/train."""
     with in_plain_words():
         from papertape.research import study, train
 
