@@ -24,7 +24,7 @@ from lambdas.common.broker.alpaca import (
 )
 from lambdas.common.telemetry import logger
 from lambdas.execute_orders import service
-from lambdas.execute_orders.requests import DecisionRequest, parse
+from schema.api_requests import DecisionRequest, parse
 from schema.settings import load
 from tests.faults.agent import Agent
 from tests.faults.desk import CLOSE, ROOT, SLOT, Floor, decision

@@ -14,6 +14,11 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from schema.api_requests import State as State
+from schema.slot import AGENT as AGENT
+from schema.slot import FLATTEN as FLATTEN
+from schema.slot import MANUAL as MANUAL
+from schema.slot import PERSONAL as PERSONAL
 from trading_env.errors import PapertapeError
 from trading_env.orders import order_state
 from trading_env.orders.order_state import Life
@@ -21,13 +26,6 @@ from trading_env.orders.order_state import Life
 SCHEMA = 1
 
 Side = Literal["buy", "sell"]
-State = Literal["active", "reduce_only", "halted"]
-
-#: The strategy whose slots the schedule decides.
-AGENT = "agent"
-#: Strategies of a person's orders: no slot, no data and no model to be late or stale, and the whole session to trade in.
-MANUAL, FLATTEN = "manual", "flatten"
-PERSONAL = frozenset({MANUAL, FLATTEN})
 #: Whose orders are found at the broker and not in the ledger: another hand's, or ours when the ledger was lost. No decision has such an id.
 FOREIGN, RECOVERED = "foreign", "recovered"
 
