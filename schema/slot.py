@@ -10,6 +10,12 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Self
 
+#: The strategy whose slots the schedule decides.
+AGENT = "agent"
+#: Strategies of a person's orders: no slot, no data and no model to be late or stale, and the whole session to trade in.
+MANUAL, FLATTEN = "manual", "flatten"
+PERSONAL = frozenset({MANUAL, FLATTEN})
+
 NAME = r"open\+\d{1,3}"  # minutes after the session's open
 
 

@@ -14,7 +14,7 @@ from schema.lake_layout import MODELS, RAW, TRAINING_MANIFEST, audit_prefix
 from schema.settings import Settings, SettingsError
 from schema.slot import minutes_of
 from stacks.constructs.alarmed_schedule import AlarmedSchedule, Cron, Retry
-from stacks.constructs.api_models import decision_model, flatten_model, order_model, trading_state_model
+from stacks.constructs.api_models import api_model
 from stacks.constructs.audit_tables import ARCHIVED
 from stacks.constructs.broker_secret import broker_secret, let_read_secret
 from stacks.constructs.function import PythonFunction, Runtime
@@ -183,10 +183,10 @@ class TradingStack(Stack):
         controlled = apigateway.LambdaIntegration(control, allow_test_invoke=False, timeout=GATEWAY_TIMEOUT)
 
         decisions, orders = api.root.add_resource("decisions"), api.root.add_resource("orders")
-        decisions.add_method("POST", executed, request_models={"application/json": decision_model(api)})
+        decisions.add_method("POST", executed, request_models={"application/json": api_model(api, "Decision")})
         # Greedy: an id holds a slash, and whether an encoded one is decoded before the route is chosen should not matter
         decisions.add_resource("{id+}").add_method("GET", controlled)
-        orders.add_method("POST", executed, request_models={"application/json": order_model(api)})
+        orders.add_method("POST", executed, request_models={"application/json": api_model(api, "ManualOrder")})
         orders.add_method("GET", controlled)
         order = orders.add_resource("{id}")
         order.add_method("GET", controlled)
@@ -195,8 +195,8 @@ class TradingStack(Stack):
             api.root.add_resource(read).add_method("GET", controlled)
         state = api.root.add_resource("trading-state")
         state.add_method("GET", controlled)
-        state.add_method("PUT", controlled, request_models={"application/json": trading_state_model(api)})
-        api.root.add_resource("flatten").add_method("POST", executed, request_models={"application/json": flatten_model(api)})
+        state.add_method("PUT", controlled, request_models={"application/json": api_model(api, "TradingState")})
+        api.root.add_resource("flatten").add_method("POST", executed, request_models={"application/json": api_model(api, "Flatten")})
         return api
 
 

@@ -9,23 +9,23 @@ reason, its time, who asked and what it re-armed. A change that names the `versi
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 from urllib.parse import unquote
 
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 from botocore.exceptions import BotoCoreError, ClientError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lambdas.common.api.responses import answer, refusals, shown_decision, shown_order
 from lambdas.common.environment import Variables, read
 from lambdas.common.lake.audit import AuditBucket
 from lambdas.common.lake.provenance import default_registry
 from lambdas.common.ledger.ledger import CursorError, Stale, ledger_from_environment
-from lambdas.common.ledger.records import State
 from lambdas.common.orders.execution_cost import closes_of, session_of
 from lambdas.common.telemetry import entry, logger
 from lambdas.control.status import status_of
 from lambdas.control.trace import Tracer
+from schema.api_requests import StateRequest
 from schema.exchange_time import iso
 
 app = APIGatewayRestResolver()
@@ -34,20 +34,6 @@ app = APIGatewayRestResolver()
 class ControlVariables(Variables):
     audit_bucket: str
     code_version: str = "unknown"
-
-
-class StateRequest(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    state: State
-    reason: Annotated[str, Field(min_length=1, max_length=300)]
-    version: Annotated[int, Field(ge=0)] | None = None
-    account: Annotated[str, Field(min_length=1, max_length=100)] | None = None
-
-    @model_validator(mode="after")
-    def _an_account_is_taken_by_going_on(self) -> Self:
-        if self.account is not None and self.state != "active":
-            raise ValueError("account is for the state active only: it says which account this app goes on with")
-        return self
 
 
 class OrdersQuery(BaseModel):

@@ -22,7 +22,7 @@ from lambdas.common.ledger.ledger import ledger_from_environment
 from lambdas.common.orders.execution_context import ExecutionContext
 from lambdas.common.telemetry import entry, logger
 from lambdas.execute_orders import service
-from lambdas.execute_orders.requests import DecisionRequest, FlattenRequest, OrderRequest, parse
+from schema.api_requests import DecisionRequest, FlattenRequest, OrderRequest, parse
 from schema.settings import deployed
 
 app = APIGatewayRestResolver()

@@ -20,7 +20,7 @@ from lambdas.common.orders.execution_context import ExecutionContext
 from lambdas.common.orders.order_sync import OrderSync
 from lambdas.common.orders.planning import PlanRefused, View, Window
 from lambdas.common.telemetry import logger
-from lambdas.execute_orders.requests import DecisionRequest, FlattenRequest, OrderRequest
+from schema.api_requests import DecisionRequest, FlattenRequest, OrderRequest
 from schema.exchange_time import iso
 from schema.slot import decision_id_of
 

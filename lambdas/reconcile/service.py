@@ -31,7 +31,6 @@ from lambdas.reconcile.daily_snapshot import NoSnapshot, close_session, last_sna
 from lambdas.reconcile.external_orders import record_external_orders
 from schema.exchange_time import iso
 from schema.slot import decision_id_of
-from trading_env.orders.order_state import Status
 from trading_env.orders.order_state import OrderStatus
 
 #: The closing auction's print comes a moment after the bell.

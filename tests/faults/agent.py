@@ -25,7 +25,7 @@ from lambdas.common.ledger.records import ServedModel
 from lambdas.decide import agent as deciding
 from lambdas.decide import handler
 from lambdas.execute_orders import service
-from lambdas.execute_orders.requests import DecisionRequest, parse
+from schema.api_requests import DecisionRequest, parse
 from schema.lake_layout import actions_key, bars_key
 from tests.faults.desk import NAMES, SLOT, Floor
 from tests.lakes import action_lines, bar_lines, calendar_objects

@@ -28,7 +28,6 @@ from lambdas.common.ledger.records import OrderRecord
 from lambdas.common.orders.execution_context import ExecutionContext
 from lambdas.execute_orders import handler as execution
 from lambdas.execute_orders import service
-from lambdas.execute_orders.requests import Body, DecisionRequest, FlattenRequest, OrderRequest, parse
 from lambdas.reconcile.handler import ReconcileVariables
 from lambdas.reconcile.service import reconcile
 from local.exchange.book import AccountBook, TradingCosts
@@ -39,6 +38,7 @@ from local.exchange.recorded_market import RecordedMarket
 from local.exchange.sessions import ExchangeCalendar
 from local.exchange.venue import Venue
 from papertape.market_data import bundled
+from schema.api_requests import Body, DecisionRequest, FlattenRequest, OrderRequest, parse
 from schema.settings import Settings, load
 from tests.faults.edges import Edges, Interruption, Killed, Life, Wire
 

@@ -16,7 +16,7 @@ from lambdas.common.broker.alpaca import DATA, LIVE_SWITCH, LIVE_TRADING, PAPER_
 from lambdas.common.broker.port import BrokerRefused, BrokerUnavailable
 from lambdas.common.telemetry import logger
 from lambdas.execute_orders import service
-from lambdas.execute_orders.requests import DecisionRequest, parse
+from schema.api_requests import DecisionRequest, parse
 from schema.settings import load
 from tests.faults.agent import Agent
 from tests.faults.desk import CLOSE, ROOT, SLOT, Floor, decision

@@ -64,11 +64,11 @@ def test_a_second_synth_of_another_process_gives_the_same_bytes_and_no_warning(a
     assert {path.name: path.read_bytes() for path in tmp_path.glob("asset.*")} == assets
 
 
-def test_laptop_templates_differ_in_the_dependencies_only(deployment: Assembly, tmp_path: Path, settings: Settings) -> None:
+def test_laptop_templates_differ_in_the_dependencies_only(laptop: Assembly, tmp_path: Path, settings: Settings) -> None:
     aws = synthesize(tmp_path, settings=settings, account=ACCOUNT)
     different = set()
     for stack in STACKS:
-        ours, theirs = aws.templates[stack], deployment.templates[stack]
+        ours, theirs = aws.templates[stack], laptop.templates[stack]
         assert ours["Resources"].keys() == theirs["Resources"].keys()
         assert ours.get("Outputs") == theirs.get("Outputs")
         for name, resource in ours["Resources"].items():
@@ -77,7 +77,7 @@ def test_laptop_templates_differ_in_the_dependencies_only(deployment: Assembly, 
                 assert resource["Type"] == "AWS::Lambda::LayerVersion"
                 assert {key for key in resource["Properties"] if resource["Properties"][key] != other["Properties"][key]} == {"Content"}
                 different.add((stack, resource["Properties"]["Description"]))
-    manifest = json.loads((deployment.folder / "manifest.json").read_text())
+    manifest = json.loads((laptop.folder / "manifest.json").read_text())
     assert manifest["artifacts"]["papertape-lake"]["environment"] == f"aws://{ACCOUNT}/us-east-1"
     edge, trade = "lambdas/requirements-edge.txt", "lambdas/requirements-trade.txt"
     assert different == {("ingest", trade), ("model", edge), ("trading", edge), ("trading", trade), ("monitoring", edge)}

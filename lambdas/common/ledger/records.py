@@ -12,15 +12,13 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from lambdas.common.ledger.item import Record
+from schema.api_requests import State as State
+from schema.slot import AGENT as AGENT
+from schema.slot import FLATTEN as FLATTEN
+from schema.slot import MANUAL as MANUAL
+from schema.slot import PERSONAL as PERSONAL
 from trading_env.orders.order_state import ENDED, Life, OrderStatus, Side
 
-State = Literal["active", "reduce_only", "halted"]
-
-#: The strategy whose slots the schedule decides.
-AGENT = "agent"
-#: Strategies of a person's orders: no slot, no data and no model to be late or stale, and the whole session to trade in.
-MANUAL, FLATTEN = "manual", "flatten"
-PERSONAL = frozenset({MANUAL, FLATTEN})
 #: Whose orders are found at the broker and not in the ledger: external ones (stored as "foreign"), or ours when the ledger was lost. No
 #: decision has such an id.
 EXTERNAL, RECOVERED = "foreign", "recovered"

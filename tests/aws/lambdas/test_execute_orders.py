@@ -23,6 +23,7 @@ from tests.settings_files import settings_file
 from trading_env.simulation.portfolio import Book, fill, plan_orders
 
 SLOT_2 = "2020-01-03T14:35:00Z"
+ORDER = {"key": "k1", "symbol": "SPY", "side": "buy", "quantity": "1"}
 
 
 def test_a_decision_trades_once_and_the_ledger_holds_what_the_broker_holds(
@@ -104,6 +105,18 @@ def test_a_wrong_body_is_a_422_that_names_the_field(
     answer = execution("POST", "/decisions", decide(**change))
     assert answer.status == 422
     assert field in [error["field"] for error in answer.body["errors"]]
+    assert exchange.books()["orders"] == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "not JSON", "null", json.dumps([ORDER]), json.dumps([ORDER, {**ORDER, "key": "k2"}]), "[" * 100_000, f'{{"key": {"1" * 5000}}}'],
+    ids=["empty", "no JSON", "null", "list of one", "list of two", "deep", "long number"],
+)
+def test_a_body_that_is_no_object_is_a_422_and_orders_nothing(execution: Any, exchange: RunningExchange, text: str) -> None:
+    answer = execution("POST", "/orders", text)
+    assert answer.status == 422
+    assert answer.body["errors"]
     assert exchange.books()["orders"] == []
 
 

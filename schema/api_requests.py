@@ -1,6 +1,8 @@
-"""The bodies that the execution function accepts. A wrong one raises Pydantic's `ValidationError`, which becomes a 422 naming the field.
+"""The bodies that the execution API accepts, for the functions that validate them and for the models that the gateway shows of them.
 
-`parse` needs the universe: a symbol is known or the request is wrong. NaN and infinities, which JSON readers let through, are refused.
+A wrong one raises Pydantic's `ValidationError`, which becomes a 422 naming the field. What names symbols and slots is parsed with the
+settings: they are known or the request is wrong. NaN and infinities, which JSON readers let through, are refused. The first line of a
+model's docstring is its description at the gateway.
 """
 
 from __future__ import annotations
@@ -10,13 +12,14 @@ import re
 from collections.abc import Sequence
 from datetime import date
 from decimal import Decimal
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
-from lambdas.common.ledger.records import PERSONAL
 from schema.settings import Settings
-from schema.slot import NAME, Slot, decision_id_of
+from schema.slot import NAME, PERSONAL, Slot, decision_id_of
+
+State = Literal["active", "reduce_only", "halted"]
 
 QUANTUM = Decimal("1e-9")
 SUM_TOLERANCE = 1e-9
@@ -64,11 +67,19 @@ def _of_strategy_and_slot(decision_id: str, info: ValidationInfo) -> str:
 
 KnownSymbol = Annotated[str, AfterValidator(_known)]
 Weight = Annotated[float, Field(strict=True, ge=0, le=1 + SUM_TOLERANCE, allow_inf_nan=False)]
-Weights = Annotated[dict[KnownSymbol, Weight], Field(min_length=1), AfterValidator(_at_most_one)]
+Weights = Annotated[
+    dict[KnownSymbol, Weight],
+    Field(min_length=1, description="symbol: share of equity; the sum is at most 1"),
+    AfterValidator(_at_most_one),
+]
 Score = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 SlotText = Annotated[str, Field(pattern=rf"^\d{{4}}-\d{{2}}-\d{{2}}/{NAME}$"), AfterValidator(_of_the_schedule)]
 Strategy = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$"), AfterValidator(_a_model_s)]
-Quantity = Annotated[Decimal, Field(gt=0, lt=1_000_000_000, allow_inf_nan=False), AfterValidator(_whole)]
+Quantity = Annotated[
+    Decimal,
+    Field(gt=0, lt=1_000_000_000, allow_inf_nan=False, description="shares, at most nine decimals"),
+    AfterValidator(_whole),
+]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Reason = Annotated[str, Field(min_length=1, max_length=300)]
@@ -98,16 +109,19 @@ class DecisionRequest(Body):
     slot: SlotText
     strategy: Strategy
     model_version: Annotated[str, Field(min_length=1, max_length=200)]
-    data_as_of: date
+    data_as_of: Annotated[date, Field(description="the session whose close was observed")]
     weights: Weights
-    scores: dict[KnownSymbol, Score] = Field(default_factory=dict)
+    scores: Annotated[dict[KnownSymbol, Score], Field(description="symbol: what the policy said; kept")] = Field(default_factory=dict)
     feature_hash: Digest
     observation_hash: Digest
     decision_id: Annotated[str, AfterValidator(_of_strategy_and_slot)]
 
 
 class OrderRequest(Body):
-    """One market order of a person. `key` is the caller's own: the same key is the same order."""
+    """One market order.
+
+    A person's. `key` is the caller's own: the same key is the same order.
+    """
 
     key: Key
     symbol: Annotated[str, Field(pattern=re.compile(r"^[A-Z][A-Z0-9.]{0,9}$"))]
@@ -116,12 +130,42 @@ class OrderRequest(Body):
 
 
 class FlattenRequest(Body):
+    """Sell every position."""
+
     reason: Reason
+
+
+class StateRequest(Body):
+    """Who may trade, and why."""
+
+    state: State
+    reason: Reason
+    version: Annotated[int, Field(ge=0, description="of the state that the caller has seen: 409 if it has changed since")] | None = None
+    account: (
+        Annotated[
+            str,
+            Field(
+                min_length=1,
+                max_length=100,
+                description="with active: the broker's account that this app goes on with, after another one halted it",
+            ),
+        ]
+        | None
+    ) = None
+
+    @model_validator(mode="after")
+    def _an_account_is_taken_by_going_on(self) -> Self:
+        if self.account is not None and self.state != "active":
+            raise ValueError("account is for the state active only: it says which account this app goes on with")
+        return self
 
 
 B = TypeVar("B", bound=Body)
 
 
 def parse(model: type[B], text: str | None, *, settings: Settings) -> B:
-    """Return the valid body in `text`; raise `ValidationError` naming every wrong field."""
+    """Return the valid body in `text`; raise `ValidationError` naming every wrong field.
+
+    Not the resolver's validation: of a list of orders it takes the first, and what Python's JSON cannot read it lets out as an error.
+    """
     return model.model_validate_json(text or "", context={"settings": settings})
