@@ -28,6 +28,7 @@ from schema.exchange_time import iso
 from tests.faults.desk import CLOSE, COSTS, FOREIGN, NAMES, OURS, SLOT, Floor, decision, house_settings, with_risk
 from tests.faults.edges import LEDGER
 from tests.markets import walk
+from trading_env.orders.order_state import OrderStatus
 from trading_env.simulation.policy import softmax
 from trading_env.simulation.portfolio import Book, Costs, ExecutionPrices, Rules, step
 
@@ -288,7 +289,7 @@ def _seen(status: str, filled: Decimal, average: Decimal) -> Order:
         quantity=filled,
         filled_quantity=filled,
         filled_average_price=average,
-        status=status,
+        status=OrderStatus(status),
         submitted_at=iso(SLOT),
         filled_at=iso(datetime(2020, 1, 2, 14, 35, tzinfo=UTC)),
     )

@@ -29,6 +29,7 @@ from schema.lake_layout import FEATURES_MANIFEST, quotes_key
 from schema.settings import SETTINGS_FILE, Settings
 from tests.lakes import fill_raw
 from tests.settings_files import settings_file
+from trading_env.orders.order_state import OrderStatus
 
 ROOT = Path(__file__).resolve().parents[3]
 BREAKERS = ("max_drawdown", "max_daily_loss")  # named by trading_env.orders.risk
@@ -89,7 +90,7 @@ WELL = Facts(
 )
 HOLIDAY = replace(WELL, opens=None, closes=None, decisions=(), last_quotes=None)
 EVENING = replace(WELL, now=CLOSES + timedelta(minutes=15), last_snapshot=closed("2020-01-02"))
-SETTLED_LATE = ORDER.model_copy(update={"status": "new", "unknown_since": None})
+SETTLED_LATE = ORDER.model_copy(update={"status": OrderStatus.NEW, "unknown_since": None})
 LONG = tuple(date(2019, 11, 1) + timedelta(days=day) for day in range(22))
 
 
@@ -176,7 +177,7 @@ def test_each_rule_is_broken_by_what_it_watches(rule: str, facts: Facts, setting
         replace(WELL, recent=decided(*[1.5] * 10, model="another")),
         replace(WELL, recent=decided(*[1.5] * 10), incumbent=MODEL.model_copy(update={"policy": "equal-weight"})),
         replace(WELL, unsettled=(ORDER.model_copy(update={"unknown_since": "2020-01-02T15:45:00Z"}),)),
-        replace(WELL, unsettled=(ORDER.model_copy(update={"status": "accepted", "broker_id": "found-after-all"}),)),
+        replace(WELL, unsettled=(ORDER.model_copy(update={"status": OrderStatus.NEW, "broker_id": "found-after-all"}),)),
         replace(
             WELL, incumbent=MODEL.model_copy(update={"policy": "equal-weight", "trained_until": None, "since": "2010-01-01T00:00:00Z"})
         ),

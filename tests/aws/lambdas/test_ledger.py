@@ -24,7 +24,7 @@ from lambdas.common.ledger.records import (
 )
 from lambdas.common.orders.broker_updates import RecordingError, note, record
 from schema.exchange_time import parse_utc
-from trading_env.orders.order_state import Event
+from trading_env.orders.order_state import Event, OrderStatus
 
 NOW = parse_utc("2020-01-02T14:35:00Z")
 
@@ -37,8 +37,8 @@ def an_order(number: int = 1, **more: Any) -> OrderRecord:
 
 def seen(filled: str, *, status: str = "partially_filled", price: str = "100", **more: Any) -> Order:
     fixed = {"id": "broker-1", "client_order_id": "pt1-000001", "symbol": "SPY", "side": "buy", "quantity": Decimal("10.123456789")}
-    told = {"filled_quantity": Decimal(filled), "filled_average_price": Decimal(price) if Decimal(filled) else None, "status": status}
-    return Order(**{**fixed, **told, "submitted_at": "2020-01-02T14:35:00Z", "filled_at": None, **more})
+    fills = {"filled_quantity": Decimal(filled), "filled_average_price": Decimal(price) if Decimal(filled) else None}
+    return Order(**{**fixed, **fills, "status": OrderStatus(status), "submitted_at": "2020-01-02T14:35:00Z", "filled_at": None, **more})
 
 
 def lease(ledger: Ledger) -> int:
