@@ -1,8 +1,8 @@
 """Ask a SageMaker endpoint for scores, and believe the answer only when it is exactly what its pointer in the ledger promises.
 
-`ask` returns one finite float64 a symbol, within what a policy can say, or raises `EndpointError`, one line that names what was wrong: not
-reached, refused, not JSON, wrong length, not finite, out of range, another model, another feature table. The caller never sees a partial or
-repaired answer. How far the observation lies outside of what the model was trained on comes with it, where the endpoint tells.
+`ask` returns one finite float64 per symbol, within what a policy can say, or raises `EndpointError`, one line that names what was wrong:
+not reached, refused, not JSON, wrong length, not finite, out of range, another model, another feature table. The caller never gets a
+partial or repaired answer. How far the observation lies outside of what the model was trained on comes with it, where the endpoint tells.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Every few minutes: evaluate the rules, write how many are broken, mail what is new.
 
-Event: {"schedule": "health", "time": "<scheduled time>"}, which is "now". What a rule finds is mailed once a session. The mail goes out
+Event: {"schedule": "health", "time": "<scheduled time>"}, which is "now". What a rule finds is mailed once per session. The mail goes out
 before the ledger remembers it: after a failure in between, the next run mails again, and nothing is lost.
 """
 

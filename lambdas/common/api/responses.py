@@ -63,7 +63,7 @@ def answer(status: int, body: Mapping[str, Any]) -> Response[str]:
 
 
 def refusals(error: ValidationError) -> dict[str, Any]:
-    """Return the body of a 422: one entry a wrong field with its value and what is allowed."""
+    """Return the body of a 422: one entry per wrong field, with its value and what is allowed."""
     return {"errors": [_refusal(problem) for problem in error.errors(include_url=False, include_context=False)]}
 
 

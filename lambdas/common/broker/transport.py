@@ -1,7 +1,7 @@
 """How a call travels to Alpaca, and which of the port's outcomes it has. No broker library here, only `requests`.
 
-An account may ask 200 questions a minute, whoever asks. So a 429 is never answered with more questions than it must: the broker says when
-its budget is back, and a caller that cannot wait that long stops at once.
+An account has 200 requests per minute, whoever sends them. So a 429 is never answered with more requests than it must: the broker says
+when its budget is back, and a caller that cannot wait that long stops at once.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Say once a session what a person should know.
+"""Say once per session what a person should know.
 
 An alert is an item in the ledger and a line in the log; the second of the same rule in the same session is neither. The health function
-mails what it finds there, so that there is one place that decides how often a person is written to.
+mails what it finds there, so that one place decides how often a person is mailed.
 """
 
 from __future__ import annotations

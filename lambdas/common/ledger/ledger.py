@@ -1,4 +1,4 @@
-"""The ledger: one DynamoDB table, one named method an access pattern (`docs/ledger.md`).
+"""The ledger: one DynamoDB table, one named method per access pattern (`docs/ledger.md`).
 
 Correctness of orders rests here: a decision and an order are put only where none was (`AlreadyThere` carries what is stored), an order
 is put only by the holder of the lease (`Fenced` otherwise), an order is changed only from the version that was read (`Stale`
@@ -142,7 +142,7 @@ class Ledger(Controls):
         return self._get(OrderRecord, order_key(client_order_id))
 
     def orders_by_id(self, client_order_ids: Sequence[str]) -> dict[str, OrderRecord]:
-        """Return those that exist, by client order id; 100 a call."""
+        """Return those that exist, by client order id; 100 per call."""
         orders = (OrderRecord.of(item) for item in self._items([order_key(one) for one in dict.fromkeys(client_order_ids)]))
         return {order.client_order_id: order for order in orders}
 
@@ -280,7 +280,7 @@ def _decoded(cursor: str) -> dict[str, str]:
 
 @lru_cache(maxsize=4)
 def ledger_of(table: str) -> Ledger:
-    """Return the ledger in `table`; one client a process, with short timeouts because a batch waits for it."""
+    """Return the ledger in `table`; one client per process, with short timeouts because a batch waits for it."""
     config = Config(connect_timeout=2, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 3})
     return Ledger(boto3.resource("dynamodb", config=config).Table(table))
 

@@ -197,7 +197,7 @@ class Held(BaseModel):
 
 
 class Snapshot(Record):
-    """The account after a session's close, from the broker. Taken once a session.
+    """The account after a session's close, from the broker. Taken once per session.
 
     `closes` are the prices of what was ordered and is not held; `carried`, by name, why a position has the price of an earlier session;
     `drift`, by name, what our fills and the splits since the last snapshot do not explain.
@@ -254,7 +254,7 @@ class TradingState(Record):
 
 
 class StateChange(Record):
-    """The audit trail of the trading state: append-only, one item a change, numbered by the state's version.
+    """The audit trail of the trading state: append-only, one item per change, numbered by the state's version.
 
     `rearmed` are the breakers that it cleared, with their details; `account` the account that it took for this app's own.
     """

@@ -60,7 +60,7 @@ class Table:
         return None if item is None else model.of(item)
 
     def _items(self, keys: Sequence[dict[str, str]]) -> Iterator[dict[str, Any]]:
-        """Yield the items that exist of `keys`, 100 a call. What the table leaves out under load is asked for again, and then an error."""
+        """Yield the items that exist of `keys`, 100 per call. What the table leaves out under load is asked for again, then an error."""
         pending, idle = list(keys), 0
         while pending:
             request = {self._table.name: {"Keys": pending[:100], "ConsistentRead": True}}

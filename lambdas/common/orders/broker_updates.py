@@ -3,7 +3,7 @@
 Promises: both may hear of the same thing twice, late or in another order; a writer that was overtaken reads again and applies its change
 to what is there now. A rise of the filled quantity is one fill, written with the order's new total. More filled than was ordered is what
 the account now holds, so it is recorded; trading is halted before that, with an alert. Another order under our id is never recorded:
-trading is halted with an alert, once a session, and `RecordingError` is raised for this order alone.
+trading is halted with an alert, once per session, and `RecordingError` is raised for this order alone.
 """
 
 from __future__ import annotations

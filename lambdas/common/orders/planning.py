@@ -65,7 +65,7 @@ class Window:
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """The broker's truth at one instant, read once a batch."""
+    """The broker's truth at one instant, read once per batch."""
 
     now: datetime
     window: Window
