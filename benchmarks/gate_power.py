@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from scipy.signal import lfilter
 
-from trading_env.evaluation.gate import Behaviour, GateThresholds, TrialResult, Verdict, gate_verdict
+from trading_env.evaluation.gate import Behaviour, GateThresholds, GateVerdict, TrialResult, gate_verdict
 from trading_env.evaluation.statistics import FloatArray
 from trading_env.evaluation.trials import TrialLog
 
@@ -94,7 +94,7 @@ def excesses(world: World, rng: np.random.Generator) -> FloatArray:
     return np.asarray((noise + edge) * world.tracking_error / np.sqrt(YEAR))
 
 
-def judge(log: TrialLog, identity: str, world: World, d: FloatArray, rng: np.random.Generator, bar: GateThresholds) -> Verdict:
+def judge(log: TrialLog, identity: str, world: World, d: FloatArray, rng: np.random.Generator, bar: GateThresholds) -> GateVerdict:
     """The gate on one logged trial: its seeds scatter around it, twice the cost takes what its turnover pays."""
     log = log.open_holdout(trial=identity, sessions=DAYS[JUDGED:], excess=d[JUDGED:])
     excess, deviation = d[:JUDGED], world.tracking_error / np.sqrt(YEAR)
@@ -117,7 +117,7 @@ def judge(log: TrialLog, identity: str, world: World, d: FloatArray, rng: np.ran
     return gate_verdict(result, log=log, bar=bar)
 
 
-def run(world: World, rng: np.random.Generator, bar: GateThresholds) -> list[Verdict]:
+def run(world: World, rng: np.random.Generator, bar: GateThresholds) -> list[GateVerdict]:
     """The verdicts of one world's run: one, or one a trial worth judging in a sequence."""
     table, log = excesses(world, rng), TrialLog()
     t = table[:JUDGED].mean(axis=0) / table[:JUDGED].std(axis=0) * np.sqrt(JUDGED)

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from glue_jobs.files import Bucket, Part, publish, write_year
+from glue_jobs.files import Bucket, FeatureFile, publish, write_year
 from glue_jobs.training_view import publish_training_view
 from schema.lake_layout import ACTIONS, BARS, CALENDAR, FEATURES, QUARANTINE
 from trading_env.data.bars import validate
@@ -58,7 +58,7 @@ class Inputs:
 class Built:
     """What an engine returns: files written or found unchanged, rows set aside with `reason`, calendar gaps, first and last session."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[FeatureFile, ...]
     quarantined: pd.DataFrame
     gaps: int
     start: str

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pyspark.sql import SparkSession
 
 from glue_jobs.features_job import Built, Inputs
-from glue_jobs.files import Bucket, Part, write_year
+from glue_jobs.files import Bucket, FeatureFile, write_year
 from trading_env.data.bars import BAR_COLUMNS, validate
 from trading_env.data.features import ASSET_FEATURES, CONTEXT, context_features, cross_section
 from trading_env.data.market import CONTEXT_NAMES, FEATURE_NAMES, TABLE_COLUMNS, build_market, to_table
@@ -96,7 +96,7 @@ def _own_features(spark: SparkSession, good: DataFrame, *, raw: Bucket, inputs: 
 
 def _years(
     spark: SparkSession, own: DataFrame, *, processed: Bucket, symbols: tuple[str, ...], sessions: pd.DatetimeIndex, present: frozenset[str]
-) -> list[Part]:
+) -> list[FeatureFile]:
     def finish(rows: pd.DataFrame) -> pd.DataFrame:
         year = int(str(rows["year"].iloc[0]))
         part = write_year(processed, year, _year_table(rows, year=year, symbols=symbols), present=present)
@@ -105,7 +105,7 @@ def _years(
     needed = pd.DataFrame(_needed_by(sessions), columns=["session", "year"]).astype({"year": "int32"})
     plan = spark.createDataFrame(needed, "session timestamp_ntz, year int")
     written = own.join(plan, "session").groupBy("year").applyInPandas(finish, PART_SCHEMA).collect()
-    return [Part(key=row.key, rows=row.rows, sha256=row.sha256) for row in sorted(written, key=lambda row: int(row.year))]
+    return [FeatureFile(key=row.key, rows=row.rows, sha256=row.sha256) for row in sorted(written, key=lambda row: int(row.year))]
 
 
 def _plain(table: pd.DataFrame) -> pd.DataFrame:

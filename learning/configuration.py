@@ -68,7 +68,7 @@ class Configuration:
         return cls({name: getattr(settings, name).model_dump(mode="json") for name in SECTIONS}, FEATURE_HASH, code_version())
 
     @classmethod
-    def of_entry(cls, entry: trials.Entry) -> Self:
+    def of_entry(cls, entry: trials.TrialEntry) -> Self:
         """The configuration of a logged trial."""
         return cls(entry.configuration["settings"], entry.configuration["feature_hash"], entry.configuration["code_hash"])
 

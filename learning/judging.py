@@ -20,7 +20,7 @@ from schema.trading_rules import limits_of
 from trading_env.evaluation import metrics
 from trading_env.evaluation.backtest import BacktestResult, backtest
 from trading_env.evaluation.baselines import all_baselines
-from trading_env.evaluation.gate import Behaviour, GateThresholds, TrialResult, Verdict, gate_verdict
+from trading_env.evaluation.gate import Behaviour, GateThresholds, GateVerdict, TrialResult, gate_verdict
 from trading_env.evaluation.refit import RefitResult, refit_check
 from trading_env.evaluation.walk_forward import Fold, WalkForward
 from trading_env.simulation.policy import EqualWeight, NumpyPolicy, Policy, stack_policies
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from schema.settings import Settings
     from trading_env.data.market import Market
-    from trading_env.evaluation.trials import Entry, TrialLog
+    from trading_env.evaluation.trials import TrialEntry, TrialLog
 
 FREE, STANDARD, STRESSED = COSTS = (0, 10, 20)  # basis points of a side
 EQUAL, SLOW = "equal weight daily", "equal weight at kappa"
@@ -165,7 +165,7 @@ def _test(fold: Fold, sessions: NDArray[np.datetime64]) -> NDArray[np.bool_]:
 class Judgement:
     """`trial`: the logged one that the verdict rests on. `new`: it was not in the log before."""
 
-    verdict: Verdict
+    verdict: GateVerdict
     trial: str
     log: TrialLog
     new: bool
@@ -234,7 +234,7 @@ def _difference(log: TrialLog, trial: str, incumbent: str | None) -> NDArray[np.
     return np.asarray(ours.excess[mine] - theirs.excess[its])
 
 
-def proof_of(configuration: Configuration, log: TrialLog) -> Entry | None:
+def proof_of(configuration: Configuration, log: TrialLog) -> TrialEntry | None:
     """The first logged trial of this configuration, whatever its live_start."""
     return next((entry for entry in log.trials if Configuration.of_entry(entry).identity == configuration.identity), None)
 
@@ -245,7 +245,7 @@ def judge_refit(
     *,
     configuration: Configuration,
     log: TrialLog,
-    proof: Entry,
+    proof: TrialEntry,
     trades_now: NumpyPolicy,
     bar: GateThresholds | None = None,
 ) -> Judgement:

@@ -23,18 +23,18 @@ class EvaluationFileError(PapertapeError, ValueError):
     """The document is not an evaluation of this schema; the message names the key and what is wrong with it."""
 
 
-class Part(BaseModel):
+class DocumentPart(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class Log(Part):
+class Log(DocumentPart):
     head: str
     trials: int
     openings: int
     new: bool
 
 
-class Data(Part):
+class Data(DocumentPart):
     symbols: tuple[str, ...]
     sessions: int
     start: str
@@ -42,7 +42,7 @@ class Data(Part):
     rows: int
 
 
-class Fold(Part):
+class FoldRecord(DocumentPart):
     number: int
     train_start: str
     train_end: str
@@ -51,8 +51,8 @@ class Fold(Part):
     holdout: bool
 
 
-class Windows(Part):
-    folds: tuple[Fold, ...]
+class Windows(DocumentPart):
+    folds: tuple[FoldRecord, ...]
     evaluation_start: str
     evaluation_end: str
     train_start: str
@@ -60,7 +60,7 @@ class Windows(Part):
     live_start: str
 
 
-class Spread(Part):
+class SpreadRecord(DocumentPart):
     worst: Number
     lower: Number
     median: Number
@@ -69,17 +69,17 @@ class Spread(Part):
     deviation: Number
 
 
-class Headline(Part):
+class Headline(DocumentPart):
     break_even_bp: Number
     turnover_per_day: Number
     information_ratio: dict[Cost, Number]
     excess_bp_per_year: dict[Cost, Number]
-    seed_spread: Spread
+    seed_spread: SpreadRecord
     detectable_ir: Number
     seeds: int
 
 
-class Measures(Part):
+class Measures(DocumentPart):
     annual_return: Number
     volatility: Number
     sharpe: Number
@@ -98,32 +98,32 @@ class Measures(Part):
     final_equity: Number
 
 
-class Row(Part):
+class Row(DocumentPart):
     name: str
     kind: Literal["agent", "agent seed", "baseline"]
     at: dict[Cost, Measures]
     years: dict[str, Number]
 
 
-class Check(Part):
+class GateCheck(DocumentPart):
     name: str
     passed: bool
     sentence: str
     numbers: dict[str, Number]
 
 
-class Gate(Part):
+class Gate(DocumentPart):
     title: str
     passed: bool
-    checks: tuple[Check, ...]
+    checks: tuple[GateCheck, ...]
     sessions: int
 
     @property
-    def refusals(self) -> tuple[Check, ...]:
+    def refusals(self) -> tuple[GateCheck, ...]:
         return tuple(check for check in self.checks if not check.passed)
 
 
-class Training(Part):
+class TrainingRecord(DocumentPart):
     algorithm: str
     timesteps: int
     seeds: tuple[int, ...]
@@ -132,7 +132,7 @@ class Training(Part):
     steps_per_second: float
 
 
-class Trial(Part):
+class Trial(DocumentPart):
     id: str
     sessions: int
     excess_bp_per_year: Number
@@ -140,7 +140,7 @@ class Trial(Part):
     this: bool
 
 
-class Curves(Part):
+class Curves(DocumentPart):
     """One value for each of `sessions`; `every` tells that a recorded file holds only each so-many-th session."""
 
     sessions: tuple[str, ...]
@@ -159,7 +159,7 @@ class Curves(Part):
         return self
 
 
-class Evaluation(Part):
+class Evaluation(DocumentPart):
     title: str
     command: str
     quick: bool
@@ -174,7 +174,7 @@ class Evaluation(Part):
     rows: tuple[Row, ...]
     statistics: dict[str, Number]
     gate: Gate
-    training: Training
+    training: TrainingRecord
     trials: tuple[Trial, ...]
     curves: Curves
 
@@ -195,7 +195,7 @@ class Evaluation(Part):
         return row
 
     @property
-    def tests(self) -> tuple[Fold, ...]:
+    def tests(self) -> tuple[FoldRecord, ...]:
         """The folds that are judged, the holdout left out."""
         return tuple(fold for fold in self.windows.folds if not fold.holdout)
 

@@ -81,7 +81,7 @@ class Portfolio(Section):
     whole_shares: bool = False
 
 
-class Costs(Section):
+class CostSettings(Section):
     """What is off by default may be left out: files from before it existed stay valid."""
 
     fee_bps: BasisPoints
@@ -148,7 +148,7 @@ class Risk(Section):
     max_quote_age_minutes: Annotated[float, Field(gt=0, le=390)] = 10.0
 
 
-class Training(Section):
+class TrainingSettings(Section):
     """Anchored walk-forward: the sessions from `test_start` up to the holdout are cut into `folds` equal parts, each judged by a model
     that was trained on what lies before it. The holdout is the last `holdout_sessions` before `live_start`.
     """
@@ -182,7 +182,7 @@ class Training(Section):
         return self
 
 
-class Reward(Section):
+class RewardSettings(Section):
     """What a session earns in training; judging never uses it. The penalties are off at 0."""
 
     kind: Literal["excess_log_growth", "log_growth", "differential_sharpe"]
@@ -190,7 +190,7 @@ class Reward(Section):
     turnover_penalty: Annotated[float, Field(ge=0, le=10)]
 
 
-class Model(Section):
+class ModelSettings(Section):
     approval: Literal["automatic", "manual"]
 
 
@@ -204,12 +204,12 @@ class Settings(Section):
     alert_email: Annotated[str, StringConstraints(pattern=r"^$|^[^@\s]+@[^@\s]+\.[^@\s]+$")]
     universe: Universe
     portfolio: Portfolio
-    costs: Costs
+    costs: CostSettings
     schedule: Schedule
     risk: Risk
-    training: Training
-    reward: Reward
-    model: Model
+    training: TrainingSettings
+    reward: RewardSettings
+    model: ModelSettings
     budget: Budget
 
 

@@ -46,7 +46,7 @@ class Metadata(BaseModel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Package:
+class ModelPackage:
     """One version of the model package group, as SageMaker describes it."""
 
     arn: str
@@ -64,7 +64,7 @@ class Package:
         return f"{self.group}-{self.version}"
 
 
-def describe(*, sagemaker: Any, arn: str) -> Package | None:
+def describe(*, sagemaker: Any, arn: str) -> ModelPackage | None:
     """The package as it is now; None while its approval gives it no role (`PendingManualApproval`)."""
     answer = sagemaker.describe_model_package(ModelPackageName=arn)
     role = ROLES.get(answer["ModelApprovalStatus"])
@@ -76,7 +76,7 @@ def describe(*, sagemaker: Any, arn: str) -> Package | None:
         first = error.errors()[0]
         raise DeploymentError(f"{arn}: CustomerMetadataProperties.{first['loc'][0]}: {first['msg']}; register it again") from error
     container = answer["InferenceSpecification"]["Containers"][0]
-    return Package(
+    return ModelPackage(
         arn=answer["ModelPackageArn"],
         group=answer["ModelPackageGroupName"],
         version=int(answer["ModelPackageVersion"]),
@@ -88,7 +88,7 @@ def describe(*, sagemaker: Any, arn: str) -> Package | None:
     )
 
 
-def serve(*, sagemaker: Any, package: Package, endpoint: str, role_arn: str, wait: Callable[[], bool]) -> None:
+def serve(*, sagemaker: Any, package: ModelPackage, endpoint: str, role_arn: str, wait: Callable[[], bool]) -> None:
     """Return when `endpoint` serves `package`; make or move what is missing. `wait` pauses, and answers False when no time is left."""
     configuration = f"{package.name}-{package.role}"
     if not _exists(sagemaker.describe_model, ModelName=package.name):

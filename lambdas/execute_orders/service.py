@@ -18,7 +18,7 @@ from lambdas.common.orders.cancelling import cancel, cancel_and_wait
 from lambdas.common.orders.execution import run_batch
 from lambdas.common.orders.execution_context import ExecutionContext
 from lambdas.common.orders.order_sync import OrderSync
-from lambdas.common.orders.planning import PlanRefused, View, Window
+from lambdas.common.orders.planning import PlanRefused, SlotWindow, View
 from lambdas.common.telemetry import logger
 from schema.api_requests import DecisionRequest, FlattenRequest, OrderRequest
 from schema.exchange_time import iso
@@ -143,7 +143,7 @@ def _view(decision: Decision, clock: Clock, context: ExecutionContext, *, symbol
     return planning.look(context.broker, context.market_data, clock=clock, window=window, symbols=symbols, settings=context.settings)
 
 
-def _last_flatten(window: Window, context: ExecutionContext) -> tuple[Decision | None, int]:
+def _last_flatten(window: SlotWindow, context: ExecutionContext) -> tuple[Decision | None, int]:
     """Return the newest flatten of the window's session and its number; (None, 0) if there is none."""
     last, number = None, 0
     while (found := context.ledger.decision(decision_id_of(FLATTEN, f"{window.session}#{number + 1}"))) is not None:
@@ -151,7 +151,7 @@ def _last_flatten(window: Window, context: ExecutionContext) -> tuple[Decision |
     return last, number
 
 
-def _new_flatten(window: Window, clock: Clock, context: ExecutionContext, *, number: int) -> Decision:
+def _new_flatten(window: SlotWindow, clock: Clock, context: ExecutionContext, *, number: int) -> Decision:
     """Without a plan: what is sold is what is held when the market is open."""
     slot = f"{window.session}#{number}"
     closed = window.problem(clock)

@@ -23,14 +23,14 @@ from schema.exchange_time import iso, parse_utc
 from schema.settings import deployed
 
 
-class Variables(environment.LakeVariables, environment.AlertVariables):
+class HealthVariables(environment.LakeVariables, environment.AlertVariables):
     pass
 
 
 @entry
 def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     variables, settings, ledger, now = (
-        environment.read(Variables),
+        environment.read(HealthVariables),
         deployed(),
         ledger_from_environment(),
         parse_utc(event["time"]),

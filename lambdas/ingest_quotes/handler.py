@@ -18,7 +18,7 @@ from schema.lake_layout import quotes_key
 from schema.settings import deployed
 
 
-class Variables(environment.Variables):
+class IngestQuotesVariables(environment.Variables):
     raw_bucket: str
 
 
@@ -31,7 +31,7 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     symbols = settings.universe.symbols
     minute = minute_of(quotes=market_data_from_environment().latest_quotes(symbols), symbols=symbols, received_at=clock.now)
     key = quotes_key(scheduled)
-    lake.lake(raw_bucket=environment.read(Variables).raw_bucket).write({key: minute.lines})
+    lake.lake(raw_bucket=environment.read(IngestQuotesVariables).raw_bucket).write({key: minute.lines})
     if minute.missing:
         logger.warning("no quote", extra={"symbols": list(minute.missing)})
         metrics.add_metric(name="MissingQuotes", unit=MetricUnit.Count, value=len(minute.missing))

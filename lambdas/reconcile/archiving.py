@@ -37,14 +37,14 @@ class ArchiveVariables(Variables):
     processed_bucket: str
 
 
-def archive_from_environment(ledger: Ledger) -> Archive:
+def archive_from_environment(ledger: Ledger) -> AuditArchive:
     """Return the archive of AUDIT_BUCKET."""
     variables, registry = read(ArchiveVariables), default_registry()
     bucket = AuditBucket(s3=registry.s3, name=variables.audit_bucket)
-    return Archive(ledger=ledger, bucket=bucket, registry=registry, processed_bucket=variables.processed_bucket)
+    return AuditArchive(ledger=ledger, bucket=bucket, registry=registry, processed_bucket=variables.processed_bucket)
 
 
-def keep_or_alert(archive: Archive, *, session: str, now: str) -> str:
+def keep_or_alert(archive: AuditArchive, *, session: str, now: str) -> str:
     """`keep` what `session` has made final, and say how much; what fails is an alert of the session, and nobody's trade."""
     try:
         return f"{archive.keep(session)} records"
@@ -56,7 +56,7 @@ def keep_or_alert(archive: Archive, *, session: str, now: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Archive:
+class AuditArchive:
     ledger: Ledger
     bucket: AuditBucket
     registry: Registry

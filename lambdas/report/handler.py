@@ -25,13 +25,13 @@ FIRST_SESSION = "2000-01-01"
 DAYS_OF_A_WEEK = 7
 
 
-class Variables(environment.LakeVariables, environment.AlertVariables):
+class ReportVariables(environment.LakeVariables, environment.AlertVariables):
     pass
 
 
 @entry
 def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
-    variables, settings = environment.read(Variables), deployed()
+    variables, settings = environment.read(ReportVariables), deployed()
     period = _period(event.get("period", "week"), end=new_york_date(parse_utc(event["time"])))
     summary = summarise(period, _records(ledger_from_environment(), period))
     key = report_key(period.end)

@@ -30,7 +30,7 @@ from local.replay import schedule as replay_schedule
 from local.replay.driver import Day, Replayed, replay
 from local.replay.local_deployment import LocalDeployment, TrainingResult, synthesize
 from local.replay.progress import Show, Stage, Timings
-from local.replay.schedule import Entry
+from local.replay.schedule import ScheduleEntry
 from papertape.market_data.sessions import YEAR, sessions_between
 from papertape.reports import demo_page, evaluation_page
 from papertape.research.reference_backtests import ReferenceBacktests, largest_gap, policy_of
@@ -91,7 +91,7 @@ def _too_little(settings: Settings) -> str:
     )
 
 
-def _trade(deployment: LocalDeployment, settings: Settings, entries: tuple[Entry, ...], stage: Stage) -> Replayed:
+def _trade(deployment: LocalDeployment, settings: Settings, entries: tuple[ScheduleEntry, ...], stage: Stage) -> Replayed:
     with (FOLDER / "traded.json").open("w", encoding="utf-8") as lines:
 
         def on_session(day: Day) -> None:
@@ -122,7 +122,7 @@ class _Page:
     manifest: dict[str, Any]
     trained: TrainingResult
     traded: Replayed
-    entries: tuple[Entry, ...]
+    entries: tuple[ScheduleEntry, ...]
     timings: Timings
 
     def write(self) -> dict[str, Any]:

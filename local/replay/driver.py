@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from lambdas.common.ledger.ledger import Ledger
 from lambdas.common.ledger.records import Fill, Snapshot
 from local.replay import schedule as replay_schedule
-from local.replay.schedule import Entry
+from local.replay.schedule import ScheduleEntry
 from papertape.market_data.sessions import TradingSession
 from trading_env.errors import PapertapeError
 
@@ -83,7 +83,7 @@ def replay(
     exchange: Exchange,
     ledger: Ledger,
     sessions: Iterable[TradingSession],
-    entries: Sequence[Entry],
+    entries: Sequence[ScheduleEntry],
     prefix: str,
     on_session: Callable[[Day], None],
 ) -> Replayed:

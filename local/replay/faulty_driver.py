@@ -24,7 +24,7 @@ from lambdas.common.orders.execution import GRACE
 from local.replay import schedule as replay_schedule
 from local.replay.driver import Day, compare, duplicates
 from local.replay.local_deployment import LocalDeployment
-from local.replay.schedule import Entry
+from local.replay.schedule import ScheduleEntry
 from papertape.market_data.sessions import TradingSession
 from schema.exchange_time import iso, parse_utc
 from schema.settings import Settings
@@ -171,18 +171,20 @@ class FaultyReplay:
         )
 
 
-def planned(settings: Settings) -> tuple[Entry, ...]:
+def planned(settings: Settings) -> tuple[ScheduleEntry, ...]:
     """When the schedules fire: those that decide, reconcile and backfill; none that only watches or refits."""
     schedule, idle = settings.schedule, "only watches, or refits"
     after = [f"open+{minutes_of(slot) + minutes}" for slot in schedule.slots for minutes in AFTER_SLOT]
     after += [f"close+{minutes}" for minutes in AFTER_CLOSE]
     fired = {
-        **{name: Entry(schedule=name, moments=(slot,)) for name, slot in schedule.deciding.items()},
-        "reconcile": Entry(schedule="reconcile", moments=tuple(after), reason="as long as an order or a snapshot is open, of 96 a session"),
-        "backfill_bars": Entry(schedule="backfill_bars", moments=("18:00",)),
+        **{name: ScheduleEntry(schedule=name, moments=(slot,)) for name, slot in schedule.deciding.items()},
+        "reconcile": ScheduleEntry(
+            schedule="reconcile", moments=tuple(after), reason="as long as an order or a snapshot is open, of 96 a session"
+        ),
+        "backfill_bars": ScheduleEntry(schedule="backfill_bars", moments=("18:00",)),
     }
     known = replay_schedule.year(schedule)
-    return tuple(fired.get(one.schedule, Entry(schedule=one.schedule, moments=(), reason=idle)) for one in known)
+    return tuple(fired.get(one.schedule, ScheduleEntry(schedule=one.schedule, moments=(), reason=idle)) for one in known)
 
 
 def breaches(

@@ -27,7 +27,7 @@ class PlanError(PapertapeError, ValueError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class ScheduleEntry:
     """How often one schedule fires in a replay.
 
     `moments` are times of a session: "open+5" and "close-10" in minutes, "18:30" in New York. `every` thins to one session in so
@@ -60,33 +60,33 @@ def _moment(text: str, session: TradingSession) -> datetime:
     return session.opens.astimezone(NEW_YORK).replace(hour=int(hour), minute=int(minute)).astimezone(session.opens.tzinfo)
 
 
-def year(schedule: Schedule) -> tuple[Entry, ...]:
+def year(schedule: Schedule) -> tuple[ScheduleEntry, ...]:
     """The demo's plan: every decision, every nightly backfill; what repeats within a session is thinned."""
     slots = schedule.slots
     after = tuple(f"open+{minutes_of(slot) + RECONCILED_AFTER}" for slot in slots)
     return (
-        *(Entry(schedule=name, moments=(slot,)) for name, slot in schedule.deciding.items()),
-        Entry(
+        *(ScheduleEntry(schedule=name, moments=(slot,)) for name, slot in schedule.deciding.items()),
+        ScheduleEntry(
             schedule="ingest_quotes",
             moments=slots,
             reason=f"{len(slots)} of 391 a session: a year of minute quotes is 98,670 calls, and only daily bars were recorded for 2020",
         ),
-        Entry(
+        ScheduleEntry(
             schedule="reconcile",
             moments=(*after, "close+5"),
             reason=f"{len(after) + 1} of 96 a session: orders fill at once here, so one pass after each slot and one after the close "
             "see everything",
         ),
-        Entry(schedule="health", moments=("close+15",), reason="1 of 44 a session: its rules read what changes once a session"),
-        Entry(schedule="backfill_bars", moments=("18:00",)),
-        Entry(
+        ScheduleEntry(schedule="health", moments=("close+15",), reason="1 of 44 a session: its rules read what changes once a session"),
+        ScheduleEntry(schedule="backfill_bars", moments=("18:00",)),
+        ScheduleEntry(
             schedule="build_features",
             moments=("18:30",),
             every=20,
             reason="1 session in 20: a run starts a process for seconds, and decide computes its features from raw bars itself",
         ),
-        Entry(schedule="report", moments=("17:30",), weekday=4),
-        Entry(
+        ScheduleEntry(schedule="report", moments=("17:30",), weekday=4),
+        ScheduleEntry(
             schedule="train",
             moments=(),
             reason="once before the year, never in it: a weekly refit takes a minute, and the model that was judged is the one that trades",
@@ -94,21 +94,21 @@ def year(schedule: Schedule) -> tuple[Entry, ...]:
     )
 
 
-def decisions(plan: Iterable[Entry]) -> int:
+def decisions(plan: Iterable[ScheduleEntry]) -> int:
     """How many decisions a session has."""
     return sum(len(entry.moments) for entry in plan if entry.schedule.partition("-")[0] == "decide")
 
 
-def parity(schedule: Schedule) -> tuple[Entry, ...]:
+def parity(schedule: Schedule) -> tuple[ScheduleEntry, ...]:
     """What a parity run needs and no more: the decisions, the closing snapshots, and the bars of the next decision."""
     needed = {*schedule.deciding, "reconcile", "backfill_bars"}
     reason = "not part of the comparison of two books"
     return tuple(
-        entry if entry.schedule in needed else Entry(schedule=entry.schedule, moments=(), reason=reason) for entry in year(schedule)
+        entry if entry.schedule in needed else ScheduleEntry(schedule=entry.schedule, moments=(), reason=reason) for entry in year(schedule)
     )
 
 
-def check(plan: Iterable[Entry], deployed: Iterable[str]) -> None:
+def check(plan: Iterable[ScheduleEntry], deployed: Iterable[str]) -> None:
     """Raise `PlanError` unless the plan lists exactly the deployed schedules."""
     planned, present = {entry.schedule for entry in plan}, set(deployed)
     if forgotten := sorted(present - planned):

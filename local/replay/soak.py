@@ -34,7 +34,7 @@ from local.replay.progress import Show, Stage
 from papertape.market_data.sessions import YEAR, sessions_between
 from papertape.research.reference_backtests import ReferenceBacktests
 from schema.settings import Settings
-from trading_env.evaluation.attribution import Explained, Parts, explain
+from trading_env.evaluation.attribution import AttributionParts, Explained, explain
 from trading_env.simulation.policy import make_policy
 
 FOLDER = ROOT / "out" / "soak"
@@ -209,7 +209,7 @@ def _result(replay: FaultyReplay, explained: Sequence[Explained], *, profile: st
         given_up=replay.given_up,
         final_equity=float(sessions[-1].day.snapshot.equity),
         backtest_equity=explained[-1].backtest,
-        parts={part.name: round(sum(getattr(one.parts, part.name) for one in explained), 4) for part in fields(Parts)},
+        parts={part.name: round(sum(getattr(one.parts, part.name) for one in explained), 4) for part in fields(AttributionParts)},
         unexplained=max(abs(one.unexplained) for one in explained),
         seconds=round(seconds, 1),
     )
@@ -291,7 +291,7 @@ def _table(found: Sequence[SoakResult]) -> Table:
         ("  longest doubt", [f"{one.longest_doubt / 60:.1f} min" for one in found]),
         ("final equity", [f"${one.final_equity:,.2f}" for one in found]),
         ("backtest", [f"${one.backtest_equity:,.2f}" for one in found]),
-        *((f"  {part.name}", [f"{one.parts[part.name]:+,.2f}" for one in found]) for part in fields(Parts)),
+        *((f"  {part.name}", [f"{one.parts[part.name]:+,.2f}" for one in found]) for part in fields(AttributionParts)),
         ("  unexplained", [f"${one.unexplained:.6f}" for one in found]),
         ("seconds", [f"{one.seconds:.0f}" for one in found]),
         ("holds", ["yes" if one.holds else "NO" for one in found]),

@@ -16,7 +16,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from papertape.reports import page
-from schema.evaluation_document import Cost, Evaluation, Fold, Headline, Measures, Row, read
+from schema.evaluation_document import Cost, Evaluation, FoldRecord, Headline, Measures, Row, read
 
 COSTS: tuple[Cost, ...] = ("0", "10", "20")
 STANDARD: Cost = "10"
@@ -211,7 +211,7 @@ def _excess(evaluation: Evaluation) -> go.Figure:
     return figure
 
 
-def _folds(figure: go.Figure, folds: tuple[Fold, ...], *, named: bool = False) -> None:
+def _folds(figure: go.Figure, folds: tuple[FoldRecord, ...], *, named: bool = False) -> None:
     for fold in folds:
         figure.add_shape(
             type="line", x0=fold.test_start, x1=fold.test_start, y0=0, y1=1, yref="paper", layer="below",

@@ -53,7 +53,7 @@ class TrainingError(PapertapeError, RuntimeError):
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingRun:
     """A folder that holds what a training needs, and what it makes: `seeds/<seed>/fold-<k>/`. `code` is where its scripts are."""
 
     folder: Path
@@ -85,11 +85,11 @@ class Run:
         return recorded == (self.configuration_of_one_seed, self.manifest_sha256, seed, fold)
 
 
-def prepare(study: Study, folder: Path) -> Run:
+def prepare(study: Study, folder: Path) -> TrainingRun:
     """Copy code, settings and bars; raises WalkForwardError when the bars have no room for the folds."""
     folds = folds_of(study.market.sessions, study.settings)
     manifest = write_channel(study, folder / "input" / "features")
-    run = Run(folder, unpacked_code(), study.settings, folds, manifest, Configuration.of(study.settings).of_one_seed)
+    run = TrainingRun(folder, unpacked_code(), study.settings, folds, manifest, Configuration.of(study.settings).of_one_seed)
     run.settings_file.write_text(study.settings.model_dump_json(indent=1) + "\n", encoding="utf-8")
     return run
 
@@ -149,7 +149,7 @@ def tasks(missing: dict[int, list[int]], *, workers: int) -> list[Task]:
 
 
 def train(
-    run: Run, *, folds: Sequence[int], console: Console, fresh: bool = False, tensorboard: bool = False, workers: int | None = None
+    run: TrainingRun, *, folds: Sequence[int], console: Console, fresh: bool = False, tensorboard: bool = False, workers: int | None = None
 ) -> None:
     """Train every seed of the settings on `folds`, but what was trained before; with `fresh`, that too."""
     missing: dict[int, list[int]] = {}
@@ -201,7 +201,7 @@ class Shown:
             self._progress.console.print(f"seed {seed}: {self._folds} folds trained")
 
 
-def _run_all(run: Run, work: list[Task], *, shown: dict[int, Shown], tensorboard: bool, workers: int) -> None:
+def _run_all(run: TrainingRun, work: list[Task], *, shown: dict[int, Shown], tensorboard: bool, workers: int) -> None:
     children: set[subprocess.Popen[str]] = set()
     guard, ending = threading.Lock(), threading.Event()
 

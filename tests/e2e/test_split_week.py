@@ -21,7 +21,7 @@ from lambdas.common.ledger.records import AlertRecord, Breakers, Fill, OrderReco
 from local.replay import schedule as replay_schedule
 from local.replay.driver import Replayed, replay
 from local.replay.local_deployment import LocalDeployment, LocalDeploymentError, TrainingResult
-from local.replay.schedule import Entry, PlanError
+from local.replay.schedule import PlanError, ScheduleEntry
 from papertape.market_data.sessions import sessions_between
 from papertape.research.reference_backtests import ReferenceBacktests, largest_gap, market_of, policy_of
 from schema.settings import Settings
@@ -49,7 +49,7 @@ class Week:
         return next(day for day in self.replayed.days if day.session == session).snapshot.positions[symbol].quantity
 
 
-def trade(app: App, entries: tuple[Entry, ...]) -> Week:
+def trade(app: App, entries: tuple[ScheduleEntry, ...]) -> Week:
     before = app.invoked()
     replayed = replay(
         cloud=app.deployment,

@@ -24,7 +24,7 @@ import pandas as pd
 import talib
 
 from trading_env.data.bars import Array
-from trading_env.data.windows import Window
+from trading_env.data.windows import RollingWindow
 from trading_env.errors import PapertapeError
 
 SCHEMA_VERSION = 1
@@ -60,7 +60,7 @@ class Bars:
         return changes
 
     @cached_property
-    def month(self) -> Window:
+    def month(self) -> RollingWindow:
         """21 daily log returns."""
         return month(self.log_return(1))
 
@@ -89,7 +89,7 @@ class Bars:
         Not TA-Lib's, which takes the variance as a difference of running sums: after AIG's fall of 2008 its bands still differ by 7e-10
         with the start of history, most of the 1e-9 that is promised.
         """
-        window = Window.of(self.close, 5).times(2).times(2)
+        window = RollingWindow.of(self.close, 5).times(2).times(2)
         return window.mean(), np.maximum(window.deviation(), FLOOR * self.close)
 
     def atr(self) -> Array:
@@ -113,7 +113,7 @@ class Bars:
         return np.where(width > 0, share, 0.5) - 0.5
 
     def volume_score(self) -> Array:
-        window = Window.of(self.volume, 7).times(3).times(3)
+        window = RollingWindow.of(self.volume, 7).times(3).times(3)
         mean = window.mean()
         spread = np.maximum(window.deviation(), FLOOR * mean)
         score = (self.volume - mean) / np.where(spread == 0, 1.0, spread)  # without volume both are 0
@@ -325,9 +325,9 @@ def unknown(values: Array, *, until: int) -> tuple[Array, Array]:
     return result, result[..., until:]
 
 
-def month(values: Array) -> Window:
+def month(values: Array) -> RollingWindow:
     """21 sessions."""
-    return Window.of(values, 7).times(3)
+    return RollingWindow.of(values, 7).times(3)
 
 
 def row_mean(values: Array) -> Array:

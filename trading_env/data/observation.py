@@ -59,7 +59,7 @@ class Observation:
 
 
 @dataclass(frozen=True)
-class Parts:
+class ObservationParts:
     """Views into observations: assets (..., A, F + 2), rest (..., 1 + G), and the mask (..., A) as bool."""
 
     assets: Vector
@@ -104,13 +104,13 @@ def with_book(block: Vector, *, layout: Layout, held: FloatArray, cash_weight: F
     return vector
 
 
-def unpack(vector: Vector, *, layout: Layout) -> Parts:
+def unpack(vector: Vector, *, layout: Layout) -> ObservationParts:
     """The parts of observations (..., width), without a copy where memory allows; raises ObservationError on another width."""
     if vector.shape[-1] != layout.width:
         raise ObservationError(f"observation must be {layout.width} wide for {layout.assets} assets, was {vector.shape[-1]}")
     split = layout.assets * (layout.features + 2)
     assets = vector[..., :split].reshape(*vector.shape[:-1], layout.assets, layout.features + 2)
-    return Parts(assets=assets, rest=vector[..., split:], tradable=assets[..., -1] > 0.5)
+    return ObservationParts(assets=assets, rest=vector[..., split:], tradable=assets[..., -1] > 0.5)
 
 
 def _layout(features: FloatArray, context: FloatArray) -> Layout:

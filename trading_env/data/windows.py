@@ -11,7 +11,7 @@ from trading_env.data.bars import Array
 
 
 @dataclass(frozen=True)
-class Window:
+class RollingWindow:
     """Each `length` values in a row: their sum, and the sum of their squared distances from their mean.
 
     A window of 3 n values is three windows of n side by side: their sums add up, and so do their squared distances and, over 3 n, the
@@ -27,7 +27,7 @@ class Window:
     shape: tuple[int, ...]
 
     @classmethod
-    def of(cls, values: Array, length: int) -> Window:
+    def of(cls, values: Array, length: int) -> RollingWindow:
         parts = _side_by_side(values.ravel(), length, apart=1)
         total = sum(parts[1:], start=parts[0])
         centre = total / length
@@ -38,7 +38,7 @@ class Window:
             squares += distance
         return cls(length=length, total=total, squares=squares, shape=values.shape)
 
-    def times(self, count: int) -> Window:
+    def times(self, count: int) -> RollingWindow:
         """Windows `count` times as long."""
         totals = _side_by_side(self.total, count, apart=self.length)
         between = np.zeros_like(totals[0])
@@ -50,7 +50,7 @@ class Window:
         between /= count * self.length
         for part in _side_by_side(self.squares, count, apart=self.length):
             between += part
-        return Window(length=count * self.length, total=sum(totals[1:], start=totals[0]), squares=between, shape=self.shape)
+        return RollingWindow(length=count * self.length, total=sum(totals[1:], start=totals[0]), squares=between, shape=self.shape)
 
     def mean(self) -> Array:
         """(..., T), at the window's last value; NaN before the first whole window, or if a value is."""

@@ -84,7 +84,7 @@ class LiveDay:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parts:
+class AttributionParts:
     carried: float = 0.0
     model: float = 0.0
     price: float = 0.0
@@ -113,7 +113,7 @@ class Explained:
     live: float
     backtest: float
     difference: float
-    parts: Parts
+    parts: AttributionParts
 
     @property
     def unexplained(self) -> float:
@@ -160,7 +160,9 @@ def explain(
     return tuple(explained)
 
 
-def execution(day: LiveDay, *, before: LiveBook, prices: ExecutionPrices, row: int, symbols: Sequence[str], rules: Rules) -> Parts:
+def execution(
+    day: LiveDay, *, before: LiveBook, prices: ExecutionPrices, row: int, symbols: Sequence[str], rules: Rules
+) -> AttributionParts:
     """The parts of execution alone: `day` against the ideal session of its own weights, from the book `before` at the close of `row` of
     `prices` (columns in the order of `symbols`) to the next row. Carried and model are 0. Raises AttributionError."""
     ideal = _Ideal(before, prices=prices, row=row, symbols=symbols, rules=rules)
@@ -201,7 +203,7 @@ class _Ideal:
     def gain(self, taken: Step) -> float:
         return float(taken.value[0]) - self._worth
 
-    def execution(self, day: LiveDay, ideal: Step) -> Parts:
+    def execution(self, day: LiveDay, ideal: Step) -> AttributionParts:
         """What lies between the ideal session and the live close, cause by cause."""
         opens, closes, split = self._prices.opening[1], self._prices.closing[1], self._prices.split[1]
         adverse, fee = self._rules.costs.adverse, self._rules.costs.fee
@@ -222,7 +224,7 @@ class _Ideal:
 
         now, then = self._column(day.close.quantities), self._held
         strangers = now - kept - filled
-        return Parts(
+        return AttributionParts(
             price=_dollars(filled, opens) + adverse * _dollars(size, opens) + impact - _paid(ours),
             missed=earned(filled - plan, size - np.abs(plan)),
             sizing=earned(plan - wanted, np.abs(plan) - np.abs(wanted)),
@@ -263,7 +265,7 @@ def _dollars(quantities: FloatArray, prices: FloatArray) -> float:
     return float(_value(quantities, prices).sum())
 
 
-def _finite(parts: Parts, day: LiveDay) -> Parts:
+def _finite(parts: AttributionParts, day: LiveDay) -> AttributionParts:
     for field in fields(parts):
         if not isfinite(value := getattr(parts, field.name)):
             raise AttributionError(f"{day.session}: {field.name} must be finite, was {value}: a name that was traded or held has no price")

@@ -19,7 +19,7 @@ from trading_env.evaluation import metrics
 from trading_env.orders.orders import propose
 from trading_env.orders.risk import Limits, Situation, check_batch, latch
 from trading_env.simulation.policy import EqualWeight, Policy, weights_from_scores
-from trading_env.simulation.portfolio import Book, ExecutionPrices, FloatArray, Plan, Review, Rules, step
+from trading_env.simulation.portfolio import Book, ExecutionPrices, FloatArray, Review, Rules, TradePlan, step
 
 
 class EvaluationError(PapertapeError, ValueError):
@@ -118,10 +118,10 @@ class _Guard:
     def close(self, equity: float) -> None:
         self._last, self._peak = equity, max(self._peak, equity)
 
-    def _review(self, plan: Plan) -> FloatArray:
+    def _review(self, plan: TradePlan) -> FloatArray:
         return plan.deltas if self._allows_all(plan) else self._judged(plan)
 
-    def _allows_all(self, plan: Plan) -> bool:
+    def _allows_all(self, plan: TradePlan) -> bool:
         """Whether no rule of `risk.RULES` can deny any of these orders, or break: each with a hair's room, so that it never errs that way.
 
         What says no is judged order by order; most sessions need not be, and orders in Decimal are most of a backtest's time.
@@ -149,7 +149,7 @@ class _Guard:
             and (exposure.sum() <= limits.max_gross * equity * _ROOM or not bought.any())
         )
 
-    def _judged(self, plan: Plan) -> FloatArray:
+    def _judged(self, plan: TradePlan) -> FloatArray:
         market, session = self._market, str(self._market.sessions[int(plan.rows[0]) + 1])
         orders = propose(strategy="backtest", slot=session, symbols=market.symbols, deltas=plan.deltas[0], prices=plan.prices[0])
         situation = Situation(

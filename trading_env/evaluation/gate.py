@@ -17,7 +17,7 @@ from trading_env.errors import PapertapeError
 from trading_env.evaluation import statistics
 from trading_env.evaluation.metrics import SESSIONS_PER_YEAR
 from trading_env.evaluation.statistics import FloatArray
-from trading_env.evaluation.trials import Days, Entry, TrialLog
+from trading_env.evaluation.trials import Days, TrialEntry, TrialLog
 
 TITLE = "gate"
 
@@ -68,7 +68,7 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class GateVerdict:
     """`title` names the gate. Passed when every check did; no check at all is no pass."""
 
     title: str
@@ -130,7 +130,7 @@ class TrialResult:
             )
 
 
-def gate_verdict(result: TrialResult, *, log: TrialLog, bar: GateThresholds | None = None) -> Verdict:
+def gate_verdict(result: TrialResult, *, log: TrialLog, bar: GateThresholds | None = None) -> GateVerdict:
     """Judge a trial against all that was tried. The log is verified first; raises TrialLogError when its chain is broken."""
     rules = bar if bar is not None else GateThresholds()
     log.verify()
@@ -151,7 +151,7 @@ def gate_verdict(result: TrialResult, *, log: TrialLog, bar: GateThresholds | No
         incumbent(result.against_incumbent, bar=rules),
         *behaviour(result.behaviour, bar=rules),
     ]
-    return Verdict(TITLE, tuple(checks))
+    return GateVerdict(TITLE, tuple(checks))
 
 
 def logged(result: TrialResult, *, log: TrialLog) -> Check:
@@ -202,7 +202,7 @@ def luck(trial: str, *, log: TrialLog, bar: GateThresholds) -> Check:
     return Check("luck", found.p_value <= bar.significance, sentence, {**numbers, "detectable_ir_among_trials": family})
 
 
-def overfitting(trial: Entry, *, log: TrialLog, bar: GateThresholds) -> Check:
+def overfitting(trial: TrialEntry, *, log: TrialLog, bar: GateThresholds) -> Check:
     """CSCV: does choosing the best trial on half of the sessions lose to equal weight on the other half?
 
     Columns are the trials that cover every session of the judged one. One logged trial chose nothing; too few columns cannot say.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trading_env.evaluation.gate import Behaviour, Check, GateError, GateThresholds, Verdict, behaviour
+from trading_env.evaluation.gate import Behaviour, Check, GateError, GateThresholds, GateVerdict, behaviour
 from trading_env.evaluation.statistics import FloatArray
 
 
@@ -34,7 +34,7 @@ class RefitResult:
             raise GateError(f"weights must be (K, A) as the incumbent's {self.incumbent_weights.shape}, were {self.weights.shape}")
 
 
-def refit_check(result: RefitResult, *, bar: GateThresholds | None = None) -> Verdict:
+def refit_check(result: RefitResult, *, bar: GateThresholds | None = None) -> GateVerdict:
     """Judge a weekly retrain of a configuration that passed: it is the same configuration, sane, near what trades, and not failing."""
     rules = bar if bar is not None else GateThresholds()
     same = Check(
@@ -44,7 +44,7 @@ def refit_check(result: RefitResult, *, bar: GateThresholds | None = None) -> Ve
     )
     finite = bool(result.weights.size and np.isfinite(result.weights).all() and np.isfinite(result.excess).all())
     sane = Check("finite", finite, "every weight and every d is finite" if finite else "a weight or a d is missing or not finite")
-    return Verdict(
+    return GateVerdict(
         "refit check", (same, sane, distance(result, bar=rules), recent(result, bar=rules), *behaviour(result.behaviour, bar=rules))
     )
 

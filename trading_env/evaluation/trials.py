@@ -41,7 +41,7 @@ def trial_id(*, settings: Mapping[str, Any], feature_hash: str, code_hash: str) 
 
 
 @dataclass(frozen=True, eq=False)
-class Entry:
+class TrialEntry:
     """One line. `excess` (T,): daily log growth less that of equal weight on `sessions` (T,), rising days, net of the standard cost.
 
     A trial's `configuration` is its settings, feature_hash and code_hash; an opening has none, and its series is the holdout's.
@@ -78,7 +78,7 @@ class Entry:
 class TrialLog:
     """Entries in the order they were made. Immutable: `append` and `open_holdout` return the longer log."""
 
-    entries: tuple[Entry, ...] = field(default=())
+    entries: tuple[TrialEntry, ...] = field(default=())
 
     @property
     def head(self) -> str:
@@ -86,17 +86,17 @@ class TrialLog:
         return self.entries[-1].hash if self.entries else GENESIS
 
     @property
-    def trials(self) -> tuple[Entry, ...]:
+    def trials(self) -> tuple[TrialEntry, ...]:
         return tuple(entry for entry in self.entries if entry.kind == "trial")
 
     @property
-    def openings(self) -> tuple[Entry, ...]:
+    def openings(self) -> tuple[TrialEntry, ...]:
         return tuple(entry for entry in self.entries if entry.kind == "opening")
 
-    def trial(self, identity: str) -> Entry | None:
+    def trial(self, identity: str) -> TrialEntry | None:
         return next((entry for entry in self.trials if entry.trial_id == identity), None)
 
-    def opening(self, identity: str) -> Entry | None:
+    def opening(self, identity: str) -> TrialEntry | None:
         return next((entry for entry in self.openings if entry.trial_id == identity), None)
 
     def append(self, *, settings: Mapping[str, Any], feature_hash: str, code_hash: str, sessions: ArrayLike, excess: ArrayLike) -> TrialLog:
@@ -119,7 +119,7 @@ class TrialLog:
 
     def _with(self, kind: Kind, identity: str, configuration: Mapping[str, Any], sessions: ArrayLike, excess: ArrayLike) -> TrialLog:
         days, values = _checked_series(sessions, excess)
-        return TrialLog((*self.entries, Entry(kind, identity, configuration, days, values, self.head)))
+        return TrialLog((*self.entries, TrialEntry(kind, identity, configuration, days, values, self.head)))
 
     def columns(self) -> tuple[Days, FloatArray]:
         """Sessions (T,) of any trial, rising, and (T, N) excess in the order of `trials`; NaN where a trial has no such session."""
@@ -163,7 +163,7 @@ class TrialLog:
         return log
 
 
-def _parsed(line: str, number: int) -> Entry:
+def _parsed(line: str, number: int) -> TrialEntry:
     try:
         raw = json.loads(line)
     except json.JSONDecodeError as error:
@@ -174,7 +174,7 @@ def _parsed(line: str, number: int) -> Entry:
         days, values = _checked_series(raw["sessions"], raw["excess"])
     except (TrialLogError, TypeError, ValueError) as error:
         raise TrialLogError(f"line {number}: {error}") from error
-    entry = Entry(raw["kind"], str(raw["trial_id"]), raw["recipe"], days, values, str(raw["previous"]))
+    entry = TrialEntry(raw["kind"], str(raw["trial_id"]), raw["recipe"], days, values, str(raw["previous"]))
     if entry.hash != raw["hash"]:
         raise TrialLogError(f"line {number}: its hash is {entry.hash[:12]}, it says {str(raw['hash'])[:12]}: the line was changed")
     return entry

@@ -98,7 +98,7 @@ class Situation:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class RiskVerdict:
     """`rule` is the name of the rule that denied, or `none`; `detail` is one line with the numbers."""
 
     allowed: bool
@@ -123,16 +123,16 @@ def latch(situation: Situation, limits: Limits) -> frozenset[str]:
     return situation.latched | breakers(situation, limits).keys()
 
 
-def check_order(order: ProposedOrder, situation: Situation, limits: Limits) -> Verdict:
+def check_order(order: ProposedOrder, situation: Situation, limits: Limits) -> RiskVerdict:
     """The first rule that denies the order, in the order of `RULES`, or an allowing verdict."""
     for name, rule in RULES.items():
         detail = rule(_Case(order, situation, limits))
         if detail is not None:
-            return Verdict(allowed=False, rule=name, detail=f"{order.side} {order.quantity} {order.symbol}: {detail}")
-    return Verdict(allowed=True, rule="none", detail=f"{order.side} {order.quantity} {order.symbol}: within every limit")
+            return RiskVerdict(allowed=False, rule=name, detail=f"{order.side} {order.quantity} {order.symbol}: {detail}")
+    return RiskVerdict(allowed=True, rule="none", detail=f"{order.side} {order.quantity} {order.symbol}: within every limit")
 
 
-def check_batch(orders: Sequence[ProposedOrder], situation: Situation, limits: Limits) -> tuple[Verdict, ...]:
+def check_batch(orders: Sequence[ProposedOrder], situation: Situation, limits: Limits) -> tuple[RiskVerdict, ...]:
     """One verdict an order. Each is judged as if the allowed ones before it were filled: sells come first and make room."""
     verdicts = []
     for order in orders:

@@ -314,7 +314,7 @@ def _volatility(marks: FloatArray, *, split: FloatArray, bars: BoolArray) -> Flo
 
 
 @dataclass(frozen=True)
-class Plan:
+class TradePlan:
     """What a review of the orders is given: the book before them, sizing prices (N, A), the deltas (N, A) that its cash and the bar's
     volume afford, the rows."""
 
@@ -324,7 +324,7 @@ class Plan:
     rows: IntArray
 
 
-Review = Callable[[Plan], FloatArray]
+Review = Callable[[TradePlan], FloatArray]
 
 
 @dataclass(frozen=True)
@@ -364,7 +364,7 @@ def step(
     liquidity = Liquidity(prices.volume[after], prices.volatility[rows]) if rules.costs.max_volume_share else None
     filled, executed, costs = fill(before, deltas=deltas, prices=opening, rules=rules, liquidity=liquidity)
     if review is not None:
-        passed = review(Plan(before, opening, executed, rows))
+        passed = review(TradePlan(before, opening, executed, rows))
         filled, executed, costs = fill(before, deltas=passed, prices=opening, rules=rules, liquidity=liquidity)
     turnover = worth(np.abs(executed), opening) / before.value(opening)
     return Step(filled, filled.value(prices.closing[after]), costs + lost, dividends, turnover, executed)

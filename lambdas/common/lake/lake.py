@@ -42,7 +42,7 @@ def unpack(body: bytes) -> list[Row]:
 
 
 @dataclass(frozen=True)
-class Calendar:
+class StoredCalendar:
     """The exchange's sessions as the broker told them, oldest first, each with open and close in UTC."""
 
     sessions: tuple[date, ...]
@@ -116,11 +116,11 @@ class Lake:
         found = self.read((actions_key(symbol) for symbol in symbols), prefix=ACTIONS)
         return [row for rows in found.values() for row in rows]
 
-    def calendar(self, *, years: Iterable[int]) -> Calendar:
+    def calendar(self, *, years: Iterable[int]) -> StoredCalendar:
         """The sessions of those years; years that nobody has written yet are missing from it."""
         found = self.read((calendar_key(year) for year in sorted(set(years))), prefix=CALENDAR)
         rows = [row for rows in found.values() for row in rows]
-        return Calendar(
+        return StoredCalendar(
             sessions=tuple(date.fromisoformat(row["session"]) for row in rows),
             opens=tuple(parse_utc(row["open"]) for row in rows),
             closes=tuple(parse_utc(row["close"]) for row in rows),

@@ -26,7 +26,7 @@ MODEL_FILES = ("policy.npz", "policy.json")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Package:
+class PackageRecord:
     """What the registry says: the approval as it is now, the archive of the model, the evaluation (None: registered without one)."""
 
     arn: str
@@ -42,10 +42,10 @@ class Registry:
     sagemaker: Any
     s3: Any
 
-    def package(self, arn: str) -> Package:
+    def package(self, arn: str) -> PackageRecord:
         described = self.sagemaker.describe_model_package(ModelPackageName=arn)
         quality = described.get("ModelMetrics", {}).get("ModelQuality", {})
-        return Package(
+        return PackageRecord(
             arn=described["ModelPackageArn"],
             approval=described["ModelApprovalStatus"],
             model_uri=described["InferenceSpecification"]["Containers"][0]["ModelDataUrl"],
@@ -56,7 +56,7 @@ class Registry:
         bucket, key = _bucket_and_key(uri)
         return read_object(self.s3, bucket=bucket, key=key)
 
-    def model_hash(self, package: Package) -> str | None:
+    def model_hash(self, package: PackageRecord) -> str | None:
         """The hash of the model in the package's archive, by which it is known everywhere; None without a sound archive."""
         body = self.content(package.model_uri)
         if body is None:

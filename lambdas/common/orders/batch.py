@@ -1,6 +1,6 @@
 """A batch under way: the orders of one decision's plan, what risk judges them by, and the broker's time.
 
-`Run` is what a run has from its first line; `Batch` is made once the broker's truth has been read, and owns what changes from then on.
+`BatchRun` is what a run has from its first line; `Batch` is made once the broker's truth has been read, and owns what changes from then on.
 Failure: `OutOfTime` and `WindowClosed` where nothing more may be done or sent now; a lost lease raises `Fenced`.
 """
 
@@ -16,7 +16,7 @@ from lambdas.common.ledger.ledger import Ledger
 from lambdas.common.ledger.records import Decision, OrderRecord, PlannedOrder
 from lambdas.common.orders.execution_context import ExecutionContext
 from lambdas.common.orders.order_sync import OrderSync
-from lambdas.common.orders.planning import Window, proposed
+from lambdas.common.orders.planning import SlotWindow, proposed
 from trading_env.errors import PapertapeError
 from trading_env.orders import risk
 
@@ -54,7 +54,7 @@ class BrokerClock:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class BatchRun:
     """The edges of one decision's run, the fencing number of the lease that it holds, and its clock."""
 
     context: ExecutionContext
@@ -74,7 +74,7 @@ class Run:
     def now(self) -> datetime:
         return self.clock.now
 
-    def require_window(self, window: Window) -> None:
+    def require_window(self, window: SlotWindow) -> None:
         if (problem := window.problem(self.clock.latest)) is not None:
             raise WindowClosed(problem)
 
@@ -99,8 +99,8 @@ class Batch:
     holds already; `arrivals` are the quote mids at which orders arrive.
     """
 
-    run: Run
-    window: Window
+    run: BatchRun
+    window: SlotWindow
     decision: Decision
     orders: Orders
     missed_before: frozenset[str]

@@ -20,7 +20,7 @@ from lambdas.common.broker.port import BrokerUnavailable, Clock, Order, RateLimi
 from lambdas.common.ledger.alerts import raise_alert
 from lambdas.common.ledger.records import FLATTEN, Breakers, Decision, OrderRecord, PlannedOrder
 from lambdas.common.orders import planning, resubmission
-from lambdas.common.orders.batch import Batch, BrokerClock, Orders, OutOfTime, Run, WindowClosed
+from lambdas.common.orders.batch import Batch, BatchRun, BrokerClock, Orders, OutOfTime, WindowClosed
 from lambdas.common.orders.broker_updates import note
 from lambdas.common.orders.cancelling import cancel_and_wait
 from lambdas.common.orders.execution_context import ExecutionContext
@@ -42,7 +42,7 @@ def run_batch(decision: Decision, *, clock: Clock, context: ExecutionContext, fe
 
     `fence` is the fencing number of the lease that the caller holds; `clock` was read after `context.started`.
     """
-    run = Run(
+    run = BatchRun(
         context=context,
         fence=fence,
         clock=BrokerClock(broker=context.broker, monotonic=context.monotonic, latest=clock, read_at=context.started),
@@ -58,7 +58,7 @@ def run_batch(decision: Decision, *, clock: Clock, context: ExecutionContext, fe
         return run.stored(decision)
 
 
-def _advance(decision: Decision, run: Run) -> Decision:
+def _advance(decision: Decision, run: BatchRun) -> Decision:
     context = run.context
     window = planning.window_of(decision, broker=run.broker, clock=run.clock.latest, settings=context.settings)
     if planning.waits(decision, window, run.clock.latest):
@@ -93,21 +93,21 @@ def _advance(decision: Decision, run: Run) -> Decision:
     return _finish(batch.decision, batch.orders, run)
 
 
-def _prepare_to_leave(run: Run) -> None:
+def _prepare_to_leave(run: BatchRun) -> None:
     """Cancel what is open, because it holds the shares that are to be sold."""
     if run.ledger.trading_state().state == "active":
         raise PlanRefused("trading was resumed before it could sell")
     _cancel(run.broker.open_orders(), run)
 
 
-def _resumed(decision: Decision, run: Run) -> tuple[Orders, frozenset[str]]:
+def _resumed(decision: Decision, run: BatchRun) -> tuple[Orders, frozenset[str]]:
     """What an earlier run has sent, as the broker shows it now, and which of it the broker did not have when it was asked before."""
     stored = run.ledger.orders_by_id([planned.client_order_id for planned in decision.plan or ()])
     missed_before = frozenset(order_id for order_id, order in stored.items() if order.missing_since is not None)
     return run.sync.ask_all(stored.values(), now=run.now), missed_before
 
 
-def _situation(decision: Decision, view: View, today: Sequence[OrderRecord], run: Run) -> risk.Situation:
+def _situation(decision: Decision, view: View, today: Sequence[OrderRecord], run: BatchRun) -> risk.Situation:
     """Gather what risk judges by; breakers that trip now are latched in the ledger before anything is sent."""
     state, breakers = run.ledger.switches()
     limits = limits_of(run.context.settings)
@@ -125,7 +125,7 @@ def _situation(decision: Decision, view: View, today: Sequence[OrderRecord], run
     return replace(situation, latched=risk.latch(situation, limits))
 
 
-def _latch(situation: risk.Situation, tripped: dict[str, str], view: View, run: Run) -> None:
+def _latch(situation: risk.Situation, tripped: dict[str, str], view: View, run: BatchRun) -> None:
     def latched(now: Breakers) -> Breakers:
         first = {} if now.account_id else {"account_id": situation.account, "peak_equity": Decimal(repr(situation.peak_equity))}
         return now.model_copy(update={**first, "tripped": {**tripped, **now.tripped}})
@@ -175,7 +175,7 @@ def _send_all(plan: Sequence[PlannedOrder], batch: Batch) -> None:
             batch.orders[planned.client_order_id] = send_again(order, planned, batch)
 
 
-def _lost(order: OrderRecord, missed_before: frozenset[str], run: Run) -> bool:
+def _lost(order: OrderRecord, missed_before: frozenset[str], run: BatchRun) -> bool:
     """Whether the broker did not have it before, does not have it now, and has had the time to show it."""
     waited = run.now - parse_utc(order.sent_at or order.created_at)
     return order.in_doubt and order.client_order_id in missed_before and waited >= GRACE
@@ -225,7 +225,7 @@ def _try_again(side: Side, batch: Batch) -> bool:
     return True
 
 
-def _cleared(planned: PlannedOrder, run: Run) -> bool:
+def _cleared(planned: PlannedOrder, run: BatchRun) -> bool:
     """Cancel the open orders of the other side, whose they may be, and say whether they are gone."""
     opposite = [order for order in run.broker.open_orders() if order.symbol == planned.symbol and order.side != planned.side]
     for order in opposite:
@@ -236,7 +236,7 @@ def _cleared(planned: PlannedOrder, run: Run) -> bool:
     return not _cancel(opposite, run)
 
 
-def _cancel(orders: Sequence[Order], run: Run) -> list[Order]:
+def _cancel(orders: Sequence[Order], run: BatchRun) -> list[Order]:
     """Return those that are still open after the timeout."""
     context = run.context
     return cancel_and_wait(
@@ -252,7 +252,7 @@ def _cancel(orders: Sequence[Order], run: Run) -> list[Order]:
 # --- ends of a batch
 
 
-def _close_unsent(decision: Decision, reason: str, run: Run) -> Decision:
+def _close_unsent(decision: Decision, reason: str, run: BatchRun) -> Decision:
     """Nothing more may be sent: ask about what was sent, expire what the broker never had, and name what was not sent."""
     orders, missed_before = _resumed(decision, run)
     for order_id, order in orders.items():
@@ -266,7 +266,7 @@ def _close_unsent(decision: Decision, reason: str, run: Run) -> Decision:
     return _finish(decision.model_copy(update={"reason": reason, "verdict": verdict}), orders, run, unsent)
 
 
-def _finish(decision: Decision, orders: Orders, run: Run, unsent: dict[str, str] | None = None) -> Decision:
+def _finish(decision: Decision, orders: Orders, run: BatchRun, unsent: dict[str, str] | None = None) -> Decision:
     past = resubmission.superseded(decision.plan or ())
     outcomes = [order for order_id, order in orders.items() if order_id not in past]
     stopped = [order for order in outcomes if order.status in {OrderStatus.REFUSED, OrderStatus.REJECTED}]
@@ -281,7 +281,7 @@ def _finish(decision: Decision, orders: Orders, run: Run, unsent: dict[str, str]
     return run.store(decision, state="done", verdict=verdict, refused=refused)
 
 
-def _report_unsold(reasons: Sequence[str], run: Run) -> None:
+def _report_unsold(reasons: Sequence[str], run: BatchRun) -> None:
     """Who asked for a flatten may have gone away long ago."""
     if detail := "; ".join(filter(None, reasons)):
         session = run.clock.latest.session_date.isoformat()

@@ -41,7 +41,7 @@ class PlanRefused(PapertapeError):  # noqa: N818 -- an outcome, not an error
 
 
 @dataclass(frozen=True, kw_only=True)
-class Window:
+class SlotWindow:
     """When orders of a decision may be sent: from `begins` to before `ends`, within the session `opens` to `closes`. UTC."""
 
     session: date
@@ -68,7 +68,7 @@ class View:
     """The broker's truth at one instant, read once per batch."""
 
     now: datetime
-    window: Window
+    window: SlotWindow
     account: Account
     positions: Mapping[str, Position]
     open_orders: Sequence[Order]
@@ -99,13 +99,13 @@ class View:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class BatchPlan:
     orders: tuple[PlannedOrder, ...]
     refused: dict[str, str]
     equity: float | None = None
 
 
-def window_of(decision: Decision, *, broker: Broker, clock: Clock, settings: Settings) -> Window:
+def window_of(decision: Decision, *, broker: Broker, clock: Clock, settings: Settings) -> SlotWindow:
     """Return the window of `decision`; raise `PlanRefused` if it is of another session than today's or its data are not past.
 
     Only a flatten's may lie ahead.
@@ -128,7 +128,7 @@ def window_of(decision: Decision, *, broker: Broker, clock: Clock, settings: Set
     return _window(session, begins=begins, ends=ends, age=age)
 
 
-def _personal_window(decision: Decision, *, broker: Broker, today: date) -> Window:
+def _personal_window(decision: Decision, *, broker: Broker, today: date) -> SlotWindow:
     leaving = decision.strategy == FLATTEN
     day = date.fromisoformat(decision.slot[:10]) if leaving else new_york_date(parse_utc(decision.received_at))
     if day < today:
@@ -139,7 +139,7 @@ def _personal_window(decision: Decision, *, broker: Broker, today: date) -> Wind
     return _window_to_leave(session) if leaving else _window(session, begins=session.open, ends=session.close, age=0)
 
 
-def window_to_leave(broker: Broker, clock: Clock) -> Window:
+def window_to_leave(broker: Broker, clock: Clock) -> SlotWindow:
     """Return where a flatten sells that is asked for now: in this session, or, when its window is over, in the next one."""
     sessions = broker.sessions(clock.session_date, new_york_date(clock.next_open))
     window = next((one for one in map(_window_to_leave, sessions) if clock.now < one.ends), None)
@@ -148,17 +148,17 @@ def window_to_leave(broker: Broker, clock: Clock) -> Window:
     return window
 
 
-def _window_to_leave(session: Session) -> Window:
+def _window_to_leave(session: Session) -> SlotWindow:
     return _window(session, begins=session.open + FIRST_MINUTE, ends=session.close, age=0)
 
 
-def waits(decision: Decision, window: Window, clock: Clock) -> bool:
+def waits(decision: Decision, window: SlotWindow, clock: Clock) -> bool:
     """Whether this is a flatten that a closed market keeps from being planned: a later run will."""
     return decision.strategy == FLATTEN and decision.plan is None and clock.now < window.ends and window.problem(clock) is not None
 
 
-def _window(session: Session, *, begins: datetime, ends: datetime, age: int) -> Window:
-    return Window(
+def _window(session: Session, *, begins: datetime, ends: datetime, age: int) -> SlotWindow:
+    return SlotWindow(
         session=session.date,
         opens=session.open,
         closes=session.close,
@@ -168,7 +168,7 @@ def _window(session: Session, *, begins: datetime, ends: datetime, age: int) -> 
     )
 
 
-def look(broker: Broker, market_data: MarketData, *, clock: Clock, window: Window, symbols: Sequence[str], settings: Settings) -> View:
+def look(broker: Broker, market_data: MarketData, *, clock: Clock, window: SlotWindow, symbols: Sequence[str], settings: Settings) -> View:
     """Read account, positions, open orders, quotes and trades once; of `symbols`, and of all that is held or worked."""
     positions, open_orders = broker.positions(), broker.open_orders()
     wanted = sorted({*symbols, *positions, *(order.symbol for order in open_orders)})
@@ -184,7 +184,7 @@ def look(broker: Broker, market_data: MarketData, *, clock: Clock, window: Windo
     )
 
 
-def plan(decision: Decision, view: View, settings: Settings) -> Plan:
+def plan(decision: Decision, view: View, settings: Settings) -> BatchPlan:
     """Size the orders that move the account to the decision's weights. A symbol without a weight is carried; weight 0 is sold whole.
 
     Raises `PlanRefused` when the account is blocked or cannot be valued.
@@ -220,10 +220,10 @@ def plan(decision: Decision, view: View, settings: Settings) -> Plan:
         raise PlanRefused(f"no plan: {error} (columns are {', '.join(symbols)})") from error
     named = {symbol: reason for symbol, reason in refused.items() if symbol in decision.weights}
     equity = equity_of(view, dict(zip(symbols, prices, strict=True)))
-    return Plan(orders=tuple(_planned(order) for order in orders), refused=named, equity=equity)
+    return BatchPlan(orders=tuple(_planned(order) for order in orders), refused=named, equity=equity)
 
 
-def _leave(decision: Decision, view: View) -> Plan:
+def _leave(decision: Decision, view: View) -> BatchPlan:
     """Sell every exact holding; a name without a last trade keeps no other from being sold."""
     orders, refused = [], {}
     for symbol, held in sorted(view.positions.items()):
@@ -231,7 +231,7 @@ def _leave(decision: Decision, view: View) -> Plan:
             refused[symbol] = f"{symbol} has no last trade"
         else:
             orders.append(planned_order(decision, symbol, "sell", held.quantity, trade.price))
-    return Plan(orders=tuple(orders), refused=refused)
+    return BatchPlan(orders=tuple(orders), refused=refused)
 
 
 def unsold(orders: Sequence[OrderRecord]) -> list[str]:

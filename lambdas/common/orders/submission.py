@@ -76,7 +76,7 @@ def _post(order: OrderRecord, planned: PlannedOrder, batch: Batch) -> OrderRecor
     return _record_doubt(order, str(doubt), batch)
 
 
-def _judge(planned: PlannedOrder, batch: Batch) -> risk.Verdict:
+def _judge(planned: PlannedOrder, batch: Batch) -> risk.RiskVerdict:
     """Read the trading state and the breakers as they are now, and let risk decide."""
     state, breakers = batch.run.ledger.switches()
     batch.situation = replace(batch.situation, state=state.state, latched=batch.situation.latched | breakers.tripped.keys())

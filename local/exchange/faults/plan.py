@@ -95,7 +95,7 @@ class TooManyRequests(RequestFault):
     with_reset: bool | None = None
 
 
-class Budget(PlanModel):
+class RequestBudget(PlanModel):
     """`per_minute` requests in one minute of the exchange's clock, of trading and of market data each."""
 
     per_minute: Annotated[int, Field(ge=1)] = 200
@@ -201,7 +201,7 @@ class Faults(PlanModel):
     post_reset_unaccepted: PostResetUnaccepted | None = None
     post_garbled: PostGarbled | None = None
     too_many_requests: TooManyRequests | None = None
-    budget: Budget | None = None
+    budget: RequestBudget | None = None
     get_5xx: Get5xx | None = None
     get_timeout: GetTimeout | None = None
     partial_fill: PartialFill | None = None

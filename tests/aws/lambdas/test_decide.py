@@ -44,7 +44,7 @@ from tests.settings_files import settings_file
 from trading_env.data.features import CONTEXT, FEATURE_HASH, FEATURES, SCHEMA_VERSION
 from trading_env.data.market import Market, build_market
 from trading_env.data.observation import Layout
-from trading_env.evaluation.attribution import Parts, explain
+from trading_env.evaluation.attribution import AttributionParts, explain
 from trading_env.evaluation.backtest import BacktestResult, backtest
 from trading_env.simulation.policy import NumpyPolicy, PolicyCard, SeededRandom, array_shapes, save_policy, weights_from_scores
 from trading_env.simulation.portfolio import Rules
@@ -651,7 +651,7 @@ def test_with_faults_on_the_difference_to_the_backtest_is_explained_to_the_cent(
     gap = explained[-1].live - explained[-1].backtest
     assert round(sum(one.parts.total for one in explained), 2) == round(gap, 2)
     assert abs(gap) > 10
-    total = {name: sum(abs(getattr(one.parts, name)) for one in explained) for name in Parts.__dataclass_fields__}
+    total = {name: sum(abs(getattr(one.parts, name)) for one in explained) for name in AttributionParts.__dataclass_fields__}
     assert all(total[name] > 1 for name in ("carried", "price", "missed")), total
     assert all(total[name] < 1e-6 for name in ("marks", "model", "foreign")), str(total)
     told = 0.0001 * sum(float(fill.quantity) for fill in fills) + 0.01 * len(lived.sessions)

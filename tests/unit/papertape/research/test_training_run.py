@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress
 
-from papertape.research.training_run import Run, Shown, TrainingError, follow, start, stop
+from papertape.research.training_run import Shown, TrainingError, TrainingRun, follow, start, stop
 from schema.settings import load
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -20,9 +20,9 @@ RECORD = {"configuration_of_one_seed": "configuration", "manifest_sha256": "mani
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
+def run(tmp_path: Path) -> TrainingRun:
     settings = load(ROOT / "settings.toml")
-    return Run(tmp_path, tmp_path / "code", settings, (), manifest_sha256="manifest", configuration_of_one_seed="configuration")
+    return TrainingRun(tmp_path, tmp_path / "code", settings, (), manifest_sha256="manifest", configuration_of_one_seed="configuration")
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def run(tmp_path: Path) -> Run:
     ],
 )
 def test_a_training_is_finished_when_its_record_is_of_this_configuration_and_these_bars(
-    run: Run, record: dict[str, Any], finished: bool
+    run: TrainingRun, record: dict[str, Any], finished: bool
 ) -> None:
     path = run.seed(3) / "fold-1" / "training.json"
     assert not run.finished(3, 1)

@@ -12,7 +12,7 @@ import pytest
 
 from tests.markets import market_of, walk
 from trading_env.data.market import Market
-from trading_env.evaluation.attribution import AttributionError, LiveBook, LiveDay, LiveFill, Parts, execution, explain
+from trading_env.evaluation.attribution import AttributionError, AttributionParts, LiveBook, LiveDay, LiveFill, execution, explain
 from trading_env.evaluation.backtest import BacktestResult, backtest
 from trading_env.orders.execution_cost import Execution, tally
 from trading_env.simulation.policy import EqualWeight, Policy, SeededRandom
@@ -61,15 +61,15 @@ def followed(result: BacktestResult, market: Market, rules: Rules = RULES) -> li
     return days
 
 
-def parts_of(days: list[LiveDay], result: BacktestResult, policy: Policy, market: Market = MARKET) -> list[Parts]:
+def parts_of(days: list[LiveDay], result: BacktestResult, policy: Policy, market: Market = MARKET) -> list[AttributionParts]:
     explained = explain(market, days, backtested=result, policy=policy, rules=RULES)
     assert max(abs(one.unexplained) for one in explained) < 1e-7
     return [one.parts for one in explained]
 
 
-def only(parts: Parts, **expected: float) -> None:
+def only(parts: AttributionParts, **expected: float) -> None:
     """`parts` holds what is expected, and nothing else beyond a thousandth of a cent."""
-    for name in Parts.__dataclass_fields__:
+    for name in AttributionParts.__dataclass_fields__:
         assert getattr(parts, name) == pytest.approx(expected.get(name, 0.0), abs=1e-5), name
 
 

@@ -14,7 +14,7 @@ from trading_env.evaluation.backtest import BacktestResult, EvaluationError, _Gu
 from trading_env.orders.risk import RULES as RULES_OF_RISK
 from trading_env.orders.risk import Limits
 from trading_env.simulation.policy import EqualWeight, SeededRandom, weights_from_scores
-from trading_env.simulation.portfolio import Book, Costs, ExecutionPrices, Plan, Rules, step
+from trading_env.simulation.portfolio import Book, Costs, ExecutionPrices, Rules, TradePlan, step
 from trading_env.simulation.rewards import equal_weight_growth
 
 RULES = Rules(costs=Costs(slippage_bps=10.0))
@@ -145,7 +145,7 @@ def test_a_latched_breaker_stops_buys_for_good():
 class OrderByOrder(_Guard):
     """The risk rules as the executor asks them, whatever the session."""
 
-    def _allows_all(self, _plan: Plan) -> bool:
+    def _allows_all(self, _plan: TradePlan) -> bool:
         return False
 
 

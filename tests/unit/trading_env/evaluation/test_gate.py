@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from trading_env.evaluation.gate import Behaviour, Check, GateError, GateThresholds, TrialResult, Verdict, gate_verdict
+from trading_env.evaluation.gate import Behaviour, Check, GateError, GateThresholds, GateVerdict, TrialResult, gate_verdict
 from trading_env.evaluation.refit import RefitResult, refit_check
 from trading_env.evaluation.trials import TrialLog, TrialLogError
 
@@ -59,11 +59,11 @@ def result(d: np.ndarray = GOOD, *, trial: str, **changes: object) -> TrialResul
 LOG, TRIAL = logged()
 
 
-def refusals(found: Verdict) -> list[str]:
+def refusals(found: GateVerdict) -> list[str]:
     return [check.name for check in found.checks if not check.passed]
 
 
-def judge(d: np.ndarray = GOOD, *, log: TrialLog = LOG, bar: GateThresholds = BAR, **changes: object) -> Verdict:
+def judge(d: np.ndarray = GOOD, *, log: TrialLog = LOG, bar: GateThresholds = BAR, **changes: object) -> GateVerdict:
     return gate_verdict(result(d, **({"trial": log.trials[-1].trial_id} | changes)), log=log, bar=bar)
 
 
@@ -211,14 +211,14 @@ class TestGate:
             result(trial=TRIAL, seeds_stressed=np.zeros((10, 5)))
 
     def test_no_check_is_no_pass(self):
-        assert not Verdict("nothing", ()).passed
-        assert Verdict("one", (Check("a", True, "b"),)).passed
+        assert not GateVerdict("nothing", ()).passed
+        assert GateVerdict("one", (Check("a", True, "b"),)).passed
 
 
 class TestRefitCheck:
     WEIGHTS = np.full((63, 8), 0.125)
 
-    def check(self, **changes: object) -> Verdict:
+    def check(self, **changes: object) -> GateVerdict:
         values = {
             "trial": TRIAL,
             "configuration": TRIAL,
