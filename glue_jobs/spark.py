@@ -31,7 +31,7 @@ OWN_COLUMNS = tuple(name for name in TABLE_COLUMNS if name not in CONTEXT_NAMES 
 CALENDAR_NAME = "(calendar)"
 
 _NUMBERS = "open double, high double, low double, close double, volume double"
-CHECKED_SCHEMA = f"symbol string, session timestamp_ntz, {_NUMBERS}, fate string, reason string"
+CHECKED_SCHEMA = f"symbol string, session timestamp_ntz, {_NUMBERS}, outcome string, reason string"
 OWN_SCHEMA = f"session timestamp_ntz, symbol string, {_NUMBERS}, split double, dividend double, tradable boolean, " + ", ".join(
     f"{name} double" for name in ASSET_NAMES
 )
@@ -43,10 +43,10 @@ def build_on_spark(*, raw: Bucket, processed: Bucket, inputs: Inputs, symbols: t
     spark = SparkSession.builder.appName("build_features").getOrCreate()
     spark.conf.set("spark.sql.session.timeZone", "UTC")
     checked = _checked(spark, raw=raw, inputs=inputs).persist()
-    good = checked.where("fate = 'good'").drop("fate", "reason")
+    good = checked.where("outcome = 'good'").drop("outcome", "reason")
     sessions = pd.DatetimeIndex(good.select("session").distinct().toPandas()["session"]).sort_values()
-    set_aside = checked.where("fate = 'quarantined'").drop("fate").toPandas()
-    gaps = checked.where("fate = 'gap'").count()
+    set_aside = checked.where("outcome = 'quarantined'").drop("outcome").toPandas()
+    gaps = checked.where("outcome = 'gap'").count()
 
     own = _own_features(spark, good, raw=raw, inputs=inputs, sessions=sessions)
     parts = _years(spark, own, processed=processed, symbols=symbols, sessions=sessions, present=present)
@@ -61,17 +61,17 @@ def build_on_spark(*, raw: Bucket, processed: Bucket, inputs: Inputs, symbols: t
 
 
 def _checked(spark: SparkSession, *, raw: Bucket, inputs: Inputs) -> DataFrame:
-    """Every bar with its fate: good, quarantined with a reason, or (without prices) a gap of the calendar."""
+    """Every bar with its outcome: good, quarantined with a reason, or (without prices) a gap of the calendar."""
     calendar = inputs.sessions
 
     def check(keys: pd.DataFrame) -> pd.DataFrame:
         found = validate(bar_table(raw.lines(sorted(keys["key"]))), sessions=calendar)
         tables = [
-            found.bars.assign(fate="good", reason=""),
-            found.quarantined.assign(fate="quarantined"),
-            found.gaps.reindex(columns=list(BAR_COLUMNS)).assign(fate="gap", reason=""),
+            found.bars.assign(outcome="good", reason=""),
+            found.quarantined.assign(outcome="quarantined"),
+            found.gaps.reindex(columns=list(BAR_COLUMNS)).assign(outcome="gap", reason=""),
         ]
-        return _plain(pd.concat([table for table in tables if not table.empty], ignore_index=True)[[*BAR_COLUMNS, "fate", "reason"]])
+        return _plain(pd.concat([table for table in tables if not table.empty], ignore_index=True)[[*BAR_COLUMNS, "outcome", "reason"]])
 
     keys = pd.DataFrame([(symbol, key) for symbol, found in inputs.bars.items() for key in found], columns=["symbol", "key"])
     return spark.createDataFrame(keys).groupBy("symbol").applyInPandas(check, CHECKED_SCHEMA)

@@ -113,8 +113,8 @@ class Registry:
 @lru_cache(maxsize=1)
 def default_registry() -> Registry:
     """The registry of this process's account; its clients give up soon, because others wait for who asks."""
-    patience = Config(connect_timeout=2, read_timeout=4, retries={"mode": "standard", "total_max_attempts": 2})
-    return Registry(sagemaker=boto3.client("sagemaker", config=patience), s3=boto3.client("s3", config=patience))
+    timeouts = Config(connect_timeout=2, read_timeout=4, retries={"mode": "standard", "total_max_attempts": 2})
+    return Registry(sagemaker=boto3.client("sagemaker", config=timeouts), s3=boto3.client("s3", config=timeouts))
 
 
 EVIDENCE = (
