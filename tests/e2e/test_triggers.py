@@ -152,7 +152,7 @@ def test_a_failed_run_reaches_the_dead_letters_and_its_alarm_mails(app: App, day
     assert day.quiet == ("DecideErrors", "DeadLetters")
     assert day.failed["status"] == "failed"
     (letter,) = day.dead
-    assert letter["requestPayload"] == {"schedule": "decide", "time": f"{SECOND}T13:35:00Z"}
+    assert letter["requestPayload"] == {"schedule": "decide", "slot": "open+5", "time": f"{SECOND}T13:35:00Z"}
     assert app.names[letter["requestContext"]["functionArn"].split(":function:")[1].split(":")[0]] == "decide"
     topic = app.deployment.output("AlertTopicArn")
     for name in day.quiet:
