@@ -13,7 +13,7 @@ demo: setup  ## deploy to this laptop, train, judge, trade 2020, report
 	@$(BIN)/papertape demo
 
 test: check  ## every test that takes less than minutes: eight minutes on two cores
-	$(BIN)/pytest -q tests/contract tests/aws tests/infrastructure tests/learning tests/faults -m "not rehearse" -n 3
+	$(BIN)/pytest -q tests/contract tests/aws tests/infrastructure tests/learning tests/faults -m "not rehearse" -n 3 --dist loadgroup
 	$(BIN)/pytest -q tests/e2e -m "not rehearse" -n 2 --dist loadfile --no-loadscope-reorder
 
 rehearse: setup  ## what takes longer: a year of three policies, the long fault runs, training and killing: twenty minutes

@@ -15,6 +15,8 @@ from typer.testing import CliRunner, Result
 from papertape import command_line
 from papertape.market_data import bundled
 
+pytestmark = pytest.mark.rehearse
+
 NAMES = ["AAPL", "IBM", "SPY"]
 SMALL = ("--folds", "2", "--seeds", "2", "--timesteps", "1000")
 

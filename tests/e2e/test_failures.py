@@ -141,6 +141,7 @@ def running(start: Start) -> dict[str, Run]:
     return {name: start(*command) for name, command in commands.items()}
 
 
+@pytest.mark.rehearse
 def test_ctrl_c_while_deploying_reaches_the_whole_group_as_in_a_terminal(running: dict[str, Run]) -> None:
     run = running["deploying"]
     run.until(lambda: run.pid_of("cdk deploy"))
@@ -148,6 +149,7 @@ def test_ctrl_c_while_deploying_reaches_the_whole_group_as_in_a_terminal(running
     assert "interrupted" in run.last_words(status=130)
 
 
+@pytest.mark.rehearse
 def test_ctrl_c_while_training(running: dict[str, Run]) -> None:
     run = running["training"]
     run.until(lambda: run.pid_of("train.py"))
@@ -184,6 +186,7 @@ def test_ctrl_c_while_trading(running: dict[str, Run]) -> None:
     assert "interrupted" in run.last_words(status=130)
 
 
+@pytest.mark.rehearse
 def test_sigterm_while_synthesizing(start: Start) -> None:
     run = start("demo")
     run.until(lambda: run.pid_of("app.py"))
@@ -249,6 +252,7 @@ def traded(start: Start) -> Path:
     return run.folder
 
 
+@pytest.mark.rehearse
 def test_a_traded_year_comes_back_and_stays_as_it_was(traded: Path) -> None:
     folder = traded / "out" / "parity" / "equal-weight"
     before = (folder / JOURNAL).read_bytes()
@@ -281,6 +285,7 @@ def test_a_traded_year_comes_back_and_stays_as_it_was(traded: Path) -> None:
     assert (folder / JOURNAL).read_bytes() == before
 
 
+@pytest.mark.rehearse
 def test_a_missing_secret(traded: Path, tmp_path: Path) -> None:
     settings = settings_module.load(ROOT / "settings.toml")
     with LocalDeployment(tmp_path, settings=settings, now="2020-01-01T22:00:00Z") as deployment:

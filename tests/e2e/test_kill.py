@@ -54,6 +54,7 @@ def test_the_function_is_killed_between_two_orders(app: App, undisturbed: Books,
     assert books == undisturbed
 
 
+@pytest.mark.rehearse
 def test_the_driver_is_killed_and_everything_with_it(undisturbed: Books, small: Settings, synthesized: Path, tmp_path: Path) -> None:
     with driver(tmp_path, synthesized, small, dies_at=DEADLY) as first:
         first.communicate(timeout=PATIENCE)

@@ -15,6 +15,8 @@ from papertape.operate.client import announced
 from schema.settings import Settings
 from tests.e2e.conftest import EVE, FIRST, App
 
+pytestmark = pytest.mark.rehearse
+
 DECISION = f"agent:{FIRST}/open+5"
 
 

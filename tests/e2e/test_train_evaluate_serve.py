@@ -242,6 +242,7 @@ def test_metadata_fits_a_model_package(first: Run) -> None:
         assert all(character.isalnum() or character in " _.:/=+-@" for character in value)
 
 
+@pytest.mark.rehearse
 def test_a_second_run_gives_the_same_weights_table_and_verdict_and_adds_no_trial(
     first: Run, channel: Path, source: Source, trials: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

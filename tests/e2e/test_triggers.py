@@ -165,6 +165,7 @@ def test_a_failed_run_reaches_the_dead_letters_and_its_alarm_mails(app: App, day
     assert alarming(app) - day.loud == {app.alarm(name)["AlarmName"] for name in day.quiet}
 
 
+@pytest.mark.rehearse
 def test_training_after_a_session_gives_the_same_model_because_no_bar_of_it_is_readable(
     app: App, day: LivedDay, trained: TrainingResult
 ) -> None:

@@ -231,6 +231,7 @@ def test_g4_a_flatten_that_waits_and_a_person_who_resumes(floor: Floor) -> None:
     floor.agrees()
 
 
+@pytest.mark.rehearse
 def test_g4_a_flatten_that_waits_dies_at_each_of_its_calls(open_floor: Open) -> None:
     """Asked for in the evening; in the morning reconcile is killed at its first call, its second, and so on, and goes on: sold once."""
 
@@ -284,6 +285,7 @@ def test_g4_flatten_of_what_the_broker_does_not_take(floor: Floor) -> None:
     floor.agrees()
 
 
+@pytest.mark.rehearse
 def test_g4_flatten_dies_at_each_of_its_calls(open_floor: Open) -> None:
     """The flatten is killed at its first call, its second, and so on to its last; the person repeats it, reconcile goes on."""
     calls = _calls_of(open_floor, "flatten")

@@ -196,6 +196,7 @@ def test_h6_killed_by_its_time_limit(floor: Floor) -> None:
     floor.agrees()
 
 
+@pytest.mark.rehearse
 def test_h6_reconcile_is_killed_at_every_call(open_floor: Open) -> None:
     """Reconcile takes up a batch of which the second order is unknown, and is killed at each of its calls; the next pass finishes it."""
 

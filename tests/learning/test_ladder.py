@@ -26,7 +26,7 @@ def t_value(policy: BacktestResult, equal_weight: BacktestResult) -> float:
     return float(excess.mean() / excess.std() * np.sqrt(len(excess)))
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.rehearse)])
 def test_a_market_of_sine_waves_is_solved(seed: int) -> None:
     """Phases from our own features, 10 bp a side. No policy can grow by more than the best name of each session."""
     market = waves(sessions=WARM + 1500, assets=3, period=20, amplitude=0.1)
@@ -57,6 +57,7 @@ def with_tomorrow(market: Market, *, dealt_anew: int | None = None) -> Market:
     return replace(market, features=features)
 
 
+@pytest.mark.rehearse
 def test_a_leaked_return_is_found_and_exploited() -> None:
     market = with_tomorrow(NOISE)
     policy = trained(market.rows(market.sessions[WARM], market.sessions[FIRST - PURGE]), chosen=ALL_THE_WAY, seed=0, timesteps=98_304)
@@ -70,6 +71,7 @@ def test_a_leaked_return_is_found_and_exploited() -> None:
     assert t_value(fooled, equal) < 1, "the edge was the leak's"
 
 
+@pytest.mark.rehearse
 def test_there_is_no_edge_in_shuffled_returns() -> None:
     """Without skill |t| stays below 3 in 99.7 % of all markets, before costs; and costs are what trading on noise earns."""
     policy = trained(NOISE.rows(NOISE.sessions[WARM], NOISE.sessions[FIRST - PURGE]), chosen=ALL_THE_WAY, seed=0, timesteps=98_304)

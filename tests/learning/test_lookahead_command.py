@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from typer.testing import CliRunner
 
 from papertape import command_line
 
 
+@pytest.mark.rehearse
 def test_the_command_checks_features_observation_environment_policy_and_fills() -> None:
     result = CliRunner(env={"COLUMNS": "200"}).invoke(command_line.app, ["lookahead"])
     assert result.exit_code == 0

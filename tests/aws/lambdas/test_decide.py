@@ -600,6 +600,7 @@ def live(
     return lived
 
 
+@pytest.mark.rehearse
 def test_a_fortnight_across_a_split_is_the_backtest(
     live: Callable[[str, str], Lived], ledger_table: Ledger, exchange: RunningExchange
 ) -> None:
@@ -619,6 +620,7 @@ def test_a_fortnight_across_a_split_is_the_backtest(
     np.testing.assert_allclose([one.live for one in explained], np.diff(equity)[:-1], rtol=1e-9)
 
 
+@pytest.mark.rehearse
 def test_with_faults_on_the_difference_to_the_backtest_is_explained_to_the_cent(
     live: Callable[[str, str], Lived],
     ledger_table: Ledger,

@@ -24,7 +24,10 @@ SETTINGS = settings_module.load(ROOT / "settings.toml")
 ROLE = "arn:aws:iam::123456789012:role/training"
 SOURCE = "s3://assets/0abc.gz"
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("sagemaker.core") is None, reason="the SageMaker SDK v3 is not installed")
+pytestmark = [
+    pytest.mark.rehearse,  # the SDK alone takes half a minute to import
+    pytest.mark.skipif(importlib.util.find_spec("sagemaker.core") is None, reason="the SageMaker SDK v3 is not installed"),
+]
 
 BUILD_WITH_SDK = r"""
 import json, os, socket, sys
