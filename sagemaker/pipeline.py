@@ -4,8 +4,8 @@
 nothing here asks AWS or reads a file. Stacks load this module by path; a contract test holds the structure against what the SageMaker
 SDK's own classes build. It raises `ValueError` for a region whose image registry it does not know.
 
-How code reaches the containers: one `sourcedir.tar.gz` (package.py) holds this folder flat, `trading_env/`, `settings.py` and
-`settings.json`. Training names it in the toolkit's hyperparameters, each JSON-encoded as the toolkit expects; the toolkit unpacks it,
+How code reaches the containers: one `sourcedir.tar.gz` (learning/packaging.py) holds the scripts flat, the packages `learning`, `schema`
+and `trading_env`, and `settings.json`. Training names it in the toolkit's hyperparameters, each JSON-encoded as the toolkit expects; the toolkit unpacks it,
 installs `requirements.txt` and calls `train.py --seed 0 ...`. A processing container has no toolkit: the archive is the input `code`,
 mounted as the only file of `/opt/ml/processing/input/code/`, and the entrypoint unpacks it, installs what is missing and becomes
 `evaluate.py`. Whoever runs the job elsewhere replaces `/opt/ml/processing` in the entrypoint and the arguments, with `python` on the PATH.

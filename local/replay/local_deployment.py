@@ -1,7 +1,7 @@
 """The whole app on this machine: the exchange, the local cloud, the deployed stacks, and what their user does by hand.
 
-`LocalDeployment` starts the processes and ends them, whatever happens in between. Each step that the README tells a user of an AWS
-account to do (the broker's secret, the first backfill, the first training) is a method of the same meaning here. What fails raises
+`LocalDeployment` starts the processes and ends them, whatever happens in between. Each step that docs/deploy.md asks of the user
+of an AWS account (the broker's secret, the first backfill, the first training) is a method of the same meaning here. What fails raises
 `LocalDeploymentError`, `EmulatorError`, `CloudError` or `ExchangeError`: one line with cause and remedy.
 """
 
