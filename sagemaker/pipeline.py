@@ -5,13 +5,13 @@ nothing here asks AWS or reads a file. Stacks load this module by path; a contra
 SDK's own classes build. It raises `ValueError` for a region whose image registry it does not know.
 
 How code reaches the containers: one `sourcedir.tar.gz` (learning/packaging.py) holds the scripts flat, the packages `learning`, `schema`
-and `trading_env`, and `settings.json`. Training names it in the toolkit's hyperparameters, each JSON-encoded as the toolkit expects; the toolkit unpacks it,
-installs `requirements.txt` and calls `train.py --seed 0 ...`. A processing container has no toolkit: the archive is the input `code`,
-mounted as the only file of `/opt/ml/processing/input/code/`, and the entrypoint unpacks it, installs what is missing and becomes
-`evaluate.py`. Whoever runs the job elsewhere replaces `/opt/ml/processing` in the entrypoint and the arguments, with `python` on the PATH.
-Settings travel in the archive, because one hyperparameter holds at most 2,500 characters and one container argument 256. Trained models
-travel as one input, `models/<seed>/<job>/output/model.tar.gz`, because a processing job takes ten inputs and there may be 32 seeds; the
-entrypoint links them to where `evaluate.py` reads them, `model-<seed>/model.tar.gz`.
+and `trading_env`, and `settings.json`. Training names it in the toolkit's hyperparameters, each JSON-encoded as the toolkit expects; the
+toolkit unpacks it, installs `requirements.txt` and calls `train.py --seed 0 ...`. A processing container has no toolkit: the archive is
+the input `code`, mounted as the only file of `/opt/ml/processing/input/code/`, and the entrypoint unpacks it, installs what is missing
+and becomes `evaluate.py`. Whoever runs the job elsewhere replaces `/opt/ml/processing` in the entrypoint and the arguments, with `python`
+on the PATH. Settings travel in the archive, because one hyperparameter holds at most 2,500 characters and one container argument 256.
+Trained models travel as one input, `models/<seed>/<job>/output/model.tar.gz`, because a processing job takes ten inputs and there may be
+32 seeds; the entrypoint links them to where `evaluate.py` reads them, `model-<seed>/model.tar.gz`.
 """
 
 from __future__ import annotations
