@@ -122,6 +122,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
                 shutil.copy(file, folder)
         for name in COPIED:
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        (ROOT / ".cache").mkdir(exist_ok=True)  # a clone has none before its first synth
         for name in LINKED:
             (folder / name).symlink_to(ROOT / name)
         change(folder)
