@@ -28,7 +28,7 @@ from trading_env.evaluation.trials import TrialLog
 YEAR, FOLDS, SEEDS = 252, 8, 10
 JUDGED = YEAR * FOLDS
 DAYS = np.busday_offset(np.datetime64("2010-01-04", "D"), np.arange(JUDGED + YEAR))
-TURNOVER, EXTRA_COST = 0.01, 10e-4  # of equity a day; of a side, from the standard cost to twice it
+TURNOVER, EXTRA_COST = 0.01, 10e-4  # of equity per day; per side, from the standard cost to twice it
 SEED_CORRELATION = 0.5
 
 

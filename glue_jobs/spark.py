@@ -1,4 +1,4 @@
-"""The same build on Spark: one task a symbol for its own features, one task a year for ranks, context and the file.
+"""The same build on Spark: one task per symbol for its own features, one task per year for ranks, context and the file.
 
 A task reads and writes S3 by itself, so the driver holds only calendar, quarantine and the list of files. Values are the in-process
 build's to the last bit: a symbol's features depend on its own bars and on which sessions the panel has; ranks depend on one session;

@@ -34,7 +34,7 @@ def read_settings(source: str) -> Settings:
 
 
 def rules_at(settings: Settings, *, cost_bps: float) -> Rules:
-    """`rules_of` at one flat cost of a side, for judging; of the settings' costs, impact and volume cap stay."""
+    """`rules_of` at one flat cost per side, for judging; of the settings' costs, impact and volume cap stay."""
     rules = rules_of(settings)
     costs = Costs(slippage_bps=cost_bps, impact=rules.costs.impact, max_volume_share=rules.costs.max_volume_share)
     return replace(rules, costs=costs)

@@ -138,7 +138,7 @@ def answer(evaluated: Evaluated) -> str:
     beats = verdict.passed and verdict.title == gate.TITLE
     refused = ", ".join(check.name for check in verdict.checks if not check.passed)
     return (
-        f"{claim(algorithm, yearly, passed=beats)}: {yearly:+.1f} bp a year net of {STANDARD} bp a side, information ratio "
+        f"{claim(algorithm, yearly, passed=beats)}: {yearly:+.1f} bp per year net of {STANDARD} bp per side, information ratio "
         f"{statistics.information_ratio(evaluated.excess):+.2f}, over {len(evaluated.excess):,} sessions out of sample with "
         f"{len(evaluated.trained.seeds)} seeds{f'; refused by: {refused}' if refused else ''}."
     )
@@ -155,7 +155,7 @@ def claim(algorithm: str, excess: float, *, passed: bool) -> str:
 def summary(verdict: Mapping[str, Any]) -> str:
     """The verdict in the characters that a model package's metadata may hold, at most 256."""
     text = (
-        f"{'passed' if verdict['passed'] else 'refused'}: excess {verdict['excess_bp_per_year']:+.1f} bp a year"
+        f"{'passed' if verdict['passed'] else 'refused'}: excess {verdict['excess_bp_per_year']:+.1f} bp per year"
         f" lower bound {verdict['excess_lower_bp_per_year']:+.1f} turnover {verdict['turnover_per_day']:.4f} a day"
         f" sharpe {verdict['sharpe']:.2f} equal weight {verdict['equal_weight_sharpe']:.2f} sessions {verdict['sessions']:.0f}"
     )

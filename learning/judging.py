@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from trading_env.data.market import Market
     from trading_env.evaluation.trials import TrialEntry, TrialLog
 
-FREE, STANDARD, STRESSED = COSTS = (0, 10, 20)  # basis points of a side
+FREE, STANDARD, STRESSED = COSTS = (0, 10, 20)  # basis points per side
 EQUAL, SLOW = "equal weight daily", "equal weight at kappa"
 
 Keep = Callable[["TrialLog"], None]
@@ -63,7 +63,7 @@ class Trained:
 
 
 class Backtester:
-    """Every backtest of the judgement: one market, the settings' rules, limits and cash, a flat cost of a side."""
+    """Every backtest of the judgement: one market, the settings' rules, limits and cash, a flat cost per side."""
 
     def __init__(self, market: Market, settings: Settings) -> None:
         self.market, self.settings = market, settings

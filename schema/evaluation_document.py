@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from trading_env.errors import PapertapeError
 
 SCHEMA = 3
-Cost = Literal["0", "10", "20"]  # basis points a side
+Cost = Literal["0", "10", "20"]  # basis points per side
 Number = Annotated[float, Field(allow_inf_nan=False)] | None
 Series = tuple[Annotated[float, Field(allow_inf_nan=False)], ...]
 

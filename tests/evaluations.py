@@ -33,7 +33,7 @@ def evaluation_of(*, folds: int = 8, seeds: int = 10, sessions: int = 2016, drif
         "trial": TRIAL,
         "configuration": "c0de" + "1" * 60,
         "log": {"head": "4ead" + "2" * 60, "trials": 2, "openings": 0, "new": True},
-        "answer": f"PPO {'beats' if passed else 'does not beat'} equal weight: {excess['10']:+.1f} bp a year net of 10 bp a side",
+        "answer": f"PPO {'beats' if passed else 'does not beat'} equal weight: {excess['10']:+.1f} bp per year net of 10 bp per side",
         "hashes": {name: str(number) * 64 for number, name in enumerate(HASHES)},
         "data": {"symbols": ["AAA", "BBB", "CCC"], "sessions": sessions + 1260, "start": "2006-01-03", "end": days[-1], "rows": 9828},
         "windows": {

@@ -104,11 +104,11 @@ def _with_error(measures: Measures) -> str:
 
 #: (heading, what one cell says), the measures against equal weight first.
 COLUMNS: tuple[tuple[str, Callable[[Measures], str]], ...] = (
-    ("excess, bp a year", lambda m: bp(m.excess_bp_per_year)),
+    ("excess, bp per year", lambda m: bp(m.excess_bp_per_year)),
     ("information ratio", lambda m: ratio(m.information_ratio)),
     ("tracking error", lambda m: percent(m.tracking_error)),
-    ("turnover a day", lambda m: percent(m.turnover_per_day, 2)),
-    ("costs, bp a year", lambda m: _text(m.costs_bp_per_year, ",.1f")),
+    ("turnover per day", lambda m: percent(m.turnover_per_day, 2)),
+    ("costs, bp per year", lambda m: _text(m.costs_bp_per_year, ",.1f")),
     ("return a year", lambda m: _text(m.annual_return, "+z.1%")),
     ("volatility", lambda m: percent(m.volatility)),
     ("Sharpe ± error", _with_error),
@@ -133,8 +133,8 @@ def cards(headline: Headline) -> list[tuple[str, str]]:
     ratios = "\u2002".join(ratio(headline.information_ratio[cost]) for cost in COSTS)
     return [
         (break_even(headline), f"break-even cost a side{why}"),
-        (percent(headline.turnover_per_day, 2), "turnover a day, buys and sells over equity"),
-        (ratios, "information ratio against equal weight at 0, 10 and 20 bp a side"),
+        (percent(headline.turnover_per_day, 2), "turnover per day, buys and sells over equity"),
+        (ratios, "information ratio against equal weight at 0, 10 and 20 bp per side"),
         (
             f"{ratio(seeds.worst)} to {ratio(seeds.best)}",
             f"the same of {headline.seeds} seeds alone at 10 bp; median {ratio(seeds.median)}",
@@ -144,7 +144,7 @@ def cards(headline: Headline) -> list[tuple[str, str]]:
 
 
 def yardsticks(evaluation: Evaluation) -> list[tuple[str, float | None]]:
-    """(row, excess in bp a year at the standard cost) of the agent and of the SLOW rows."""
+    """(row, excess in bp per year at the standard cost) of the agent and of the SLOW rows."""
     slow = [row for row in evaluation.baselines if row.name in SLOW]
     return [(row.name, row.at[STANDARD].excess_bp_per_year) for row in (evaluation.agent, *slow)]
 

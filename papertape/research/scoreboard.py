@@ -107,7 +107,7 @@ def answer(runs: Mapping[str, Evaluation]) -> str:
         ahead = any(value is not None and value > 0 for value in excess.values())
         claim = f"{agent} {'is not shown to beat' if ahead else 'does not beat'} equal weight: the gate refused {every}"
     figures = ", ".join(f"{bp(value)} ({name})" for name, value in excess.items())
-    return f"{claim}. Growth less equal weight's, in bp a year at 10 bp a side: {figures}"
+    return f"{claim}. Growth less equal weight's, in bp per year at 10 bp per side: {figures}"
 
 
 def _load(path: Path) -> Evaluation:
@@ -126,10 +126,10 @@ def _overview(runs: Mapping[str, Evaluation]) -> str:
         "folds × seeds",
         "sessions",
         "IR at 0 / 10 / 20 bp",
-        "excess at 10 bp, bp a year",
+        "excess at 10 bp, bp per year",
         *SLOW,
         "break-even a side",
-        "turnover a day",
+        "turnover per day",
         "IR of the seeds at 10 bp: worst, median, best",
         "detectable IR",
         "verdict",
@@ -180,9 +180,9 @@ def _section(name: str, run: Evaluation) -> str:
                 if run.gate.refusals
                 else []
             ),
-            "At 10 bp a side:",
+            "At 10 bp per side:",
             _table(("row", "IR at 0 / 10 / 20 bp", *(heading for heading, _ in MEASURES)), [_cells(row) for row in rows]),
-            "Calendar years, at 10 bp a side; the first and the last may be parts of one:",
+            "Calendar years, at 10 bp per side; the first and the last may be parts of one:",
             _table(("row", *years), [[_safe(row.name), *(percent(row.years.get(year)) for year in years)] for row in rows]),
             "    " + " ".join(run.command.split()),
             _table(("", ""), [[_safe(plain(key)), f"`{_code(value)}`"] for key, value in facts.items()], left=2),

@@ -1,7 +1,7 @@
 """What the research commands work on: a market of the bundled bars or of your own, and the settings that go with it.
 
 Promise: with bars of your own and no settings file of your own, what depends on the bars follows from them, and `notes` says what: the
-universe, the benchmark if it is among them, the dates, and as many orders a day as one rebalancing takes. A settings file of your own is
+universe, the benchmark if it is among them, the dates, and as many orders per day as one rebalancing takes. A settings file of your own is
 taken at its word, an option above it. Failure: `ResearchError`, `OwnBarsError` or `SettingsError`, one line each.
 """
 

@@ -408,7 +408,7 @@ def test_g7_each_limit(open_floor: Open, limits: dict[str, Any], weights: dict[s
 
 
 def test_g7_orders_a_day(open_floor: Open) -> None:
-    """Two orders a day are allowed, three are planned."""
+    """Two orders per day are allowed, three are planned."""
     floor = open_floor(settings=with_risk(house_settings(), max_orders_per_day=2))
     answer = floor.accept()
     assert answer is not None

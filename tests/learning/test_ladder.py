@@ -28,7 +28,7 @@ def t_value(policy: BacktestResult, equal_weight: BacktestResult) -> float:
 
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.rehearse)])
 def test_a_market_of_sine_waves_is_solved(seed: int) -> None:
-    """Phases from our own features, 10 bp a side. No policy can grow by more than the best name of each session."""
+    """Phases from our own features, 10 bp per side. No policy can grow by more than the best name of each session."""
     market = waves(sessions=WARM + 1500, assets=3, period=20, amplitude=0.1)
     first = WARM + 1000
     policy = trained(market.rows(market.sessions[WARM], market.sessions[first - PURGE]), chosen=ALL_THE_WAY, seed=seed, timesteps=131_072)
@@ -77,5 +77,5 @@ def test_there_is_no_edge_in_shuffled_returns() -> None:
     policy = trained(NOISE.rows(NOISE.sessions[WARM], NOISE.sessions[FIRST - PURGE]), chosen=ALL_THE_WAY, seed=0, timesteps=98_304)
     gross, net = ([traded(one, NOISE, rules=rules, first=FIRST) for one in (policy, EqualWeight())] for rules in (FREE, TEN_BP))
     assert abs(t_value(*gross)) < 3  # -0.2
-    assert t_value(*net) < 1  # -1.3, 89 bp a year lost
+    assert t_value(*net) < 1  # -1.3, 89 bp per year lost
     assert net[0].costs.sum() > 2 * net[1].costs.sum(), "a policy that learned nothing at all proves nothing"

@@ -230,7 +230,7 @@ def overfitting(trial: TrialEntry, *, log: TrialLog, bar: GateThresholds) -> Che
 def stressed_costs(result: TrialResult) -> Check:
     """Still ahead at twice the standard cost."""
     yearly = _yearly(result.excess_stressed)
-    sentence = f"at twice the cost it grows {yearly * 1e4:+.0f} bp a year against equal weight, it must be above 0"
+    sentence = f"at twice the cost it grows {yearly * 1e4:+.0f} bp per year against equal weight, it must be above 0"
     return Check("stressed costs", yearly > 0, sentence, {"excess_stressed_bp_per_year": yearly * 1e4})
 
 
@@ -238,7 +238,7 @@ def slow_equal_weight(result: TrialResult) -> Check:
     """Ahead of an equal weight that trades as slowly: what slow trading alone saves in costs is no skill."""
     yearly = _yearly(result.excess_over_slow)
     sentence = (
-        f"at twice the cost it grows {yearly * 1e4:+.0f} bp a year against equal weight rebalanced with its own kappa, it must be above 0"
+        f"at twice the cost it grows {yearly * 1e4:+.0f} bp per year against equal weight rebalanced with its own kappa, it must be above 0"
     )
     return Check("slow equal weight", yearly > 0, sentence, {"excess_over_slow_bp_per_year": yearly * 1e4})
 
@@ -277,7 +277,7 @@ def holdout(trial: str, *, log: TrialLog, bar: GateThresholds) -> Check:
     times = sum(bool(np.isin(other.sessions, opening.sessions).any()) for other in log.openings)
     sentence = (
         f"over the {len(opening.excess)} holdout sessions (openings so far: {times}) it grows {yearly * 1e4:+.0f} bp "
-        f"a year against equal weight, {bar.confidence:.0%} bound {lower * 1e4:+.0f}; above 0 and {bar.holdout_floor * 1e4:+.0f} are needed"
+        f"per year against equal weight, {bar.confidence:.0%} bound {lower * 1e4:+.0f}; above 0 and {bar.holdout_floor * 1e4:+.0f} are needed"
     )
     numbers = {"holdout_bp_per_year": yearly * 1e4, "holdout_lower_bp_per_year": lower * 1e4, "holdout_openings": float(times)}
     return Check("holdout", yearly > 0 and lower > bar.holdout_floor, sentence, numbers)
@@ -292,7 +292,7 @@ def incumbent(difference: FloatArray | None, *, bar: GateThresholds) -> Check:
         return Check("incumbent", False, sentence)
     lower = _lower(difference, bar)
     sentence = (
-        f"against the incumbent {_yearly(difference) * 1e4:+.0f} bp a year over {len(difference)} sessions, "
+        f"against the incumbent {_yearly(difference) * 1e4:+.0f} bp per year over {len(difference)} sessions, "
         f"{bar.confidence:.0%} bound {lower * 1e4:+.0f}, it must be above {bar.incumbent_floor * 1e4:+.0f}"
     )
     return Check("incumbent", lower > bar.incumbent_floor, sentence, {"incumbent_lower_bp_per_year": lower * 1e4})
@@ -305,7 +305,7 @@ def behaviour(measured: Behaviour, *, bar: GateThresholds) -> tuple[Check, Check
         Check(
             "turnover",
             measured.turnover <= bar.max_turnover,
-            f"turnover is {measured.turnover:.2%} of equity a day, at most {bar.max_turnover:.2%}",
+            f"turnover is {measured.turnover:.2%} of equity per day, at most {bar.max_turnover:.2%}",
             {"turnover_per_day": measured.turnover},
         ),
         Check(

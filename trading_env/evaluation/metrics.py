@@ -1,6 +1,6 @@
 """Measures of a traded path, pure and small: each takes daily log growth (T,), an equity path, or weights (T, A), and says its unit.
 
-Promise: the textbook number, on 252 sessions a year, risk-free rate 0. Failure: fewer than two values, or one that is not finite,
+Promise: the textbook number, on 252 sessions per year, risk-free rate 0. Failure: fewer than two values, or one that is not finite,
 raise `MetricError`; a ratio whose denominator is 0 is NaN, for there is no such number.
 """
 

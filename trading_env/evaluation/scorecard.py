@@ -1,6 +1,6 @@
 """One traded path in numbers: the measures of a row of the evaluation, and its calendar years.
 
-Promise: every number is a published formula over the whole path, on 252 sessions a year and a risk-free rate of 0, and says its unit;
+Promise: every number is a published formula over the whole path, on 252 sessions per year and a risk-free rate of 0, and says its unit;
 what compares with equal weight uses d, the daily log growth of the path less that of equal weight, as the gate does.
 Failure: `MetricError` when the two paths do not cover the same sessions, or have fewer than two. A number that does not exist is NaN: a
 ratio to something that never varies, or the effective names of a book that never held one.
@@ -19,17 +19,17 @@ def measures(result: BacktestResult, *, equal_weight: BacktestResult) -> dict[st
 
     | name | what it is | unit |
     |---|---|---|
-    | annual_return | expm1(252 x mean log growth) | share a year |
-    | volatility | deviation of daily returns x sqrt(252) | share a year |
+    | annual_return | expm1(252 x mean log growth) | share per year |
+    | volatility | deviation of daily returns x sqrt(252) | share per year |
     | sharpe, sharpe_error | mean / deviation of daily returns (Sharpe 1994), its standard error (Mertens 2002), x sqrt(252) | a year's |
     | sortino | mean / root mean square of the losses (Sortino and van der Meer 1991), x sqrt(252) | a year's |
     | calmar, max_drawdown | annual_return / deepest drawdown (Young 1991); that drawdown, as a positive number | ratio, share |
     | exposure | mean share of equity that is invested at the close | share |
     | effective_n | mean of 1 / sum of squared shares of what is invested, over the sessions that hold something | names |
-    | turnover_per_day | mean of buys and sells over equity, the first purchase included | share a day |
-    | costs_bp_per_year | 252 x mean of costs over equity | bp a year |
-    | excess_bp_per_year | 252 x mean d | bp a year |
-    | tracking_error | deviation of d x sqrt(252) | share a year |
+    | turnover_per_day | mean of buys and sells over equity, the first purchase included | share per day |
+    | costs_bp_per_year | 252 x mean of costs over equity | bp per year |
+    | excess_bp_per_year | 252 x mean d | bp per year |
+    | tracking_error | deviation of d x sqrt(252) | share per year |
     | information_ratio | the one over the other (Grinold and Kahn 1999) | a year's |
     | psr | probability that the true Sharpe ratio is above 0 (Bailey and López de Prado 2012) | share |
     | final_equity | equity at the last close | dollars |

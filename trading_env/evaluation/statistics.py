@@ -273,7 +273,7 @@ def information_ratio(excess: FloatArray) -> float:
 def detectable_ir(
     excess: FloatArray, *, power: float = 0.80, significance: float = 0.05, critical: float | None = None, mean_block: float = 20
 ) -> float:
-    """Smallest true information ratio a year that a one-sided test on a series like `excess` (T,) finds with `power`.
+    """Smallest true information ratio per year that a one-sided test on a series like `excess` (T,) finds with `power`.
 
     (z(1 - significance) + z(power)) (omega / sigma) / sqrt(years); `critical` replaces the first quantile (a Reality Check's, for many
     trials). omega / sigma is the price of dependence, 1 for independent days. NaN when the series does not vary.
@@ -286,7 +286,7 @@ def detectable_ir(
 
 
 def break_even_cost(costs_bp: Sequence[float], excess: Sequence[float]) -> float:
-    """Cost of a side in basis points at which `excess` (K,), measured at rising `costs_bp` (K,), is 0: linear between and beyond them.
+    """Cost per side in basis points at which `excess` (K,), measured at rising `costs_bp` (K,), is 0: linear between and beyond them.
 
     0 when there is no excess even at the lowest; infinite when it does not fall at the end. Raises StatisticError on other shapes.
     """

@@ -31,7 +31,7 @@ class Reward:
     the book; `differential_sharpe`, what the session adds to the Sharpe ratio of the episode so far, see the function, which is as large as
     a log growth where sessions move by 1 %. The drawdown is the share by which the session closes below the episode's highest close, its
     start included: with a penalty of 0.01 a session that closes 10 % down pays 10 bp of log growth. The turnover is what is bought and
-    sold over equity, and its penalty comes on top of the costs paid: 0.001 is 10 bp a side.
+    sold over equity, and its penalty comes on top of the costs paid: 0.001 is 10 bp per side.
     """
 
     kind: RewardKind = "excess_log_growth"

@@ -63,7 +63,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Page:
 
 def test_the_first_words_are_the_answer(page: Page) -> None:
     _, _, body = page.words.partition("Papertape")
-    assert " ".join(body.split()).startswith("PPO does not beat equal weight: -75.4 bp a year net of 10 bp a side")
+    assert " ".join(body.split()).startswith("PPO does not beat equal weight: -75.4 bp per year net of 10 bp per side")
 
 
 def test_every_row_every_check_and_every_trial_is_told(page: Page) -> None:
@@ -87,7 +87,7 @@ def test_the_refusals_come_before_what_held(page: Page) -> None:
 def test_what_slow_trading_earns_without_skill_stands_beside_the_excess(page: Page) -> None:
     rows = {row["name"]: f"{row['at']['10']['excess_bp_per_year']:+.1f}".replace("-", "−") for row in evaluation_of(**SMALL)["rows"]}
     told = ", ".join(f"{name} {rows[name]}" for name in ("PPO", "equal weight at kappa", "random at matched turnover"))
-    assert f"In bp a year at 10 bp a side: {told}." in page.words
+    assert f"In bp per year at 10 bp per side: {told}." in page.words
 
 
 def test_numbers_that_do_not_exist_are_dashes(page: Page) -> None:

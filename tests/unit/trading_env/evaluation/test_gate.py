@@ -20,7 +20,7 @@ SANE = Behaviour(turnover=0.01, effective_n=6.0, names=8, score_range=0.5)
 
 
 def series(ir: float, *, seed: int, size: int = JUDGED + 252) -> np.ndarray:
-    """Daily d of exactly this information ratio a year, over the judged sessions and over the holdout ones."""
+    """Daily d of exactly this information ratio per year, over the judged sessions and over the holdout ones."""
     noise = np.random.default_rng(seed).normal(size=size)
     for part in (slice(None, JUDGED), slice(JUDGED, None)):
         noise[part] = (noise[part] - noise[part].mean()) / noise[part].std() if noise[part].size else noise[part]
@@ -90,29 +90,29 @@ class TestGate:
         [
             ({"fold": np.repeat(np.arange(7), [400, *[200] * 6])}, "evidence", "7 folds, 1600 sessions"),
             ({"seeds_stressed": np.tile(GOOD[:JUDGED], (9, 1))}, "evidence", "and 9 seeds"),
-            ({"excess_stressed": GOOD[:JUDGED] * 0}, "stressed costs", "at twice the cost it grows +0 bp a year"),
+            ({"excess_stressed": GOOD[:JUDGED] * 0}, "stressed costs", "at twice the cost it grows +0 bp per year"),
             ({"excess_stressed": np.where(np.arange(JUDGED) < 800, 1e-3, -1e-5)}, "folds", "in 4 of 8 folds, at least 62.5%"),
             (
                 {"seeds_stressed": np.vstack([np.tile(GOOD[:JUDGED], (7, 1)), -np.tile(GOOD[:JUDGED], (3, 1))])},
                 "seeds",
                 "7 of 10 seeds alone",
             ),
-            ({"behaviour": replace(SANE, turnover=0.11)}, "turnover", "turnover is 11.00% of equity a day, at most 10.00%"),
+            ({"behaviour": replace(SANE, turnover=0.11)}, "turnover", "turnover is 11.00% of equity per day, at most 10.00%"),
             ({"behaviour": replace(SANE, effective_n=2.5)}, "concentration", "2.5 effective names of 8, at least 2.7"),
             ({"behaviour": replace(SANE, score_range=1e-5)}, "constant", "scores move by 1e-05"),
             ({"behaviour": replace(SANE, turnover=np.nan)}, "turnover", "turnover is nan%"),
             ({"behaviour": replace(SANE, effective_n=np.nan)}, "concentration", "nan effective names"),
-            ({"excess_stressed": GOOD[:JUDGED] * np.nan}, "stressed costs", "nan bp a year"),
+            ({"excess_stressed": GOOD[:JUDGED] * np.nan}, "stressed costs", "nan bp per year"),
             (
                 {"excess_over_slow": -GOOD[:JUDGED]},
                 "slow equal weight",
                 "against equal weight rebalanced with its own kappa, it must be above 0",
             ),
-            ({"excess_over_slow": GOOD[:JUDGED] * np.nan}, "slow equal weight", "nan bp a year"),
+            ({"excess_over_slow": GOOD[:JUDGED] * np.nan}, "slow equal weight", "nan bp per year"),
             ({"excess": GOOD[:JUDGED] + 1e-6}, "logged", "differs from the one first logged"),
             ({"against_incumbent": GOOD[:62]}, "incumbent", "62 sessions follow both training ends, at least 63"),
             ({"against_incumbent": GOOD[:300] * np.nan}, "incumbent", "300 sessions follow"),
-            ({"against_incumbent": series(-1.0, seed=4)}, "incumbent", "against the incumbent -300 bp a year over 1852 sessions"),
+            ({"against_incumbent": series(-1.0, seed=4)}, "incumbent", "against the incumbent -300 bp per year over 1852 sessions"),
         ],
     )
     def test_one_thing_wrong_is_enough(self, changes, name, words):
@@ -192,8 +192,8 @@ class TestGate:
             (None, "the holdout is not opened: it is once per configuration"),
             ((DAYS[JUDGED : JUDGED + 251], GOOD[JUDGED : JUDGED + 251]), "shows 251 sessions"),
             ((DAYS[JUDGED - 1 : -1], GOOD[JUDGED:]), "it must be after the last judged session"),
-            ((DAYS[JUDGED:], -GOOD[JUDGED:]), "it grows -600 bp a year"),
-            ((DAYS[JUDGED:], 4 * series(0.05, seed=6)[JUDGED:]), "it grows +60 bp a year"),
+            ((DAYS[JUDGED:], -GOOD[JUDGED:]), "it grows -600 bp per year"),
+            ((DAYS[JUDGED:], 4 * series(0.05, seed=6)[JUDGED:]), "it grows +60 bp per year"),
         ],
     )
     def test_the_holdout_is_a_veto(self, holdout, words):
