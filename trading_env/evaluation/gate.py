@@ -276,8 +276,8 @@ def holdout(trial: str, *, log: TrialLog, bar: GateThresholds) -> Check:
     yearly, lower = _yearly(opening.excess), _lower(opening.excess, bar)
     times = sum(bool(np.isin(other.sessions, opening.sessions).any()) for other in log.openings)
     sentence = (
-        f"over the {len(opening.excess)} holdout sessions (openings so far: {times}) it grows {yearly * 1e4:+.0f} bp "
-        f"per year against equal weight, {bar.confidence:.0%} bound {lower * 1e4:+.0f}; above 0 and {bar.holdout_floor * 1e4:+.0f} are needed"
+        f"over the {len(opening.excess)} holdout sessions (openings so far: {times}) it grows {yearly * 1e4:+.0f} bp per year "
+        f"against equal weight, {bar.confidence:.0%} bound {lower * 1e4:+.0f}; above 0 and {bar.holdout_floor * 1e4:+.0f} are needed"
     )
     numbers = {"holdout_bp_per_year": yearly * 1e4, "holdout_lower_bp_per_year": lower * 1e4, "holdout_openings": float(times)}
     return Check("holdout", yearly > 0 and lower > bar.holdout_floor, sentence, numbers)
