@@ -54,6 +54,11 @@ FUNCTIONS = {
 }
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first, so that the other worker has something to do meanwhile."""
+    items.sort(key=lambda item: item.path.name != "test_parity.py")
+
+
 @pytest.fixture(scope="session")
 def small() -> Settings:
     document = load(ROOT / "settings.toml").model_dump()
