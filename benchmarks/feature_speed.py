@@ -32,7 +32,7 @@ STOCKSTATS = [
 
 def ours(*, together: int, calls: int = 1, **size: Any) -> Measure:
     """The names' own columns, so many names a call; the median of so many times all of them."""
-    from trading_env.features import asset_features
+    from trading_env.data.features import asset_features
 
     data = bars(**size)
     groups = [{name: values[at : at + together].T for name, values in data.items()} for at in range(0, size["names"], together)]
@@ -50,7 +50,7 @@ def ours(*, together: int, calls: int = 1, **size: Any) -> Measure:
 
 def our_table(*, calls: int = 1, **size: Any) -> Measure:
     """The whole table, with ranks and context."""
-    from trading_env.features import features
+    from trading_env.data.features import features
 
     data = {name: np.ascontiguousarray(values.T) for name, values in bars(**size).items()}
 

@@ -1,10 +1,10 @@
-"""Size and power of the recipe gate: whole gates over simulated trial logs, rule by rule.
+"""Size and power of the gate: whole gates over simulated trial logs, rule by rule.
 
     python benchmarks/gate_power.py --runs 1000 --out out/gate_power.json
 
-Promise: each run builds a hash-chained log, opens the sealed span and calls `recipe_gate` as evaluation does; the same seed gives the
-same table. d of a trial is simulated, not traded: 8 folds of 252 sessions and a sealed 252, a tracking error, a true information ratio net
-at the standard cost. A null log is judged by its best trial, which is what somebody who tried N times would submit.
+Promise: each run builds a hash-chained log, opens the holdout and calls `gate_verdict` as evaluation does; the same seed gives the same
+table. d of a trial is simulated, not traded: 8 folds of 252 sessions and a holdout of 252, a tracking error, a true information ratio
+net at the standard cost. A null log is judged by its best trial, which is what somebody who tried N times would submit.
 Failure: none of its own; what the gate raises passes through. One process; about 15 minutes at 1,000 runs.
 """
 
@@ -21,14 +21,14 @@ from pathlib import Path
 import numpy as np
 from scipy.signal import lfilter
 
-from trading_env.gate import Behaviour, RecipeResult, RecipeThresholds, Verdict, recipe_gate
-from trading_env.statistics import FloatArray
-from trading_env.trials import TrialLog
+from trading_env.evaluation.gate import Behaviour, GateThresholds, GateVerdict, TrialResult, gate_verdict
+from trading_env.evaluation.statistics import FloatArray
+from trading_env.evaluation.trials import TrialLog
 
 YEAR, FOLDS, SEEDS = 252, 8, 10
 JUDGED = YEAR * FOLDS
 DAYS = np.busday_offset(np.datetime64("2010-01-04", "D"), np.arange(JUDGED + YEAR))
-TURNOVER, EXTRA_COST = 0.01, 10e-4  # of equity a day; of a side, from the standard cost to twice it
+TURNOVER, EXTRA_COST = 0.01, 10e-4  # of equity per day; per side, from the standard cost to twice it
 SEED_CORRELATION = 0.5
 
 
@@ -94,30 +94,30 @@ def excesses(world: World, rng: np.random.Generator) -> FloatArray:
     return np.asarray((noise + edge) * world.tracking_error / np.sqrt(YEAR))
 
 
-def judge(log: TrialLog, identity: str, world: World, d: FloatArray, rng: np.random.Generator, bar: RecipeThresholds) -> Verdict:
+def judge(log: TrialLog, identity: str, world: World, d: FloatArray, rng: np.random.Generator, bar: GateThresholds) -> GateVerdict:
     """The gate on one logged trial: its seeds scatter around it, twice the cost takes what its turnover pays."""
-    log = log.open_sealed(trial=identity, sessions=DAYS[JUDGED:], excess=d[JUDGED:])
+    log = log.open_holdout(trial=identity, sessions=DAYS[JUDGED:], excess=d[JUDGED:])
     excess, deviation = d[:JUDGED], world.tracking_error / np.sqrt(YEAR)
     # Seeds whose mean is this d and which correlate as asked: solves (1 - v/S) / (1 + v (1 - 1/S)) = correlation
     variance = (1 - SEED_CORRELATION) / (1 / SEEDS + SEED_CORRELATION * (1 - 1 / SEEDS))
     scatter = rng.normal(size=(SEEDS, JUDGED)) * np.sqrt(variance) * deviation
     paid = TURNOVER * EXTRA_COST
     against = excess[-world.incumbent :] - days(world, 1, rng)[: world.incumbent, 0] * deviation if world.incumbent else None
-    result = RecipeResult(
+    result = TrialResult(
         trial=identity,
         sessions=DAYS[:JUDGED],
         fold=np.repeat(np.arange(FOLDS), YEAR),
         excess=excess,
-        excess_dear=excess - paid,
-        excess_patient=excess - paid,
-        seeds_dear=excess + scatter - scatter.mean(axis=0) - paid,
+        excess_stressed=excess - paid,
+        excess_over_slow=excess - paid,
+        seeds_stressed=excess + scatter - scatter.mean(axis=0) - paid,
         behaviour=Behaviour(turnover=TURNOVER, effective_n=20.0, names=30, score_range=1.0),
         against_incumbent=against,
     )
-    return recipe_gate(result, log=log, bar=bar)
+    return gate_verdict(result, log=log, bar=bar)
 
 
-def run(world: World, rng: np.random.Generator, bar: RecipeThresholds) -> list[Verdict]:
+def run(world: World, rng: np.random.Generator, bar: GateThresholds) -> list[GateVerdict]:
     """The verdicts of one world's run: one, or one a trial worth judging in a sequence."""
     table, log = excesses(world, rng), TrialLog()
     t = table[:JUDGED].mean(axis=0) / table[:JUDGED].std(axis=0) * np.sqrt(JUDGED)
@@ -133,7 +133,7 @@ def run(world: World, rng: np.random.Generator, bar: RecipeThresholds) -> list[V
     return verdicts
 
 
-def measure(world: World, *, number: int, runs: int, seed: int, bar: RecipeThresholds) -> dict[str, object]:
+def measure(world: World, *, number: int, runs: int, seed: int, bar: GateThresholds) -> dict[str, object]:
     """Share of runs that pass, its standard error, and the share of judged trials that each rule alone lets through."""
     began, passed, judged, rules = time.monotonic(), 0, 0, Counter[str]()
     for index in range(runs):
@@ -160,13 +160,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--only", default="", help="worlds whose name contains this")
     parser.add_argument("--out", type=Path, default=Path("out/gate_power.json"))
-    for name in ("min_columns", "max_loss_share", "sealed_floor"):
+    for name in ("min_columns", "max_loss_share", "holdout_floor"):
         parser.add_argument(
-            f"--{name.replace('_', '-')}", type=type(getattr(RecipeThresholds(), name)), default=getattr(RecipeThresholds(), name)
+            f"--{name.replace('_', '-')}", type=type(getattr(GateThresholds(), name)), default=getattr(GateThresholds(), name)
         )
     chosen = parser.parse_args()
     bar = replace(
-        RecipeThresholds(), min_columns=chosen.min_columns, max_loss_share=chosen.max_loss_share, sealed_floor=chosen.sealed_floor
+        GateThresholds(), min_columns=chosen.min_columns, max_loss_share=chosen.max_loss_share, holdout_floor=chosen.holdout_floor
     )
     rows = []
     for number, world in enumerate(WORLDS):

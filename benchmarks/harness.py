@@ -115,8 +115,8 @@ def serve(field: Field) -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     made: dict[str, Measure] = {}
-    for asked in sys.stdin:
-        name = asked.strip()
+    for line in sys.stdin:
+        name = line.strip()
         if name not in made:
             made[name] = field.contenders[name].make()
         print(json.dumps(made[name]()), file=answers, flush=True)

@@ -88,11 +88,11 @@ def spread(rounds: list[dict[str, Any]], number: str) -> str:
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
     width = max(len(row["work"]) for row in rows)
-    said = {True: "met", False: "missed", None: ""}
+    verdicts = {True: "met", False: "missed", None: ""}
     cells = [("work", "ours", "peer", "ratio", "goal", "")]
     for row in rows:
         numbers = (f"{row[key]:,.4g}" if isinstance(row[key], int | float) else row[key] or "" for key in ("ours", "peer", "ratio", "goal"))
-        cells.append((row["work"], *numbers, said[row["met"]]))
+        cells.append((row["work"], *numbers, verdicts[row["met"]]))
     return [f"{work:{width}} {ours:>10} {peer:>10} {ratio:>10} {goal:>20} {met}" for work, ours, peer, ratio, goal, met in cells]
 
 
@@ -111,16 +111,16 @@ def versions(side: str) -> dict[str, str]:
     if not PYTHON[side].exists():
         raise SystemExit(f"bench: {PYTHON[side].relative_to(ROOT)} is missing; `make bench` makes it")
     found = subprocess.run([str(PYTHON[side]), "-c", code, *PACKAGES[side]], capture_output=True, text=True, check=True)
-    known: dict[str, str] = json.loads(found.stdout)
-    return known
+    facts: dict[str, str] = json.loads(found.stdout)
+    return facts
 
 
 def write(rows: list[dict[str, Any]], facts: dict[str, Any]) -> None:
     """Replace rows of the same work in `out/bench.json`, keep the others."""
-    known = json.loads(OUT.read_text()) if OUT.exists() else []
+    recorded = json.loads(OUT.read_text()) if OUT.exists() else []
     fresh = {row["work"] for row in rows}
     OUT.parent.mkdir(exist_ok=True)
-    OUT.write_text(json.dumps([row for row in known if row["work"] not in fresh] + rows, indent=1) + "\n")
+    OUT.write_text(json.dumps([row for row in recorded if row["work"] not in fresh] + rows, indent=1) + "\n")
     OUT.with_name("bench_machine.json").write_text(json.dumps(facts, indent=1) + "\n")
 
 

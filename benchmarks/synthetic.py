@@ -39,7 +39,7 @@ def bars(*, names: int, rows: int, move: float) -> dict[str, Array]:
 
 def market(names: int, *, columns: int = INDICATORS, context: int = 2) -> Any:
     """A `Market` of SESSIONS with random features: ours alone can make one."""
-    from trading_env.market import Market
+    from trading_env.data.market import Market
 
     opening, close = prices(names)
     return Market(

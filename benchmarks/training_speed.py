@@ -7,8 +7,6 @@ paid for. What SB3 raises ends the worker.
 
 from __future__ import annotations
 
-import importlib
-import sys
 from typing import Any
 
 import numpy as np
@@ -64,49 +62,44 @@ def learner(environments: Any, *, rollout: int, **arguments: Any) -> Measure:
     return measure
 
 
-def our_scripts() -> Any:
-    """`sagemaker/train.py`; its scripts import each other by name."""
-    folder = str(ROOT / "sagemaker")
-    if folder not in sys.path:
-        sys.path.append(folder)
-    return importlib.import_module("train")
-
-
 def ours(books: int, *, rollout: int = ROLLOUT) -> Measure:
     """A 64 x 64 network on our environment."""
-    from trading_env.env import BatchedTradingEnv
+    from learning.ppo import Sb3Environments
+    from trading_env.simulation.env import BatchedTradingEnv
 
     environments = BatchedTradingEnv(market(NAMES), num_envs=books, config=config_of(realistic=False), copy=False)
-    return learner(our_scripts().Sb3Environments(environments), rollout=rollout, **MLP)
+    return learner(Sb3Environments(environments), rollout=rollout, **MLP)
 
 
 def our_default(*, rollout: int | None = None, **changed: Any) -> Measure:
     """What `train.py` trains, its network, hyperparameters and environments, on `NAMES` names with all our features."""
-    from settings import load
-    from trading_env.env import BatchedTradingEnv, EnvConfig
-    from trading_env.features import CONTEXT, FEATURES
+    from learning import ppo
+    from schema.settings import load
+    from schema.trading_rules import limits_of, rules_of
+    from trading_env.data.features import CONTEXT, FEATURES
+    from trading_env.simulation.env import BatchedTradingEnv, EnvConfig
 
-    train, settings = our_scripts(), load(ROOT / "settings.toml")
+    settings = load(ROOT / "settings.toml")
     data = market(NAMES, columns=len(FEATURES), context=len(CONTEXT))
     config = EnvConfig(
-        rules=train.rules_of(settings),
+        rules=rules_of(settings),
         kappa=settings.portfolio.kappa,
         episode_sessions=settings.training.episode_sessions,
         start="random",
-        limits=train.limits_of(settings),
+        limits=limits_of(settings),
     )
     environments = BatchedTradingEnv(data, num_envs=settings.training.environments, config=config, copy=False)
-    mu, sigma = train.standardisation(data)
+    mu, sigma = ppo.standardisation(data)
     network = {"features": len(FEATURES), "context": len(CONTEXT), "mu": mu, "sigma": sigma}
     arguments = {
-        "policy": train.TiedGaussianPolicy,
-        "policy_kwargs": {"network": network, "log_std_init": train.LOG_STD_INIT},
-        "batch_size": train.BATCH,
-        **train.HYPERPARAMETERS,
+        "policy": ppo.TiedGaussianPolicy,
+        "policy_kwargs": {"network": network, "log_std_init": ppo.LOG_STD_INIT},
+        "batch_size": ppo.BATCH,
+        **ppo.HYPERPARAMETERS,
         **changed,
         "target_kl": None,
     }
-    return learner(train.Sb3Environments(environments), rollout=rollout or train.ROLLOUT, **arguments)
+    return learner(ppo.Sb3Environments(environments), rollout=rollout or ppo.ROLLOUT, **arguments)
 
 
 CONTENDERS = {

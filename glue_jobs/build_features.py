@@ -1,8 +1,9 @@
 """The Glue job: raw to processed. `--MODE features` builds the feature table, `--MODE quotes` one day's 1-minute bars.
 
-    --raw-bucket B --processed-bucket B --settings '<settings as JSON>' --time 2020-01-02T23:30:00Z
+    --raw-bucket B --processed-bucket B --time 2020-01-02T23:30:00Z
     [--mode features|quotes] [--engine spark|pandas] [--date 2013-10-04]
 
+Symbols and dates are of the settings that the job was deployed with; elsewhere PAPERTAPE_SETTINGS_FILE names a file of them.
 Promises: the same raw objects give the same processed bytes; time comes from the arguments alone. Any failure exits with a traceback in
 the job's log and without a new manifest, so readers keep the last whole build.
 """
@@ -19,7 +20,7 @@ from typing import Any
 from glue_jobs.features_job import build_features
 from glue_jobs.files import Bucket
 from glue_jobs.quotes_job import build_minute_bars
-from settings import Settings
+from schema.settings import deployed
 
 
 def main(argv: Sequence[str]) -> dict[str, Any]:
@@ -27,7 +28,7 @@ def main(argv: Sequence[str]) -> dict[str, Any]:
     arguments = _parser().parse_known_args(argv)[0]  # Glue adds arguments of its own
     raw, processed = Bucket(arguments.raw_bucket), Bucket(arguments.processed_bucket)
     if arguments.mode == "features":
-        settings = arguments.settings
+        settings = deployed()
         built = build_features(
             raw=raw,
             processed=processed,
@@ -48,7 +49,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="build_features", allow_abbrev=False)
     parser.add_argument("--raw-bucket", "--RAW_BUCKET", required=True)
     parser.add_argument("--processed-bucket", "--PROCESSED_BUCKET", required=True)
-    parser.add_argument("--settings", "--SETTINGS", required=True, type=Settings.model_validate_json)
     parser.add_argument("--time", "--EVENT_TIME", required=True, type=datetime.fromisoformat)
     parser.add_argument("--mode", "--MODE", choices=("features", "quotes"), default="features")
     parser.add_argument("--engine", "--ENGINE", choices=("spark", "pandas"), default="spark")

@@ -15,23 +15,22 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from glue_jobs.files import FEATURES, Bucket, Part, publish, write_year
+from glue_jobs.files import Bucket, FeatureFile, publish, write_year
 from glue_jobs.training_view import publish_training_view
-from trading_env.bars import validate
-from trading_env.features import FEATURE_HASH, SCHEMA_VERSION
-from trading_env.market import TABLE_COLUMNS, build_market, to_table
-from trading_env.raw_lines import action_table, bar_table, session_index
-
-BARS = "raw/bars/timeframe=1Day/"
-ACTIONS = "raw/actions/"
-CALENDAR = "raw/calendar/"
-QUARANTINE = "processed/quarantine/"
+from schema.lake_layout import ACTIONS, BARS, CALENDAR, FEATURES, QUARANTINE
+from trading_env.data.bars import validate
+from trading_env.data.features import FEATURE_HASH, SCHEMA_VERSION
+from trading_env.data.market import TABLE_COLUMNS, build_market, to_table
+from trading_env.data.raw_lines import action_table, bar_table, session_index
+from trading_env.errors import PapertapeError
 
 SOURCES = (
-    ("trading_env", "bars.py"),
-    ("trading_env", "features.py"),
-    ("trading_env", "market.py"),
-    ("trading_env", "raw_lines.py"),
+    ("trading_env", "data/bars.py"),
+    ("trading_env", "data/features.py"),
+    ("trading_env", "data/market.py"),
+    ("trading_env", "data/raw_lines.py"),
+    ("trading_env", "data/windows.py"),
+    ("schema", "feature_table.py"),
     ("glue_jobs", "features_job.py"),
     ("glue_jobs", "files.py"),
     ("glue_jobs", "spark.py"),
@@ -41,7 +40,7 @@ SOURCES = (
 Engine = Literal["pandas", "spark"]
 
 
-class NothingToBuildError(RuntimeError):
+class NothingToBuildError(PapertapeError, RuntimeError):
     """The raw lake is empty where the job must read."""
 
 
@@ -59,7 +58,7 @@ class Inputs:
 class Built:
     """What an engine returns: files written or found unchanged, rows set aside with `reason`, calendar gaps, first and last session."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[FeatureFile, ...]
     quarantined: pd.DataFrame
     gaps: int
     start: str

@@ -18,26 +18,26 @@ from typing import Any
 
 import boto3
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 from botocore.exceptions import ClientError
 
-from trading_env.features import FEATURE_HASH
-from trading_env.market import TABLE_COLUMNS
+from schema.feature_table import parquet
+from schema.lake_layout import FEATURES
+from trading_env.data.features import FEATURE_HASH
+from trading_env.data.market import TABLE_COLUMNS
+from trading_env.errors import PapertapeError
 
-FEATURES = "processed/features/timeframe=1Day/"
-MANIFEST = FEATURES + "manifest.json"
 READERS = 16
 
 Line = dict[str, Any]
 
 
-class FeaturesUnreadableError(RuntimeError):
+class FeaturesUnreadableError(PapertapeError, RuntimeError):
     """The lake holds no complete, matching, intact feature table."""
 
 
 @dataclass(frozen=True)
-class Part:
+class FeatureFile:
     """One Parquet file of the manifest; `key` is relative to the manifest's folder."""
 
     key: str
@@ -95,27 +95,17 @@ class Bucket:
                 raise RuntimeError(f"s3://{self.name}: could not remove superseded files, {answer['Errors'][0]}")
 
 
-def parquet(table: pd.DataFrame) -> bytes:
-    """Deterministic Parquet bytes: no pandas metadata, one row group, times in microseconds."""
-    # Without one chunk a column, pages would follow how the table came together
-    arrow = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata(None).combine_chunks()
-    buffer = io.BytesIO()
-    # Arrow's own copy of the schema holds bytes that differ between equal tables
-    pq.write_table(arrow, buffer, compression="zstd", coerce_timestamps="us", row_group_size=max(len(table), 1), store_schema=False)
-    return buffer.getvalue()
-
-
-def write_year(bucket: Bucket, year: int, table: pd.DataFrame, *, present: Iterable[str], prefix: str = FEATURES) -> Part:
+def write_year(bucket: Bucket, year: int, table: pd.DataFrame, *, present: Iterable[str], prefix: str = FEATURES) -> FeatureFile:
     """Write one year's rows of TABLE_COLUMNS unless a file of the same content is `present` (keys of the bucket)."""
     body = parquet(table[list(TABLE_COLUMNS)])
     digest = hashlib.sha256(body).hexdigest()
-    part = Part(key=f"year={year}/part-{digest[:12]}.parquet", rows=len(table), sha256=digest)
+    part = FeatureFile(key=f"year={year}/part-{digest[:12]}.parquet", rows=len(table), sha256=digest)
     if prefix + part.key not in present:
         bucket.put(prefix + part.key, body, content_type="application/vnd.apache.parquet")
     return part
 
 
-def publish(bucket: Bucket, manifest: Mapping[str, Any], parts: Sequence[Part], *, prefix: str = FEATURES) -> None:
+def publish(bucket: Bucket, manifest: Mapping[str, Any], parts: Sequence[FeatureFile], *, prefix: str = FEATURES) -> None:
     """Write the manifest that lists `parts`, then remove every file under `prefix` that it does not list."""
     document = {**manifest, "files": [asdict(part) for part in parts]}
     key = prefix + "manifest.json"
@@ -133,10 +123,10 @@ def read_features(bucket: Bucket, *, prefix: str = FEATURES, feature_hash: str =
     manifest = json.loads(body)
     if manifest["feature_hash"] != feature_hash:
         raise FeaturesUnreadableError(f"{location}: feature_hash must be {feature_hash}, was {manifest['feature_hash']}")
-    return pd.concat([_read_part(bucket, Part(**entry), prefix=prefix) for entry in manifest["files"]], ignore_index=True)
+    return pd.concat([_read_part(bucket, FeatureFile(**entry), prefix=prefix) for entry in manifest["files"]], ignore_index=True)
 
 
-def _read_part(bucket: Bucket, part: Part, *, prefix: str) -> pd.DataFrame:
+def _read_part(bucket: Bucket, part: FeatureFile, *, prefix: str) -> pd.DataFrame:
     body = bucket.get(prefix + part.key)
     digest = "absent" if body is None else hashlib.sha256(body).hexdigest()
     if body is None or digest != part.sha256:

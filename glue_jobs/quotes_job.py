@@ -13,11 +13,9 @@ import awswrangler as wr
 
 from glue_jobs.features_job import NothingToBuildError, quarantine
 from glue_jobs.files import Bucket
-from trading_env.bars import quotes_to_bars
-from trading_env.raw_lines import quote_table
-
-QUOTES = "raw/quotes/"
-MINUTE_BARS = "processed/bars/timeframe=1Min/"
+from schema.lake_layout import MINUTE_BARS, QUOTES
+from trading_env.data.bars import quotes_to_bars
+from trading_env.data.raw_lines import quote_table
 
 
 def build_minute_bars(*, raw: Bucket, processed: Bucket, day: date, built_for: datetime) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The same build on Spark: one task a symbol for its own features, one task a year for ranks, context and the file.
+"""The same build on Spark: one task per symbol for its own features, one task per year for ranks, context and the file.
 
 A task reads and writes S3 by itself, so the driver holds only calendar, quarantine and the list of files. Values are the in-process
 build's to the last bit: a symbol's features depend on its own bars and on which sessions the panel has; ranks depend on one session;
@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from pyspark.sql import SparkSession
 
 from glue_jobs.features_job import Built, Inputs
-from glue_jobs.files import Bucket, Part, write_year
-from trading_env.bars import BAR_COLUMNS, validate
-from trading_env.features import ASSET_FEATURES, CONTEXT, context_features, cross_section
-from trading_env.market import CONTEXT_NAMES, FEATURE_NAMES, TABLE_COLUMNS, build_market, to_table
-from trading_env.raw_lines import action_table, bar_table
+from glue_jobs.files import Bucket, FeatureFile, write_year
+from trading_env.data.bars import BAR_COLUMNS, validate
+from trading_env.data.features import ASSET_FEATURES, CONTEXT, context_features, cross_section
+from trading_env.data.market import CONTEXT_NAMES, FEATURE_NAMES, TABLE_COLUMNS, build_market, to_table
+from trading_env.data.raw_lines import action_table, bar_table
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -31,7 +31,7 @@ OWN_COLUMNS = tuple(name for name in TABLE_COLUMNS if name not in CONTEXT_NAMES 
 CALENDAR_NAME = "(calendar)"
 
 _NUMBERS = "open double, high double, low double, close double, volume double"
-CHECKED_SCHEMA = f"symbol string, session timestamp_ntz, {_NUMBERS}, fate string, reason string"
+CHECKED_SCHEMA = f"symbol string, session timestamp_ntz, {_NUMBERS}, outcome string, reason string"
 OWN_SCHEMA = f"session timestamp_ntz, symbol string, {_NUMBERS}, split double, dividend double, tradable boolean, " + ", ".join(
     f"{name} double" for name in ASSET_NAMES
 )
@@ -43,10 +43,10 @@ def build_on_spark(*, raw: Bucket, processed: Bucket, inputs: Inputs, symbols: t
     spark = SparkSession.builder.appName("build_features").getOrCreate()
     spark.conf.set("spark.sql.session.timeZone", "UTC")
     checked = _checked(spark, raw=raw, inputs=inputs).persist()
-    good = checked.where("fate = 'good'").drop("fate", "reason")
+    good = checked.where("outcome = 'good'").drop("outcome", "reason")
     sessions = pd.DatetimeIndex(good.select("session").distinct().toPandas()["session"]).sort_values()
-    set_aside = checked.where("fate = 'quarantined'").drop("fate").toPandas()
-    gaps = checked.where("fate = 'gap'").count()
+    set_aside = checked.where("outcome = 'quarantined'").drop("outcome").toPandas()
+    gaps = checked.where("outcome = 'gap'").count()
 
     own = _own_features(spark, good, raw=raw, inputs=inputs, sessions=sessions)
     parts = _years(spark, own, processed=processed, symbols=symbols, sessions=sessions, present=present)
@@ -61,17 +61,17 @@ def build_on_spark(*, raw: Bucket, processed: Bucket, inputs: Inputs, symbols: t
 
 
 def _checked(spark: SparkSession, *, raw: Bucket, inputs: Inputs) -> DataFrame:
-    """Every bar with its fate: good, quarantined with a reason, or (without prices) a gap of the calendar."""
+    """Every bar with its outcome: good, quarantined with a reason, or (without prices) a gap of the calendar."""
     calendar = inputs.sessions
 
     def check(keys: pd.DataFrame) -> pd.DataFrame:
         found = validate(bar_table(raw.lines(sorted(keys["key"]))), sessions=calendar)
         tables = [
-            found.bars.assign(fate="good", reason=""),
-            found.quarantined.assign(fate="quarantined"),
-            found.gaps.reindex(columns=list(BAR_COLUMNS)).assign(fate="gap", reason=""),
+            found.bars.assign(outcome="good", reason=""),
+            found.quarantined.assign(outcome="quarantined"),
+            found.gaps.reindex(columns=list(BAR_COLUMNS)).assign(outcome="gap", reason=""),
         ]
-        return _plain(pd.concat([table for table in tables if not table.empty], ignore_index=True)[[*BAR_COLUMNS, "fate", "reason"]])
+        return _plain(pd.concat([table for table in tables if not table.empty], ignore_index=True)[[*BAR_COLUMNS, "outcome", "reason"]])
 
     keys = pd.DataFrame([(symbol, key) for symbol, found in inputs.bars.items() for key in found], columns=["symbol", "key"])
     return spark.createDataFrame(keys).groupBy("symbol").applyInPandas(check, CHECKED_SCHEMA)
@@ -96,7 +96,7 @@ def _own_features(spark: SparkSession, good: DataFrame, *, raw: Bucket, inputs: 
 
 def _years(
     spark: SparkSession, own: DataFrame, *, processed: Bucket, symbols: tuple[str, ...], sessions: pd.DatetimeIndex, present: frozenset[str]
-) -> list[Part]:
+) -> list[FeatureFile]:
     def finish(rows: pd.DataFrame) -> pd.DataFrame:
         year = int(str(rows["year"].iloc[0]))
         part = write_year(processed, year, _year_table(rows, year=year, symbols=symbols), present=present)
@@ -105,7 +105,7 @@ def _years(
     needed = pd.DataFrame(_needed_by(sessions), columns=["session", "year"]).astype({"year": "int32"})
     plan = spark.createDataFrame(needed, "session timestamp_ntz, year int")
     written = own.join(plan, "session").groupBy("year").applyInPandas(finish, PART_SCHEMA).collect()
-    return [Part(key=row.key, rows=row.rows, sha256=row.sha256) for row in sorted(written, key=lambda row: int(row.year))]
+    return [FeatureFile(key=row.key, rows=row.rows, sha256=row.sha256) for row in sorted(written, key=lambda row: int(row.year))]
 
 
 def _plain(table: pd.DataFrame) -> pd.DataFrame:

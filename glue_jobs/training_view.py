@@ -14,15 +14,14 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
-from glue_jobs.files import FEATURES, Bucket, Part, publish, write_year
+from glue_jobs.files import Bucket, FeatureFile, publish, write_year
+from schema.lake_layout import FEATURES, TRAINING
 
-TRAINING = "processed/training/timeframe=1Day/"
 
-
-def publish_training_view(processed: Bucket, manifest: Mapping[str, Any], parts: Sequence[Part], *, live_start: date) -> int:
+def publish_training_view(processed: Bucket, manifest: Mapping[str, Any], parts: Sequence[FeatureFile], *, live_start: date) -> int:
     """Write the view of a table that was just written as `parts`; returns its rows. Without a row before `live_start`: nothing, 0."""
     present = frozenset(processed.index(TRAINING))
-    kept: list[Part] = []
+    kept: list[FeatureFile] = []
     newest = pd.Timestamp.min
     for part in parts:
         year = int(part.key.split("/")[0].removeprefix("year="))

@@ -1,1 +1,1 @@
-"""AWS, the exchange and the bundled data on a laptop."""
+"""AWS and the broker on a laptop: emulator, exchange, replay."""

@@ -4,14 +4,14 @@
 nothing here asks AWS or reads a file. Stacks load this module by path; a contract test holds the structure against what the SageMaker
 SDK's own classes build. It raises `ValueError` for a region whose image registry it does not know.
 
-How code reaches the containers: one `sourcedir.tar.gz` (package.py) holds this folder flat, `trading_env/`, `settings.py` and
-`settings.json`. Training names it in the toolkit's hyperparameters, each JSON-encoded as the toolkit expects; the toolkit unpacks it,
-installs `requirements.txt` and calls `train.py --seed 0 ...`. A processing container has no toolkit: the archive is the input `code`,
-mounted as the only file of `/opt/ml/processing/input/code/`, and the entrypoint unpacks it, installs what is missing and becomes
-`evaluate.py`. Whoever runs the job elsewhere replaces `/opt/ml/processing` in the entrypoint and the arguments, with `python` on the PATH.
-Settings travel in the archive, because one hyperparameter holds at most 2,500 characters and one container argument 256. Trained models
-travel as one input, `models/<seed>/<job>/output/model.tar.gz`, because a processing job takes ten inputs and there may be 32 seeds; the
-entrypoint links them to where `evaluate.py` reads them, `model-<seed>/model.tar.gz`.
+How code reaches the containers: one `sourcedir.tar.gz` (learning/packaging.py) holds the scripts flat, the packages `learning`, `schema`
+and `trading_env`, and `settings.json`. Training names it in the toolkit's hyperparameters, each JSON-encoded as the toolkit expects; the
+toolkit unpacks it, installs `requirements.txt` and calls `train.py --seed 0 ...`. A processing container has no toolkit: the archive is
+the input `code`, mounted as the only file of `/opt/ml/processing/input/code/`, and the entrypoint unpacks it, installs what is missing
+and becomes `evaluate.py`. Whoever runs the job elsewhere replaces `/opt/ml/processing` in the entrypoint and the arguments, with `python`
+on the PATH. Settings travel in the archive, because one hyperparameter holds at most 2,500 characters and one container argument 256.
+Trained models travel as one input, `models/<seed>/<job>/output/model.tar.gz`, because a processing job takes ten inputs and there may be
+32 seeds; the entrypoint links them to where `evaluate.py` reads them, `model-<seed>/model.tar.gz`.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from schema.lake_layout import TRAINING, TRIALS
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from settings import Settings
+    from schema.settings import Settings
 
 SCHEMA = "2020-12-01"
-FEATURES_PREFIX = "processed/training/timeframe=1Day/"
-TRIALS_PREFIX = "models/trials/"
 PROCESSING_ROOT = "/opt/ml/processing"
 BOOTSTRAP = (
     f'set -e; cd "{PROCESSING_ROOT}/input"; for m in models/*; do ln -s $m/*/output model-${{m##*/}}; done; mkdir ../code; cd ../code; '
@@ -35,7 +35,7 @@ BOOTSTRAP = (
 )
 # Seeds start side by side: what an account's quota does not take at once waits for its turn
 TAKES_TURNS = {"BackoffRate": 1.0, "IntervalSeconds": 60, "ExpireAfterMin": 180, "ExceptionType": ["SageMaker.RESOURCE_LIMIT"]}
-METADATA = ("model_hash", "kappa", "feature_hash", "gate", "trained_until", "evaluated_until", "trial", "recipe")
+METADATA = ("model_hash", "kappa", "feature_hash", "gate", "trained_until", "evaluated_until", "trial", "configuration")
 DEFAULT_REGISTRY = "763104351884"
 REGISTRIES = {
     **dict.fromkeys(
@@ -93,8 +93,8 @@ def definition(
 
     settings       validated settings: region, seeds, who approves; the jobs read the others from the archive
     role_arn       the role that the jobs run under
-    bucket         the processed bucket: features are read from `FEATURES_PREFIX`, results go to `models/<execution id>/`, and the log of
-                   trials is kept under `TRIALS_PREFIX`
+    bucket         the processed bucket: features are read from `TRAINING`, results go to `models/<execution id>/`, and the log of
+                   trials is kept under `TRIALS`
     package_group  name of the model package group
     source_uri     s3:// URI of the source archive, whatever its base name
     images         container images; default: `default_images(settings.region)`
@@ -104,7 +104,7 @@ def definition(
     """
     images = images or default_images(settings.region)
     compute = compute or Compute()
-    features = f"s3://{bucket}/{FEATURES_PREFIX}"
+    features = f"s3://{bucket}/{TRAINING}"
     seeds = settings.training.seeds
     train = [
         _train(seed=seed, settings=settings, role_arn=role_arn, image=images.training, features=features, bucket=bucket,
@@ -171,7 +171,7 @@ def _evaluate(
     compute: Compute,
 ) -> dict[str, Any]:
     inputs = {"code": source_uri, "features": features, "models": _results(bucket, "train")}
-    where = ["--root", PROCESSING_ROOT, "--trials", f"s3://{bucket}/{TRIALS_PREFIX}", "--package-group", package_group]
+    where = ["--root", PROCESSING_ROOT, "--trials", f"s3://{bucket}/{TRIALS}", "--package-group", package_group]
     return {
         "Name": "Evaluate",
         "Type": "Processing",

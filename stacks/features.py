@@ -12,7 +12,8 @@ from aws_cdk import aws_logs as logs
 from aws_cdk import aws_s3_assets as assets
 from constructs import Construct
 
-from settings import Settings
+from schema.lake_layout import FEATURES, PROCESSED, RAW
+from schema.settings import Settings
 from stacks.constructs import archives
 from stacks.constructs.alarmed_schedule import SCHEDULED_TIME, AlarmedSchedule, Call, Cron, Retry
 from stacks.constructs.permissions import acknowledge, allow
@@ -20,7 +21,7 @@ from stacks.lake import OBJECTS, LakeStack, let_read_objects, let_write_objects
 
 SCRIPT = archives.ROOT / "glue_jobs" / "build_features.py"
 LIBRARIES = {"awswrangler", "numpy", "pandas", "pyarrow", "pydantic", "ta-lib"}  # beside Spark and boto3, which the service has
-PREFIX = "processed/features/timeframe=1Day"
+PREFIX = FEATURES.rstrip("/")
 FIRST_YEAR, LAST_YEAR = 1990, 2100
 
 FEATURE_COLUMNS = (
@@ -42,7 +43,7 @@ class FeaturesStack(Stack):
     def __init__(self, scope: Construct, construct_id: str, *, settings: Settings, lake: LakeStack, env: Environment) -> None:
         super().__init__(scope, construct_id, env=env, description="Papertape: features, nightly")
         script = assets.Asset(self, "Script", path=str(SCRIPT))
-        modules = archives.modules("glue_jobs", "trading_env", "settings.py")
+        modules = archives.modules("glue_jobs", "schema", "trading_env", settings=settings)
         library = assets.Asset(self, "Modules", path=str(modules.path), asset_hash=modules.key)
         log_group = logs.LogGroup(self, "JobLogs", retention=logs.RetentionDays.THREE_MONTHS, removal_policy=RemovalPolicy.DESTROY)
         role = self._role(lake, log_group, [script, library])
@@ -64,7 +65,6 @@ class FeaturesStack(Stack):
                 "--additional-python-modules": ",".join(_pins()),
                 "--enable-continuous-cloudwatch-log": "true",
                 "--continuous-log-logGroup": log_group.log_group_name,
-                "--SETTINGS": settings.model_dump_json(),
                 "--RAW_BUCKET": lake.raw.bucket_name,
                 "--PROCESSED_BUCKET": lake.processed.bucket_name,
             },
@@ -96,9 +96,9 @@ class FeaturesStack(Stack):
     def _role(self, lake: LakeStack, log_group: logs.LogGroup, files: list[assets.Asset]) -> iam.Role:
         role = iam.Role(self, "JobRole", assumed_by=iam.ServicePrincipal("glue.amazonaws.com"))
         allow(role, "s3:GetObject", on=[file.bucket.arn_for_objects(file.s3_object_key) for file in files])
-        let_read_objects(role, lake.raw_arn, "raw/")
-        let_read_objects(role, lake.processed_arn, "processed/")
-        let_write_objects(role, lake.processed_arn, "processed/")
+        let_read_objects(role, lake.raw_arn, RAW)
+        let_read_objects(role, lake.processed_arn, PROCESSED)
+        let_write_objects(role, lake.processed_arn, PROCESSED)
         # Files that the manifest, once written, no longer lists, and the minute bars of a day that is built again
         built = [f"{lake.processed_arn}/processed/{table}/*" for table in ("features", "training", "bars")]
         allow(role, "s3:DeleteObject", on=built, because=OBJECTS)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from aws_cdk import CfnOutput, Duration, Environment, Stack
 from constructs import Construct
 
-from settings import Settings
+from schema.lake_layout import QUOTES, RAW
+from schema.settings import Settings
 from stacks.constructs.alarmed_schedule import AlarmedSchedule, Cron, Retry
 from stacks.constructs.broker_secret import broker_secret, let_read_secret
 from stacks.constructs.function import PythonFunction, Runtime
@@ -30,7 +31,7 @@ class IngestStack(Stack):
             memory=512,
             description="The latest quotes of the scheduled minute",
         )
-        let_write_objects(quotes.own_role, lake.raw_arn, "raw/quotes/")
+        let_write_objects(quotes.own_role, lake.raw_arn, QUOTES)
         bars = PythonFunction(
             self,
             "BackfillBars",
@@ -42,8 +43,8 @@ class IngestStack(Stack):
             memory=1024,
             description="Daily bars and corporate actions, of the last sessions or of all history",
         )
-        let_read_objects(bars.own_role, lake.raw_arn, "raw/")
-        let_write_objects(bars.own_role, lake.raw_arn, "raw/")
+        let_read_objects(bars.own_role, lake.raw_arn, RAW)
+        let_write_objects(bars.own_role, lake.raw_arn, RAW)
         for function in (quotes, bars):
             let_read_secret(function, secret)
         AlarmedSchedule(

@@ -14,7 +14,8 @@ from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
-from settings import Settings
+from schema.lake_layout import QUOTES, TRIALS
+from schema.settings import Settings
 from stacks.constructs.audit_tables import add_audit_tables
 from stacks.constructs.function import PythonFunction
 from stacks.constructs.permissions import acknowledge, allow
@@ -22,7 +23,6 @@ from stacks.constructs.permissions import acknowledge, allow
 BY_MONTH = "by_month"
 UNSETTLED = "unsettled"
 AUDIT_DAYS = 365
-TRIALS = "models/trials/"
 OBJECTS = "object keys hold dates, symbols and ids, which only their prefix can name"
 
 
@@ -31,7 +31,7 @@ class LakeStack(Stack):
         super().__init__(scope, construct_id, env=env, termination_protection=True, description="Papertape: data, ledger, audit")
         self._access_logs = self._bucket("AccessLogs", expires=Duration.days(90))
         acknowledge(self._access_logs, "AwsSolutions-S1", "it is where the other buckets write their access logs")
-        self.raw = self._bucket("Raw", tiered="raw/quotes/")
+        self.raw = self._bucket("Raw", tiered=QUOTES)
         self.processed = self._bucket("Processed")
         # The log of trials only grows: S3 itself refuses to write an entry that does not ask for its key to be free
         self.processed.add_to_resource_policy(

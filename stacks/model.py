@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 from types import ModuleType
 
 from aws_cdk import ArnFormat, CfnOutput, Duration, Environment, RemovalPolicy, Stack
@@ -21,7 +22,8 @@ from aws_cdk import aws_sagemaker as sagemaker
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
-from settings import Settings, SettingsError
+from schema.lake_layout import MODELS, TRAINING
+from schema.settings import Settings, SettingsError
 from stacks.constructs import archives
 from stacks.constructs.alarmed_schedule import SCHEDULED_TIME, AlarmedSchedule, Call, Cron, Retry
 from stacks.constructs.function import PythonFunction, Runtime
@@ -29,8 +31,7 @@ from stacks.constructs.permissions import allow
 from stacks.lake import LakeStack, let_read_objects, let_write_objects
 
 SERVICE = "sagemaker.amazonaws.com"
-MODELS = "models/"
-FEATURES = "processed/training/"  # what lies before live_start, and nothing later
+FEATURES = TRAINING.partition("timeframe=")[0]  # what lies before live_start, and nothing later
 VERSIONS = "packages of the group are numbered as they are registered"
 
 
@@ -39,12 +40,12 @@ class ModelStack(Stack):
         self, scope: Construct, construct_id: str, *, settings: Settings, runtime: Runtime, lake: LakeStack, env: Environment
     ) -> None:
         super().__init__(scope, construct_id, env=env, description="Papertape: training, registry, deployment of models")
-        pipelines, packing = _script("pipeline"), _script("package")
+        pipelines, packing = _module("sagemaker/pipeline.py"), _module("learning/packaging.py")
         if settings.region not in pipelines.REGISTRIES:
             known = ", ".join(sorted(pipelines.REGISTRIES))
             raise SettingsError(f"region = {settings.region!r} is not allowed: AWS keeps the training image in {known}")
         images = pipelines.default_images(settings.region)
-        packed = packing.source_archive(root=archives.ROOT, settings_json=settings.model_dump_json())
+        packed = packing.source_archive(settings_json=settings.model_dump_json())
         archive = archives.file_of(packed, name="source", suffix=".tar.gz")
         source = assets.Asset(self, "Source", path=str(archive.path), asset_hash=archive.key)
 
@@ -208,11 +209,11 @@ class ModelStack(Stack):
         return self.format_arn(service="sagemaker", resource=resource, resource_name=name)
 
 
-def _script(name: str) -> ModuleType:
-    """Load `sagemaker/<name>.py` under a name of its own."""
-    spec = spec_from_file_location(f"papertape_sagemaker_{name}", archives.ROOT / "sagemaker" / f"{name}.py")
+def _module(path: str) -> ModuleType:
+    """Load a module by its path, for a folder called `sagemaker` is no package, and what learns is no part of the infrastructure."""
+    spec = spec_from_file_location(f"papertape_{Path(path).stem}", archives.ROOT / path)
     if spec is None or spec.loader is None:
-        raise ImportError(f"sagemaker/{name}.py cannot be loaded")
+        raise ImportError(f"{path} cannot be loaded")
     module = module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)

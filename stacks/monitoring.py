@@ -18,7 +18,8 @@ from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sns_subscriptions as subscriptions
 from constructs import Construct
 
-from settings import Settings
+from schema.lake_layout import FEATURES, RAW, REPORTS
+from schema.settings import Settings
 from stacks.constructs.alarmed_schedule import AlarmedSchedule, Cron, Retry
 from stacks.constructs.function import PythonFunction, Runtime
 from stacks.constructs.permissions import acknowledge
@@ -56,10 +57,10 @@ class MonitoringStack(Stack):
         health = self._function("health", "Pure rules over the ledger and the lake: one metric, one mail", timeout=Duration.minutes(2))
         report = self._function("report", "The week in one mail", timeout=Duration.minutes(5))
         lake.let_write_ledger(health)
-        let_read_objects(health.own_role, lake.raw_arn, "raw/")
-        let_read_objects(health.own_role, lake.processed_arn, "processed/features/")
+        let_read_objects(health.own_role, lake.raw_arn, RAW)
+        let_read_objects(health.own_role, lake.processed_arn, FEATURES.partition("timeframe=")[0])
         lake.let_read_ledger(report)
-        let_write_objects(report.own_role, lake.processed_arn, "processed/reports/")
+        let_write_objects(report.own_role, lake.processed_arn, REPORTS)
         retry = Retry(attempts=2, within=Duration.minutes(10))
         every = settings.schedule.health_every_minutes
         for name, function, cron in (
@@ -213,7 +214,7 @@ class MonitoringStack(Stack):
             budget=budgets.CfnBudget.BudgetDataProperty(
                 budget_type="COST",
                 time_unit="MONTHLY",
-                budget_limit=budgets.CfnBudget.SpendProperty(amount=settings.cost.monthly_budget_usd, unit="USD"),
+                budget_limit=budgets.CfnBudget.SpendProperty(amount=settings.budget.monthly_budget_usd, unit="USD"),
             ),
             notifications_with_subscribers=[notify("FORECASTED", 100), notify("ACTUAL", 80)],
         )

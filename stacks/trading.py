@@ -10,9 +10,11 @@ from aws_cdk import aws_apigateway as apigateway
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
-from settings import Settings, SettingsError
+from schema.lake_layout import MODELS, RAW, TRAINING_MANIFEST, audit_prefix
+from schema.settings import Settings, SettingsError
+from schema.slot import minutes_of
 from stacks.constructs.alarmed_schedule import AlarmedSchedule, Cron, Retry
-from stacks.constructs.api_models import decision_model, flatten_model, order_model, trading_state_model
+from stacks.constructs.api_models import api_model
 from stacks.constructs.audit_tables import ARCHIVED
 from stacks.constructs.broker_secret import broker_secret, let_read_secret
 from stacks.constructs.function import PythonFunction, Runtime
@@ -20,8 +22,7 @@ from stacks.constructs.permissions import acknowledge
 from stacks.lake import LakeStack, let_read_objects, let_write_objects
 
 STAGE = "v1"
-EVALUATION, MODEL = "models/*/evaluation/evaluation.json", "models/*/model/model.tar.gz"
-TRAINING_MANIFEST = "processed/training/timeframe=1Day/manifest.json"
+EVALUATION, MODEL = f"{MODELS}*/evaluation/evaluation.json", f"{MODELS}*/model/model.tar.gz"
 EXECUTIONS = "the pipeline names the folder of its results after the execution"
 OPEN_MINUTE, CLOSE_MINUTE = 9 * 60 + 30, 16 * 60  # New York
 GATEWAY_TIMEOUT = Duration.seconds(29)  # of a regional API; the executor answers 202 after 20
@@ -32,7 +33,7 @@ class TradingStack(Stack):
         self, scope: Construct, construct_id: str, *, settings: Settings, runtime: Runtime, lake: LakeStack, env: Environment
     ) -> None:
         super().__init__(scope, construct_id, env=env, description="Papertape: decisions, orders, execution API")
-        hour, minute = _slot(settings)
+        crons = [_cron(slot, settings) for slot in settings.schedule.slots]
         self._settings, self._runtime, self._lake, self._secret = settings, runtime, lake, broker_secret(self, settings)
         execute = self._function(
             "execute_orders",
@@ -70,8 +71,8 @@ class TradingStack(Stack):
         )
         for function in (execute, control, decide, reconcile):
             lake.let_write_ledger(function)
-        let_read_objects(decide.own_role, lake.raw_arn, "raw/")
-        let_write_objects(decide.own_role, lake.audit_arn, "audit/decisions/")
+        let_read_objects(decide.own_role, lake.raw_arn, RAW)
+        let_write_objects(decide.own_role, lake.audit_arn, audit_prefix("decisions"))
         self._let_archive(reconcile, lake)
         self._let_trace(control, lake)
         decide.may("execute-api:Invoke", on=[self.api.arn_for_execute_api("POST", "/decisions", STAGE)])
@@ -81,10 +82,11 @@ class TradingStack(Stack):
             because="the ledger says which of this app's endpoints decides",
         )
         twice = Retry(attempts=2, within=Duration.minutes(5))
-        AlarmedSchedule(
-            self, "DecideSchedule", settings=settings, name="decide", cron=Cron(minute=str(minute), hour=str(hour)),
-            runs=decide, retry=twice, dead_letters=lake.dead_letters,
-        )  # fmt: skip
+        for (name, slot), cron in zip(settings.schedule.deciding.items(), crons, strict=True):
+            AlarmedSchedule(
+                self, "".join(word.capitalize() for word in f"{name}-schedule".split("-")), settings=settings, name=name, cron=cron,
+                runs=decide, with_input={"slot": slot}, retry=twice, dead_letters=lake.dead_letters,
+            )  # fmt: skip
         AlarmedSchedule(
             self, "ReconcileSchedule", settings=settings, name="reconcile",
             cron=Cron(minute=f"0/{settings.schedule.reconcile_every_minutes}", hour="9-16"),
@@ -121,7 +123,7 @@ class TradingStack(Stack):
 
     def _let_archive(self, reconcile: PythonFunction, lake: LakeStack) -> None:
         """Add to the archive, which it never reads, and read what a model was trained and judged on."""
-        let_write_objects(reconcile.own_role, lake.audit_arn, *(f"audit/{table}/" for table in ARCHIVED))
+        let_write_objects(reconcile.own_role, lake.audit_arn, *(audit_prefix(table) for table in ARCHIVED))
         reconcile.may("s3:ListBucket", on=[lake.audit_arn, lake.processed_arn])
         reconcile.may("s3:GetObject", on=[f"{lake.processed_arn}/{EVALUATION}"], because=EXECUTIONS)
         reconcile.may("s3:GetObject", "s3:GetObjectVersion", on=[f"{lake.processed_arn}/{TRAINING_MANIFEST}"])
@@ -129,7 +131,7 @@ class TradingStack(Stack):
         self._let_ask_the_registry(reconcile)
 
     def _let_trace(self, control: PythonFunction, lake: LakeStack) -> None:
-        let_read_objects(control.own_role, lake.audit_arn, "audit/decisions/", "audit/models/")
+        let_read_objects(control.own_role, lake.audit_arn, audit_prefix("decisions"), audit_prefix("models"))
         control.may("s3:ListBucket", on=[lake.processed_arn])
         control.may("s3:GetObject", on=[f"{lake.processed_arn}/{path}" for path in (EVALUATION, MODEL)], because=EXECUTIONS)
         self._let_ask_the_registry(control)
@@ -181,10 +183,10 @@ class TradingStack(Stack):
         controlled = apigateway.LambdaIntegration(control, allow_test_invoke=False, timeout=GATEWAY_TIMEOUT)
 
         decisions, orders = api.root.add_resource("decisions"), api.root.add_resource("orders")
-        decisions.add_method("POST", executed, request_models={"application/json": decision_model(api)})
+        decisions.add_method("POST", executed, request_models={"application/json": api_model(api, "Decision")})
         # Greedy: an id holds a slash, and whether an encoded one is decoded before the route is chosen should not matter
         decisions.add_resource("{id+}").add_method("GET", controlled)
-        orders.add_method("POST", executed, request_models={"application/json": order_model(api)})
+        orders.add_method("POST", executed, request_models={"application/json": api_model(api, "ManualOrder")})
         orders.add_method("GET", controlled)
         order = orders.add_resource("{id}")
         order.add_method("GET", controlled)
@@ -193,18 +195,19 @@ class TradingStack(Stack):
             api.root.add_resource(read).add_method("GET", controlled)
         state = api.root.add_resource("trading-state")
         state.add_method("GET", controlled)
-        state.add_method("PUT", controlled, request_models={"application/json": trading_state_model(api)})
-        api.root.add_resource("flatten").add_method("POST", executed, request_models={"application/json": flatten_model(api)})
+        state.add_method("PUT", controlled, request_models={"application/json": api_model(api, "TradingState")})
+        api.root.add_resource("flatten").add_method("POST", executed, request_models={"application/json": api_model(api, "Flatten")})
         return api
 
 
-def _slot(settings: Settings) -> tuple[int, int]:
-    """Hour and minute of New York at which the agent decides; the whole window must lie in a regular session."""
-    begins = OPEN_MINUTE + settings.schedule.slot_minutes
-    latest = CLOSE_MINUTE - OPEN_MINUTE - settings.schedule.slot_window_minutes
-    if settings.schedule.slot_minutes > latest:
+def _cron(slot: str, settings: Settings) -> Cron:
+    """When the agent decides in `slot`; the whole window must lie in a regular session."""
+    minutes, window = minutes_of(slot), settings.schedule.slot_window_minutes
+    latest = CLOSE_MINUTE - OPEN_MINUTE - window
+    if minutes > latest:
         raise SettingsError(
-            f"schedule.slot = {settings.schedule.slot!r} is not allowed: with slot_window_minutes = "
-            f"{settings.schedule.slot_window_minutes} the session ends before the window; use open+{latest} or earlier"
+            f"schedule.slots: {slot!r} is not allowed: with slot_window_minutes = {window} the session ends before the window; "
+            f"use open+{latest} or earlier"
         )
-    return divmod(begins, 60)
+    hour, minute = divmod(OPEN_MINUTE + minutes, 60)
+    return Cron(minute=str(minute), hour=str(hour))

@@ -1,4 +1,4 @@
-"""An invented evaluation.json, schema 2: seeded random series, no market. For tests of what reads the file; never a result."""
+"""An invented evaluation.json, schema 3: seeded random series, no market. For tests of what reads the file; never a result."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
 BASELINES = ("cash", "equal weight held", "equal weight daily", "equal weight at kappa", "hold SPY", "random at matched turnover", "ridge")
-CHECKS = ("evidence", "power", "luck", "overfitting", "dear costs", "folds", "seeds", "sealed span", "incumbent", "turnover")
+CHECKS = ("evidence", "power", "luck", "overfitting", "stressed costs", "folds", "seeds", "holdout", "incumbent", "turnover")
 HASHES = ("settings", "feature_hash", "code_version", "manifest_sha256", "model_hash")
 TRIAL = "7e1a" + "0" * 60
 
 
 def evaluation_of(*, folds: int = 8, seeds: int = 10, sessions: int = 2016, drift: float = -2e-5, passed: bool = False) -> dict[str, Any]:
-    """The ensemble grows by `drift` a session against equal weight; a refused one fails the checks 'luck' and 'dear costs'."""
+    """The ensemble grows by `drift` a session against equal weight; a refused one fails the checks 'luck' and 'stressed costs'."""
     rng = np.random.default_rng(7)
     days = np.busday_offset(np.datetime64("2011-01-03"), np.arange(sessions)).astype(str).tolist()
     market, noise = rng.normal(3e-4, 0.01, sessions), rng.normal(0.0, 8e-4, sessions)
     d = noise - noise.mean() + drift
     alone = {str(seed): np.cumsum(d + rng.normal(0, 6e-4, sessions)) for seed in range(seeds)}
     excess = {cost: drift * 252e4 - 2.5 * int(cost) for cost in ("0", "10", "20")}
-    checks = [_check(name, passed=passed or name not in ("luck", "dear costs")) for name in CHECKS]
+    checks = [_check(name, passed=passed or name not in ("luck", "stressed costs")) for name in CHECKS]
     years = sorted({day[:4] for day in days})
     random = {name: {cost: rng.normal(0, 90) for cost in excess} for name in BASELINES}
     return {
-        "schema": 2,
+        "schema": 3,
         "title": "3 names, invented",
-        "command": "python papertape.py evaluate --settings settings.toml --record invented",
+        "command": "papertape evaluate --settings settings.toml --record invented",
         "quick": False,
         "trial": TRIAL,
-        "recipe": "c0de" + "1" * 60,
+        "configuration": "c0de" + "1" * 60,
         "log": {"head": "4ead" + "2" * 60, "trials": 2, "openings": 0, "new": True},
-        "answer": f"PPO {'beats' if passed else 'does not beat'} equal weight: {excess['10']:+.1f} bp a year net of 10 bp a side",
+        "answer": f"PPO {'beats' if passed else 'does not beat'} equal weight: {excess['10']:+.1f} bp per year net of 10 bp per side",
         "hashes": {name: str(number) * 64 for number, name in enumerate(HASHES)},
         "data": {"symbols": ["AAA", "BBB", "CCC"], "sessions": sessions + 1260, "start": "2006-01-03", "end": days[-1], "rows": 9828},
         "windows": {
@@ -54,13 +54,13 @@ def evaluation_of(*, folds: int = 8, seeds: int = 10, sessions: int = 2016, drif
             "seeds": seeds,
         },
         "rows": [
-            _row("PPO", "ppo", years, excess),
+            _row("PPO", "agent", years, excess),
             *(_row(name, "baseline", years, by_cost) for name, by_cost in random.items()),
-            *(_row(f"PPO seed {seed}", "ppo seed", years, {cost: excess[cost] + seed for cost in ("20", "10")}) for seed in range(seeds)),
+            *(_row(f"PPO seed {seed}", "agent seed", years, {cost: excess[cost] + seed for cost in ("20", "10")}) for seed in range(seeds)),
         ],
         "statistics": {"psr_excess": 0.21, "dsr_excess": 0.13, "pbo": None, "reality_check_p": 0.71, "detectable_ir": 0.88},
         "gate": {
-            "title": "recipe gate",
+            "title": "gate",
             "passed": passed,
             "reasons": [f"{'passed' if check['passed'] else 'refused'}: {check['sentence']}" for check in checks],
             "checks": checks,
@@ -97,8 +97,8 @@ def _check(name: str, *, passed: bool) -> dict[str, Any]:
 def _folds(days: list[str], count: int) -> list[dict[str, Any]]:
     tests = [(str(part[0]), str(part[-1]), False) for part in np.array_split(np.array(days), count)]
     return [
-        {"number": n, "train_start": "2006-01-03", "train_end": "2010-12-23", "test_start": first, "test_end": last, "sealed": sealed}
-        for n, (first, last, sealed) in enumerate([*tests, ("2019-01-02", "2019-12-31", True)])
+        {"number": n, "train_start": "2006-01-03", "train_end": "2010-12-23", "test_start": first, "test_end": last, "holdout": holdout}
+        for n, (first, last, holdout) in enumerate([*tests, ("2019-01-02", "2019-12-31", True)])
     ]
 
 

@@ -15,11 +15,11 @@ import requests
 from alpaca.data.historical import NewsClient, StockHistoricalDataClient
 from alpaca.trading.client import TradingClient
 
-from local.exchange.app import Keys, create_app
-from local.exchange.book import Costs
+from local.exchange.book import TradingCosts
+from local.exchange.http.app import Keys, create_app
 from local.exchange.in_process import InProcess
-from local.exchange.sessions import Calendar
-from local.exchange.tape import Tape
+from local.exchange.recorded_market import RecordedMarket
+from local.exchange.sessions import ExchangeCalendar
 from local.exchange.venue import Venue
 
 URL = "http://exchange.test"
@@ -31,8 +31,8 @@ SPLIT, DIVIDEND = date(2020, 2, 3), date(2020, 2, 7)
 
 
 @lru_cache(maxsize=1)
-def small_tape() -> Tape:
-    calendar = Calendar.xnys(start=date(2019, 11, 25), end=date(2020, 12, 31))
+def small_market() -> RecordedMarket:
+    calendar = ExchangeCalendar.xnys(start=date(2019, 11, 25), end=date(2020, 12, 31))
     days = [session.date for session in calendar.sessions if date(2019, 12, 23) <= session.date <= date(2020, 5, 29)]
     rows = []
     for number, day in enumerate(days):
@@ -47,7 +47,7 @@ def small_tape() -> Tape:
     ]
     quotes = [(symbol, ts + pd.Timedelta("59.999s"), close - 0.01, 200, close + 0.01, 300) for symbol, ts, _, _, _, close, _ in minutes]
     actions = [("AAPL", pd.Timestamp(SPLIT), "split", 2.0), ("IBM", pd.Timestamp(DIVIDEND), "dividend", 0.5)]
-    return Tape(
+    return RecordedMarket(
         calendar=calendar,
         bars=pd.DataFrame(rows, columns=["symbol", "session", "open", "high", "low", "close", "volume"]),
         actions=pd.DataFrame(actions, columns=["symbol", "ex_date", "kind", "value"]),
@@ -60,7 +60,7 @@ class Desk:
     """A client at an exchange of its own, without costs, whose dividends are paid."""
 
     def __init__(self, *, now: datetime = SLOT, cash: str = "100000") -> None:
-        self.venue = Venue(tape=small_tape(), now=now, cash=Decimal(cash), costs=Costs(), dividends="credit")
+        self.venue = Venue(market=small_market(), now=now, cash=Decimal(cash), costs=TradingCosts(), dividends="credit")
         self.adapter = InProcess(create_app(venue=self.venue, keys=Keys()))
         self.http = requests.Session()
         self.http.headers.update(KEYS)

@@ -9,8 +9,9 @@ from functools import lru_cache
 import exchange_calendars
 import pandas as pd
 
-from lambdas.common.lake import Lake, Row, actions_key, bars_key, calendar_key
-from local import bundled
+from lambdas.common.lake.lake import Lake, Row
+from papertape.market_data import bundled
+from schema.lake_layout import actions_key, bars_key, calendar_key
 
 
 def fill_raw(lake: Lake, *, symbols: Sequence[str], start: str, end: str) -> None:

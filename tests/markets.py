@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from trading_env.market import Market
+from trading_env.data.market import Market
 
 FloatArray = NDArray[np.float64]
 

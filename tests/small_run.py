@@ -13,11 +13,11 @@ from unittest.mock import patch
 import numpy as np
 import pandas as pd
 
-from settings import Settings, load
-from tests.scripts import script
-from trading_env.bars import ACTION_COLUMNS
-from trading_env.features import FEATURE_HASH
-from trading_env.market import Market, build_market, to_table
+from learning import evaluation, packaging, training
+from schema.settings import Settings, load
+from trading_env.data.bars import ACTION_COLUMNS
+from trading_env.data.features import FEATURE_HASH
+from trading_env.data.market import Market, build_market, to_table
 
 SYMBOLS = ("AAA", "BBB", "CCC")
 DAYS = np.busday_offset(np.datetime64("2015-01-05", "D"), np.arange(640))
@@ -34,7 +34,7 @@ def settings(**changes: dict[str, Any]) -> Settings:
         "test_start": str(DAYS[540]),
         "live_start": LIVE_START,
         "folds": 2,
-        "sealed_sessions": 30,
+        "holdout_sessions": 30,
         "seeds": [0, 1],
         "timesteps": 1000,
         "environments": 8,
@@ -69,7 +69,7 @@ def write_channel(folder: Path) -> Path:
 def train(channel: Path, model: Path, *arguments: str, chosen: Settings) -> None:
     """What SageMaker runs for one seed."""
     with patch.dict(os.environ, SM_CHANNEL_FEATURES=str(channel), SM_MODEL_DIR=str(model)):
-        script("train").main([*arguments, "--settings", chosen.model_dump_json()])
+        training.main([*arguments, "--settings", chosen.model_dump_json()])
 
 
 def train_all(root: Path, *, chosen: Settings) -> Path:
@@ -86,11 +86,11 @@ def pack(model: Path, target: Path) -> None:
     """model.tar.gz of a folder, as SageMaker makes it."""
     target.mkdir(parents=True, exist_ok=True)
     files = {path.relative_to(model).as_posix(): path.read_bytes() for path in model.rglob("*") if path.is_file()}
-    (target / "model.tar.gz").write_bytes(script("package").archive(files))
+    (target / "model.tar.gz").write_bytes(packaging.archive(files))
 
 
 def evaluate(root: Path, *, trials: str, chosen: Settings, arguments: Sequence[str] = ()) -> dict[str, Any]:
     """Run evaluate.py on `root` and return evaluation.json."""
-    script("evaluate").main(["--root", str(root), "--trials", trials, "--settings", chosen.model_dump_json(), *arguments])
+    evaluation.main(["--root", str(root), "--trials", trials, "--settings", chosen.model_dump_json(), *arguments])
     document: dict[str, Any] = json.loads((root / "output" / "evaluation" / "evaluation.json").read_text(encoding="utf-8"))
     return document

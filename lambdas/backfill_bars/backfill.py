@@ -12,19 +12,21 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any, Protocol
 
-from lambdas.common.broker_time import iso, new_york_date, parse_utc
-from lambdas.common.lake import ACTIONS, BARS, CALENDAR, Lake, Row, actions_key, bars_key, calendar_key
+from lambdas.common.lake.lake import Lake, Row
+from schema.exchange_time import iso, new_york_date, parse_utc
+from schema.lake_layout import ACTIONS, BARS, CALENDAR, actions_key, bars_key, calendar_key
+from trading_env.errors import PapertapeError
 
 NIGHTLY_SESSIONS = 7
 # Vendors book late dividends and correct ratios for weeks
 NIGHTLY_ACTION_DAYS = 45
 
 
-class BackfillError(RuntimeError):
+class BackfillError(PapertapeError, RuntimeError):
     """The vendor's answer cannot be stored."""
 
 
-class Session(Protocol):
+class CalendarSession(Protocol):
     @property
     def date(self) -> date: ...
     @property
@@ -36,13 +38,13 @@ class Session(Protocol):
 class Vendor(Protocol):
     """What backfilling needs of the broker: one method each for calendar, bars and corporate actions."""
 
-    def sessions(self, start: date, end: date) -> Sequence[Session]: ...
+    def sessions(self, start: date, end: date) -> Sequence[CalendarSession]: ...
     def daily_bars(self, symbols: Sequence[str], start: date, end: date) -> Sequence[Row]: ...
     def corporate_actions(self, symbols: Sequence[str], start: date, end: date) -> Sequence[Row]: ...
 
 
 @dataclass(frozen=True)
-class Window:
+class BackfillWindow:
     """Inclusive session dates to fetch."""
 
     start: date
@@ -74,15 +76,15 @@ class Backfilled:
         }
 
 
-def nightly_window(*, sessions: Sequence[Session], now: datetime) -> Window:
+def nightly_window(*, sessions: Sequence[CalendarSession], now: datetime) -> BackfillWindow:
     """The last sessions that have closed by `now`; raises `BackfillError` when there is none."""
     closed = [session.date for session in sessions if session.close <= now][-NIGHTLY_SESSIONS:]
     if not closed:
         raise BackfillError(f"the broker's calendar has no completed session before {now.isoformat()}")
-    return Window(start=closed[0], end=closed[-1], actions_start=closed[-1] - timedelta(days=NIGHTLY_ACTION_DAYS))
+    return BackfillWindow(start=closed[0], end=closed[-1], actions_start=closed[-1] - timedelta(days=NIGHTLY_ACTION_DAYS))
 
 
-def backfill(*, vendor: Vendor, lake: Lake, symbols: Sequence[str], window: Window) -> Backfilled:
+def backfill(*, vendor: Vendor, lake: Lake, symbols: Sequence[str], window: BackfillWindow) -> Backfilled:
     """Merge the vendor's bars and actions of `window` into the lake; the calendar is written to the end of the next year."""
     bars = vendor.daily_bars(symbols, window.start, window.end)
     actions = vendor.corporate_actions(symbols, window.actions_start, window.end)
@@ -124,7 +126,7 @@ def _merge_bars(lake: Lake, bars: Iterable[Row]) -> tuple[dict[str, list[Row]], 
     return objects, restated
 
 
-def _merge_actions(lake: Lake, actions: Iterable[Row], symbols: Sequence[str], window: Window) -> dict[str, list[Row]]:
+def _merge_actions(lake: Lake, actions: Iterable[Row], symbols: Sequence[str], window: BackfillWindow) -> dict[str, list[Row]]:
     """Inside the window the vendor's answer is the truth, so a corrected or withdrawn action leaves no second copy."""
     stored = lake.read(map(actions_key, symbols), prefix=ACTIONS)
     first, last = window.actions_start.isoformat(), window.end.isoformat()
@@ -139,7 +141,7 @@ def _merge_actions(lake: Lake, actions: Iterable[Row], symbols: Sequence[str], w
     return {key: rows for key, rows in objects.items() if rows or key in stored}
 
 
-def _calendar(lake: Lake, sessions: Iterable[Session]) -> dict[str, list[Row]]:
+def _calendar(lake: Lake, sessions: Iterable[CalendarSession]) -> dict[str, list[Row]]:
     years: dict[str, list[Row]] = {}
     for session in sessions:
         row = {"session": session.date.isoformat(), "open": iso(session.open), "close": iso(session.close)}

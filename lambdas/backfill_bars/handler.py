@@ -9,34 +9,36 @@ from __future__ import annotations
 from datetime import date, timedelta
 from typing import Any
 
-from lambdas.backfill_bars.backfill import Backfilled, Window, backfill, nightly_window
-from lambdas.common import environment, lake
-from lambdas.common.broker import broker_from_environment
-from lambdas.common.broker_time import new_york_date
+from lambdas.backfill_bars.backfill import Backfilled, BackfillWindow, backfill, nightly_window
+from lambdas.common import environment
+from lambdas.common.broker.connection import broker_from_environment, market_data_from_environment
+from lambdas.common.lake import lake
 from lambdas.common.telemetry import entry, logger
+from schema.exchange_time import new_york_date
+from schema.settings import deployed
 
 # Covers the longest run of days without a session, with the nightly window before it
 CALENDAR_DAYS = 21
 
 
-class Variables(environment.Variables):
+class BackfillVariables(environment.Variables):
     raw_bucket: str
 
 
 @entry
 def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
-    variables, settings, broker = environment.read(Variables), environment.settings(), broker_from_environment()
-    now = broker.clock().now
+    variables, settings = environment.read(BackfillVariables), deployed()
+    now, market_data = broker_from_environment().clock().now, market_data_from_environment()
     today = new_york_date(now)
-    window = nightly_window(sessions=broker.sessions(today - timedelta(days=CALENDAR_DAYS), today), now=now)
+    window = nightly_window(sessions=market_data.sessions(today - timedelta(days=CALENDAR_DAYS), today), now=now)
     if start := event.get("start"):
         first = date.fromisoformat(start)
         last = min(date.fromisoformat(event["end"]), window.end) if event.get("end") else window.end
         if first > last:
             raise ValueError(f"start must not be after {last} (the end asked for, or the last completed session), was {first}")
-        window = Window(start=first, end=last, actions_start=first)
+        window = BackfillWindow(start=first, end=last, actions_start=first)
     done = backfill(
-        vendor=broker,
+        vendor=market_data,
         lake=lake.lake(raw_bucket=variables.raw_bucket),
         symbols=settings.universe.symbols,
         window=window,

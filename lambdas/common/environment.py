@@ -2,26 +2,22 @@
 
 `read(Model)` returns a valid model or raises `VariablesError`, one line that names the variable. Every AWS endpoint override is
 refused unless it points to this machine, so a stray variable can never send orders, data or credentials elsewhere. The broker's own
-addresses have a stricter guard in `lambdas.common.broker`.
+addresses have a stricter guard in `lambdas.common.broker.alpaca`.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from settings import Settings
+from schema.loopback import refuse_foreign_endpoints
+from trading_env.errors import PapertapeError
 
-OVERRIDE_PREFIX = "AWS_ENDPOINT_URL"
 
-
-class VariablesError(RuntimeError):
+class VariablesError(PapertapeError, RuntimeError):
     """A variable is missing, malformed, or points to a place that is not allowed."""
 
 
@@ -44,8 +40,8 @@ class AlertVariables(Variables):
     alert_topic_arn: str
 
 
-class Patience(Variables):
-    """How long one run of an executor works and waits, in seconds of the wall clock; what the market knows is never waited for by it.
+class TimeBudget(Variables):
+    """How long one run of an executor works and waits, in seconds of the wall clock; it never waits for the market.
 
     `batch_budget_seconds` counts from the function's first line. `lease_seconds` is longer than the function can live, so that only a dead
     holder's lease runs out. A pause between two questions about orders begins at `order_poll_seconds` and doubles.
@@ -53,9 +49,9 @@ class Patience(Variables):
 
     batch_budget_seconds: float = Field(default=20.0, ge=0, le=840)
     lease_seconds: float = Field(default=60.0, gt=0, le=900)
-    lease_patience_seconds: float = Field(default=3.0, ge=0, le=60)
+    lease_timeout_seconds: float = Field(default=3.0, ge=0, le=60)
     lease_poll_seconds: float = Field(default=0.2, gt=0, le=10)
-    order_patience_seconds: float = Field(default=5.0, ge=0, le=300)
+    order_timeout_seconds: float = Field(default=5.0, ge=0, le=300)
     order_poll_seconds: float = Field(default=0.25, gt=0, le=10)
 
 
@@ -71,41 +67,3 @@ def read(model: type[V], *, environ: Mapping[str, str] | None = None) -> V:
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors())
         raise VariablesError(f"environment variables of this function: {problems}; the stack that owns it sets them") from None
-
-
-def settings(*, environ: Mapping[str, str] | None = None) -> Settings:
-    """Return the settings that the app was deployed with, from PAPERTAPE_SETTINGS."""
-    variables = os.environ if environ is None else environ
-    document = variables.get("PAPERTAPE_SETTINGS")
-    if not document:
-        raise VariablesError("PAPERTAPE_SETTINGS is missing; the stack sets it to settings.toml as JSON")
-    return _settings(document)
-
-
-@lru_cache(maxsize=4)
-def _settings(document: str) -> Settings:
-    try:
-        return Settings.model_validate_json(document)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "(document)"
-        raise VariablesError(f"PAPERTAPE_SETTINGS: {key}: {first['msg']}; deploy again from a valid settings.toml") from None
-
-
-def is_loopback(url: str) -> bool:
-    """Tell whether `url` is http(s) to this machine, with no user information that could disguise another host."""
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname or ""
-        if parts.scheme not in {"http", "https"} or parts.username is not None:
-            return False
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def refuse_foreign_endpoints(environ: Mapping[str, str]) -> None:
-    """Raise `VariablesError` if an AWS endpoint override does not point to this machine."""
-    for name, value in environ.items():
-        if name.startswith(OVERRIDE_PREFIX) and value and not is_loopback(value):
-            raise VariablesError(f"{name} may only point to this machine (http://127.0.0.1:<port>), was {value}; unset it")

@@ -9,24 +9,24 @@ reason, its time, who asked and what it re-armed. A change that names the `versi
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 from urllib.parse import unquote
 
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 from botocore.exceptions import BotoCoreError, ClientError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lambdas.common.answers import answer, refusals, shown_decision, shown_order
-from lambdas.common.audit import AuditBucket
-from lambdas.common.broker_time import iso
+from lambdas.common.api.responses import answer, refusals, shown_decision, shown_order
 from lambdas.common.environment import Variables, read
-from lambdas.common.ledger import CursorError, Stale, ledger_from_environment
-from lambdas.common.provenance import default_registry
-from lambdas.common.records import State
+from lambdas.common.lake.audit import AuditBucket
+from lambdas.common.lake.provenance import default_registry
+from lambdas.common.ledger.ledger import CursorError, Stale, ledger_from_environment
+from lambdas.common.orders.execution_cost import closes_of, session_of
 from lambdas.common.telemetry import entry, logger
-from lambdas.common.traded import closes_of, session_of
 from lambdas.control.status import status_of
 from lambdas.control.trace import Tracer
+from schema.api_requests import StateRequest
+from schema.exchange_time import iso
 
 app = APIGatewayRestResolver()
 
@@ -34,20 +34,6 @@ app = APIGatewayRestResolver()
 class ControlVariables(Variables):
     audit_bucket: str
     code_version: str = "unknown"
-
-
-class StateRequest(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    state: State
-    reason: Annotated[str, Field(min_length=1, max_length=300)]
-    version: Annotated[int, Field(ge=0)] | None = None
-    account: Annotated[str, Field(min_length=1, max_length=100)] | None = None
-
-    @model_validator(mode="after")
-    def _an_account_is_taken_by_going_on(self) -> Self:
-        if self.account is not None and self.state != "active":
-            raise ValueError("account is for the state active only: it says which account this app goes on with")
-        return self
 
 
 class OrdersQuery(BaseModel):
@@ -127,7 +113,7 @@ def get_decision() -> Response[str]:
     decision = ledger.decision(decision_id)
     if decision is None:
         return answer(404, {"message": f"no decision {decision_id}"})
-    orders = ledger.orders_by_id([leg.client_order_id for leg in decision.plan or ()])
+    orders = ledger.orders_by_id([planned.client_order_id for planned in decision.plan or ()])
     trace = _tracer().decision(decision, decision_id=decision_id)
     closes = closes_of(ledger.snapshot(session_of(decision)))
     return answer(200, {**shown_decision(decision, orders, closes=closes), "trace": [link.shown() for link in trace]})

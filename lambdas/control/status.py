@@ -9,9 +9,9 @@ from __future__ import annotations
 from datetime import date, timedelta
 from typing import Any
 
-from lambdas.common.answers import shown_order
-from lambdas.common.ledger import Ledger
-from lambdas.common.records import AGENT, Decision, ServedModel
+from lambdas.common.api.responses import shown_order
+from lambdas.common.ledger.ledger import Ledger
+from lambdas.common.ledger.records import AGENT, Decision, ServedModel
 
 
 def status_of(ledger: Ledger, *, now: str) -> dict[str, Any]:

@@ -18,10 +18,12 @@ from typing import Any, Literal
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from lambdas.common.audit import AuditBucket, model_key
-from lambdas.common.lake import LakeError, decision_key
-from lambdas.common.provenance import Registry
-from lambdas.common.records import FOREIGN, PERSONAL, RECOVERED, Decision, Fill, LedgerCorrupt, OrderRecord, ServedModel, plain
+from lambdas.common.lake.audit import AuditBucket, model_key
+from lambdas.common.lake.lake import LakeError
+from lambdas.common.lake.provenance import Registry
+from lambdas.common.ledger.item import LedgerCorrupt, plain
+from lambdas.common.ledger.records import EXTERNAL, PERSONAL, RECOVERED, Decision, Fill, OrderRecord, ServedModel
+from schema.lake_layout import decision_key
 
 Status = Literal["verified", "recorded", "differs", "missing", "none"]
 Record = dict[str, Any]
@@ -69,8 +71,8 @@ class Tracer:
     def decision(self, decision: Decision | None, *, decision_id: str) -> list[Link]:
         """The decision and all that lies behind it; None: the ledger does not hold it."""
         strategy = decision_id.partition(":")[0]
-        if strategy == FOREIGN:
-            return [Link(link="decision", says="another hand's order, found at the broker and adopted", status="none")]
+        if strategy == EXTERNAL:
+            return [Link(link="decision", says="an external order, found at the broker", status="none")]
         if strategy == RECOVERED:
             lost = "the ledger was lost, and the order was found at the broker; what the audit bucket kept may name it"
             return [Link(link="decision", says=decision_id, status="missing", detail=lost)]
@@ -146,7 +148,7 @@ class Tracer:
             status, detail = "recorded", "the evaluation itself is not there any more"
         elif now != kept["evaluation_sha256"]:
             status, detail = "differs", f"the evaluation has sha256 {now} now"
-        says = f"{verdict}; trial {kept['trial']}, recipe {kept['recipe']}"
+        says = f"{verdict}; trial {kept['trial']}, configuration {kept['configuration']}"
         at = f"{kept['evaluation_uri']}, {where}"
         return Link(link="gate", says=says, status=status, hash=kept["evaluation_sha256"], where=at, detail=detail)
 

@@ -14,23 +14,25 @@ from datetime import date
 import numpy as np
 import pandas as pd
 
-from lambdas.common.lake import ACTIONS, BARS, Lake, actions_key, bars_key
-from trading_env.bars import validate
-from trading_env.features import HISTORY_SESSIONS
-from trading_env.market import Market, build_market
-from trading_env.raw_lines import action_table, bar_table
+from lambdas.common.lake.lake import Lake
+from schema.lake_layout import ACTIONS, BARS, actions_key, bars_key
+from trading_env.data.bars import validate
+from trading_env.data.features import HISTORY_SESSIONS
+from trading_env.data.market import Market, build_market
+from trading_env.data.raw_lines import action_table, bar_table
+from trading_env.errors import PapertapeError
 
 # A year has at least 250 sessions: this many whole years hold the history whatever the date
 HISTORY_YEARS = -(-HISTORY_SESSIONS // 250)
 
 
-class StaleDataError(RuntimeError):
+class StaleDataError(PapertapeError, RuntimeError):
     """The lake does not reach the close that the decision must observe."""
 
 
 @dataclass(frozen=True)
-class Known:
-    """What a decision may know: the market up to the close of its last row, and which objects it was made of.
+class MarketSnapshot:
+    """What a decision may rest on: the market up to the close of its last row, and which objects it was made of.
 
     `missing`: names without a bar at that close, with the session of their last one; None where the history has none.
     """
@@ -45,7 +47,7 @@ def years_needed(as_of: date) -> range:
     return range(as_of.year - HISTORY_YEARS, as_of.year + 1)
 
 
-def known_at(*, lake: Lake, symbols: Sequence[str], sessions: Sequence[date], as_of: date) -> Known:
+def market_snapshot(*, lake: Lake, symbols: Sequence[str], sessions: Sequence[date], as_of: date) -> MarketSnapshot:
     """Build the market of `symbols` up to the close of `as_of`, which must be the newest session that has bars.
 
     `sessions` is the exchange's calendar over the years read.
@@ -64,7 +66,7 @@ def known_at(*, lake: Lake, symbols: Sequence[str], sessions: Sequence[date], as
     market = build_market(checked.bars, actions[actions["ex_date"] <= cut], symbols=tuple(symbols))
     if market.sessions[-1] != np.datetime64(as_of, "D"):
         raise StaleDataError(f"no valid daily bar of {as_of}: {len(checked.quarantined)} rows are in quarantine; run backfill_bars again")
-    return Known(
+    return MarketSnapshot(
         market=market,
         inputs_sha256=_fingerprint(lake.etags([*found_bars, *found_actions])),
         quarantined=len(checked.quarantined),

@@ -14,16 +14,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trading_env.market import Market
-from trading_env.observation import Observation, observe
-from trading_env.policy import weights_from_scores
-from trading_env.portfolio import Tape
+from trading_env.data.market import Market
+from trading_env.data.observation import Observation, observe
+from trading_env.simulation.policy import weights_from_scores
+from trading_env.simulation.portfolio import ExecutionPrices
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Account:
+class AccountAtClose:
     """Cash in dollars and shares by symbol after the close observed; `closes` values what the market has no bar of."""
 
     cash: float
@@ -32,7 +32,7 @@ class Account:
 
 
 @dataclass(frozen=True)
-class Seen:
+class ObservedState:
     """One observed state: held weights (A,) and cash weight as shares of equity, who may trade (A,), and the policy's vector."""
 
     observation: Observation
@@ -46,12 +46,12 @@ class Seen:
         return hashlib.sha256(self.observation.vector.astype("<f4").tobytes()).hexdigest()
 
 
-def see(*, market: Market, account: Account) -> Seen:
+def observe_state(*, market: Market, account: AccountAtClose) -> ObservedState:
     """Observe the last row of `market` with the account after that close.
 
     Equity is cash and every position at its raw close, not the broker's own figure, which moves after hours.
     """
-    closes = Tape.of(market).closing[-1]  # of a name without a bar now: its last close, through the splits since
+    closes = ExecutionPrices.of(market).closing[-1]  # of a name without a bar now: its last close, through the splits since
     elsewhere = np.array([account.closes.get(symbol, np.nan) for symbol in market.symbols])
     closes = np.where(np.isfinite(closes), closes, elsewhere)
     quantities = np.array([account.quantities.get(symbol, 0.0) for symbol in market.symbols])
@@ -62,7 +62,7 @@ def see(*, market: Market, account: Account) -> Seen:
         raise ValueError(f"equity at the close of {market.sessions[-1]} must be positive and finite, was {equity}")
     held, cash_weight, tradable = worth / equity, account.cash / equity, market.tradable[-1]
     vector = observe(market.features[-1], market.context[-1], tradable, held, cash_weight)
-    return Seen(
+    return ObservedState(
         observation=Observation(as_of=market.sessions[-1], symbols=market.symbols, vector=vector),
         held=held,
         cash_weight=float(cash_weight),
@@ -70,9 +70,8 @@ def see(*, market: Market, account: Account) -> Seen:
     )
 
 
-def target(*, seen: Seen, scores: Array, kappa: float) -> dict[str, float]:
+def target(*, observed: ObservedState, scores: Array, kappa: float) -> dict[str, float]:
     """Target weights by symbol, shares of the invested part of equity, of tradable names only."""
-    weights = weights_from_scores(scores, seen.held, seen.tradable, kappa=kappa)
-    return {
-        symbol: float(weight) for symbol, weight, trades in zip(seen.observation.symbols, weights, seen.tradable, strict=True) if trades
-    }
+    weights = weights_from_scores(scores, observed.held, observed.tradable, kappa=kappa)
+    names = zip(observed.observation.symbols, weights, observed.tradable, strict=True)
+    return {symbol: float(weight) for symbol, weight, tradable in names if tradable}

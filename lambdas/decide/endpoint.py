@@ -1,8 +1,8 @@
 """Ask a SageMaker endpoint for scores, and believe the answer only when it is exactly what its pointer in the ledger promises.
 
-`ask` returns one finite float64 a symbol, within what a policy can say, or raises `EndpointError`, one line that names what was wrong: not
-reached, refused, not JSON, wrong length, not finite, out of range, another model, another feature table. The caller never sees a partial or
-repaired answer. How far the observation lies outside of what the model was trained on comes with it, where the endpoint tells.
+`ask` returns one finite float64 per symbol, within what a policy can say, or raises `EndpointError`, one line that names what was wrong:
+not reached, refused, not JSON, wrong length, not finite, out of range, another model, another feature table. The caller never gets a
+partial or repaired answer. How far the observation lies outside of what the model was trained on comes with it, where the endpoint tells.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from botocore.exceptions import BotoCoreError, ClientError
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lambdas.common.records import ServedModel
+from lambdas.common.ledger.records import ServedModel
+from trading_env.errors import PapertapeError
 
 REQUEST_SCHEMA = 1
 #: A policy's scores are logs of a mean of portfolios that no seed lets fall below e^-20 of the largest share, over at most 500 names.
 SCORE_LIMIT = 50.0
 
 
-class EndpointError(RuntimeError):
+class EndpointError(PapertapeError, RuntimeError):
     """The endpoint gave no answer that may be traded on."""
 
 
@@ -44,7 +45,7 @@ class Scores:
     outside: float | None = None
 
 
-class Answer(BaseModel):
+class EndpointResponse(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, protected_namespaces=())
     scores: list[Annotated[float, Field(strict=True)]]
     model_version: str
@@ -74,7 +75,7 @@ def ask(*, runtime: Any, model: ServedModel, as_of: date, symbols: Sequence[str]
 
 def _believe(*, body: bytes, model: ServedModel, count: int) -> Scores:
     try:
-        answer = Answer.model_validate_json(body)
+        answer = EndpointResponse.model_validate_json(body)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "body"

@@ -1,7 +1,7 @@
 """In each decision slot: observe the last close, ask the model, send target weights to the execution API.
 
-Event: {"schedule": "decide", "time": "<the slot's instant>"}. A holiday is skipped and said so. Every error leaves the function: the
-schedule may repeat it, because the same slot decides once.
+Event: {"schedule": "decide", "time": "<the slot's instant>", "slot": "open+5"}; a single slot needs no name. A holiday is skipped and said
+so. Every error leaves the function: the schedule may repeat it, because the same slot decides once.
 """
 
 from __future__ import annotations
@@ -13,16 +13,18 @@ import boto3
 from botocore.config import Config
 from pydantic import Field
 
-from lambdas.common import environment, lake
-from lambdas.common.broker import broker_from_environment
-from lambdas.common.broker_time import parse_utc
-from lambdas.common.execution_api import execution_api_from_environment
-from lambdas.common.ledger import ledger_from_environment
+from lambdas.common import environment
+from lambdas.common.api.client import execution_api_from_environment
+from lambdas.common.broker.connection import broker_from_environment, market_data_from_environment
+from lambdas.common.lake import lake
+from lambdas.common.ledger.ledger import ledger_from_environment
 from lambdas.common.telemetry import entry, logger
 from lambdas.decide.agent import Edges, decide
+from schema.exchange_time import parse_utc
+from schema.settings import deployed
 
 
-class Variables(environment.Variables):
+class DecideVariables(environment.Variables):
     raw_bucket: str
     audit_bucket: str
     code_version: str = "unknown"
@@ -35,27 +37,28 @@ class EndpointVariables(environment.Variables):
 
 @entry
 def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
-    variables, time = environment.read(Variables), parse_utc(event["time"])
+    variables, time = environment.read(DecideVariables), parse_utc(event["time"])
     edges = Edges(
         broker=broker_from_environment(),
+        market_data=market_data_from_environment(),
         lake=lake.lake(raw_bucket=variables.raw_bucket, audit_bucket=variables.audit_bucket),
         ledger=ledger_from_environment(),
         runtime=_runtime(),
         execution=execution_api_from_environment(),
         code_version=variables.code_version,
     )
-    result = decide(time=time, settings=environment.settings(), edges=edges)
+    result = decide(time=time, settings=deployed(), edges=edges, slot_name=event.get("slot"))
     logger.info(result["outcome"], extra=result)
     return result
 
 
 @lru_cache(maxsize=1)
 def _runtime() -> Any:
-    """A cold serverless endpoint takes tens of seconds: wait for it once, rather than knock five times."""
-    patience = environment.read(EndpointVariables)
+    """A cold serverless endpoint takes tens of seconds: wait for it once, rather than ask five times."""
+    timeouts = environment.read(EndpointVariables)
     config = Config(
-        connect_timeout=patience.endpoint_connect_timeout,
-        read_timeout=patience.endpoint_read_timeout,
+        connect_timeout=timeouts.endpoint_connect_timeout,
+        read_timeout=timeouts.endpoint_read_timeout,
         retries={"total_max_attempts": 2},
     )
     return boto3.client("sagemaker-runtime", config=config)

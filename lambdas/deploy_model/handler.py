@@ -14,7 +14,7 @@ from typing import Any
 import boto3
 
 from lambdas.common import environment
-from lambdas.common.ledger import ledger_from_environment
+from lambdas.common.ledger.ledger import ledger_from_environment
 from lambdas.common.telemetry import entry, logger
 from lambdas.deploy_model.packages import describe, serve
 from lambdas.deploy_model.pointers import point
@@ -23,7 +23,7 @@ POLL_SECONDS = 5.0
 RESERVE_MS = 15_000
 
 
-class Variables(environment.Variables):
+class DeployVariables(environment.Variables):
     endpoint_name: str
     serving_role_arn: str
     model_package_group: str
@@ -31,22 +31,22 @@ class Variables(environment.Variables):
 
 @entry
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    variables, ledger, sagemaker = environment.read(Variables), ledger_from_environment(), boto3.client("sagemaker")
+    variables, ledger, sagemaker = environment.read(DeployVariables), ledger_from_environment(), boto3.client("sagemaker")
     package = describe(sagemaker=sagemaker, arn=event["detail"]["ModelPackageArn"])
     if package is None or package.group != variables.model_package_group:
-        return _tell("ignored", reason="no role", package=event["detail"]["ModelPackageArn"])
+        return _outcome("ignored", reason="no role", package=event["detail"]["ModelPackageArn"])
     endpoint = f"{variables.endpoint_name}-{package.role}"
 
     def deploy() -> None:
-        wait = _patience(context.get_remaining_time_in_millis if context else lambda: 0)
+        wait = _wait_while_time_is_left(context.get_remaining_time_in_millis if context else lambda: 0)
         serve(sagemaker=sagemaker, package=package, endpoint=endpoint, role_arn=variables.serving_role_arn, wait=wait)
 
     outcome = point(ledger=ledger, package=package, endpoint=endpoint, since=event["time"], deploy=deploy)
-    made_by = {"trial": package.metadata.trial or "", "recipe": package.metadata.recipe or ""}
-    return _tell(outcome, package=package.arn, endpoint=endpoint, role=package.role, **made_by)
+    made_by = {"trial": package.metadata.trial or "", "configuration": package.metadata.configuration or ""}
+    return _outcome(outcome, package=package.arn, endpoint=endpoint, role=package.role, **made_by)
 
 
-def _patience(remaining_ms: Callable[[], int]) -> Callable[[], bool]:
+def _wait_while_time_is_left(remaining_ms: Callable[[], int]) -> Callable[[], bool]:
     """Pause between two looks at the endpoint while the function has time left."""
 
     def wait() -> bool:
@@ -58,6 +58,6 @@ def _patience(remaining_ms: Callable[[], int]) -> Callable[[], bool]:
     return wait
 
 
-def _tell(outcome: str, **details: str) -> dict[str, Any]:
+def _outcome(outcome: str, **details: str) -> dict[str, Any]:
     logger.info(outcome, extra=details)
     return {"outcome": outcome, **details}

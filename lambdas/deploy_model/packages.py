@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal
 from botocore.exceptions import ClientError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from trading_env.errors import PapertapeError
+
 Role = Literal["incumbent", "shadow"]
 
 ROLES: dict[str, Role] = {"Approved": "incumbent", "Rejected": "shadow"}
@@ -22,11 +24,11 @@ CONCURRENCY = 2
 VARIANT = "AllTraffic"
 
 
-class DeploymentError(RuntimeError):
+class DeploymentError(PapertapeError, RuntimeError):
     """The package cannot be served."""
 
 
-class NotServingYetError(RuntimeError):
+class NotServingYetError(PapertapeError, RuntimeError):
     """The endpoint is being created or updated; asking again later continues."""
 
 
@@ -40,11 +42,11 @@ class Metadata(BaseModel):
     trained_until: str | None = None
     evaluated_until: str | None = None
     trial: str | None = None
-    recipe: str | None = None
+    configuration: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Package:
+class ModelPackage:
     """One version of the model package group, as SageMaker describes it."""
 
     arn: str
@@ -62,7 +64,7 @@ class Package:
         return f"{self.group}-{self.version}"
 
 
-def describe(*, sagemaker: Any, arn: str) -> Package | None:
+def describe(*, sagemaker: Any, arn: str) -> ModelPackage | None:
     """The package as it is now; None while its approval gives it no role (`PendingManualApproval`)."""
     answer = sagemaker.describe_model_package(ModelPackageName=arn)
     role = ROLES.get(answer["ModelApprovalStatus"])
@@ -74,7 +76,7 @@ def describe(*, sagemaker: Any, arn: str) -> Package | None:
         first = error.errors()[0]
         raise DeploymentError(f"{arn}: CustomerMetadataProperties.{first['loc'][0]}: {first['msg']}; register it again") from error
     container = answer["InferenceSpecification"]["Containers"][0]
-    return Package(
+    return ModelPackage(
         arn=answer["ModelPackageArn"],
         group=answer["ModelPackageGroupName"],
         version=int(answer["ModelPackageVersion"]),
@@ -86,8 +88,8 @@ def describe(*, sagemaker: Any, arn: str) -> Package | None:
     )
 
 
-def serve(*, sagemaker: Any, package: Package, endpoint: str, role_arn: str, wait: Callable[[], bool]) -> None:
-    """Return when `endpoint` serves `package`; make or move what is missing. `wait` pauses, and answers False when patience ends."""
+def serve(*, sagemaker: Any, package: ModelPackage, endpoint: str, role_arn: str, wait: Callable[[], bool]) -> None:
+    """Return when `endpoint` serves `package`; make or move what is missing. `wait` pauses, and answers False when no time is left."""
     configuration = f"{package.name}-{package.role}"
     if not _exists(sagemaker.describe_model, ModelName=package.name):
         sagemaker.create_model(

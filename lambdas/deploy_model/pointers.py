@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lambdas.common.ledger import Ledger
-from lambdas.common.records import ServedModel
-from lambdas.deploy_model.packages import Package
+from lambdas.common.ledger.ledger import Ledger
+from lambdas.common.ledger.records import ServedModel
+from lambdas.deploy_model.packages import ModelPackage
 
 
-def point(*, ledger: Ledger, package: Package, endpoint: str, since: str, deploy: Callable[[], None]) -> str:
+def point(*, ledger: Ledger, package: ModelPackage, endpoint: str, since: str, deploy: Callable[[], None]) -> str:
     """Deploy the package and point its role to it; returns "deployed", "unchanged" or "superseded"."""
     incumbent = ledger.incumbent()
     if package.role == "shadow" and incumbent is not None and incumbent.spec == package.arn:
@@ -29,7 +29,7 @@ def point(*, ledger: Ledger, package: Package, endpoint: str, since: str, deploy
     return "deployed"
 
 
-def served(*, package: Package, endpoint: str, since: str) -> ServedModel:
+def served(*, package: ModelPackage, endpoint: str, since: str) -> ServedModel:
     metadata = package.metadata
     return ServedModel(
         role=package.role,

@@ -15,19 +15,20 @@ from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import ValidationError
 
 from lambdas.common import environment
-from lambdas.common.answers import answer, refusals
-from lambdas.common.broker import BrokerError, broker_from_environment
-from lambdas.common.desk import Desk
-from lambdas.common.ledger import ledger_from_environment
+from lambdas.common.api.responses import answer, refusals
+from lambdas.common.broker.connection import broker_from_environment, market_data_from_environment
+from lambdas.common.broker.port import BrokerError
+from lambdas.common.ledger.ledger import ledger_from_environment
+from lambdas.common.orders.execution_context import ExecutionContext
 from lambdas.common.telemetry import entry, logger
 from lambdas.execute_orders import service
-from lambdas.execute_orders.requests import DecisionRequest, FlattenRequest, OrderRequest, parse
-from settings import Settings
+from schema.api_requests import DecisionRequest, FlattenRequest, OrderRequest, parse
+from schema.settings import deployed
 
 app = APIGatewayRestResolver()
 
 
-class ExecutionVariables(environment.Patience):
+class ExecutionVariables(environment.TimeBudget):
     """The budget leaves room before the gateway gives up, at 29 s."""
 
     code_version: str = "unknown"
@@ -35,25 +36,25 @@ class ExecutionVariables(environment.Patience):
 
 @app.post("/decisions")
 def post_decision() -> Response[str]:
-    request = parse(DecisionRequest, app.current_event.body, settings=_settings())
-    return answer(*service.accept_decision(request, _desk()))
+    request = parse(DecisionRequest, app.current_event.body, settings=deployed())
+    return answer(*service.accept_decision(request, _context()))
 
 
 @app.post("/orders")
 def post_order() -> Response[str]:
-    request = parse(OrderRequest, app.current_event.body, settings=_settings())
-    return answer(*service.accept_order(request, _desk()))
+    request = parse(OrderRequest, app.current_event.body, settings=deployed())
+    return answer(*service.accept_order(request, _context()))
 
 
 @app.delete("/orders/<order_id>")
 def delete_order(order_id: str) -> Response[str]:
-    return answer(*service.cancel_order(unquote(order_id), _desk()))
+    return answer(*service.cancel_order(unquote(order_id), _context()))
 
 
 @app.post("/flatten")
 def post_flatten() -> Response[str]:
-    request = parse(FlattenRequest, app.current_event.body, settings=_settings())
-    return answer(*service.flatten(request, _desk()))
+    request = parse(FlattenRequest, app.current_event.body, settings=deployed())
+    return answer(*service.flatten(request, _context()))
 
 
 @app.exception_handler(ValidationError)  # type: ignore[untyped-decorator]  # Powertools does not type it
@@ -68,19 +69,16 @@ def not_now(error: Exception) -> Response[str]:
     return answer(503, {"message": f"{type(error).__name__}: {error}; send the same request again"})
 
 
-def _settings() -> Settings:
-    return environment.settings()
-
-
-def _desk() -> Desk:
+def _context() -> ExecutionContext:
     variables = environment.read(ExecutionVariables)
-    return Desk(
+    return ExecutionContext(
         ledger=ledger_from_environment(),
         broker=broker_from_environment(),
-        settings=_settings(),
+        market_data=market_data_from_environment(),
+        settings=deployed(),
         owner=str(app.context["owner"]),
         code_version=variables.code_version,
-        patience=variables,
+        budget=variables,
         started=float(app.context["started"]),
         monotonic=time.monotonic,
         wall=time.time,

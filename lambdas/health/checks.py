@@ -1,7 +1,7 @@
 """The questions behind health's rules: pure functions of `Facts` and the settings.
 
 Each answers a sentence with the numbers where its rule is broken, else an empty text; one that several things can break at once answers a
-sentence for each, by name. A fact that is unknown breaks the rule that needs it, or is said to be no concern, never silently passed.
+sentence for each, by name. A fact that is unknown breaks the rule that needs it, or is declared to be no concern, never silently passed.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
-from lambdas.common.records import AlertRecord, Attribution, Decision, OrderRecord, ServedModel, Snapshot
-from settings import Settings
+from lambdas.common.ledger.records import AlertRecord, Attribution, Decision, OrderRecord, ServedModel, Snapshot
+from schema.settings import Settings
 
 QUOTES_GRACE = timedelta(minutes=10)
 UNKNOWN_LIMIT = timedelta(minutes=15)
@@ -29,7 +29,7 @@ DIFFERENCE_LIMIT = 0.005
 class Facts:
     """The state of the agent at `now` (UTC). `opens`/`closes` are None on a day without a session; `earlier` are the sessions before it.
 
-    `recent`: the agent's last decisions, oldest first; `attribution`: the last that was written.
+    `decisions`: the agent's in today's slots, in order; `recent`: its last ones, oldest first; `attribution`: the last that was written.
     """
 
     now: datetime
@@ -39,7 +39,7 @@ class Facts:
     closes: datetime | None
     earlier: tuple[date, ...]
     last_quotes: datetime | None
-    decision: Decision | None
+    decisions: tuple[Decision, ...]
     working: tuple[Decision, ...]
     unsettled: tuple[OrderRecord, ...]
     alerts: tuple[AlertRecord, ...]
@@ -74,11 +74,13 @@ def quotes(facts: Facts, settings: Settings) -> str:
     return f"the newest raw quotes are of {_time(facts.last_quotes)}, now is {_time(facts.now)}"
 
 
-def slot(facts: Facts, settings: Settings) -> str:
-    if facts.opens is None or facts.decision is not None:
-        return ""
-    ends = facts.opens + timedelta(minutes=settings.schedule.slot_minutes + settings.schedule.slot_window_minutes)
-    return f"no decision in slot {facts.day}/{settings.schedule.slot}, its window ended at {_time(ends)}" if facts.now > ends else ""
+def slot(facts: Facts, settings: Settings) -> Mapping[str, str]:
+    if facts.opens is None:
+        return {}
+    decided = {decision.slot for decision in facts.decisions}
+    missing = [one for one in settings.schedule.slots_of(facts.day) if str(one) not in decided]
+    ends = {one: one.window(facts.opens, minutes=settings.schedule.slot_window_minutes)[1] for one in missing}
+    return {one.name: f"no decision in slot {one}, its window ended at {_time(end)}" for one, end in ends.items() if facts.now > end}
 
 
 def unknown(facts: Facts, _settings: Settings) -> Mapping[str, str]:
@@ -99,7 +101,7 @@ def order(facts: Facts, _settings: Settings) -> Mapping[str, str]:
 
 
 def refused(facts: Facts, _settings: Settings) -> Mapping[str, str]:
-    return {} if facts.decision is None else dict(facts.decision.refused)
+    return {symbol: detail for decision in facts.decisions for symbol, detail in decision.refused.items()}
 
 
 def drift(facts: Facts, _settings: Settings) -> Mapping[str, str]:
@@ -114,8 +116,8 @@ def constant(facts: Facts, _settings: Settings) -> str:
     model = facts.incumbent
     if model is None or model.policy != "endpoint":
         return ""
-    said = [decision.scores for decision in facts.recent if decision.model_version == model.model_version and decision.scores]
-    last = said[-CONSTANT_DECISIONS:]
+    scores = [decision.scores for decision in facts.recent if decision.model_version == model.model_version and decision.scores]
+    last = scores[-CONSTANT_DECISIONS:]
     if len(last) < CONSTANT_DECISIONS:
         return ""
     ranges = [
@@ -176,7 +178,7 @@ def bars(facts: Facts, settings: Settings) -> str:
 
 
 def snapshot(facts: Facts, _settings: Settings) -> str:
-    if facts.closed is None and facts.decision is None:
+    if facts.closed is None and not facts.decisions:
         return ""
     ended = facts.closes is not None and facts.now >= facts.closes + SNAPSHOT_GRACE
     due = facts.day if ended else max(facts.earlier, default=None)

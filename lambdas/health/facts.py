@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import date, datetime, timedelta
 
-from lambdas.common.broker_time import new_york_date, parse_utc
-from lambdas.common.lake import BARS, Lake, bars_key
-from lambdas.common.ledger import Ledger
-from lambdas.common.records import AGENT, Decision
+from lambdas.common.lake.lake import Lake
+from lambdas.common.ledger.ledger import Ledger
+from lambdas.common.ledger.records import AGENT, Decision
 from lambdas.health.checks import Facts
-from settings import Settings
+from schema.exchange_time import new_york_date, parse_utc
+from schema.lake_layout import BARS, bars_key
+from schema.settings import Settings
+from schema.slot import Slot, decision_id_of
 
 MAILED = "health:"
 #: Longer than the exchange is ever closed.
@@ -30,7 +33,7 @@ def gather(*, now: datetime, ledger: Ledger, lake: Lake, settings: Settings) -> 
         closes=closes,
         earlier=calendar.before(day),
         last_quotes=lake.last_quotes(day=now.date()) if opens and closes and opens <= now <= closes else None,
-        decision=ledger.decision(f"{AGENT}:{day.isoformat()}/{settings.schedule.slot}") if opens else None,
+        decisions=_decisions(ledger, settings.schedule.slots_of(day)) if opens else (),
         working=tuple(ledger.working_decisions()),
         unsettled=tuple(ledger.unsettled_orders()),
         alerts=tuple(alert for alert in alerts if not alert.rule.startswith(MAILED)),
@@ -44,6 +47,11 @@ def gather(*, now: datetime, ledger: Ledger, lake: Lake, settings: Settings) -> 
         recent=_recent(ledger, day),
         attribution=max(ledger.attributions((day - RECENT).isoformat(), day.isoformat()), key=lambda one: one.session, default=None),
     )
+
+
+def _decisions(ledger: Ledger, slots: Iterable[Slot]) -> tuple[Decision, ...]:
+    found = (ledger.decision(decision_id_of(AGENT, slot)) for slot in slots)
+    return tuple(decision for decision in found if decision is not None)
 
 
 def _recent(ledger: Ledger, day: date) -> tuple[Decision, ...]:

@@ -1,6 +1,6 @@
 """Every few minutes: evaluate the rules, write how many are broken, mail what is new.
 
-Event: {"schedule": "health", "time": "<scheduled time>"}, which is "now". What a rule finds is mailed once a session. The mail goes out
+Event: {"schedule": "health", "time": "<scheduled time>"}, which is "now". What a rule finds is mailed once per session. The mail goes out
 before the ledger remembers it: after a failure in between, the next run mails again, and nothing is lost.
 """
 
@@ -11,25 +11,27 @@ from typing import Any
 
 import boto3
 
-from lambdas.common import environment, lake
-from lambdas.common.broker_time import iso, parse_utc
-from lambdas.common.ledger import ledger_from_environment
-from lambdas.common.records import AlertRecord
+from lambdas.common import environment
+from lambdas.common.lake import lake
+from lambdas.common.ledger.ledger import ledger_from_environment
+from lambdas.common.ledger.records import AlertRecord
 from lambdas.common.telemetry import MetricUnit, entry, logger, metrics
 from lambdas.health.facts import MAILED, gather
 from lambdas.health.mail import compose
 from lambdas.health.rules import evaluate, names
+from schema.exchange_time import iso, parse_utc
+from schema.settings import deployed
 
 
-class Variables(environment.LakeVariables, environment.AlertVariables):
+class HealthVariables(environment.LakeVariables, environment.AlertVariables):
     pass
 
 
 @entry
 def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     variables, settings, ledger, now = (
-        environment.read(Variables),
-        environment.settings(),
+        environment.read(HealthVariables),
+        deployed(),
         ledger_from_environment(),
         parse_utc(event["time"]),
     )
@@ -42,7 +44,7 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     mailed = {alert.rule for alert in ledger.alerts(session[:7]) if alert.session == session}
     new = [finding for finding in findings if MAILED + finding.key not in mailed]
     if new:
-        subject, body = compose(name=settings.name, now=now, new=new, known=[finding for finding in findings if finding not in new])
+        subject, body = compose(name=settings.name, now=now, new=new, mailed=[finding for finding in findings if finding not in new])
         _sns().publish(TopicArn=variables.alert_topic_arn, Subject=subject, Message=body)
     for finding in new:
         record = AlertRecord(

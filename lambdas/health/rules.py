@@ -1,7 +1,7 @@
 """What can go wrong, as a table of pure rules: each with its threshold, the reason for it, and what to do.
 
 Promises: `evaluate` needs nothing but `Facts` and the settings, and tells every rule that is broken, in the table's order; a fact that is
-unknown breaks the rule that needs it, or is said to be no concern, never silently passed. `docs/alarms.md` is `markdown()`.
+unknown breaks the rule that needs it, or is declared to be no concern, never silently passed. `docs/alarms.md` is `markdown()`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from lambdas.health import checks
-from lambdas.health.advice import ADVICE, advice_for
 from lambdas.health.checks import Facts
-from settings import Settings
+from lambdas.health.runbooks import RUNBOOKS, runbook_for
+from schema.settings import Settings
 
 Check = Callable[[Facts, Settings], str | Mapping[str, str]]
 
@@ -39,14 +39,14 @@ class Finding:
 
     @property
     def key(self) -> str:
-        """What is mailed once a session."""
+        """What is mailed once per session."""
         return f"{self.rule.name}:{self.subject}" if self.subject else self.rule.name
 
     @property
     def runbook(self) -> str:
         """What to do: of an alert, what its own table says."""
-        advice = advice_for(self.subject) if self.rule.name == ALERT_RAISED else None
-        return advice.runbook if advice is not None else self.rule.runbook
+        alert = runbook_for(self.subject) if self.rule.name == ALERT_RAISED else None
+        return alert.runbook if alert is not None else self.rule.runbook
 
 
 ALERT_RAISED = "alert-raised"
@@ -58,8 +58,8 @@ def names(findings: Iterable[Finding]) -> list[str]:
 
 
 def evaluate(facts: Facts, settings: Settings) -> tuple[Finding, ...]:
-    told = ((rule, rule.broken(facts, settings)) for rule in RULES)
-    each = ((rule, {"": answer} if isinstance(answer, str) else answer) for rule, answer in told)
+    judged = ((rule, rule.broken(facts, settings)) for rule in RULES)
+    each = ((rule, {"": answer} if isinstance(answer, str) else answer) for rule, answer in judged)
     return tuple(Finding(rule, detail, subject) for rule, details in each for subject, detail in details.items() if detail)
 
 
@@ -96,14 +96,14 @@ RULES = (
         name="order-unknown",
         threshold="an order UNKNOWN for 15 minutes",
         reason="reconcile asks the broker every five minutes: after three times a person should look",
-        runbook="Look the client order id up at the broker. Never send it again by hand; reconcile adopts or resubmits it.",
+        runbook="Look the client order id up at the broker. Never send it again by hand; reconcile finds or resubmits it.",
         broken=checks.unknown,
     ),
     Rule(
         name="order-open",
         threshold="an order that has not ended 15 minutes after its session's close",
         reason="every order is for one day, so nobody asks for it any more, or the broker does not have it any more",
-        runbook="Look the client order id up at the broker. Reconcile takes over what the broker says; see its log for why it did not.",
+        runbook="Look the client order id up at the broker. Reconcile records what the broker shows; see its log for why it did not.",
         broken=checks.order,
     ),
     Rule(
@@ -131,7 +131,7 @@ RULES = (
         name="position-drift",
         threshold="the last snapshot's book holds what no fill or split explains, until a later snapshot does",
         reason="an alert of yesterday is forgotten today, and the book is still another than ours",
-        runbook="Compare GET /portfolio with the broker's page. It is adopted: the next decision starts from the broker's positions.",
+        runbook="Compare GET /portfolio with the broker's page. The next decision starts from the broker's positions.",
         broken=checks.drift,
     ),
     Rule(
@@ -197,7 +197,7 @@ def _page() -> Iterator[str]:
     yield "Written from the tables in `lambdas/health/` by `python -m lambdas.health.rules > docs/alarms.md`; a test compares them."
     yield ""
     yield "Health evaluates these rules over the ledger and the lake, writes the number of broken ones as the metric"
-    yield "`Papertape/UnhealthyRules`, and mails what is new: each rule, and each alert, order or breaker that it names, once a session."
+    yield "`Papertape/UnhealthyRules`, and mails what is new: each rule, and each alert, order or breaker that it names, once per session."
     yield "What it cannot see (its own silence, errors, dead letters, failed jobs) is watched by the alarms in `stacks/monitoring.py`."
     for rule in RULES:
         yield ""
@@ -213,8 +213,8 @@ def _page() -> Iterator[str]:
     yield ""
     yield "| alert | raised by | it means | what to do |"
     yield "|--|--|--|--|"
-    for name, advice in ADVICE.items():
-        yield f"| {name} | {advice.raised_by} | {advice.means} | {advice.runbook} |"
+    for name, alert in RUNBOOKS.items():
+        yield f"| {name} | {alert.raised_by} | {alert.means} | {alert.runbook} |"
 
 
 if __name__ == "__main__":

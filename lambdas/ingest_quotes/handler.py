@@ -8,27 +8,30 @@ from __future__ import annotations
 
 from typing import Any
 
-from lambdas.common import environment, lake
-from lambdas.common.broker import broker_from_environment
-from lambdas.common.broker_time import parse_utc
+from lambdas.common import environment
+from lambdas.common.broker.connection import broker_from_environment, market_data_from_environment
+from lambdas.common.lake import lake
 from lambdas.common.telemetry import MetricUnit, entry, logger, metrics
 from lambdas.ingest_quotes.quotes import minute_of
+from schema.exchange_time import parse_utc
+from schema.lake_layout import quotes_key
+from schema.settings import deployed
 
 
-class Variables(environment.Variables):
+class IngestQuotesVariables(environment.Variables):
     raw_bucket: str
 
 
 @entry
 def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
-    scheduled, broker, settings = parse_utc(event["time"]), broker_from_environment(), environment.settings()
-    clock = broker.clock()
+    scheduled, settings = parse_utc(event["time"]), deployed()
+    clock = broker_from_environment().clock()
     if not clock.is_open:
         return {"outcome": "skipped", "reason": f"the market is closed until {clock.next_open.isoformat()}"}
     symbols = settings.universe.symbols
-    minute = minute_of(quotes=broker.latest_quotes(symbols), symbols=symbols, received_at=clock.now)
-    key = lake.quotes_key(scheduled)
-    lake.lake(raw_bucket=environment.read(Variables).raw_bucket).write({key: minute.lines})
+    minute = minute_of(quotes=market_data_from_environment().latest_quotes(symbols), symbols=symbols, received_at=clock.now)
+    key = quotes_key(scheduled)
+    lake.lake(raw_bucket=environment.read(IngestQuotesVariables).raw_bucket).write({key: minute.lines})
     if minute.missing:
         logger.warning("no quote", extra={"symbols": list(minute.missing)})
         metrics.add_metric(name="MissingQuotes", unit=MetricUnit.Count, value=len(minute.missing))

@@ -10,14 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from lambdas.common.broker import Quote
-from lambdas.common.broker_time import iso
-from lambdas.common.lake import Row
+from lambdas.common.broker.port import Quote
+from lambdas.common.lake.lake import Row
+from schema.exchange_time import iso
+from trading_env.errors import PapertapeError
 
 FEED = "iex"
 
 
-class NoQuotesError(RuntimeError):
+class NoQuotesError(PapertapeError, RuntimeError):
     """The feed answered without a quote of any symbol."""
 
 

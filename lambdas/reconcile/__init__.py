@@ -1,1 +1,1 @@
-"""The broker is the truth: finishes batches, settles orders, takes the closing snapshot, notices what is missing."""
+"""The broker is the truth: finishes batches, asks about open orders, takes the closing snapshot, notices what is missing."""

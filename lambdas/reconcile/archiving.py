@@ -3,7 +3,7 @@
 Promises: an order is copied when it has ended, with its risk verdict and its fills; a batch when it is done; each change of the trading
 state; each model with what it was trained and judged on. A record is written once; an order that changes after its end gets another
 beside it. The days from the session before on are looked at again, so that what one pass could not write the next one does. The ledger is
-only read. Failure: `keep` raises what AWS does, `LedgerCorrupt` or `LakeError`, and what was written until then stays; `keep_or_tell`
+only read. Failure: `keep` raises what AWS does, `LedgerCorrupt` or `LakeError`, and what was written until then stays; `keep_or_alert`
 makes an alert of it, because what is late in the archive is still in the ledger (docs/decisions/0016).
 """
 
@@ -17,14 +17,16 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from lambdas.common.alerts import raise_alert
-from lambdas.common.audit import AuditBucket, model_key
 from lambdas.common.environment import Variables, read
-from lambdas.common.lake import LakeError, audit_key
-from lambdas.common.ledger import Ledger
-from lambdas.common.provenance import EVIDENCE, Registry, default_registry
-from lambdas.common.records import LedgerCorrupt, OrderRecord, Record, ServedModel
+from lambdas.common.lake.audit import AuditBucket, model_key
+from lambdas.common.lake.lake import LakeError
+from lambdas.common.lake.provenance import EVIDENCE, Registry, default_registry
+from lambdas.common.ledger.alerts import raise_alert
+from lambdas.common.ledger.item import LedgerCorrupt, Record
+from lambdas.common.ledger.ledger import Ledger
+from lambdas.common.ledger.records import OrderRecord, ServedModel
 from lambdas.common.telemetry import logger
+from schema.lake_layout import audit_key
 
 Document = dict[str, Any]
 Candidate = tuple[str, Callable[[], Document]]
@@ -35,14 +37,14 @@ class ArchiveVariables(Variables):
     processed_bucket: str
 
 
-def archive_from_environment(ledger: Ledger) -> Archive:
+def archive_from_environment(ledger: Ledger) -> AuditArchive:
     """Return the archive of AUDIT_BUCKET."""
     variables, registry = read(ArchiveVariables), default_registry()
     bucket = AuditBucket(s3=registry.s3, name=variables.audit_bucket)
-    return Archive(ledger=ledger, bucket=bucket, registry=registry, processed_bucket=variables.processed_bucket)
+    return AuditArchive(ledger=ledger, bucket=bucket, registry=registry, processed_bucket=variables.processed_bucket)
 
 
-def keep_or_tell(archive: Archive, *, session: str, now: str) -> str:
+def keep_or_alert(archive: AuditArchive, *, session: str, now: str) -> str:
     """`keep` what `session` has made final, and say how much; what fails is an alert of the session, and nobody's trade."""
     try:
         return f"{archive.keep(session)} records"
@@ -54,7 +56,7 @@ def keep_or_tell(archive: Archive, *, session: str, now: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Archive:
+class AuditArchive:
     ledger: Ledger
     bucket: AuditBucket
     registry: Registry
@@ -63,7 +65,7 @@ class Archive:
     def keep(self, session: str) -> int:
         """Write what is final by the end of `session` (ISO date) and has no record yet; return how many records that were."""
         days = self._days(session)
-        # Models last: what cannot be told of one keeps no order from being written
+        # Models last: what cannot be read of one keeps no order from being written
         return sum(self._write(dict(found)) for found in (self._orders(days), self._batches(days), self._changes(days), self._models()))
 
     def _write(self, candidates: dict[str, Callable[[], Document]]) -> int:

@@ -12,40 +12,42 @@ from typing import Any
 from pydantic import Field
 
 from lambdas.common import environment
-from lambdas.common.broker import broker_from_environment
-from lambdas.common.desk import Desk
-from lambdas.common.environment import Patience
-from lambdas.common.ledger import ledger_from_environment
+from lambdas.common.broker.connection import broker_from_environment, market_data_from_environment
+from lambdas.common.environment import TimeBudget
+from lambdas.common.ledger.ledger import ledger_from_environment
+from lambdas.common.orders.execution_context import ExecutionContext
 from lambdas.common.telemetry import entry, logger
-from lambdas.reconcile.archiving import archive_from_environment, keep_or_tell
+from lambdas.reconcile.archiving import archive_from_environment, keep_or_alert
 from lambdas.reconcile.service import reconcile
+from schema.settings import deployed
 
 
-class ReconcileVariables(Patience):
+class ReconcileVariables(TimeBudget):
     """Nobody waits for it: it has most of its two minutes, and does not wait for the lease either, because it comes again."""
 
     batch_budget_seconds: float = Field(default=60.0, ge=0, le=840)
     lease_seconds: float = Field(default=150.0, gt=0, le=900)
-    lease_patience_seconds: float = Field(default=0.0, ge=0, le=60)
+    lease_timeout_seconds: float = Field(default=0.0, ge=0, le=60)
 
 
 @entry
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ARG001 -- the event's time decides nothing
-    desk = Desk(
+    run = ExecutionContext(
         ledger=ledger_from_environment(),
         broker=broker_from_environment(),
-        settings=environment.settings(),
+        market_data=market_data_from_environment(),
+        settings=deployed(),
         owner=getattr(context, "aws_request_id", "unknown"),
         started=time.monotonic(),
         monotonic=time.monotonic,
         wall=time.time,
         sleep=time.sleep,
-        patience=environment.read(ReconcileVariables),
+        budget=environment.read(ReconcileVariables),
     )
 
     def archive(session: str, now: str) -> str:
-        return keep_or_tell(archive_from_environment(desk.ledger), session=session, now=now)
+        return keep_or_alert(archive_from_environment(run.ledger), session=session, now=now)
 
-    summary = reconcile(desk, archive=archive)
+    summary = reconcile(run, archive=archive)
     logger.info("reconciled", extra={"summary": summary})
     return summary

@@ -1,8 +1,8 @@
-"""One pass of reconciliation: finish batches, settle orders, adopt what others did, close the session, and notice what is missing.
+"""One pass of reconciliation: finish batches, ask about open orders, record others' orders, close the session, notice what is missing.
 
 Promises: starting and recovering are this one path, from what the ledger and the broker hold. Reconciling twice changes nothing the second
 time. A lost ledger is rebuilt from the broker and sends no order, because only decisions that the ledger holds as working are run. Another
-executor's lease is respected, and another account than this app's halts it. "Now" is the broker's clock. What cannot be read or settled
+executor's lease is respected, and another account than this app's halts it. "Now" is the broker's clock. What cannot be read
 leaves the rest to be done; then the first failure leaves the function, and the schedule tries again.
 """
 
@@ -16,18 +16,22 @@ from typing import Any, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from lambdas.common.alerts import raise_alert
-from lambdas.common.broker import Account, BrokerError, Clock, Session
-from lambdas.common.broker_time import iso
-from lambdas.common.desk import Desk
-from lambdas.common.ledger import Fenced, LedgerCorrupt, Stale
-from lambdas.common.records import AGENT, Decision, OrderRecord, Snapshot, plain
-from lambdas.common.settling import Settler
-from lambdas.common.splits import splits_between
+from lambdas.common.broker.port import Account, BrokerError, Clock, Session
+from lambdas.common.ledger.alerts import raise_alert
+from lambdas.common.ledger.item import plain
+from lambdas.common.ledger.ledger import Fenced, LedgerCorrupt, Stale
+from lambdas.common.ledger.records import AGENT, Decision, OrderRecord, Snapshot
+from lambdas.common.orders.execution import run_batch
+from lambdas.common.orders.execution_context import ExecutionContext
+from lambdas.common.orders.order_sync import OrderSync
+from lambdas.common.orders.splits import splits_between
 from lambdas.common.telemetry import logger
-from lambdas.reconcile import watching
-from lambdas.reconcile.adopting import adopt
-from lambdas.reconcile.closing import NoSnapshot, close_session, last_snapshot
+from lambdas.reconcile import breakers
+from lambdas.reconcile.daily_snapshot import NoSnapshot, close_session, last_snapshot
+from lambdas.reconcile.external_orders import record_external_orders
+from schema.exchange_time import iso
+from schema.slot import decision_id_of
+from trading_env.orders.order_state import OrderStatus
 
 #: The closing auction's print comes a moment after the bell.
 CLOSING_PRINT = timedelta(minutes=1)
@@ -44,9 +48,9 @@ R = TypeVar("R", Decision, OrderRecord)
 Archive = Callable[[str, str], str]
 
 
-def reconcile(desk: Desk, *, archive: Archive | None = None) -> dict[str, Any]:
+def reconcile(context: ExecutionContext, *, archive: Archive | None = None) -> dict[str, Any]:
     """Run one pass and return what it did. `archive` is given a session that has closed, and the time."""
-    run = _Pass(desk, clock=desk.broker.clock(), account=desk.broker.account())
+    run = _Pass(context, clock=context.broker.clock(), account=context.broker.account())
     summary = run.all()
     if archive is not None and "snapshot" in summary:
         summary["archived"] = archive(summary["session"], summary["now"])
@@ -61,25 +65,30 @@ def reconcile(desk: Desk, *, archive: Archive | None = None) -> dict[str, Any]:
 
 @dataclass
 class _Pass:
-    desk: Desk
+    context: ExecutionContext
     clock: Clock
     account: Account
     failures: list[Exception] = field(default_factory=list)
+
+    @property
+    def _sync(self) -> OrderSync:
+        return OrderSync(ledger=self.context.ledger, broker=self.context.broker)
 
     def all(self) -> dict[str, Any]:
         summary: dict[str, Any] = {"now": iso(self.clock.now)}
         if (stranger := self._refuse_another_account()) is not None:
             return {**summary, "session": None, "account": stranger}
         summary |= self._finish()
-        last = self.desk.ledger.latest_snapshot()
-        adopted = self._try(partial(adopt, ledger=self.desk.ledger, broker=self.desk.broker, clock=self.clock, last=last))
-        summary |= {"adopted": adopted.foreign + adopted.recovered} if adopted else {}
+        last = self.context.ledger.latest_snapshot()
+        context = self.context
+        found = self._try(partial(record_external_orders, context, clock=self.clock, last=last))
+        summary |= {"external": found.external, "recovered": found.recovered} if found else {}
         today, now = self.clock.session_date, self.clock.now
-        recent = self.desk.broker.sessions(today - RECENT, today)
+        recent = context.broker.sessions(today - RECENT, today)
         session = next((one for one in recent if one.date == today), None)
         summary["session"] = None if session is None else session.date.isoformat()
         if session is not None and now >= session.open:
-            self._notice_missed_slot(session)
+            self._notice_missed_slots(session)
             if now >= session.close + CLOSING_PRINT:
                 return {**summary, **(self._try(partial(self._close, session)) or {"snapshot": "failed"})}
             if self.clock.is_open:
@@ -99,60 +108,60 @@ class _Pass:
 
     def _refuse_another_account(self) -> str | None:
         """Halt on another account than the one this app is pinned to: its positions are none of ours, and our orders none of its."""
-        pinned = self.desk.ledger.breakers().account_id
+        pinned = self.context.ledger.breakers().account_id
         if pinned is None or pinned == self.account.id:
             return None
         detail = f"the broker's account is {self.account.id}, this app's is {pinned}"
         now = iso(self.clock.now)
-        self.desk.ledger.set_trading_state("halted", reason=f"account-changed: {detail}", time=now, by="reconcile", automatic=True)
-        told = f"{detail}: it was reset, or the keys are another's; trading is halted, and nothing is reconciled"
-        self._alert(self.clock.session_date, "account-changed", told)
+        self.context.ledger.set_trading_state("halted", reason=f"account-changed: {detail}", time=now, by="reconcile", automatic=True)
+        message = f"{detail}: it was reset, or the keys are another's; trading is halted, and nothing is reconciled"
+        self._alert(self.clock.session_date, "account-changed", message)
         return detail
 
     # --- batches and orders
 
     def _finish(self) -> dict[str, Any]:
-        """Bring every working decision as far as it goes, and settle orders that no working decision owns."""
-        ledger = self.desk.ledger
+        """Bring every working decision as far as it goes, and ask about the orders that no working decision owns."""
+        ledger = self.context.ledger
         decisions = [one for one in self._readable(ledger.working_decisions, ledger.working_ids, ledger.decision) if one.state == "working"]
         orders = [one for one in self._readable(ledger.unsettled_orders, ledger.unsettled_ids, ledger.order) if not one.terminal]
-        told = {"finished": 0, "working": len(decisions), "settled": 0}
+        untouched = {"finished": 0, "working": len(decisions), "ended": 0}
         if not decisions and not orders:
-            return told
-        fence = self.desk.lease()
+            return untouched
+        fence = self.context.lease()
         if fence is None:
             logger.warning("another executor holds the lease")
-            return told
-        executor = self.desk.executor(fence)
+            return untouched
         try:
-            orders = [self._try(partial(self._settle_old, order)) or order for order in orders]
-            after = [run for decision in decisions if (run := self._try(partial(executor.run, decision, clock=self.clock))) is not None]
+            orders = [self._try(partial(self._end_old, order)) or order for order in orders]
+            advance = partial(run_batch, clock=self.clock, context=self.context, fence=fence)
+            after = [run for decision in decisions if (run := self._try(partial(advance, decision))) is not None]
             owned = {decision.decision_id for decision in after}
             others = [order for order in orders if order.decision_id not in owned]
-            settled = self._try(partial(executor.settle_all, others, now=self.clock.now)) or {}
+            synced = self._try(partial(self._sync.ask_all, others, now=self.clock.now)) or {}
         except Fenced:
             logger.warning("the lease has passed on")
-            return told
+            return untouched
         finally:
             ledger.release_lease(fence)
         done = sum(decision.state == "done" for decision in after)
-        return {"finished": done, "working": len(decisions) - done, "settled": sum(order.terminal for order in settled.values())}
+        return {"finished": done, "working": len(decisions) - done, "ended": sum(order.terminal for order in synced.values())}
 
-    def _settle_old(self, order: OrderRecord) -> OrderRecord:
+    def _end_old(self, order: OrderRecord) -> OrderRecord:
         """End an order of an earlier session that the broker has shown and does not have any more, as after a reset of the account.
 
         No order outlives its session, and one that was shown is otherwise never called missing: its batch would wait for it for ever.
         """
         if order.broker_id is None or order.created_at[:10] >= self.clock.session_date.isoformat():
             return order
-        seen = self.desk.broker.order_by_client_id(order.client_order_id)
-        if seen is not None:
-            return Settler(ledger=self.desk.ledger, broker=self.desk.broker).take(order, seen, now=self.clock.now)
+        observed = self.context.broker.order_by_client_id(order.client_order_id)
+        if observed is not None:
+            return self._sync.apply(order, observed, now=self.clock.now)
         reason = "the broker does not have it any more, and its session is over"
         detail = f"{order.side} {plain(order.quantity)} {order.symbol} {order.client_order_id} was {order.status}: {reason}"
         self._alert(self.clock.session_date, f"vanished:{order.client_order_id}", detail)
-        return self.desk.ledger.save_order(
-            order.model_copy(update={"status": "expired", "reason": reason, "updated_at": iso(self.clock.now)})
+        return self.context.ledger.save_order(
+            order.model_copy(update={"status": OrderStatus.EXPIRED, "reason": reason, "updated_at": iso(self.clock.now)})
         )
 
     def _readable(self, all_of_them: Callable[[], list[R]], ids: Callable[[], list[str]], one: Callable[[str], R | None]) -> list[R]:
@@ -165,62 +174,76 @@ class _Pass:
 
     # --- the session
 
-    def _notice_missed_slot(self, session: Session) -> None:
-        schedule = self.desk.settings.schedule
-        ends = session.open + timedelta(minutes=schedule.slot_minutes + schedule.slot_window_minutes)
-        slot = f"{session.date.isoformat()}/{schedule.slot}"
-        if self.clock.now < ends or self.desk.ledger.decision(f"{AGENT}:{slot}") is not None:
-            return
-        self._alert(session.date, "missed-slot", f"no decision was received for {slot} by {iso(ends)}; see the log of decide")
+    def _notice_missed_slots(self, session: Session) -> None:
+        schedule = self.context.settings.schedule
+        for slot in schedule.slots_of(session.date):
+            _, ends = slot.window(session.open, minutes=schedule.slot_window_minutes)
+            if self.clock.now >= ends and self.context.ledger.decision(decision_id_of(AGENT, slot)) is None:
+                missed = f"no decision was received for {slot} by {iso(ends)}; see the log of decide"
+                self._alert(session.date, f"slot-missed:{slot.name}", missed)
 
     def _watch(self, session: Session) -> None:
-        desk = self.desk
-        watching.watch(session, account=self.account, clock=self.clock, ledger=desk.ledger, broker=desk.broker, settings=desk.settings)
+        context = self.context
+        breakers.watch(
+            session,
+            account=self.account,
+            clock=self.clock,
+            ledger=context.ledger,
+            broker=context.broker,
+            market_data=context.market_data,
+            settings=context.settings,
+        )
 
     def _close(self, session: Session) -> dict[str, Any]:
         """Take the session's snapshot unless it is there, and tell and remember what it holds, whoever took it."""
-        ledger, day = self.desk.ledger, session.date.isoformat()
+        ledger, day = self.context.ledger, session.date.isoformat()
         snapshot = ledger.snapshot(day)
         outcome = "taken before" if snapshot is not None else "taken"
         if snapshot is None:
             orders = self._readable(partial(ledger.orders_of_day, day), partial(ledger.ids_of_day, day), ledger.order)
             try:
                 snapshot = close_session(
-                    session, account=self.account, orders=orders, ledger=ledger, broker=self.desk.broker, now=self.clock.now
+                    session,
+                    account=self.account,
+                    orders=orders,
+                    ledger=ledger,
+                    broker=self.context.broker,
+                    market_data=self.context.market_data,
+                    now=self.clock.now,
                 )
             except NoSnapshot as reason:
-                self._alert(self.clock.session_date, "no-snapshot", f"{day}: {reason}")
+                self._alert(self.clock.session_date, "snapshot-missing", f"{day}: {reason}")
                 return {"snapshot": f"not taken: {reason}"}
-        self._tell(snapshot)
-        watching.remember(session, snapshot, clock=self.clock, ledger=ledger, settings=self.desk.settings)
+        self._report(snapshot)
+        breakers.remember(session, snapshot, clock=self.clock, ledger=ledger, settings=self.context.settings)
         return {"snapshot": outcome, "equity": str(snapshot.equity), "drift": sorted(snapshot.drift)}
 
     def _close_late(self, session: Session) -> dict[str, Any]:
         """Close a session that nobody closed, before the next one opens; a split since then would be in the positions already."""
-        ledger, broker = self.desk.ledger, self.desk.broker
+        ledger, broker = self.context.ledger, self.context.broker
         if ledger.snapshot(session.date.isoformat()) is not None:
             return {}
         positions = broker.positions()
         if not positions and ledger.latest_snapshot() is None:
             return {}  # nothing was ever here
         tomorrow, today = session.date + timedelta(days=1), self.clock.session_date
-        if splits := splits_between(broker, positions, first=tomorrow, last=today).events:
+        if splits := splits_between(self.context.market_data, positions, first=tomorrow, last=today).events:
             names = ", ".join(sorted({symbol for symbol, _, _ in splits}))
-            self._alert(today, "no-snapshot", f"{session.date} was not closed, and {names} has split since")
+            self._alert(today, "snapshot-missing", f"{session.date} was not closed, and {names} has split since")
             return {}
         return {"late": session.date.isoformat(), **{f"late_{name}": value for name, value in self._close(session).items()}}
 
-    def _tell(self, snapshot: Snapshot) -> None:
+    def _report(self, snapshot: Snapshot) -> None:
         day = self.clock.session_date
         closed = date.fromisoformat(snapshot.session)
-        if snapshot.drift and last_snapshot(self.desk.ledger, account=self.account.id, before=closed) is None:
-            told = "; ".join(snapshot.drift.values())
-            self._alert(day, "book-adopted", f"the ledger has no earlier snapshot of this account, its book is taken as it is: {told}")
+        if snapshot.drift and last_snapshot(self.context.ledger, account=self.account.id, before=closed) is None:
+            book = "; ".join(snapshot.drift.values())
+            self._alert(day, "book-adopted", f"the ledger has no earlier snapshot of this account, its book is taken as it is: {book}")
         else:
             for symbol, detail in sorted(snapshot.drift.items()):
-                self._alert(day, f"drift:{symbol}", f"{detail}; it is adopted as it is, see docs/ledger.md")
+                self._alert(day, f"drift:{symbol}", f"{detail}; it is taken as it is, see docs/ledger.md")
         for symbol, detail in sorted(snapshot.carried.items()):
             self._alert(day, f"stale-price:{symbol}", f"{detail}; its position is kept and not traded")
 
     def _alert(self, day: date, rule: str, detail: str) -> None:
-        raise_alert(ledger=self.desk.ledger, rule=rule, session=day.isoformat(), detail=detail, time=iso(self.clock.now))
+        raise_alert(ledger=self.context.ledger, rule=rule, session=day.isoformat(), detail=detail, time=iso(self.clock.now))

@@ -11,27 +11,30 @@ from typing import Any
 
 import boto3
 
-from lambdas.common import environment, lake
-from lambdas.common.broker_time import new_york_date, parse_utc
-from lambdas.common.ledger import Ledger, ledger_from_environment
+from lambdas.common import environment
+from lambdas.common.lake import lake
+from lambdas.common.ledger.ledger import Ledger, ledger_from_environment
 from lambdas.common.telemetry import entry, logger
 from lambdas.report.mail import compose
 from lambdas.report.summary import Period, Records, summarise
+from schema.exchange_time import new_york_date, parse_utc
+from schema.lake_layout import report_key
+from schema.settings import deployed
 
 FIRST_SESSION = "2000-01-01"
 DAYS_OF_A_WEEK = 7
 
 
-class Variables(environment.LakeVariables, environment.AlertVariables):
+class ReportVariables(environment.LakeVariables, environment.AlertVariables):
     pass
 
 
 @entry
 def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
-    variables, settings = environment.read(Variables), environment.settings()
+    variables, settings = environment.read(ReportVariables), deployed()
     period = _period(event.get("period", "week"), end=new_york_date(parse_utc(event["time"])))
     summary = summarise(period, _records(ledger_from_environment(), period))
-    key = lake.report_key(period.end)
+    key = report_key(period.end)
     lake.lake(processed_bucket=variables.processed_bucket).put_processed(key, summary.document())
     subject, body = compose(summary, name=settings.name)
     _sns().publish(TopicArn=variables.alert_topic_arn, Subject=subject, Message=body)

@@ -1,9 +1,9 @@
 """The period in numbers: pure, from the ledger's records.
 
 Promises: returns are of closing equity, over sessions that have a snapshot; a number that cannot be computed is None and is shown as "n/a",
-never as zero. What trading cost is measured order by order (trading_env/shortfall.py), and session by session against the ideal execution
-of the same decisions (trading_env/attribution.py): a session is explained when the next one has decided, so those from the day before the
-period to the day before its end are told.
+never as zero. What trading cost is measured order by order (trading_env/orders/execution_cost.py), and session by session against the
+ideal execution of the same decisions (trading_env/evaluation/attribution.py): a session is explained when the next one has decided, so
+those from the day before the period to the day before its end are shown.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass
 from datetime import date, timedelta
 from typing import Any
 
-from lambdas.common.records import AlertRecord, Attribution, Decision, Fill, OrderRecord, ServedModel, ShadowDecision, Snapshot
-from lambdas.common.traded import closes_of, executions
-from trading_env.shortfall import Tally, tally
+from lambdas.common.ledger.records import AlertRecord, Attribution, Decision, Fill, OrderRecord, ServedModel, ShadowDecision, Snapshot
+from lambdas.common.orders.execution_cost import closes_of, executions
+from trading_env.orders.execution_cost import Tally, tally
 
 HEALTH = "health:"
 
@@ -120,7 +120,8 @@ def summarise(period: Period, records: Records) -> Summary:
     last = inside[-1] if inside else None
     orders = [order for order in records.orders if period.holds(order.created_at)]  # a manual order's slot is no date
     fills = [fill for fill in records.fills if period.holds(fill.time)]
-    alerts = [alert for alert in records.alerts if period.holds(alert.session)]
+    # Where a function and health alert the same event of a session, it is one
+    alerts = {(alert.session, alert.rule.removeprefix(HEALTH)) for alert in records.alerts if period.holds(alert.session)}
     return Summary(
         start=period.start.isoformat(),
         end=period.end.isoformat(),
@@ -138,7 +139,7 @@ def summarise(period: Period, records: Records) -> Summary:
         traded=float(sum(fill.quantity * fill.price for fill in fills)),
         cost=_cost(orders, inside),
         difference=_difference([one for one in records.attributions if period.explained.holds(one.session)]),
-        alerts=dict(sorted(Counter(alert.rule.removeprefix(HEALTH).partition(":")[0] for alert in alerts).items())),
+        alerts=dict(sorted(Counter(rule.partition(":")[0] for _, rule in alerts).items())),
         incumbent=_name(records.incumbent) or "equal-weight",
         shadow=_name(records.shadow) or "none",
         shadow_decisions=sum(period.holds(decision.slot) for decision in records.shadow_decisions),

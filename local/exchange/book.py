@@ -16,11 +16,11 @@ from typing import Literal
 from uuid import uuid5
 
 from local.exchange.money import CEILING, CENT, EXACT, FLOOR, HALF_UP, PRICE_TICK, QUANTUM, RATIOS, SHOWN, plain
-from local.exchange.orders import NAMESPACE, Booking, Fill, Order, Position, Refused, Side, Status, Ticket
+from local.exchange.orders import NAMESPACE, Booking, ExchangeFill, ExchangeOrder, ExchangePosition, Refused, Side, Status, Ticket
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Costs:
+class TradingCosts:
     """Shares of the price (`slippage`) and of the traded amount (`fee`), of one side.
 
     An order fills whole at one price: impact and a cap on the volume, which the simulator knows, are refused by `ValueError`.
@@ -38,7 +38,7 @@ class Costs:
         half_spread_bps: Decimal = Decimal(0),
         impact: Decimal = Decimal(0),
         max_volume_share: Decimal = Decimal(0),
-    ) -> Costs:
+    ) -> TradingCosts:
         """The costs of the settings, key by key."""
         if impact or max_volume_share:
             raise ValueError(f"impact and max_volume_share must be 0, an order fills whole here; was {impact} and {max_volume_share}")
@@ -51,33 +51,33 @@ class Costs:
         return EXACT.multiply(price, EXACT.add(Decimal(1), worse))
 
 
-class Book:
+class AccountBook:
     """One cash account without margin or short sales.
 
     `name` tells the ids of one account's orders and fills from another's. A `rounded` book does as the vendor does: it trades at prices
     of four decimals and moves cash in cents, and what the cents take is part of the fill's fee.
     """
 
-    def __init__(self, *, cash: Decimal, costs: Costs, name: str = "") -> None:
+    def __init__(self, *, cash: Decimal, costs: TradingCosts, name: str = "") -> None:
         if not cash.is_finite() or cash < 0:
             raise ValueError(f"cash must be a finite number of at least 0, was {cash}")
         self.cash = cash
         self.costs = costs
-        self.positions: dict[str, Position] = {}
-        self.orders: dict[str, Order] = {}
-        self.fills: list[Fill] = []
+        self.positions: dict[str, ExchangePosition] = {}
+        self.orders: dict[str, ExchangeOrder] = {}
+        self.fills: list[ExchangeFill] = []
         self.bookings: list[Booking] = []
         self.duplicates = 0
         self.refused = 0
         self.rounded = False
         self.roundings = 0
-        self.history: dict[str, list[Order]] = {}
+        self.history: dict[str, list[ExchangeOrder]] = {}
         self._name = name
         self._by_client_id: dict[str, str] = {}
-        self._open: dict[str, Order] = {}
+        self._open: dict[str, ExchangeOrder] = {}
 
     @property
-    def open_orders(self) -> list[Order]:
+    def open_orders(self) -> list[ExchangeOrder]:
         """Accepted orders that wait, oldest first."""
         return list(self._open.values())
 
@@ -92,7 +92,7 @@ class Book:
         """The id that an order gets which brings none."""
         return self._id(f"client order {len(self.orders) + 1}")
 
-    def by_client_id(self, client_order_id: str) -> Order | None:
+    def by_client_id(self, client_order_id: str) -> ExchangeOrder | None:
         order_id = self._by_client_id.get(client_order_id)
         return self.orders[order_id] if order_id is not None else None
 
@@ -114,9 +114,9 @@ class Book:
         price: Decimal,
         at: datetime,
         expires_at: datetime,
-        word: str | None = None,
-        replaces: Order | None = None,
-    ) -> Order:
+        status_override: str | None = None,
+        replaces: ExchangeOrder | None = None,
+    ) -> ExchangeOrder:
         """Take the order on, open; `price` is the market's, for the buying power it needs. Raises `Refused`.
 
         It takes the place of the open order `replaces`, whose cash and shares it may use.
@@ -134,7 +134,7 @@ class Book:
         sequence = len(self.orders) + 1
         order_id = self._id(f"order {sequence}")
         client_order_id = ticket.client_order_id or self.next_client_order_id
-        order = Order(
+        order = ExchangeOrder(
             sequence=sequence,
             id=order_id,
             client_order_id=client_order_id,
@@ -144,11 +144,11 @@ class Book:
             updated_at=at,
             expires_at=expires_at,
             reserved=reserved,
-            word=word,
+            status_override=status_override,
             replaces=replaces.id if replaces is not None else None,
         )
         if replaces is not None:
-            self.settle(replaces.id, Status.REPLACED, at=at, replaced_by=order_id)
+            self.end(replaces.id, Status.REPLACED, at=at, replaced_by=order_id)
         self._by_client_id[client_order_id] = order_id
         self._keep(order)
         return order
@@ -160,7 +160,7 @@ class Book:
         done_at = self.done_at(ticket.side, price)
         return done_at <= ticket.limit_price if ticket.side is Side.BUY else done_at >= ticket.limit_price
 
-    def execute(self, order_id: str, *, price: Decimal, at: datetime, quantity: Decimal | None = None) -> Order:
+    def execute(self, order_id: str, *, price: Decimal, at: datetime, quantity: Decimal | None = None) -> ExchangeOrder:
         """Try to fill an open order at the market price `price`: the whole rest, or `quantity` shares, which may be more than the rest.
 
         A limit that the price after slippage does not meet leaves the order open; a buy that cash no longer covers is rejected, and
@@ -174,18 +174,18 @@ class Book:
         with localcontext(EXACT):
             traded = quantity if quantity is not None else self.shares_left(order, price)
             amount = traded * done_at
-            cash, fee = self._settlement(ticket.side, amount)
-            held = self.positions.get(ticket.symbol, Position(Decimal(0), Decimal(0)))
+            cash, fee = self._cash_after(ticket.side, amount)
+            held = self.positions.get(ticket.symbol, ExchangePosition(Decimal(0), Decimal(0)))
             if ticket.side is Side.BUY:
                 left, cost = held.quantity + traded, held.cost + amount
             else:
                 left = held.quantity - traded
                 cost = RATIOS.multiply(held.cost, RATIOS.divide(left, held.quantity))
         if cash < 0:
-            return self.settle(order_id, Status.CANCELED if order.filled_quantity else Status.REJECTED, at=at)
+            return self.end(order_id, Status.CANCELED if order.filled_quantity else Status.REJECTED, at=at)
         self.cash = cash
-        self._hold(ticket.symbol, Position(left, cost))
-        fill = Fill(
+        self._hold(ticket.symbol, ExchangePosition(left, cost))
+        fill = ExchangeFill(
             id=self._id(f"fill {len(self.fills) + 1}"),
             order_id=order.id,
             client_order_id=order.client_order_id,
@@ -202,30 +202,38 @@ class Book:
         self.fills.append(replace(fill, left=self.shares_left(order, price)) if order.open else fill)
         return order
 
-    def _filled(self, order: Order, fill: Fill, *, whole: bool, price: Decimal) -> Order:
+    def _filled(self, order: ExchangeOrder, fill: ExchangeFill, *, whole: bool, price: Decimal) -> ExchangeOrder:
         """The order after `fill`, open while something is left of it."""
         with localcontext(EXACT):
             quantity, amount = order.filled_quantity + fill.quantity, order.filled_amount + fill.quantity * fill.price
         first = not order.filled_quantity
         average = fill.price if first else RATIOS.divide(amount, quantity).quantize(SHOWN, context=RATIOS)
         order = replace(
-            order, updated_at=fill.at, filled_quantity=quantity, filled_amount=amount, filled_price=average, word=None, reserved=Decimal(0)
+            order,
+            updated_at=fill.at,
+            filled_quantity=quantity,
+            filled_amount=amount,
+            filled_price=average,
+            status_override=None,
+            reserved=Decimal(0),
         )
         if whole or (order.ticket.quantity is not None and order.rest <= 0):
-            return replace(order, status=Status.FILLED, settled_at=fill.at)
+            return replace(order, status=Status.FILLED, ended_at=fill.at)
         reserved = self.need(order.ticket, price, filled=order) if order.ticket.side is Side.BUY else Decimal(0)
         return replace(order, status=Status.PARTIALLY_FILLED, reserved=reserved)
 
-    def release(self, order_id: str, *, at: datetime) -> Order:
+    def release(self, order_id: str, *, at: datetime) -> ExchangeOrder:
         """An open order shows its status again."""
-        return self._keep(replace(self.orders[order_id], word=None, updated_at=at))
+        return self._keep(replace(self.orders[order_id], status_override=None, updated_at=at))
 
-    def settle(self, order_id: str, status: Status, *, at: datetime, replaced_by: str | None = None) -> Order:
+    def end(self, order_id: str, status: Status, *, at: datetime, replaced_by: str | None = None) -> ExchangeOrder:
         """End an open order with `status`, with what is filled of it; one that has already ended is `Refused`."""
         order = self.orders[order_id]
         if not order.open:
             raise Refused(422, 42210000, f'order is already in "{order.status}" state')
-        ended = replace(order, status=status, updated_at=at, settled_at=at, reserved=Decimal(0), word=None, replaced_by=replaced_by)
+        ended = replace(
+            order, status=status, updated_at=at, ended_at=at, reserved=Decimal(0), status_override=None, replaced_by=replaced_by
+        )
         return self._keep(ended)
 
     def split(self, symbol: str, *, ratio: Decimal, price: Decimal, at: datetime) -> None:
@@ -235,7 +243,7 @@ class Book:
         """
         for order in self.open_orders:
             if order.ticket.symbol == symbol:
-                self.settle(order.id, Status.CANCELED, at=at)
+                self.end(order.id, Status.CANCELED, at=at)
         held = self.positions.get(symbol)
         if held is None:
             return
@@ -245,7 +253,7 @@ class Book:
             left_over = RATIOS.multiply(due - quantity, price).quantize(CENT if self.rounded else Decimal("1e-18"), context=FLOOR)
             self.cash += left_over
             self._book("SPLIT", symbol, quantity=quantity - held.quantity, amount=left_over, at=at)
-        self._hold(symbol, Position(quantity, held.cost))
+        self._hold(symbol, ExchangePosition(quantity, held.cost))
 
     def credit_dividend(self, symbol: str, *, amount: Decimal, at: datetime) -> None:
         """Pay `amount` US dollars for each share held."""
@@ -273,7 +281,7 @@ class Book:
         done_at = self.costs.price(side, price)
         return done_at.quantize(PRICE_TICK, context=HALF_UP) if self.rounded else done_at
 
-    def need(self, ticket: Ticket, price: Decimal, *, filled: Order | None = None) -> Decimal:
+    def need(self, ticket: Ticket, price: Decimal, *, filled: ExchangeOrder | None = None) -> Decimal:
         """The cash that a buy asks for at the market price `price`, less what is `filled` of it."""
         with localcontext(EXACT):
             if ticket.quantity is None:
@@ -285,7 +293,7 @@ class Book:
             need = amount * (1 + self.costs.fee)
             return need.quantize(CENT, context=CEILING) if self.rounded else need
 
-    def _settlement(self, side: Side, amount: Decimal) -> tuple[Decimal, Decimal]:
+    def _cash_after(self, side: Side, amount: Decimal) -> tuple[Decimal, Decimal]:
         """Cash after a trade of `amount`, and the fee in it."""
         fee = amount * self.costs.fee
         due = amount + fee if side is Side.BUY else amount - fee
@@ -296,7 +304,7 @@ class Book:
             due = cents
         return (self.cash - due if side is Side.BUY else self.cash + due), fee
 
-    def shares_left(self, order: Order, price: Decimal) -> Decimal:
+    def shares_left(self, order: ExchangeOrder, price: Decimal) -> Decimal:
         """Shares that are not filled yet; of an order for a notional, at the market price `price`."""
         if order.ticket.quantity is not None:
             return order.rest
@@ -327,13 +335,13 @@ class Book:
         position = self.positions.get(symbol)
         return position.quantity if position is not None else Decimal(0)
 
-    def _hold(self, symbol: str, position: Position) -> None:
+    def _hold(self, symbol: str, position: ExchangePosition) -> None:
         if position.quantity == 0:
             self.positions.pop(symbol, None)
         else:
             self.positions[symbol] = position
 
-    def _keep(self, order: Order) -> Order:
+    def _keep(self, order: ExchangeOrder) -> ExchangeOrder:
         self.orders[order.id] = order
         self.history.setdefault(order.id, []).append(order)
         if order.open:

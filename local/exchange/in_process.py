@@ -18,7 +18,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPResponse
 
-from local.exchange.edge import Application, Message
+from local.exchange.faults.middleware import Application, Message
 
 
 class InProcess(HTTPAdapter):

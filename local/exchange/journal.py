@@ -15,13 +15,14 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, TextIO
 
-from local.exchange.fate import Strike
-from local.exchange.faults import FaultPlan
-from local.exchange.orders import Kind, Side, Ticket, TimeInForce
+from local.exchange.faults.plan import FaultPlan
+from local.exchange.faults.sampler import InjectedFault
+from local.exchange.orders import OrderType, Side, Ticket, TimeInForce
 from local.exchange.venue import Venue
+from trading_env.errors import PapertapeError
 
 
-class JournalError(ValueError):
+class JournalError(PapertapeError, ValueError):
     """The journal cannot be continued; the message names the file, the line or the term, and the remedy."""
 
 
@@ -85,8 +86,8 @@ def _carry_out(venue: Venue, command: Mapping[str, Any]) -> None:
             venue.take(_ticket(ticket), replaces=command.get("replaces"))
         case {"cancel": order_id}:
             venue.cancel(order_id)
-        case {"strike": strike}:
-            venue.fate.recall(Strike(**strike))
+        case {"injected_fault": injected}:
+            venue.fault_sampler.restore(InjectedFault(**injected))
         case {"faults": plan}:
             venue.use_faults(FaultPlan.from_document(plan))
         case {"reset": {"cash": cash, "now": now}}:
@@ -100,7 +101,7 @@ def _ticket(fields: Mapping[str, Any]) -> Ticket:
     return Ticket(
         symbol=fields["symbol"],
         side=Side(fields["side"]),
-        kind=Kind(fields["kind"]),
+        kind=OrderType(fields["kind"]),
         time_in_force=TimeInForce(fields.get("time_in_force", "day")),
         client_order_id=fields["client_order_id"],
         **numbers,

@@ -10,11 +10,12 @@ from typing import Literal
 from uuid import UUID
 
 from local.exchange.money import EXACT, RATIOS
+from trading_env.errors import PapertapeError
 
 NAMESPACE = UUID("6f8a4f5e-3a52-5b1e-9c1c-7b1d4d1d6a52")
 
 
-class Refused(Exception):  # noqa: N818 the vendor's word for it
+class Refused(PapertapeError):  # noqa: N818 the vendor's word for it
     """The request is turned down for good: HTTP `status`, the vendor's `code` and `message`, and the numbers behind it.
 
     The vendor's gateway, which knows keys and no orders, has no code.
@@ -30,7 +31,7 @@ class Side(StrEnum):
     SELL = "sell"
 
 
-class Kind(StrEnum):
+class OrderType(StrEnum):
     MARKET = "market"
     LIMIT = "limit"
 
@@ -64,7 +65,7 @@ class Ticket:
 
     symbol: str
     side: Side
-    kind: Kind = Kind.MARKET
+    kind: OrderType = OrderType.MARKET
     quantity: Decimal | None = None
     notional: Decimal | None = None
     limit_price: Decimal | None = None
@@ -83,11 +84,11 @@ class Changes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """One state of an order. `reserved` is the cash that an open buy keeps; `settled_at` is when it filled or ended.
+class ExchangeOrder:
+    """One state of an order. `reserved` is the cash that an open buy keeps; `ended_at` is when it filled or ended.
 
-    `filled_price` is the average of its fills, to ten decimals where it is one; `filled_amount` is their exact sum. `word` is what it
-    shows in the place of its status, until it is released. `replaces` and `replaced_by` are ids of orders.
+    `filled_price` is the average of its fills, to ten decimals where it is one; `filled_amount` is their exact sum. `status_override` is
+    what it shows in place of its status, until it is released. `replaces` and `replaced_by` are ids of orders.
     """
 
     sequence: int
@@ -102,8 +103,8 @@ class Order:
     filled_quantity: Decimal = Decimal(0)
     filled_price: Decimal | None = None
     filled_amount: Decimal = Decimal(0)
-    settled_at: datetime | None = None
-    word: str | None = None
+    ended_at: datetime | None = None
+    status_override: str | None = None
     replaces: str | None = None
     replaced_by: str | None = None
 
@@ -117,7 +118,7 @@ class Order:
 
     @property
     def shown_status(self) -> str:
-        return self.word or self.status.value
+        return self.status_override or self.status.value
 
     @property
     def rest(self) -> Decimal:
@@ -126,7 +127,7 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fill:
+class ExchangeFill:
     """A trade of an order; `total` shares of it are filled with this one, `left` are not."""
 
     id: str
@@ -159,7 +160,7 @@ class Booking:
 
 
 @dataclass(frozen=True, slots=True)
-class Position:
+class ExchangePosition:
     """Shares held and what they cost, in US dollars, without fees."""
 
     quantity: Decimal

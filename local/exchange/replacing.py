@@ -1,7 +1,8 @@
-"""What takes the place of an order that is replaced. Pure: an order and what is to change, and a ticket comes out.
+"""Replaces an order: from an open order and changes to the ticket of its replacement. Pure.
 
-Promise: the successor is an order of its own, for what is left: `qty` is the whole that is asked for less what was filled before, and its
-fills are its own. So the fills of all orders still add up to the position. What the vendor does not replace is `Refused` in its words.
+Promise: the replacement is an order of its own, for what is left: `qty` is the whole that is asked for, less what was filled before, and
+its fills are its own. So the fills of all orders still add up to the position. What the vendor does not replace is `Refused` in its
+words.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from dataclasses import replace
 from decimal import Decimal
 
 from local.exchange.money import EXACT
-from local.exchange.orders import Changes, Kind, Order, Refused, Status, Ticket, TimeInForce
+from local.exchange.orders import Changes, ExchangeOrder, OrderType, Refused, Status, Ticket, TimeInForce
 
 
-def successor(order: Order, changes: Changes, *, routed: bool) -> Ticket:
+def replacement(order: ExchangeOrder, changes: Changes, *, routed: bool) -> Ticket:
     """The ticket of the order that takes the place of `order`, which has met the market if it is `routed`. Raises `Refused`."""
     ticket = order.ticket
     if order.status is Status.REPLACED:
@@ -22,7 +23,7 @@ def successor(order: Order, changes: Changes, *, routed: bool) -> Ticket:
         raise Refused(422, 42210000, f"cannot replace order in {order.shown_status} status")
     if ticket.notional is not None or ticket.quantity is None:
         raise Refused(422, 42210000, "notional orders cannot be replaced, cancel it and send a new one")
-    if changes.limit_price is not None and ticket.kind is Kind.MARKET:
+    if changes.limit_price is not None and ticket.kind is OrderType.MARKET:
         raise Refused(422, 40010001, "market orders require no stop or limit price")
     changed = replace(
         ticket,
@@ -37,7 +38,7 @@ def successor(order: Order, changes: Changes, *, routed: bool) -> Ticket:
     return replace(changed, quantity=left, client_order_id=changes.client_order_id)
 
 
-def _quantity(order: Order, before: Decimal, changes: Changes) -> Decimal:
+def _quantity(order: ExchangeOrder, before: Decimal, changes: Changes) -> Decimal:
     if changes.quantity is None:
         return before
     if changes.quantity != int(changes.quantity) or (before != int(before) and changes.quantity != before):

@@ -21,6 +21,8 @@ from typing import Any, Self
 
 import requests
 
+from trading_env.errors import PapertapeError
+
 ROOT = Path(__file__).resolve().parents[2]
 HOST = "127.0.0.1"
 START_SECONDS = 60.0
@@ -28,7 +30,7 @@ STOP_SECONDS = 5.0
 KEY_VARIABLE, SECRET_VARIABLE = "PAPERTAPE_EXCHANGE_KEY_ID", "PAPERTAPE_EXCHANGE_SECRET_KEY"
 
 
-class ExchangeError(RuntimeError):
+class ExchangeError(PapertapeError, RuntimeError):
     """The exchange did not start or does not answer; the message is one line with the cause and the remedy."""
 
 

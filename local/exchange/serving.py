@@ -22,19 +22,19 @@ from pathlib import Path
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from local import bundled
-from local.exchange.app import Keys, create_app
-from local.exchange.book import Costs
-from local.exchange.edge import CONNECTION, Application, Receive, Scope, Send
-from local.exchange.faults import FaultPlan
+from local.exchange.book import TradingCosts
+from local.exchange.faults.middleware import CONNECTION, Application, Receive, Scope, Send
+from local.exchange.faults.plan import FaultPlan
+from local.exchange.http.app import Keys, create_app
+from local.exchange.http.parsing import parse_moment
 from local.exchange.journal import Journal
 from local.exchange.orders import Refused
-from local.exchange.parsing import parse_moment
+from local.exchange.recorded_market import RecordedMarket
 from local.exchange.server import HOST, ExchangeConfig, ExchangeError
-from local.exchange.sessions import Calendar
-from local.exchange.tape import Tape
+from local.exchange.sessions import ExchangeCalendar
 from local.exchange.venue import Dividends, Venue
-from local.own_bars import read_own_bars
+from papertape.market_data import bundled
+from papertape.market_data.own_bars import read_own_bars
 
 PARENT_POLL_SECONDS = 0.5
 TERMS = ("now", "cash", "fee_bps", "slippage_bps", "dividends")
@@ -97,11 +97,11 @@ def _venue(config: ExchangeConfig) -> Venue:
     """The venue over its data, brought to where the journal ends, under its fault plan. Raises `ExchangeError`."""
     try:
         now, cash = parse_moment(config.now, "now"), _decimal(config.cash, "cash")
-        costs = Costs.from_basis_points(
+        costs = TradingCosts.from_basis_points(
             fee_bps=_decimal(config.fee_bps, "fee-bps"), slippage_bps=_decimal(config.slippage_bps, "slippage-bps")
         )
         plan = FaultPlan.load(config.faults) if config.faults is not None else None
-        venue = Venue(tape=_tape(config.data), now=now, cash=cash, costs=costs, dividends=_dividends(config.dividends))
+        venue = Venue(market=_market(config.data), now=now, cash=cash, costs=costs, dividends=_dividends(config.dividends))
         if config.journal is not None:
             Journal(config.journal).attach(venue, terms={name: getattr(config, name) for name in TERMS})
         if plan is not None and plan != venue.plan:
@@ -111,13 +111,13 @@ def _venue(config: ExchangeConfig) -> Venue:
     return venue
 
 
-def _tape(data: Path) -> Tape:
+def _market(data: Path) -> RecordedMarket:
     if data != bundled.DATA and not (data / "SHA256SUMS").exists():
         own = read_own_bars(data, adjusted=False)
         first = min(date(2004, 1, 2), own.bars["session"].min().date())
-        return Tape(calendar=Calendar.xnys(start=first, end=date(2029, 12, 31)), bars=own.bars, actions=own.actions)
-    return Tape(
-        calendar=Calendar.xnys(start=date(2004, 1, 2), end=date(2029, 12, 31)),
+        return RecordedMarket(calendar=ExchangeCalendar.xnys(start=first, end=date(2029, 12, 31)), bars=own.bars, actions=own.actions)
+    return RecordedMarket(
+        calendar=ExchangeCalendar.xnys(start=date(2004, 1, 2), end=date(2029, 12, 31)),
         bars=bundled.daily_bars(folder=data),
         actions=bundled.corporate_actions(folder=data),
         minute_quotes=bundled.minute_quotes(folder=data),

@@ -1,6 +1,6 @@
 """The exchange's trading days: regular hours of XNYS, half days included.
 
-A `Calendar` answers every question about hours from a sorted tuple of sessions; a moment outside the range it was built for is a
+An `ExchangeCalendar` answers every question about hours from a sorted tuple of sessions; a moment outside the range it was built for is a
 `ValueError` that names the moment and the range, never a guess.
 """
 
@@ -19,7 +19,7 @@ NEW_YORK = ZoneInfo("America/New_York")
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class ExchangeSession:
     """One trading day; `midnight`, `open` and `close` are UTC, `midnight` being 00:00 in New York."""
 
     date: date
@@ -37,10 +37,10 @@ def new_york_date(moment: datetime) -> date:
     return moment.astimezone(NEW_YORK).date()
 
 
-class Calendar:
+class ExchangeCalendar:
     """Sorted sessions with the lookups that the exchange needs."""
 
-    def __init__(self, sessions: Sequence[Session]) -> None:
+    def __init__(self, sessions: Sequence[ExchangeSession]) -> None:
         if not sessions or any(a.date >= b.date for a, b in pairwise(sessions)):
             raise ValueError(f"sessions must be distinct, sorted and at least one, were {len(sessions)}")
         self.sessions = tuple(sessions)
@@ -49,12 +49,14 @@ class Calendar:
         self._midnights = [session.midnight for session in sessions]
 
     @classmethod
-    def xnys(cls, *, start: date, end: date) -> Calendar:
+    def xnys(cls, *, start: date, end: date) -> ExchangeCalendar:
         """Regular hours of the New York Stock Exchange for `start` to `end`, both inclusive."""
         schedule = exchange_calendars.get_calendar("XNYS", start=start.isoformat(), end=end.isoformat()).schedule
         return cls(
             [
-                Session(date=day.date(), midnight=new_york_midnight(day.date()), open=opens.to_pydatetime(), close=closes.to_pydatetime())
+                ExchangeSession(
+                    date=day.date(), midnight=new_york_midnight(day.date()), open=opens.to_pydatetime(), close=closes.to_pydatetime()
+                )
                 for day, opens, closes in zip(schedule.index, schedule["open"], schedule["close"], strict=True)
             ]
         )
@@ -63,7 +65,7 @@ class Calendar:
         started = self.started(now)
         return started is not None and now < started.close
 
-    def started(self, now: datetime) -> Session | None:
+    def started(self, now: datetime) -> ExchangeSession | None:
         """The latest session whose open is at or before `now`."""
         index = bisect_right(self._opens, now) - 1
         return self.sessions[index] if index >= 0 else None
@@ -80,11 +82,11 @@ class Calendar:
         """The last close at or before `moment`; one before the first session is the first."""
         return self._closes[max(0, bisect_right(self._closes, moment) - 1)]
 
-    def between(self, start: date | None, end: date | None) -> tuple[Session, ...]:
+    def between(self, start: date | None, end: date | None) -> tuple[ExchangeSession, ...]:
         """Sessions from `start` to `end`, both inclusive; an absent bound is the calendar's own."""
         return tuple(s for s in self.sessions if (start is None or s.date >= start) and (end is None or s.date <= end))
 
-    def settlement(self, session: Session) -> date:
+    def settlement(self, session: ExchangeSession) -> date:
         """The day on which a trade of `session` settles: T+3, from 2017-09-05 T+2, from 2024-05-28 T+1."""
         days = 1 if session.date >= date(2024, 5, 28) else 2 if session.date >= date(2017, 9, 5) else 3
         index = bisect_right(self._midnights, session.midnight) - 1 + days

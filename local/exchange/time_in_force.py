@@ -16,7 +16,7 @@ from __future__ import annotations
 from datetime import datetime, time, timedelta
 
 from local.exchange.orders import Refused, TimeInForce
-from local.exchange.sessions import NEW_YORK, Calendar
+from local.exchange.sessions import NEW_YORK, ExchangeCalendar
 
 AT_ONCE = frozenset({TimeInForce.IOC, TimeInForce.FOK})
 BEFORE_THE_OPEN, BEFORE_THE_CLOSE = timedelta(minutes=2), timedelta(minutes=10)
@@ -24,7 +24,7 @@ EVENING = time(19)
 LONGEST = timedelta(days=90)
 
 
-def require_timely(word: TimeInForce, *, now: datetime, calendar: Calendar) -> None:
+def require_timely(word: TimeInForce, *, now: datetime, calendar: ExchangeCalendar) -> None:
     """Raise `Refused` if an order may not be sent now."""
     if word in AT_ONCE and not calendar.is_open(now):
         raise Refused(422, 42210000, f"{word} orders are accepted while the market is open, it is closed")
@@ -37,7 +37,7 @@ def require_timely(word: TimeInForce, *, now: datetime, calendar: Calendar) -> N
             raise Refused(403, 40310000, f"{word} orders must be submitted after 7:00pm and before {_clock(last)}")
 
 
-def expiry(word: TimeInForce, *, now: datetime, calendar: Calendar) -> datetime:
+def expiry(word: TimeInForce, *, now: datetime, calendar: ExchangeCalendar) -> datetime:
     """The moment at which an order that is sent now ends, if nothing has ended it before."""
     if word is TimeInForce.OPG:
         return calendar.next_open(now)

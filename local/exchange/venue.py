@@ -2,9 +2,9 @@
 
 Promise: however the way from one moment to the next is cut into steps, the books at its end are the same. Between two moments of the
 clock every moment at which something can happen is visited in order: at the start of an ex-date shares split and dividends are paid, at
-the open and as recorded minutes end waiting orders meet the price, at the close the day's orders expire and the equity is noted.
-A clock that would go back is `Refused`. What a fault plan makes of it is decided in `fate`, done in `trouble` and shown in `view`; without
-a plan they change nothing.
+the open and as recorded minutes end waiting orders meet the price, at the close the day's orders expire and the equity is noted. A clock
+that would go back is `Refused`. With a fault plan `fault_sampler` decides, `order_injector` injects and `stale_view` shows; without a
+plan they change nothing.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from decimal import Decimal
 from typing import Any, Literal
 from uuid import uuid5
 
-from local.exchange.book import Book, Costs
-from local.exchange.fate import Fate
-from local.exchange.faults import AccountReset, FaultPlan
-from local.exchange.orders import NAMESPACE, Changes, Order, Position, Refused, Status, Ticket, TimeInForce
-from local.exchange.replacing import successor
-from local.exchange.sessions import Session, new_york_date, new_york_midnight
-from local.exchange.tape import Action, Tape, Trade
+from local.exchange.book import AccountBook, TradingCosts
+from local.exchange.faults.order_injector import OrderFaultInjector
+from local.exchange.faults.plan import AccountReset, FaultPlan
+from local.exchange.faults.sampler import FaultSampler
+from local.exchange.faults.stale_view import StaleView
+from local.exchange.orders import NAMESPACE, Changes, ExchangeOrder, ExchangePosition, Refused, Status, Ticket, TimeInForce
+from local.exchange.recorded_market import Action, RecordedMarket, RecordedTrade
+from local.exchange.replacing import replacement
+from local.exchange.sessions import ExchangeSession, new_york_date, new_york_midnight
 from local.exchange.time_in_force import AT_ONCE, expiry, require_timely
-from local.exchange.trouble import Trouble
-from local.exchange.view import View
 
 Dividends = Literal["ignore", "credit"]
 NEVER = datetime.max.replace(tzinfo=UTC)
@@ -35,14 +35,16 @@ NEVER = datetime.max.replace(tzinfo=UTC)
 class Venue:
     """The exchange without its wire."""
 
-    def __init__(self, *, tape: Tape, now: datetime, cash: Decimal, costs: Costs, dividends: Dividends = "ignore") -> None:
-        self.tape = tape
-        self.calendar = tape.calendar
+    def __init__(
+        self, *, market: RecordedMarket, now: datetime, cash: Decimal, costs: TradingCosts, dividends: Dividends = "ignore"
+    ) -> None:
+        self.market = market
+        self.calendar = market.calendar
         self.dividends = dividends
         self._costs = costs
-        self._moments = tape.moments()
+        self._moments = market.moments()
         self._actions: dict[datetime, list[Action]] = {}
-        for action in tape.actions:
+        for action in market.actions:
             self._actions.setdefault(new_york_midnight(action.ex_date), []).append(action)
         self.record: Callable[[Mapping[str, Any]], None] = _forget
         self._closes = {session.close: session for session in self.calendar.sessions}
@@ -52,22 +54,22 @@ class Venue:
     def reset(self, *, cash: Decimal, now: datetime) -> None:
         """A new account at any moment, earlier ones included."""
         self.calendar.next_close(now)
-        self.fate = Fate(record=lambda strike: self.record({"strike": asdict(strike)}))
-        self.trouble, self.view = Trouble(self.fate), View(self.fate)
+        self.fault_sampler = FaultSampler(record=lambda injected: self.record({"injected_fault": asdict(injected)}))
+        self.order_injector, self.stale_view = OrderFaultInjector(self.fault_sampler), StaleView(self.fault_sampler)
         self.initial_cash = cash
         self.accounts = 0
         self.accepted: dict[str, int] = {}
         self._open_account(now)
         self._turn_to(now)
-        self._take_up(self.plan)
+        self._use_plan(self.plan)
         self.record({"reset": {"cash": cash, "now": now}})
 
     def use_faults(self, plan: FaultPlan) -> None:
-        """From now on what `plan` says, in the place of what was said before. Raises `Refused`."""
+        """Inject what `plan` says from now on, instead of the plan before. Raises `Refused`."""
         reset = plan.faults.account_reset
         if reset is not None and reset.at <= self.now:
             raise Refused(400, 40010000, f"account_reset.at must lie after the clock, {self.now.isoformat()}, was {reset.at.isoformat()}")
-        self._take_up(plan)
+        self._use_plan(plan)
         self.record({"faults": plan.document()})
 
     def advance(self, now: datetime) -> None:
@@ -98,9 +100,9 @@ class Venue:
                 return day, equity
         return None, self.initial_cash
 
-    def last_trade(self, symbol: str) -> Trade | None:
+    def last_trade(self, symbol: str) -> RecordedTrade | None:
         if symbol not in self._trades:
-            self._trades[symbol] = self.tape.last_trade(symbol, self.now)
+            self._trades[symbol] = self.market.last_trade(symbol, self.now)
         return self._trades[symbol]
 
     def price(self, symbol: str) -> Decimal:
@@ -111,108 +113,108 @@ class Venue:
         return trade.price
 
     def tradable(self, symbol: str) -> bool:
-        return self._trades_today(symbol) and not self.trouble.halted(symbol, self.today)
+        return self._trades_today(symbol) and not self.order_injector.halted(symbol, self.today)
 
     def fractionable(self, symbol: str) -> bool:
-        return self.trouble.fractionable(symbol)
+        return self.order_injector.fractionable(symbol)
 
     @property
     def faulted(self) -> bool:
         """Whether a plan is in force, or was."""
-        return not self.fate.quiet or bool(self.fate.counts)
+        return not self.fault_sampler.inactive or bool(self.fault_sampler.counts)
 
     @property
     def account_id(self) -> str:
         return str(uuid5(NAMESPACE, f"{self._account_name}account"))
 
     @property
-    def positions(self) -> dict[str, Position]:
+    def positions(self) -> dict[str, ExchangePosition]:
         """Positions as they are shown."""
-        return self.view.positions(self.book, self.now)
+        return self.stale_view.positions(self.book, self.now)
 
     def available(self, symbol: str) -> Decimal:
         """Shares that are shown as free to be sold."""
-        return self.view.available(self.book, symbol, self.now)
+        return self.stale_view.available(self.book, symbol, self.now)
 
-    def orders(self, status: str) -> list[Order]:
+    def orders(self, status: str) -> list[ExchangeOrder]:
         """Orders that are shown as "open" or "closed", or "all", oldest first."""
-        clear = self.view.clear(self.now)
+        clear = self.stale_view.clear(self.now)
         if status == "open" and clear:
             return self.book.open_orders
-        shown: Iterable[Order] = self.book.orders.values()
+        shown: Iterable[ExchangeOrder] = self.book.orders.values()
         if status == "open":
-            since = self.view.unsure_since(self.now)
-            shown = (order for order in shown if order.settled_at is None or order.settled_at > since)
+            since = self.stale_view.unsure_since(self.now)
+            shown = (order for order in shown if order.ended_at is None or order.ended_at > since)
         if not clear:
-            shown = self.view.orders(shown, self.book, self.now)
+            shown = self.stale_view.orders(shown, self.book, self.now)
         return [order for order in shown if status == "all" or order.open == (status == "open")]
 
-    def order(self, order_id: str) -> Order | None:
+    def order(self, order_id: str) -> ExchangeOrder | None:
         """An order by its id, as it is shown."""
         order = self.book.orders.get(order_id)
-        return self.view.order(order, self.book, self.now) if order is not None else None
+        return self.stale_view.order(order, self.book, self.now) if order is not None else None
 
-    def order_by_client_id(self, client_order_id: str) -> Order | None:
+    def order_by_client_id(self, client_order_id: str) -> ExchangeOrder | None:
         """An order by its client's id, as it is shown; None also while it is not."""
         order = self.book.by_client_id(client_order_id)
-        if order is None or not self.view.visible(order, self.now):
+        if order is None or not self.stale_view.visible(order, self.now):
             return None
-        return self.view.order(order, self.book, self.now)
+        return self.stale_view.order(order, self.book, self.now)
 
-    def submit(self, ticket: Ticket) -> Order:
+    def submit(self, ticket: Ticket) -> ExchangeOrder:
         """Accept the order, and fill it at once while the market is open. Raises `Refused`."""
-        if ticket.symbol not in self.tape.symbols:
+        if ticket.symbol not in self.market.symbols:
             raise Refused(422, 42210000, f'asset "{ticket.symbol}" not found')
         if not self._trades_today(ticket.symbol):
             raise Refused(422, 42210000, f'asset "{ticket.symbol}" is not active')
         require_timely(ticket.time_in_force, now=self.now, calendar=self.calendar)
-        self.trouble.refuse(ticket, book=self.book, price=self.price(ticket.symbol), day=self.today)
+        self.order_injector.refuse(ticket, book=self.book, price=self.price(ticket.symbol), day=self.today)
         return self.take(ticket)
 
-    def replace(self, order_id: str, changes: Changes) -> Order:
+    def replace(self, order_id: str, changes: Changes) -> ExchangeOrder:
         """Put another order in the place of an open one. Raises `Refused`."""
         order = self.book.orders[order_id]
         routed = self.calendar.is_open(order.submitted_at) or self.calendar.next_open(order.submitted_at) <= self.now
-        ticket = successor(order, changes, routed=routed)
+        ticket = replacement(order, changes, routed=routed)
         require_timely(ticket.time_in_force, now=self.now, calendar=self.calendar)
         return self.take(ticket, replaces=order_id)
 
-    def take(self, ticket: Ticket, *, replaces: str | None = None) -> Order:
+    def take(self, ticket: Ticket, *, replaces: str | None = None) -> ExchangeOrder:
         """`submit` for an order that no fault refuses, and `replace`; a journal's orders are past that."""
         named = replace(ticket, client_order_id=ticket.client_order_id or self.book.next_client_order_id)
         at_once = ticket.time_in_force in AT_ONCE
-        word = self.trouble.word(named) if not at_once else None
+        override = self.order_injector.status_override(named) if not at_once else None
         price, expires_at = self.price(ticket.symbol), expiry(ticket.time_in_force, now=self.now, calendar=self.calendar)
         replaced = self.book.orders[replaces] if replaces is not None else None
-        order = self.book.accept(named, price=price, at=self.now, expires_at=expires_at, word=word, replaces=replaced)
+        order = self.book.accept(named, price=price, at=self.now, expires_at=expires_at, status_override=override, replaces=replaced)
         self.accepted[order.client_order_id] = self.accepted.get(order.client_order_id, 0) + 1
-        self.view.accepted(order)
-        if word is not None:
-            self.trouble.hold(order, now=self.now)
+        self.stale_view.accepted(order)
+        if override is not None:
+            self.order_injector.hold(order, now=self.now)
         if self._open and ticket.time_in_force is not TimeInForce.CLS:
             order = self._fill(order)
         if at_once and order.open:
-            order = self.book.settle(order.id, Status.CANCELED, at=self.now)
+            order = self.book.end(order.id, Status.CANCELED, at=self.now)
         self.record({"submit": ticket} if replaces is None else {"submit": ticket, "replaces": replaces})
         return order
 
-    def cancel(self, order_id: str) -> Order:
-        order = self.book.settle(order_id, Status.CANCELED, at=self.now)
+    def cancel(self, order_id: str) -> ExchangeOrder:
+        order = self.book.end(order_id, Status.CANCELED, at=self.now)
         self.record({"cancel": order_id})
         return order
 
-    def _take_up(self, plan: FaultPlan) -> None:
+    def _use_plan(self, plan: FaultPlan) -> None:
         self.plan = plan
         self.keys_revoked = False
-        self.fate.take_up(plan)
+        self.fault_sampler.use(plan)
         self.book.rounded = plan.faults.vendor_rounding is not None
         reset = plan.faults.account_reset
         if reset is not None and reset.at > self.now:
-            self.trouble.expect(reset.at)
+            self.order_injector.expect(reset.at)
 
     def _open_account(self, now: datetime) -> None:
         self._account_name = f"{self.accounts} " if self.accounts else ""
-        self.book = Book(cash=self.initial_cash, costs=self._costs, name=self._account_name)
+        self.book = AccountBook(cash=self.initial_cash, costs=self._costs, name=self._account_name)
         self.book.rounded = self.plan.faults.vendor_rounding is not None
         self.created_at = now
         self.closes: list[tuple[date, Decimal]] = []
@@ -220,27 +222,27 @@ class Venue:
     def _replace_account(self, reset: AccountReset) -> None:
         """The vendor's reset: a new account with the cash of the first, and nothing in it."""
         self.keys_revoked = reset.revokes_keys
-        self.fate.counts["account_reset"] += 1
+        self.fault_sampler.counts["account_reset"] += 1
         self.accounts += 1
-        self.trouble.forget()
-        self.view.forget()
+        self.order_injector.forget()
+        self.stale_view.forget()
         self._open_account(self.now)
 
     def _next_moment(self) -> datetime:
         """The next moment at which something can happen: a recorded one, or one that a fault has brought about."""
         index = bisect_right(self._moments, self.now)
         recorded = self._moments[index] if index < len(self._moments) else NEVER
-        return min(recorded, self.trouble.due[0]) if self.trouble.due else recorded
+        return min(recorded, self.order_injector.due[0]) if self.order_injector.due else recorded
 
     def _turn_to(self, now: datetime) -> None:
-        self.trouble.clock_moved(now)
+        self.order_injector.clock_moved(now)
         self.now = now
         self.today = new_york_date(now)
         self._open = self.calendar.is_open(now)
-        self._trades: dict[str, Trade | None] = {}
+        self._trades: dict[str, RecordedTrade | None] = {}
 
     def _trades_today(self, symbol: str) -> bool:
-        return symbol in self.tape.symbols and self.tape.trades_now(symbol, self.now)
+        return symbol in self.market.symbols and self.market.trades_now(symbol, self.now)
 
     def _happen(self) -> None:
         reset = self.plan.faults.account_reset
@@ -248,7 +250,7 @@ class Venue:
             self._replace_account(reset)
         for action in self._actions.get(self.now, ()):
             self._apply(action)
-        for order_id in self.trouble.released(self.now):
+        for order_id in self.order_injector.released(self.now):
             if self.book.orders[order_id].open:
                 self.book.release(order_id, at=self.now)
         if self._open:
@@ -262,7 +264,7 @@ class Venue:
             price = self.last_trade(action.symbol)
             if price is not None:
                 self.book.split(action.symbol, ratio=action.value, price=price.price, at=self.now)
-                self.view.split(action.symbol)
+                self.stale_view.split(action.symbol)
         elif self.dividends == "credit":
             self.book.credit_dividend(action.symbol, amount=action.value, at=self.now)
 
@@ -272,36 +274,36 @@ class Venue:
                 self._fill(order)
         for order in self.book.open_orders:
             if order.ticket.time_in_force is TimeInForce.OPG:
-                self.book.settle(order.id, Status.CANCELED, at=self.now)
+                self.book.end(order.id, Status.CANCELED, at=self.now)
 
-    def _fill(self, order: Order) -> Order:
+    def _fill(self, order: ExchangeOrder) -> ExchangeOrder:
         """Fill what can be filled now of an open order."""
         symbol = order.ticket.symbol
-        price = self.trouble.price(order, self.price(symbol))
-        if self.trouble.holds(order, self.now) or not self.book.meets(order.ticket, price):
+        price = self.order_injector.price(order, self.price(symbol))
+        if self.order_injector.holds(order, self.now) or not self.book.meets(order.ticket, price):
             return order
-        quantity = self.trouble.quantity(order, book=self.book, price=price, now=self.now)
+        quantity = self.order_injector.quantity(order, book=self.book, price=price, now=self.now)
         if quantity == 0 or (quantity is not None and not self._may_part(order, quantity, price)):
             return order
         before, fills, roundings = self.book.positions.get(symbol), len(self.book.fills), self.book.roundings
         order = self.book.execute(order.id, price=price, at=self.now, quantity=quantity)
         if len(self.book.fills) > fills:
-            self.view.traded(order, before=before, now=self.now)
+            self.stale_view.traded(order, before=before, now=self.now)
         if self.book.roundings > roundings:
-            self.fate.counts["vendor_rounding"] += 1
+            self.fault_sampler.counts["vendor_rounding"] += 1
         return order
 
-    def _may_part(self, order: Order, quantity: Decimal, price: Decimal) -> bool:
+    def _may_part(self, order: ExchangeOrder, quantity: Decimal, price: Decimal) -> bool:
         return order.ticket.time_in_force is not TimeInForce.FOK or quantity >= self.book.shares_left(order, price)
 
-    def _end_day(self, session: Session) -> None:
+    def _end_day(self, session: ExchangeSession) -> None:
         for order in self.book.open_orders:
             if order.ticket.time_in_force is TimeInForce.CLS and order.expires_at <= self.now and self.tradable(order.ticket.symbol):
                 self._fill(order)
         for order in self.book.open_orders:
             if order.expires_at <= self.now:
                 missed = order.ticket.time_in_force is TimeInForce.CLS
-                self.book.settle(order.id, Status.CANCELED if missed else self.trouble.ending(order), at=self.now)
+                self.book.end(order.id, Status.CANCELED if missed else self.order_injector.ending(order), at=self.now)
         self.closes.append((session.date, self.equity))
 
 

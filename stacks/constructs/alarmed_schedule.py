@@ -18,7 +18,7 @@ from aws_cdk import aws_scheduler_targets as targets
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
-from settings import Settings
+from schema.settings import Settings
 from stacks.constructs.function import PythonFunction
 from stacks.constructs.permissions import allow
 
@@ -59,7 +59,7 @@ class Call:
 
 
 class AlarmedSchedule(Construct):
-    """The schedule `<settings.name>-<name>`, which runs a function or an AWS API call."""
+    """The schedule `<settings.name>-<name>`, which runs a function or an AWS API call; a function's event also holds `with_input`."""
 
     def __init__(
         self,
@@ -72,6 +72,7 @@ class AlarmedSchedule(Construct):
         runs: PythonFunction | Call,
         retry: Retry,
         dead_letters: sqs.IQueue,
+        with_input: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(scope, construct_id)
         role = iam.Role(
@@ -84,13 +85,14 @@ class AlarmedSchedule(Construct):
         allow(role, "sqs:SendMessage", on=[dead_letters.queue_arn])
         if isinstance(runs, PythonFunction):
             allow(role, "lambda:InvokeFunction", on=[runs.function_arn])
-            runs.configure_async_invoke(
-                on_failure=destinations.SqsDestination(dead_letters), retry_attempts=retry.attempts, max_event_age=retry.within
-            )
+            if runs.node.try_find_child("EventInvokeConfig") is None:  # one per function, however many schedules run it
+                runs.configure_async_invoke(
+                    on_failure=destinations.SqsDestination(dead_letters), retry_attempts=retry.attempts, max_event_age=retry.within
+                )
             target: scheduler.IScheduleTarget = targets.LambdaInvoke(
                 runs,
                 role=role.without_policy_updates(),  # it would also allow every version of the function
-                input=scheduler.ScheduleTargetInput.from_object({"schedule": name, "time": SCHEDULED_TIME}),
+                input=scheduler.ScheduleTargetInput.from_object({"schedule": name, "time": SCHEDULED_TIME, **(with_input or {})}),
                 dead_letter_queue=dead_letters,
                 retry_attempts=retry.attempts,
                 max_event_age=retry.within,

@@ -1,4 +1,4 @@
-"""Deterministic zip archives of the functions' code and of their dependencies, kept in `.cache/bundles`.
+"""Deterministic zip archives of what is deployed, code with its settings, and of dependencies, kept in `.cache/bundles`.
 
 An archive is named by what it is made from (requirements, Python version, source files), never by when or where: two synths give the
 same asset hashes, and an archive that is already there is used as it is, so a second synth needs neither pip nor a network.
@@ -18,6 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from schema.settings import BUNDLED, Settings
+from trading_env.errors import PapertapeError
+
 Bundle = Literal["edge", "trade"]
 Target = Literal["aws", "laptop"]
 
@@ -36,7 +39,7 @@ TRIMMED_FILES = {"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"}
 LAYOUT = "1"  # raise it when what is trimmed changes
 
 
-class BundleError(RuntimeError):
+class BundleError(PapertapeError, RuntimeError):
     """The dependencies of a bundle could not be installed; the message is one line with a remedy."""
 
 
@@ -46,6 +49,13 @@ class Archive:
 
     path: Path
     key: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Code(Archive):
+    """Code and the settings that it is deployed with; `version` is the hash of the code alone, `key` of both."""
+
+    version: str
 
 
 def python_version(target: Target) -> str:
@@ -66,20 +76,21 @@ def dependencies(bundle: Bundle, *, target: Target) -> Archive:
     return Archive(path=path, key=key)
 
 
-def modules(*names: str, name: str = "modules") -> Archive:
-    """Return the archive of the given packages and modules of this repository: every source file, nothing else."""
+def modules(*names: str, settings: Settings, name: str = "modules") -> Code:
+    """Return the archive of the given packages of this repository, every source file, with `settings` for `schema.settings.deployed`."""
     files = {
         path.relative_to(ROOT).as_posix(): path.read_bytes()
         for source in (ROOT / part for part in names)
         for path in ([source] if source.is_file() else source.rglob("*"))
         if path.is_file() and "__pycache__" not in path.parts and not path.match("requirements-*.txt")
     }
-    return archive_of(files, name=name)
+    archive = archive_of({**files, BUNDLED: settings.model_dump_json().encode()}, name=name)
+    return Code(path=archive.path, key=archive.key, version=_digest_of(files))
 
 
 def archive_of(files: Mapping[str, bytes], *, name: str) -> Archive:
     """Return a zip archive of {path in the archive: content}."""
-    key = _digest(part for path in sorted(files) for part in (path.encode(), files[path]))
+    key = _digest_of(files)
     path = CACHE / f"{name}-{key[:16]}.zip"
     if not path.exists():
         _keep(path, _zip(files))
@@ -135,6 +146,10 @@ def _keep(path: Path, content: bytes) -> None:
     with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as part:
         part.write(content)
     Path(part.name).replace(path)
+
+
+def _digest_of(files: Mapping[str, bytes]) -> str:
+    return _digest(part for path in sorted(files) for part in (path.encode(), files[path]))
 
 
 def _digest(parts: Iterable[bytes]) -> str:

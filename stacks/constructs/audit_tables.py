@@ -78,7 +78,7 @@ TABLES: dict[str, tuple[str, Columns]] = {
         (
             *SERVED, ("model_uri", "string"), ("evaluation_uri", "string"), ("evaluation_sha256", "string"),
             ("evaluated_model_hash", "string"), ("gate_passed", "boolean"), ("gate_reasons", TEXTS), ("trial", "string"),
-            ("recipe", "string"), ("settings_sha256", "string"), ("training_code_version", "string"), ("manifest_sha256", "string"),
+            ("configuration", "string"), ("settings_sha256", "string"), ("training_code_version", "string"), ("manifest_sha256", "string"),
             ("manifest_uri", "string"), ("manifest_version", "string"), ("manifest", "string"),
         ),
     ),
@@ -104,7 +104,7 @@ SELECT
   d.decision.observation_hash AS observation_hash, d.decision.feature_hash AS feature_hash, d.inputs_sha256,
   d.code_version AS decide_code_version,
   d.model.spec AS model_package, d.decision.model_version AS model_hash,
-  m.gate_passed, m.trial, m.recipe, m.evaluation_uri, m.evaluation_sha256,
+  m.gate_passed, m.trial, m.configuration, m.evaluation_uri, m.evaluation_sha256,
   m.manifest_uri, m.manifest_version, m.manifest_sha256, m.training_code_version,
   d."$path" AS decision_record, m."$path" AS model_record
 FROM latest o

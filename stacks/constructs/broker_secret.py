@@ -5,7 +5,7 @@ from __future__ import annotations
 from aws_cdk import aws_secretsmanager as secretsmanager
 from constructs import Construct
 
-from settings import Settings
+from schema.settings import Settings
 from stacks.constructs.function import PythonFunction
 
 

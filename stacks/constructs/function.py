@@ -16,38 +16,27 @@ from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
-from settings import Settings, SettingsError
 from stacks.constructs import archives
-from stacks.constructs.archives import Archive, Bundle, Target
+from stacks.constructs.archives import Bundle, Code, Target
 from stacks.constructs.permissions import allow
 
 RUNTIME = lambda_.Runtime.PYTHON_3_14
 ARCHITECTURE = lambda_.Architecture.X86_64
 METRICS_NAMESPACE = "Papertape"
-SETTINGS_LIMIT = 3_000  # bytes; a function's variables may have 4,096 together
 
 
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
-    """What all functions run with: settings, their code and the Python that the dependencies are for."""
+    """What all functions run with: their code, which carries the settings, and the Python that the dependencies are for."""
 
-    settings: Settings
     target: Target
-    code: Archive
+    code: Code
 
     @property
     def variables(self) -> dict[str, str]:
-        """The variables of every function. Raise `SettingsError` when the settings are too long for them."""
-        document = self.settings.model_dump_json()
-        if (excess := len(document) - SETTINGS_LIMIT) > 0:
-            symbols = self.settings.universe.symbols
-            raise SettingsError(
-                f"universe.symbols: {len(symbols)} symbols are too many for a function's variables: as JSON the settings may have at most "
-                f"{SETTINGS_LIMIT} bytes, {excess} more; name fewer"
-            )
+        """The variables of every function."""
         return {
-            "PAPERTAPE_SETTINGS": document,
-            "CODE_VERSION": self.code.key[:12],
+            "CODE_VERSION": self.code.version[:12],
             "POWERTOOLS_METRICS_NAMESPACE": METRICS_NAMESPACE,
             "LOG_LEVEL": "INFO",
         }
@@ -71,7 +60,7 @@ class Runtime:
 
 
 class PythonFunction(lambda_.Function):
-    """`lambdas/<folder>/handler.py` as a function; `environment` is only what it needs beside the settings."""
+    """`lambdas/<folder>/handler.py` as a function; `environment` is what it needs beyond the variables of every function."""
 
     def __init__(
         self,

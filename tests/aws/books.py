@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from lambdas.common.ledger import Ledger
+from lambdas.common.ledger.ledger import Ledger
 from local.exchange.server import RunningExchange
 
 

@@ -13,10 +13,13 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from lambdas.common import broker, ledger, provenance
+from lambdas.common.broker import alpaca
+from lambdas.common.lake import provenance
+from lambdas.common.ledger import ledger
 from local.exchange.server import ExchangeConfig, RunningExchange
-from settings import Settings, load
+from schema.settings import SETTINGS_FILE, Settings, load
 from tests.aws.proxy import Proxy, running
+from tests.settings_files import settings_file
 from tests.tables import create_ledger_table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,6 +32,11 @@ FIRST_SLOT = "2020-01-02T14:35:00Z"
 @pytest.fixture(scope="session")
 def settings() -> Settings:
     return load(ROOT / "settings.toml")
+
+
+@pytest.fixture(scope="session")
+def two_slots(settings: Settings) -> Settings:
+    return settings.model_copy(update={"schedule": settings.schedule.model_copy(update={"slots": ("open+5", "open+60")})})
 
 
 @pytest.fixture
@@ -46,7 +54,7 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setenv(name, value)
     with mock_aws():
         ledger.ledger_of.cache_clear()
-        broker.forget_broker()
+        alpaca.forget_broker()
         provenance.default_registry.cache_clear()
         yield
 
@@ -101,7 +109,7 @@ def exchange(exchange_process: RunningExchange, aws: None, monkeypatch: pytest.M
         "BROKER_SECRET_ARN": secret["ARN"],
         "ALPACA_TRADING_URL": exchange_process.url,
         "ALPACA_DATA_URL": exchange_process.url,
-        "PAPERTAPE_SETTINGS": settings.model_dump_json(),
+        SETTINGS_FILE: settings_file(settings),
         "CODE_VERSION": "test",
     }.items():
         monkeypatch.setenv(name, value)

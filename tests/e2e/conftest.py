@@ -21,10 +21,11 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from local.emulator import ACCOUNT, ROOT, SECRET
+from local.aws.emulator import ROOT
 from local.exchange.server import RunningExchange
-from local.laptop import Laptop, Trained, synthesize
-from settings import Settings, load
+from local.replay.local_deployment import LocalDeployment, TrainingResult, synthesize
+from schema.loopback import LOCAL_ACCOUNT, LOCAL_SECRET
+from schema.settings import Settings, load
 from tests.aws.proxy import Proxy, running
 
 EVE, FIRST, LAST = "2020-08-25", "2020-08-26", "2020-09-02"
@@ -34,7 +35,7 @@ SMALL_TRAINING: dict[str, Any] = {
     "test_start": "2020-01-02",
     "live_start": FIRST,
     "folds": 1,
-    "sealed_sessions": 63,
+    "holdout_sessions": 63,
     "timesteps": 2000,
     "seeds": (0,),
     "environments": 8,
@@ -51,6 +52,11 @@ FUNCTIONS = {
     "reconcile": "ReconcileFunction",
     "report": "ReportFunction",
 }
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first, so that the other worker has something to do meanwhile."""
+    items.sort(key=lambda item: item.path.name != "test_parity.py")
 
 
 @pytest.fixture(scope="session")
@@ -86,14 +92,14 @@ class Gateway:
         path: str,
         body: Mapping[str, Any] | str | None = None,
         *,
-        secret: str | None = SECRET,
+        secret: str | None = LOCAL_SECRET,
         sent: str | None = None,
     ) -> Answer:
         """One request, its `body` JSON or text as it is; `secret` None leaves it unsigned, `sent` goes out in place of what was signed."""
         data = body if isinstance(body, str) or body is None else json.dumps(body)
         request = AWSRequest(method, self.base + path, data=data, headers={"Content-Type": "application/json"})
         if secret is not None:
-            SigV4Auth(Credentials(ACCOUNT, secret), "execute-api", self.region).add_auth(request)
+            SigV4Auth(Credentials(LOCAL_ACCOUNT, secret), "execute-api", self.region).add_auth(request)
         response = requests.request(method, self.base + path, data=sent or data, headers=dict(request.headers), timeout=60)
         return Answer(response.status_code, response.json())
 
@@ -102,23 +108,23 @@ class Gateway:
 class App:
     """The deployed app with what a test asks of it."""
 
-    laptop: Laptop
+    deployment: LocalDeployment
     settings: Settings
     names: dict[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.names = {self.laptop.output(key): folder for folder, key in FUNCTIONS.items()}
-        url = f"{self.laptop.cloud.url}/restapis/{self.laptop.output('ExecutionApiId')}/v1/_user_request_"
+        self.names = {self.deployment.output(key): folder for folder, key in FUNCTIONS.items()}
+        url = f"{self.deployment.cloud.url}/restapis/{self.deployment.output('ExecutionApiId')}/v1/_user_request_"
         self.api = Gateway(base=url, region=self.settings.region)
 
     @property
     def exchange(self) -> RunningExchange:
-        return self.laptop.exchange
+        return self.deployment.exchange
 
     def begin(self, now: str) -> None:
         """A new account at `now`, and an empty ledger."""
         self.exchange.reset(now=now)
-        dynamodb, table = self.laptop.client("dynamodb"), self.laptop.output("LedgerTable")
+        dynamodb, table = self.deployment.client("dynamodb"), self.deployment.output("LedgerTable")
         for page in dynamodb.get_paginator("scan").paginate(TableName=table):
             for item in page["Items"]:
                 dynamodb.delete_item(TableName=table, Key={"pk": item["pk"], "sk": item["sk"]})
@@ -126,7 +132,7 @@ class App:
     def fire(self, schedule: str, time: str) -> dict[str, Any]:
         """Advance the exchange to `time` and fire the deployed schedule there; its outcome."""
         self.exchange.advance(time)
-        return self.laptop.fire(f"{self.settings.name}-{schedule}", time)
+        return self.deployment.fire(f"{self.settings.name}-{schedule}", time)
 
     def succeed(self, schedule: str, time: str) -> dict[str, Any]:
         """`fire`, and the function's own answer."""
@@ -137,17 +143,17 @@ class App:
 
     def invoked(self) -> Counter[tuple[str, str]]:
         """How often each function ran, by (folder, trigger)."""
-        counts = self.laptop.cloud.fired()["functions"]
+        counts = self.deployment.cloud.fired()["functions"]
         return Counter({(self.names.get(name, name), trigger): n for name, by in counts.items() for trigger, n in by.items()})
 
     def fired(self) -> Counter[str]:
         """How often each schedule was fired, by its name without the app's."""
         prefix = f"{self.settings.name}-"
-        return Counter({name.removeprefix(prefix): n for name, n in self.laptop.cloud.fired()["schedules"].items()})
+        return Counter({name.removeprefix(prefix): n for name, n in self.deployment.cloud.fired()["schedules"].items()})
 
     def dead_letters(self) -> list[dict[str, Any]]:
         """Every message that waits in the dead-letter queue."""
-        sqs = self.laptop.client("sqs")
+        sqs = self.deployment.client("sqs")
         (url,) = sqs.list_queues(QueueNamePrefix=f"{self.settings.name}-lake-DeadLetters")["QueueUrls"]
         found: list[dict[str, Any]] = []
         while messages := sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, VisibilityTimeout=60).get("Messages"):
@@ -156,7 +162,7 @@ class App:
 
     def alarm(self, name: str) -> dict[str, Any]:
         """The deployed alarm with this construct name."""
-        alarms = self.laptop.client("cloudwatch").describe_alarms()["MetricAlarms"]
+        alarms = self.deployment.client("cloudwatch").describe_alarms()["MetricAlarms"]
         (found,) = [alarm for alarm in alarms if f"-{name}" in alarm["AlarmName"]]
         assert isinstance(found, dict)
         return found
@@ -164,7 +170,7 @@ class App:
     @contextmanager
     def with_broker(self, folder: str, url: str) -> Iterator[None]:
         """One function's broker is at `url`: nothing else of its configuration changes, and it is put back."""
-        client, name = self.laptop.client("lambda"), self.laptop.output(FUNCTIONS[folder])
+        client, name = self.deployment.client("lambda"), self.deployment.output(FUNCTIONS[folder])
         variables = client.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
         changed = {**variables, "ALPACA_TRADING_URL": url, "ALPACA_DATA_URL": url}
         client.update_function_configuration(FunctionName=name, Environment={"Variables": changed})
@@ -183,17 +189,17 @@ class App:
 @pytest.fixture(scope="session")
 def app(small: Settings, synthesized: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
     """Deployed, its bars backfilled and its features built, on the eve of the split week."""
-    with Laptop(tmp_path_factory.mktemp("laptop"), settings=small, now=f"{EVE}T22:00:00Z") as laptop:
-        laptop.deploy(synthesized, with_cli=False)
-        laptop.backfill(start=HISTORY)
-        laptop.build_features(time=f"{EVE}T23:30:00Z")
-        yield App(laptop, small)
+    with LocalDeployment(tmp_path_factory.mktemp("laptop"), settings=small, now=f"{EVE}T22:00:00Z") as deployment:
+        deployment.deploy(synthesized, with_cli=False)
+        deployment.backfill(start=HISTORY)
+        deployment.build_features(time=f"{EVE}T23:30:00Z")
+        yield App(deployment, small)
 
 
 @pytest.fixture(scope="session")
-def trained(app: App) -> Trained:
+def trained(app: App) -> TrainingResult:
     """The model of the weekly schedule, fired once on the eve, with its verdict and its endpoint."""
-    return app.laptop.train(time=f"{EVE}T23:45:00Z")
+    return app.deployment.train(time=f"{EVE}T23:45:00Z")
 
 
 @pytest.fixture

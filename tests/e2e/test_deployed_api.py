@@ -126,7 +126,7 @@ def test_a_halt_lands_while_a_batch_runs(slot: App) -> None:
     assert statuses == ["filled"] * 3 + ["refused"] * 5
     assert {order["risk"] for order in refused} == {"trading_state"}
     assert proxy.posts == placed(slot) == 3
-    stored = slot.laptop.ledger.orders(FIRST[:7])
+    stored = slot.deployment.ledger.orders(FIRST[:7])
     assert sorted(order.client_order_id for order in stored if order.status == "refused") == sorted(o["client_order_id"] for o in refused)
     assert slot.api.call("POST", "/decisions", decision()) == batch
     assert placed(slot) == 3
@@ -158,7 +158,7 @@ def test_a_wrong_decision_is_422_naming_the_field(app: App, body: dict[str, Any]
     (error,) = answer.body["errors"]
     assert error["field"] == field
     assert value in error["value"] + error["allowed"]
-    assert app.laptop.ledger.decision(str(body["decision_id"])) is None or body["decision_id"] == DECISION
+    assert app.deployment.ledger.decision(str(body["decision_id"])) is None or body["decision_id"] == DECISION
 
 
 @pytest.mark.parametrize(

@@ -24,12 +24,13 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from local.cloud import CloudError, Deployment, deploy_templates, deployed
-from local.emulator import ACCOUNT, ROOT, SECRET, Emulator, EmulatorError
+from local.aws.deploy import CloudError, Deployment, deploy_templates, deployed
+from local.aws.emulator import ROOT, Emulator, EmulatorError
+from schema.loopback import LOCAL_ACCOUNT, LOCAL_SECRET
 
 REGION = "us-east-1"
 BUCKET = "toy-lake"
-ROLE = f"arn:aws:iam::{ACCOUNT}:role/toy"
+ROLE = f"arn:aws:iam::{LOCAL_ACCOUNT}:role/toy"
 
 FUNCTION = """
 import json, os, time
@@ -181,7 +182,7 @@ def template() -> dict[str, Any]:
     def get(name: str, attribute: str = "Arn") -> dict[str, Any]:
         return {"Fn::GetAtt": [name, attribute]}
 
-    asset_bucket = f"cdk-hnb659fds-assets-{ACCOUNT}-{REGION}"
+    asset_bucket = f"cdk-hnb659fds-assets-{LOCAL_ACCOUNT}-{REGION}"
 
     def function() -> dict[str, Any]:
         return {
@@ -374,7 +375,7 @@ class Cloud:
         self.emulator, self.deployment = emulator, deployment
 
     def client(self, service: str) -> Any:
-        keys = {"aws_access_key_id": ACCOUNT, "aws_secret_access_key": SECRET}
+        keys = {"aws_access_key_id": LOCAL_ACCOUNT, "aws_secret_access_key": LOCAL_SECRET}
         return boto3.client(service, endpoint_url=self.emulator.url, region_name=REGION, **keys)
 
     def output(self, key: str) -> str:
@@ -472,7 +473,7 @@ def post(cloud: Cloud, body: bytes, *, sign: bool = True, sent: bytes | None = N
     url = f"{cloud.emulator.url}/restapis/{cloud.output('Api')}/v1/_user_request_/orders"
     request = AWSRequest("POST", url, data=body, headers={"Content-Type": "application/json"})
     if sign:
-        SigV4Auth(Credentials(ACCOUNT, SECRET), "execute-api", REGION).add_auth(request)
+        SigV4Auth(Credentials(LOCAL_ACCOUNT, LOCAL_SECRET), "execute-api", REGION).add_auth(request)
     http = urllib.request.Request(url, data=sent or body, headers=dict(request.headers), method="POST")
     try:
         with urllib.request.urlopen(http) as answer:
@@ -679,8 +680,8 @@ def test_no_orphan_outlives_a_kill(tmp_path: Path, killed: str) -> None:
         f"""
         import sys, time
         from pathlib import Path
-        from local.cloud import deploy_templates
-        from local.emulator import Emulator
+        from local.aws.deploy import deploy_templates
+        from local.aws.emulator import Emulator
         emulator = Emulator.start(Path({str(tmp_path)!r}), exchange_url="http://127.0.0.1:9")
         deploy_templates(emulator, cdk_out=Path({str(tmp_path / "cdk.out")!r}))
         print(emulator.fire("toy-work", "2020-01-02T14:35:00Z")["status"], emulator.process.pid, flush=True)

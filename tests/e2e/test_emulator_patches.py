@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from local.emulator import ROOT
+from local.aws.emulator import ROOT
 
 PYTHON = ROOT / ".venv-cloud" / "bin" / "python"
-SOURCE = ROOT / "local" / "emulator_patches.py"
+AWS = ROOT / "local" / "aws"
+SOURCE, LAMBDA, PATCHING = (AWS / name for name in ("emulator_patches.py", "lambda_patches.py", "patching.py"))
 
 pytestmark = pytest.mark.skipif(not PYTHON.exists(), reason="the local cloud's environment is not installed: make setup")
 
@@ -54,14 +55,15 @@ def test_no_check_is_without_its_patch() -> None:
 def test_every_patch_says_why() -> None:
     functions = {
         node.name: ast.get_docstring(node)
-        for node in ast.parse(SOURCE.read_text(encoding="utf-8")).body
+        for source in (SOURCE, LAMBDA)
+        for node in ast.parse(source.read_text(encoding="utf-8")).body
         if isinstance(node, ast.FunctionDef)
     }
     assert not [patch for patch in named("PATCHES") if not functions[patch]]
 
 
 def test_moved_symbol_stops_the_start_with_the_patch_and_the_version() -> None:
-    moved = "import ministack.services.sns as sns; del sns._fanout; import local.emulator_patches as p; p.main()"
+    moved = "import ministack.services.sns as sns; del sns._fanout; import local.aws.emulator_patches as p; p.main()"
     done = cloud_python("-c", moved)
     assert done.returncode == 1
     assert (
@@ -71,7 +73,7 @@ def test_moved_symbol_stops_the_start_with_the_patch_and_the_version() -> None:
 
 
 def test_pins_agree() -> None:
-    version = next(line.split('"')[1] for line in SOURCE.read_text(encoding="utf-8").splitlines() if line.startswith("VERSION ="))
+    version = next(line.split('"')[1] for line in PATCHING.read_text(encoding="utf-8").splitlines() if line.startswith("VERSION ="))
     for name in ("requirements-cloud.in", "requirements-cloud.txt"):
         assert f"ministack=={version}" in Path(ROOT / name).read_text(encoding="utf-8")
 

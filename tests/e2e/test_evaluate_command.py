@@ -1,4 +1,4 @@
-"""`papertape.py train` and `evaluate` on a user's own CSV, with budgets of a test: the real scripts in processes of their own."""
+"""`papertape train` and `evaluate` on a user's own CSV, with budgets of a test: the real scripts in processes of their own."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-import papertape
-from local import bundled
+from papertape import command_line
+from papertape.market_data import bundled
+
+pytestmark = pytest.mark.rehearse
 
 NAMES = ["AAPL", "IBM", "SPY"]
 SMALL = ("--folds", "2", "--seeds", "2", "--timesteps", "1000")
 
 
 def call(*arguments: str | Path) -> Result:
-    return CliRunner(env={"COLUMNS": "200"}).invoke(papertape.app, [str(argument) for argument in arguments])
+    return CliRunner(env={"COLUMNS": "200"}).invoke(command_line.app, [str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +47,7 @@ def test_evaluate_judges_ones_own_bars_and_makes_the_page(bars: Path, evaluated:
     folder = bars.parent / "run"
     evaluation = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
     assert evaluation["data"]["symbols"] == NAMES
-    assert [row["name"] for row in evaluation["rows"] if row["kind"] == "ppo seed"] != []
+    assert [row["name"] for row in evaluation["rows"] if row["kind"] == "agent seed"] != []
     assert "hold SPY" in [row["name"] for row in evaluation["rows"]]
     assert evaluation["gate"]["passed"] is False
     assert "3,018 daily bars of 3 names, 2015-01-02 to 2018-12-31" in evaluated.stdout
@@ -81,8 +83,8 @@ def test_the_evaluated_model_trades_the_bundled_universe(bars: Path, evaluated: 
 
 
 def test_ctrl_c_stops_every_training(bars: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "papertape.py", "train", "--bars", str(bars), "--timesteps", "10000000", "--out", str(tmp_path)]
-    with subprocess.Popen(command, cwd=papertape.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+    command = [sys.executable, "-m", "papertape", "train", "--bars", str(bars), "--timesteps", "10000000", "--out", str(tmp_path)]
+    with subprocess.Popen(command, cwd=command_line.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
         log = tmp_path / "logs" / "train-0-8.log"
         deadline = time.monotonic() + 60
         while not log.exists():

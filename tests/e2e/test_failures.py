@@ -20,17 +20,17 @@ from pathlib import Path
 
 import pytest
 
-import settings as settings_module
-from local.laptop import JOURNAL, Laptop, LaptopError
+from local.replay.local_deployment import JOURNAL, LocalDeployment, LocalDeploymentError
+from schema import settings as settings_module
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="processes are found in /proc")
 
 ROOT = Path(__file__).parents[2]
-COPIED = ("data", "glue_jobs", "lambdas", "local", "sagemaker", "stacks", "trading_env")
+COPIED = ("data", "glue_jobs", "lambdas", "learning", "local", "papertape", "sagemaker", "schema", "stacks", "trading_env")
 LINKED = (".venv", ".venv-cloud", "node_modules", ".cache")
 MARK = "PAPERTAPE_TEST_MARK"
 PATIENCE = 240.0
-EMULATOR, EXCHANGE = "local.emulator_patches", "local.exchange"
+EMULATOR, EXCHANGE = "local.aws.emulator_patches", "local.exchange"
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Run:
     def start(cls, folder: Path, *arguments: str) -> Run:
         mark = uuid.uuid4().hex
         process = subprocess.Popen(
-            [sys.executable, "papertape.py", *arguments],
+            [sys.executable, "-m", "papertape", *arguments],
             cwd=folder,
             env={**os.environ, MARK: mark, "COLUMNS": "200"},
             stdout=subprocess.PIPE,
@@ -122,6 +122,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
                 shutil.copy(file, folder)
         for name in COPIED:
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        (ROOT / ".cache").mkdir(exist_ok=True)  # a clone has none before its first synth
         for name in LINKED:
             (folder / name).symlink_to(ROOT / name)
         change(folder)
@@ -141,6 +142,7 @@ def running(start: Start) -> dict[str, Run]:
     return {name: start(*command) for name, command in commands.items()}
 
 
+@pytest.mark.rehearse
 def test_ctrl_c_while_deploying_reaches_the_whole_group_as_in_a_terminal(running: dict[str, Run]) -> None:
     run = running["deploying"]
     run.until(lambda: run.pid_of("cdk deploy"))
@@ -148,6 +150,7 @@ def test_ctrl_c_while_deploying_reaches_the_whole_group_as_in_a_terminal(running
     assert "interrupted" in run.last_words(status=130)
 
 
+@pytest.mark.rehearse
 def test_ctrl_c_while_training(running: dict[str, Run]) -> None:
     run = running["training"]
     run.until(lambda: run.pid_of("train.py"))
@@ -184,6 +187,7 @@ def test_ctrl_c_while_trading(running: dict[str, Run]) -> None:
     assert "interrupted" in run.last_words(status=130)
 
 
+@pytest.mark.rehearse
 def test_sigterm_while_synthesizing(start: Start) -> None:
     run = start("demo")
     run.until(lambda: run.pid_of("app.py"))
@@ -249,6 +253,7 @@ def traded(start: Start) -> Path:
     return run.folder
 
 
+@pytest.mark.rehearse
 def test_a_traded_year_comes_back_and_stays_as_it_was(traded: Path) -> None:
     folder = traded / "out" / "parity" / "equal-weight"
     before = (folder / JOURNAL).read_bytes()
@@ -281,13 +286,14 @@ def test_a_traded_year_comes_back_and_stays_as_it_was(traded: Path) -> None:
     assert (folder / JOURNAL).read_bytes() == before
 
 
+@pytest.mark.rehearse
 def test_a_missing_secret(traded: Path, tmp_path: Path) -> None:
     settings = settings_module.load(ROOT / "settings.toml")
-    with Laptop(tmp_path, settings=settings, now="2020-01-01T22:00:00Z") as laptop:
-        laptop.deploy(traded / "out" / "parity" / "cdk.out", with_cli=False)
-        laptop.client("secretsmanager").delete_secret(SecretId="papertape/alpaca", ForceDeleteWithoutRecovery=True)
+    with LocalDeployment(tmp_path, settings=settings, now="2020-01-01T22:00:00Z") as deployment:
+        deployment.deploy(traded / "out" / "parity" / "cdk.out", with_cli=False)
+        deployment.client("secretsmanager").delete_secret(SecretId="papertape/alpaca", ForceDeleteWithoutRecovery=True)
         with pytest.raises(
-            LaptopError, match=r"secret papertape/alpaca.* cannot be read \(ResourceNotFoundException\); store it"
+            LocalDeploymentError, match=r"secret papertape/alpaca.* cannot be read \(ResourceNotFoundException\); store it"
         ) as refused:
-            laptop.backfill(start="2019-12-02")
+            deployment.backfill(start="2019-12-02")
         assert "\n" not in str(refused.value)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from settings import Settings
+from schema.settings import Settings
 from tests.e2e.conftest import EVE, App
 from tests.e2e.driven import ORDERS, decides, trade
 
@@ -44,7 +44,7 @@ def test_the_function_is_killed_between_two_orders(app: App, undisturbed: Books,
 
     def kill(posted: int) -> None:
         if posted == DEADLY:
-            killed.extend(pid for pid, function in functions_of(app.laptop.cloud.process.pid) if "execute" in function.lower())
+            killed.extend(pid for pid, function in functions_of(app.deployment.cloud.process.pid) if "execute" in function.lower())
             for pid in killed:
                 os.kill(pid, signal.SIGKILL)
 
@@ -54,6 +54,7 @@ def test_the_function_is_killed_between_two_orders(app: App, undisturbed: Books,
     assert books == undisturbed
 
 
+@pytest.mark.rehearse
 def test_the_driver_is_killed_and_everything_with_it(undisturbed: Books, small: Settings, synthesized: Path, tmp_path: Path) -> None:
     with driver(tmp_path, synthesized, small, dies_at=DEADLY) as first:
         first.communicate(timeout=PATIENCE)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pandas as pd
 
-from local import bundled
+from papertape.market_data import bundled
 from tests.e2e.conftest import App
 from tests.e2e.test_triggers import until
 
@@ -20,7 +20,7 @@ MINUTE = timedelta(minutes=1)
 
 
 def test_a_session_of_real_quotes_becomes_minute_bars_that_agree_with_the_trades(app: App) -> None:
-    """The schedule fires each minute of a whole session; the bounds are those that tests/unit/test_bars.py measures over six of them."""
+    """The schedule fires each minute of a session; tests/unit/trading_env/data/test_bars.py measures the bounds over six of them."""
     app.begin(f"{DAY}T13:00:00Z")
     minutes = [OPEN + n * MINUTE for n in range(1, int((CLOSE - OPEN) / MINUTE))]
     assert app.succeed("ingest_quotes", f"{DAY}T13:29:00Z")["outcome"] == "skipped"
@@ -28,25 +28,25 @@ def test_a_session_of_real_quotes_becomes_minute_bars_that_agree_with_the_trades
         assert app.succeed("ingest_quotes", f"{minute:%Y-%m-%dT%H:%M:%SZ}")["outcome"] == "written"
     assert app.succeed("ingest_quotes", f"{DAY}T20:00:00Z")["outcome"] == "skipped"
 
-    s3 = app.laptop.client("s3")
-    raw, prefix = app.laptop.output("RawBucket"), f"raw/quotes/date={DAY}/"
+    s3 = app.deployment.client("s3")
+    raw, prefix = app.deployment.output("RawBucket"), f"raw/quotes/date={DAY}/"
     pages = s3.get_paginator("list_objects_v2").paginate(Bucket=raw, Prefix=prefix)
     keys = [item["Key"] for page in pages for item in page["Contents"]]
     assert keys == [f"{prefix}{minute:%H%M}.jsonl.gz" for minute in minutes]
-    lines = [json.loads(line) for line in gzip.decompress(app.laptop.object("raw", keys[0])).splitlines()]
+    lines = [json.loads(line) for line in gzip.decompress(app.deployment.object("raw", keys[0])).splitlines()]
     assert [line["symbol"] for line in lines] == list(app.settings.universe.symbols)
     assert {line["received_at"] for line in lines} == {f"{minutes[0]:%Y-%m-%dT%H:%M:%SZ}"}
     assert all(line["ts"] < line["received_at"] for line in lines if line["symbol"] in RECORDED)
 
-    glue, job = app.laptop.client("glue"), app.laptop.output("GlueJobName")
+    glue, job = app.deployment.client("glue"), app.deployment.output("GlueJobName")
     arguments = {"--MODE": "quotes", "--DATE": DAY, "--EVENT_TIME": f"{DAY}T22:30:00Z"}
     run = glue.start_job_run(JobName=job, Arguments=arguments)["JobRunId"]
     ended = until(lambda: (r := glue.get_job_run(JobName=job, RunId=run)["JobRun"])["JobRunState"] in {"SUCCEEDED", "FAILED"} and r)
     assert ended["JobRunState"] == "SUCCEEDED", ended["ErrorMessage"]
 
-    processed, table = app.laptop.output("ProcessedBucket"), f"processed/bars/timeframe=1Min/date={DAY}/"
+    processed, table = app.deployment.output("ProcessedBucket"), f"processed/bars/timeframe=1Min/date={DAY}/"
     (file,) = s3.list_objects_v2(Bucket=processed, Prefix=table)["Contents"]
-    bars = pd.read_parquet(io.BytesIO(app.laptop.object("processed", file["Key"])))
+    bars = pd.read_parquet(io.BytesIO(app.deployment.object("processed", file["Key"])))
     bars["ts"] = pd.to_datetime(bars["ts"], utc=True)
     trades = bundled.minute_trades()
     both = bars[bars["symbol"].isin(RECORDED)].merge(trades, on=["symbol", "ts"], suffixes=("", "_of_trades"))

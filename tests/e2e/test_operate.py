@@ -9,24 +9,26 @@ from contextlib import contextmanager
 import pytest
 from typer.testing import CliRunner, Result
 
-import papertape
-from local.laptop import Trained
-from local.target import announced
-from settings import Settings
+from local.replay.local_deployment import TrainingResult
+from papertape import command_line
+from papertape.operate.client import announced
+from schema.settings import Settings
 from tests.e2e.conftest import EVE, FIRST, App
+
+pytestmark = pytest.mark.rehearse
 
 DECISION = f"agent:{FIRST}/open+5"
 
 
 def call(*arguments: str, **environment: str) -> Result:
-    return CliRunner(env={"COLUMNS": "220", **environment}).invoke(papertape.app, list(arguments))
+    return CliRunner(env={"COLUMNS": "220", **environment}).invoke(command_line.app, list(arguments))
 
 
 @pytest.fixture
-def traded(market: Callable[[str], App], trained: Trained) -> App:
+def traded(market: Callable[[str], App], trained: TrainingResult) -> App:
     """The first session, decided by the trained model and closed."""
     app = market(f"{EVE}T22:00:00Z")
-    app.laptop.ledger.put_model(trained.served.model_copy(update={"role": "incumbent"}))
+    app.deployment.ledger.put_model(trained.served.model_copy(update={"role": "incumbent"}))
     app.succeed("decide", f"{FIRST}T13:35:00Z")
     closed = app.succeed("reconcile", f"{FIRST}T20:05:00Z")
     assert closed["archived"].endswith(" records"), closed
@@ -36,21 +38,23 @@ def traded(market: Callable[[str], App], trained: Trained) -> App:
 @contextmanager
 def up(app: App) -> Iterator[str]:
     """The folder of the run, as `make local` leaves it while it is up."""
-    laptop = app.laptop
-    with announced(laptop.run_dir, api_url=laptop.output("ExecutionApiUrl"), cloud_url=laptop.cloud.url, region=laptop.settings.region):
-        yield str(laptop.run_dir)
+    deployment = app.deployment
+    with announced(
+        deployment.run_dir, api_url=deployment.output("ExecutionApiUrl"), cloud_url=deployment.cloud.url, region=deployment.settings.region
+    ):
+        yield str(deployment.run_dir)
 
 
 def test_an_order_is_explained_back_to_its_data_and_the_commands_reach_laptop_and_account_alike(
-    traded: App, trained: Trained, small: Settings
+    traded: App, trained: TrainingResult, small: Settings
 ) -> None:
-    order = next(one for one in traded.laptop.ledger.orders(FIRST[:7]) if one.status == "filled")
+    order = next(one for one in traded.deployment.ledger.orders(FIRST[:7]) if one.status == "filled")
     with up(traded) as folder:
         shown = call("explain", order.client_order_id, "--folder", folder)
         assert shown.exit_code == 0, shown.output
         said = json.loads(call("explain", order.client_order_id, "--folder", folder, "--json").stdout)
         halted = call("halt", "--reason", "an exercise", "--folder", folder)
-        assert (halted.exit_code, traded.laptop.ledger.trading_state().state) == (0, "halted"), halted.output
+        assert (halted.exit_code, traded.deployment.ledger.trading_state().state) == (0, "halted"), halted.output
     found = {link["link"]: link["status"] for link in said["trace"]}
     recorded = {"risk verdict", "input data"}
     assert found == {name: "recorded" if name in recorded else "verified" for name in found}
@@ -62,7 +66,7 @@ def test_an_order_is_explained_back_to_its_data_and_the_commands_reach_laptop_an
     assert links["training data"]["hash"] == trained.evaluation["hashes"]["manifest_sha256"]
     assert trained.evaluation["trial"] in links["gate"]["says"]
 
-    environment = traded.laptop.cloud.env()
+    environment = traded.deployment.cloud.env()
     status = call("status", "--json", PAPERTAPE_ON="aws", **environment)
     assert status.exit_code == 0, status.output
     told = json.loads(status.stdout)
@@ -70,7 +74,7 @@ def test_an_order_is_explained_back_to_its_data_and_the_commands_reach_laptop_an
     assert (told["last_decision"]["decision_id"], told["incumbent"]["spec"]) == (DECISION, trained.package_arn)
     resumed = call("resume", "--on", "aws", "--yes", "--reason", "it was one", **environment)
     assert (resumed.exit_code, resumed.stdout.splitlines()[0]) == (0, f"stack {small.name}-trading in {small.region}"), resumed.output
-    assert traded.laptop.ledger.trading_state().state == "active"
+    assert traded.deployment.ledger.trading_state().state == "active"
     explained = call("explain", DECISION, "--on", "aws", **environment)
     assert explained.exit_code == 0, explained.output
     assert "7 of 7 links verified" not in explained.stdout, "what can only be recorded is not called verified"

@@ -1,8 +1,13 @@
-"""The year 2020 through the deployed functions: at every session the equity that the backtest has, for three policies."""
+"""Traded through the deployed functions: at every session the equity that the backtest has.
+
+Always: equal weight over the year 2020, crash and split included, and the other two policies over the week of the split. In the rehearsal:
+the year with all three.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
@@ -10,45 +15,64 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from local import parity
-from local.demo import sessions_between
-from local.emulator import ROOT
-from local.parity import POLICIES, TOLERANCE, Agreement
-from settings import load
+from local.aws.emulator import ROOT
+from local.replay import parity
+from local.replay.parity import POLICIES, TOLERANCE, Agreement
+from papertape.market_data.sessions import YEAR, sessions_between
+from schema.settings import load
+
+SPLIT_WEEK = (date(2020, 8, 26), date(2020, 9, 2))
 
 
-@pytest.fixture(scope="module")
-def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("parity") / "run"
-
-
-@pytest.fixture(scope="module")
-def agreements(run_folder: Path) -> dict[str, Agreement]:
-    """All of 2020, crash and split included; the artifact is trained for seconds only, since parity asks who decides, not how well."""
+def traded(folder: Path, *, policies: Sequence[str], period: tuple[date, date]) -> dict[str, Agreement]:
+    """The artifact is trained for seconds only, since parity asks who decides, not how well."""
     settings = load(ROOT / "settings.toml")
     brief = settings.training.model_copy(update={"timesteps": 8192, "test_start": date(2018, 1, 2)})
-    return parity.run(
+    sessions = sessions_between(*period)
+    agreements = parity.run(
         settings.model_copy(update={"training": brief}),
         console=Console(quiet=True),
-        sessions=sessions_between(date(2020, 1, 2), date(2020, 12, 31)),
-        folder=run_folder,
+        sessions=sessions,
+        policies=policies,
+        folder=folder,
     )
+    assert {one.sessions for one in agreements.values()} == {len(sessions)}
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    assert summary == {policy: asdict(one) for policy, one in agreements.items()}
+    return agreements
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-def test_traded_equity_is_the_backtests_at_every_session(agreements: dict[str, Agreement], policy: str) -> None:
-    found = agreements[policy]
-    assert found.sessions == 253
+def agrees(found: Agreement) -> None:
     assert found.largest_gap <= TOLERANCE, found
     assert found.ledger_matches_broker
     assert found.duplicates == 0
-    assert found.orders > 253
+    assert found.orders > found.sessions
 
 
-def test_the_policies_are_three(agreements: dict[str, Agreement]) -> None:
-    assert len({one.final_equity for one in agreements.values()}) == len(POLICIES)
+def test_equal_weight_trades_the_year_as_it_is_backtested(tmp_path: Path) -> None:
+    found = traded(tmp_path / "run", policies=POLICIES[:1], period=YEAR)
+    assert found.keys() == {"equal-weight"}
+    assert found["equal-weight"].sessions == 253
+    agrees(found["equal-weight"])
 
 
-def test_the_summary_holds_what_was_found(agreements: dict[str, Agreement], run_folder: Path) -> None:
-    summary = json.loads((run_folder / "summary.json").read_text(encoding="utf-8"))
-    assert summary == {policy: asdict(one) for policy, one in agreements.items()}
+def test_the_other_policies_trade_the_week_of_the_split_as_they_are_backtested(tmp_path: Path) -> None:
+    found = traded(tmp_path / "run", policies=POLICIES[1:], period=SPLIT_WEEK)
+    for one in found.values():
+        agrees(one)
+    assert len({one.final_equity for one in found.values()}) == len(POLICIES) - 1
+
+
+@pytest.mark.rehearse
+class TestTheYearWithAllThree:
+    @pytest.fixture(scope="class")
+    def agreements(self, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Agreement]:
+        return traded(tmp_path_factory.mktemp("parity") / "run", policies=POLICIES, period=YEAR)
+
+    @pytest.mark.parametrize("policy", POLICIES)
+    def test_traded_equity_is_the_backtests_at_every_session(self, agreements: dict[str, Agreement], policy: str) -> None:
+        assert agreements[policy].sessions == 253
+        agrees(agreements[policy])
+
+    def test_the_policies_are_three(self, agreements: dict[str, Agreement]) -> None:
+        assert len({one.final_equity for one in agreements.values()}) == len(POLICIES)

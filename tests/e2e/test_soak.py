@@ -18,13 +18,12 @@ from urllib.parse import quote
 
 import pytest
 
-from lambdas.common.broker_time import iso
-from lambdas.common.records import AGENT
-from local.demo import sessions_between
-from local.laptop import Laptop
-from local.plan import TradingSession
-from local.soak import BROKERS_CLIENTS, Run, soak, summarized
-from settings import Settings
+from lambdas.common.ledger.records import AGENT
+from local.replay.local_deployment import LocalDeployment
+from local.replay.soak import BROKERS_CLIENTS, SoakResult, soak, summarized
+from papertape.market_data.sessions import TradingSession, sessions_between
+from schema.exchange_time import iso
+from schema.settings import Settings
 from tests.e2e.conftest import App
 
 SESSIONS = 3
@@ -53,7 +52,7 @@ LOOKED_AT = {
 class Soaked:
     """A finished run, the folder with all that is left of it, what the APIs show of it, and what failed on purpose after it."""
 
-    run: Run
+    run: SoakResult
     folder: Path
     collected: dict[str, Any]
     failures: list[str]
@@ -62,9 +61,9 @@ class Soaked:
 @pytest.fixture(scope="module")
 def soaked(small: Settings, synthesized: Path, tmp_path_factory: pytest.TempPathFactory) -> Soaked:
     folder = tmp_path_factory.mktemp("soak")
-    with Laptop(folder, settings=small, now=EVE, keys=(KEY, KEEP)) as laptop:
-        run = soak(laptop, ("brutal", 7, SESSIONS), settings=small, cdk_out=synthesized, history=HISTORY)
-        app = App(laptop, small)
+    with LocalDeployment(folder, settings=small, now=EVE, keys=(KEY, KEEP)) as deployment:
+        run = soak(deployment, ("brutal", 7, SESSIONS), settings=small, cdk_out=synthesized, history=HISTORY)
+        app = App(deployment, small)
         failures, found = provoked(app), collected(app)
     (folder / "summary.json").write_text(json.dumps(summarized([run], seconds=run.seconds)), encoding="utf-8")
     (folder / "collected.json").write_text(json.dumps(found, default=str), encoding="utf-8")
@@ -132,54 +131,54 @@ def test_a_key_would_be_found(tmp_path: Path, secret: str, before: str) -> None:
 
 def provoked(app: App) -> list[str]:
     """What the functions say in a session as it comes, then when the keys are revoked, and when the secret is not what it must be."""
-    laptop, secret = app.laptop, f"{app.settings.name}/alpaca"
+    deployment, secret = app.deployment, f"{app.settings.name}/alpaca"
     first, *days = sessions_between(date(2020, 1, 2), date(2020, 1, 31))[SESSIONS:]
 
     def failures(day: TradingSession, *, at_open: Sequence[str] = AT_OPEN, at_close: Sequence[str] = AT_CLOSE) -> Iterator[str]:
         for time, schedules in ((day.opens, at_open), (day.closes, at_close)):
-            laptop.exchange.advance(time)
-            yield from (json.dumps(laptop.fire(f"{app.settings.name}-{schedule}", iso(time))) for schedule in schedules)
+            deployment.exchange.advance(time)
+            yield from (json.dumps(deployment.fire(f"{app.settings.name}-{schedule}", iso(time))) for schedule in schedules)
         yield json.dumps(app.api.call("POST", "/flatten", {"reason": "nothing else"}).body)
 
     found = list(failures(first, at_open=(*AT_OPEN, "health"), at_close=(*AT_CLOSE, "report")))
-    laptop.exchange.use_faults({"faults": {"account_reset": {"at": iso(days[0].opens), "revokes_keys": True}}})
+    deployment.exchange.use_faults({"faults": {"account_reset": {"at": iso(days[0].opens), "revokes_keys": True}}})
     found += failures(days[0])
     wrong = (f"{KEY}:{KEEP}", json.dumps({"key": KEY, "secret": KEEP}), json.dumps({"key_id": [KEY], "secret_key": KEEP}))
     for number, (text, day) in enumerate(zip(wrong, days[1:4], strict=True)):
-        laptop.client("secretsmanager").put_secret_value(SecretId=secret, SecretString=text)
-        restarted(laptop, number)
+        deployment.client("secretsmanager").put_secret_value(SecretId=secret, SecretString=text)
+        restarted(deployment, number)
         found += failures(day, at_close=AT_CLOSE if number == 0 else ())
     return found
 
 
-def restarted(laptop: Laptop, number: int) -> None:
+def restarted(deployment: LocalDeployment, number: int) -> None:
     """A process that has read the secret keeps it: change a variable, so that the next call is a new process's."""
-    client = laptop.client("lambda")
+    client = deployment.client("lambda")
     for output in (*BROKERS_CLIENTS, "IngestQuotesFunction"):
-        name = laptop.output(output)
+        name = deployment.output(output)
         variables = client.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
         client.update_function_configuration(FunctionName=name, Environment={"Variables": {**variables, "RESTARTED": str(number)}})
 
 
 def collected(app: App) -> dict[str, Any]:
     """What the APIs show."""
-    laptop = app.laptop
-    logs, functions, dynamodb, stacks = (laptop.client(name) for name in ("logs", "lambda", "dynamodb", "cloudformation"))
+    deployment = app.deployment
+    logs, functions, dynamodb, stacks = (deployment.client(name) for name in ("logs", "lambda", "dynamodb", "cloudformation"))
     groups = [group["logGroupName"] for page in logs.get_paginator("describe_log_groups").paginate() for group in page["logGroups"]]
     names = [stack["StackName"] for stack in stacks.describe_stacks()["Stacks"]]
-    decision = f"{AGENT}:2020-01-02/{app.settings.schedule.slot}"
-    order = laptop.ledger.orders_of_day("2020-01-02")[0].client_order_id
+    decision = f"{AGENT}:2020-01-02/{app.settings.schedule.slots[0]}"
+    order = deployment.ledger.orders_of_day("2020-01-02")[0].client_order_id
     paths = ("/status", "/portfolio", f"/decisions/{quote(decision, safe='')}", f"/orders/{order}")
     found = {
         "answers": [app.api.call("GET", path) for path in paths],
         "ledger": [
-            item for page in dynamodb.get_paginator("scan").paginate(TableName=laptop.output("LedgerTable")) for item in page["Items"]
+            item for page in dynamodb.get_paginator("scan").paginate(TableName=deployment.output("LedgerTable")) for item in page["Items"]
         ],
         "logs": {group: logs.filter_log_events(logGroupName=group)["events"] for group in groups},
         "functions": functions.list_functions()["Functions"],
         "templates": {name: stacks.get_template(StackName=name)["TemplateBody"] for name in names},
         "stacks": stacks.describe_stacks()["Stacks"],
-        "mails": laptop.cloud.published(),
+        "mails": deployment.cloud.published(),
         "dead letters": app.dead_letters(),
     }
     assert all(found.values()), {name: len(value) for name, value in found.items()}

@@ -1,6 +1,6 @@
 """Six sessions across AAPL's 4:1 split of 2020-08-31 through the deployed functions: no jump, the backtest's equity, and the same twice.
 
-The second laptop is born without the broker's secret, which is also how a user who forgot it would see the app.
+The second deployment is born without the broker's secret, which is also how a user who forgot it would see the app.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lambdas.common.records import AlertRecord, Breakers, Fill, OrderRecord, ServedModel
-from local import plan as replay_plan
-from local.demo import sessions_between
-from local.laptop import Laptop, LaptopError, Trained
-from local.plan import Entry, PlanError
-from local.replay import Replayed, replay
-from local.yearbook import Yearbook, largest_gap, market_of, policy_of
-from settings import Settings
+from lambdas.common.ledger.records import AlertRecord, Breakers, Fill, OrderRecord, ServedModel
+from local.replay import schedule as replay_schedule
+from local.replay.driver import Replayed, replay
+from local.replay.local_deployment import LocalDeployment, LocalDeploymentError, TrainingResult
+from local.replay.schedule import PlanError, ScheduleEntry
+from papertape.market_data.sessions import sessions_between
+from papertape.research.reference_backtests import ReferenceBacktests, largest_gap, market_of, policy_of
+from schema.settings import Settings
 from tests.e2e.conftest import EVE, FIRST, HISTORY, LAST, App
-from trading_env.features import FEATURES
-from trading_env.policy import EqualWeight, Policy, make_policy
+from trading_env.data.features import FEATURES
+from trading_env.simulation.policy import EqualWeight, Policy, make_policy
 
 BEFORE, SPLIT, AFTER = "2020-08-28", "2020-08-31", "2020-09-01"
 SESSIONS = sessions_between(date.fromisoformat(FIRST), date.fromisoformat(LAST))
@@ -49,18 +49,18 @@ class Week:
         return next(day for day in self.replayed.days if day.session == session).snapshot.positions[symbol].quantity
 
 
-def trade(app: App, plan: tuple[Entry, ...]) -> Week:
+def trade(app: App, entries: tuple[ScheduleEntry, ...]) -> Week:
     before = app.invoked()
     replayed = replay(
-        cloud=app.laptop,
+        cloud=app.deployment,
         exchange=app.exchange,
-        ledger=app.laptop.ledger,
+        ledger=app.deployment.ledger,
         sessions=SESSIONS,
-        plan=plan,
+        entries=entries,
         prefix=app.settings.name,
         on_session=lambda _: None,
     )
-    ledger, months = app.laptop.ledger, (FIRST[:7], LAST[:7])
+    ledger, months = app.deployment.ledger, (FIRST[:7], LAST[:7])
     return Week(
         replayed=replayed,
         runs=app.invoked() - before,
@@ -74,15 +74,15 @@ def trade(app: App, plan: tuple[Entry, ...]) -> Week:
 
 def gap_to_backtest(week: Week, policy: Policy, settings: Settings) -> float:
     """Largest relative difference at any session to the backtest of `policy`, from bundled bars, under the same rules and limits."""
-    year = Yearbook(settings, start=date.fromisoformat(FIRST), end=date.fromisoformat(LAST))
+    year = ReferenceBacktests(settings, start=date.fromisoformat(FIRST), end=date.fromisoformat(LAST))
     return largest_gap(week.replayed.equity, year.of(policy))
 
 
 @pytest.fixture(scope="module")
 def week(app: App) -> Week:
-    """Equal weight, on the laptop that all tests share."""
+    """Equal weight, on the deployment that all tests share."""
     app.begin(f"{EVE}T22:00:00Z")
-    return trade(app, replay_plan.parity(app.settings.schedule.slot))
+    return trade(app, replay_schedule.parity(app.settings.schedule))
 
 
 def test_no_function_runs_that_the_replay_did_not_fire(week: Week) -> None:
@@ -127,7 +127,7 @@ def test_risk_sees_no_jump_at_the_split(week: Week) -> None:
 def test_features_see_no_jump_at_the_split(week: Week, app: App, small: Settings) -> None:
     """The observation after the split's close, as the audit bucket keeps it: AAPL's return is the market's, and all values the batch's."""
     key = f"audit/decisions/{AFTER}/agent_{AFTER}_open+5.json"
-    audit = json.loads(app.laptop.object("audit", key))
+    audit = json.loads(app.deployment.object("audit", key))
     symbols, market = audit["symbols"], market_of(small)
     width = len(FEATURES) + 2
     features = np.array(audit["observation"][: len(symbols) * width]).reshape(len(symbols), width)[:, : len(FEATURES)]
@@ -147,14 +147,14 @@ def served(policy: str) -> tuple[ServedModel, Policy]:
 
 
 @pytest.mark.parametrize("name", ["the trained network through its endpoint", "random:7"])
-def test_the_week_of_another_policy_agrees_with_its_backtest(app: App, trained: Trained, name: str) -> None:
+def test_the_week_of_another_policy_agrees_with_its_backtest(app: App, trained: TrainingResult, name: str) -> None:
     """The short form of `make parity`, whatever the gate said; equal weight is above."""
     through_endpoint = trained.served.model_copy(update={"role": "incumbent"})
     pointer, policy = served(name) if name.startswith("random") else (through_endpoint, policy_of(trained.artifact))
     app.begin(f"{EVE}T22:00:00Z")
-    app.laptop.ledger.put_model(pointer)
-    week = trade(app, replay_plan.parity(app.settings.schedule.slot))
-    decided = app.laptop.ledger.decisions(FIRST[:7])
+    app.deployment.ledger.put_model(pointer)
+    week = trade(app, replay_schedule.parity(app.settings.schedule))
+    decided = app.deployment.ledger.decisions(FIRST[:7])
     assert {decision.model_version for decision in decided} == {pointer.model_version}
     assert len(set(decided[0].weights.values())) == 8, "weights of its own"
     assert week.replayed.matches
@@ -162,17 +162,17 @@ def test_the_week_of_another_policy_agrees_with_its_backtest(app: App, trained: 
 
 
 def test_a_schedule_that_the_plan_forgets_fails_the_replay_before_it_fires(app: App) -> None:
-    fired, plan = app.fired(), replay_plan.parity(app.settings.schedule.slot)
-    with pytest.raises(PlanError, match=r"^deployed but not in the replay plan: health; add each to local/plan.py"):
-        trade(app, tuple(entry for entry in plan if entry.schedule != "health"))
+    fired, entries = app.fired(), replay_schedule.parity(app.settings.schedule)
+    with pytest.raises(PlanError, match=r"^deployed but not in the replay plan: health; add each to local/replay/schedule.py"):
+        trade(app, tuple(entry for entry in entries if entry.schedule != "health"))
     with pytest.raises(PlanError, match=r"^in the replay plan but not deployed: nightly; remove it"):
-        trade(app, (*plan, replace(plan[0], schedule="nightly")))
+        trade(app, (*entries, replace(entries[0], schedule="nightly")))
     assert app.fired() == fired
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bare:
-    """A second laptop whose user forgot the secret: what its first steps said, then the app once it was stored."""
+    """A second deployment whose user forgot the secret: what its first steps said, then the app once it was stored."""
 
     app: App
     backfill: str
@@ -184,17 +184,17 @@ class Bare:
 
 @pytest.fixture(scope="module")
 def bare(small: Settings, synthesized: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bare]:
-    with Laptop(tmp_path_factory.mktemp("bare"), settings=small, now=f"{EVE}T22:00:00Z") as laptop:
-        laptop.deploy(synthesized, with_cli=False)
-        secrets, name = laptop.client("secretsmanager"), f"{small.name}/alpaca"
+    with LocalDeployment(tmp_path_factory.mktemp("bare"), settings=small, now=f"{EVE}T22:00:00Z") as deployment:
+        deployment.deploy(synthesized, with_cli=False)
+        secrets, name = deployment.client("secretsmanager"), f"{small.name}/alpaca"
         kept = secrets.get_secret_value(SecretId=name)["SecretString"]
         secrets.delete_secret(SecretId=name, ForceDeleteWithoutRecovery=True)
-        app = App(laptop, small)
-        with pytest.raises(LaptopError) as refused:
-            laptop.backfill(start=HISTORY)
+        app = App(deployment, small)
+        with pytest.raises(LocalDeploymentError) as refused:
+            deployment.backfill(start=HISTORY)
         outcome = app.fire("reconcile", f"{EVE}T22:00:00Z")
         alarm = app.alarm("ReconcileErrors")["StateValue"]
-        dead, mails = app.dead_letters(), laptop.cloud.published()
+        dead, mails = app.dead_letters(), deployment.cloud.published()
         secrets.create_secret(Name=name, SecretString=kept)
         yield Bare(app=app, backfill=str(refused.value), reconcile=outcome, dead=dead, mails=mails, alarm=alarm)
 
@@ -216,9 +216,9 @@ def test_a_schedule_that_fails_for_a_missing_secret_is_kept_and_mailed(bare: Bar
 
 
 def test_two_identical_runs_end_with_the_same_equity_and_the_same_books(bare: Bare, week: Week) -> None:
-    """Once the secret is stored, the second laptop works without another deployment, and lives the same week."""
-    bare.app.laptop.backfill(start=HISTORY)
-    again = trade(bare.app, replay_plan.parity(bare.app.settings.schedule.slot))
+    """Once the secret is stored, the second deployment works without being deployed again, and lives the same week."""
+    bare.app.deployment.backfill(start=HISTORY)
+    again = trade(bare.app, replay_schedule.parity(bare.app.settings.schedule))
     assert [day.snapshot.equity for day in again.replayed.days] == [day.snapshot.equity for day in week.replayed.days]
     assert again.books == week.books
     assert [day.snapshot for day in again.replayed.days] == [day.snapshot for day in week.replayed.days]

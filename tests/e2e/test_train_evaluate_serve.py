@@ -26,13 +26,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import settings as settings_module
-from local import bundled
-from trading_env.bars import validate
-from trading_env.features import CONTEXT, FEATURE_HASH, FEATURES
-from trading_env.market import Market, build_market, to_table
-from trading_env.observation import Layout, Observation, observe
-from trading_env.policy import load_policy
+from learning import packaging
+from learning.serving import RequestError, output_fn
+from papertape.market_data import bundled
+from schema import settings as settings_module
+from trading_env.data.bars import validate
+from trading_env.data.features import CONTEXT, FEATURE_HASH, FEATURES
+from trading_env.data.market import Market, build_market, to_table
+from trading_env.data.observation import Layout, Observation, observe
+from trading_env.simulation.policy import load_policy
 
 ROOT = Path(__file__).parents[2]
 SEEDS = (0, 1)
@@ -52,7 +54,7 @@ def load(name: str) -> ModuleType:
     return module
 
 
-package, pipeline = load("package"), load("pipeline")
+pipeline = load("pipeline")
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +134,7 @@ def run_jobs(root: Path, channel: Path, *, source: Source, trials: Path) -> Run:
         target = processing / "input" / "models" / str(seed) / f"pipelines-x-Train-{seed}" / "output" / "model.tar.gz"
         target.parent.mkdir(parents=True)
         files = {path.relative_to(model).as_posix(): path.read_bytes() for path in model.rglob("*") if path.is_file()}
-        target.write_bytes(package.archive(files))
+        target.write_bytes(packaging.archive(files))
     (processing / "input" / "code").mkdir()
     (processing / "input" / "code" / "0abc.gz").write_bytes(source.archive)
     (processing / "input" / "features").symlink_to(channel)
@@ -164,7 +166,7 @@ def trials(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
-    archive, folder = package.source_archive(root=ROOT, settings_json=SETTINGS.model_dump_json()), tmp_path_factory.mktemp("code")
+    archive, folder = packaging.source_archive(settings_json=SETTINGS.model_dump_json()), tmp_path_factory.mktemp("code")
     with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as tar:
         tar.extractall(folder, filter="data")
     return Source(archive, folder)
@@ -186,7 +188,7 @@ def model(first: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_verdict_says_what_it_rests_on(first: Run, market: Market) -> None:
     evaluation, window = first.evaluation, market.rows("2018-01-02", "2018-12-31")
     folds = evaluation["windows"]["folds"]
-    assert [(fold["number"], fold["test_start"], fold["sealed"]) for fold in folds] == [
+    assert [(fold["number"], fold["test_start"], fold["holdout"]) for fold in folds] == [
         (0, "2018-01-02", False),
         (1, "2018-07-03", False),
         (2, "2019-01-02", True),
@@ -205,14 +207,14 @@ def test_the_verdict_says_what_it_rests_on(first: Run, market: Market) -> None:
     assert evaluation["training"]["steps_per_second"] > 0
 
 
-def test_two_folds_of_two_seeds_are_too_little_evidence_and_the_sealed_span_stays_shut(first: Run) -> None:
+def test_two_folds_of_two_seeds_are_too_little_evidence_and_the_holdout_stays_shut(first: Run) -> None:
     gate = first.evaluation["gate"]
     assert gate["passed"] is False
     checks = {check["name"]: check for check in gate["checks"]}
     assert checks["evidence"]["passed"] is False
     assert "2 folds" in checks["evidence"]["sentence"]
     assert "2 seeds" in checks["evidence"]["sentence"]
-    assert checks["sealed span"]["passed"] is False
+    assert checks["holdout"]["passed"] is False
     assert first.evaluation["log"]["openings"] == 0
     assert first.evaluation["answer"].startswith("PPO ")
     assert f"refused: {checks['evidence']['sentence']}" in gate["reasons"]
@@ -240,12 +242,26 @@ def test_metadata_fits_a_model_package(first: Run) -> None:
         assert all(character.isalnum() or character in " _.:/=+-@" for character in value)
 
 
+@pytest.mark.rehearse
 def test_a_second_run_gives_the_same_weights_table_and_verdict_and_adds_no_trial(
     first: Run, channel: Path, source: Source, trials: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     second = run_jobs(tmp_path_factory.mktemp("second"), channel, source=source, trials=trials)
     assert second.archive == first.archive
-    same = ("trial", "recipe", "answer", "hashes", "windows", "headline", "rows", "statistics", "gate", "trials", "curves", "metadata")
+    same = (
+        "trial",
+        "configuration",
+        "answer",
+        "hashes",
+        "windows",
+        "headline",
+        "rows",
+        "statistics",
+        "gate",
+        "trials",
+        "curves",
+        "metadata",
+    )
     for part in same:
         assert second.evaluation[part] == first.evaluation[part], part
     assert list(first.trials) == ["000001.json"]
@@ -425,8 +441,8 @@ def test_the_archive_serves_under_the_toolkits_contract(model: Path) -> None:
     counts = {name: len(signature(getattr(inference, name)).parameters) for name in ("model_fn", "input_fn", "predict_fn", "output_fn")}
     assert counts == {"model_fn": 1, "input_fn": 2, "predict_fn": 2, "output_fn": 2}
     files = {path.relative_to(model).as_posix() for path in model.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
-    assert {"policy.npz", "policy.json", "code/inference.py", "code/requirements.txt", "code/trading_env/policy.py"} <= files
+    assert {"policy.npz", "policy.json", "code/inference.py", "code/requirements.txt", "code/trading_env/simulation/policy.py"} <= files
     assert {Path(name).suffix for name in files} == {".npz", ".json", ".py", ".txt"}
-    with pytest.raises(inference.RequestError) as caught:
-        inference.output_fn({"scores": []}, "text/csv")
+    with pytest.raises(RequestError) as caught:
+        output_fn({"scores": []}, "text/csv")
     assert caught.value.status_code == 406

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from lambdas.common.records import ServedModel
-from local.laptop import Trained
+from lambdas.common.ledger.records import ServedModel
+from local.replay.local_deployment import TrainingResult
 from tests.e2e.conftest import EVE, FIRST, FUNCTIONS, App
 
 UNREACHABLE = "http://127.0.0.1:9"
@@ -46,18 +46,18 @@ class LivedDay:
 
 
 def alarming(app: App) -> set[str]:
-    return {alarm["AlarmName"] for alarm in app.laptop.client("cloudwatch").describe_alarms(StateValue="ALARM")["MetricAlarms"]}
+    return {alarm["AlarmName"] for alarm in app.deployment.client("cloudwatch").describe_alarms(StateValue="ALARM")["MetricAlarms"]}
 
 
 @pytest.fixture(scope="module")
-def day(app: App, trained: Trained) -> LivedDay:
+def day(app: App, trained: TrainingResult) -> LivedDay:
     """The session of the 26th, whose model was approved before it and rejected in it; then a decision without a broker on the 27th."""
     app.begin(f"{EVE}T22:00:00Z")
     app.dead_letters()
-    runs, firings, mails = app.invoked(), app.fired(), len(app.laptop.cloud.published())
+    runs, firings, mails = app.invoked(), app.fired(), len(app.deployment.cloud.published())
     quiet = tuple(name for name in ("DecideErrors", "DeadLetters") if app.alarm(name)["StateValue"] != "ALARM")
     loud = alarming(app)
-    registry, ledger = app.laptop.client("sagemaker"), app.laptop.ledger
+    registry, ledger = app.deployment.client("sagemaker"), app.deployment.ledger
 
     def judge(status: str) -> None:
         registry.update_model_package(ModelPackageArn=trained.package_arn, ModelApprovalStatus=status)
@@ -77,7 +77,7 @@ def day(app: App, trained: Trained) -> LivedDay:
     answers["report"] = app.succeed("report", f"{FIRST}T21:30:00Z")
     answers["backfill_bars"] = app.succeed("backfill_bars", f"{FIRST}T22:00:00Z")
     app.exchange.advance(f"{FIRST}T22:30:00Z")
-    answers["build_features"] = app.laptop.build_features(time=f"{FIRST}T22:30:00Z")
+    answers["build_features"] = app.deployment.build_features(time=f"{FIRST}T22:30:00Z")
     answers["portfolio"] = app.api.call("GET", "/portfolio").body
     with app.with_broker("decide", UNREACHABLE):
         failed = app.fire("decide", f"{SECOND}T13:35:00Z")
@@ -85,7 +85,7 @@ def day(app: App, trained: Trained) -> LivedDay:
         answers=answers,
         runs=app.invoked() - runs,
         firings=app.fired() - firings,
-        mails=app.laptop.cloud.published()[mails:],
+        mails=app.deployment.cloud.published()[mails:],
         approved=approved,
         rejected=rejected,
         quiet=quiet,
@@ -117,9 +117,9 @@ def test_every_function_runs_through_its_real_trigger(app: App, day: LivedDay) -
 
 
 def test_every_deployed_schedule_is_fired_and_every_function_of_the_app_is_known(app: App, day: LivedDay) -> None:
-    assert sorted(name.removeprefix(f"{app.settings.name}-") for name in app.laptop.schedules()) == sorted(SCHEDULES)
+    assert sorted(name.removeprefix(f"{app.settings.name}-") for name in app.deployment.schedules()) == sorted(SCHEDULES)
     assert set(app.fired()) >= set(SCHEDULES)
-    pages = app.laptop.client("lambda").get_paginator("list_functions").paginate()
+    pages = app.deployment.client("lambda").get_paginator("list_functions").paginate()
     deployed = {function["FunctionName"] for page in pages for function in page["Functions"]}
     assert deployed == set(app.names), "each deployed function has an output and a place in the tests"
 
@@ -135,10 +135,10 @@ def test_no_function_runs_that_was_not_fired(app: App, day: LivedDay) -> None:
     assert runs["deploy_model", "event"] == firings["train"] + 2, "each pipeline's verdict, the approval and the rejection"
 
 
-def test_an_approved_model_decides_and_a_rejected_one_watches(app: App, day: LivedDay, trained: Trained) -> None:
+def test_an_approved_model_decides_and_a_rejected_one_watches(app: App, day: LivedDay, trained: TrainingResult) -> None:
     assert (day.approved.policy, day.approved.spec) == ("endpoint", trained.package_arn)
     assert day.answers["decide"]["model_version"] == day.approved.model_version
-    stored = app.laptop.ledger.decision(f"agent:{FIRST}/open+5")
+    stored = app.deployment.ledger.decision(f"agent:{FIRST}/open+5")
     assert stored is not None
     assert stored.model_version == trained.evaluation["model_hash"]
     assert len(set(stored.weights.values())) == 8, "the network's own weights, not equal ones"
@@ -152,9 +152,9 @@ def test_a_failed_run_reaches_the_dead_letters_and_its_alarm_mails(app: App, day
     assert day.quiet == ("DecideErrors", "DeadLetters")
     assert day.failed["status"] == "failed"
     (letter,) = day.dead
-    assert letter["requestPayload"] == {"schedule": "decide", "time": f"{SECOND}T13:35:00Z"}
+    assert letter["requestPayload"] == {"schedule": "decide", "slot": "open+5", "time": f"{SECOND}T13:35:00Z"}
     assert app.names[letter["requestContext"]["functionArn"].split(":function:")[1].split(":")[0]] == "decide"
-    topic = app.laptop.output("AlertTopicArn")
+    topic = app.deployment.output("AlertTopicArn")
     for name in day.quiet:
         alarm = app.alarm(name)
         assert alarm["StateValue"] == "ALARM"
@@ -165,22 +165,25 @@ def test_a_failed_run_reaches_the_dead_letters_and_its_alarm_mails(app: App, day
     assert alarming(app) - day.loud == {app.alarm(name)["AlarmName"] for name in day.quiet}
 
 
-def test_training_after_a_session_gives_the_same_model_because_no_bar_of_it_is_readable(app: App, day: LivedDay, trained: Trained) -> None:
+@pytest.mark.rehearse
+def test_training_after_a_session_gives_the_same_model_because_no_bar_of_it_is_readable(
+    app: App, day: LivedDay, trained: TrainingResult
+) -> None:
     """The features reach into the live window by now; the weekly schedule trains and judges on the same data as before it.
 
-    What trades is of the same recipe, approved by its owner, so the judge asks the registry for it and only checks the refit.
+    What trades is of the same configuration, approved by its owner, so the judge asks the registry for it and only checks the refit.
     """
     assert day.answers["build_features"]["end"] >= FIRST == str(app.settings.training.live_start)
-    app.laptop.client("sagemaker").update_model_package(ModelPackageArn=trained.package_arn, ModelApprovalStatus="Approved")
-    again = app.laptop.train(time="2020-08-29T10:00:00Z")
+    app.deployment.client("sagemaker").update_model_package(ModelPackageArn=trained.package_arn, ModelApprovalStatus="Approved")
+    again = app.deployment.train(time="2020-08-29T10:00:00Z")
     assert again.package_version == trained.package_version + 1
     assert again.evaluation["model_hash"] == trained.evaluation["model_hash"]
     assert again.artifact == trained.artifact
-    assert (trained.evaluation["gate"]["title"], again.evaluation["gate"]["title"]) == ("recipe gate", "refit check")
+    assert (trained.evaluation["gate"]["title"], again.evaluation["gate"]["title"]) == ("gate", "refit check")
     distance = next(check for check in again.evaluation["gate"]["checks"] if check["name"] == "distance")
     assert distance["numbers"] == {"incumbent_distance_l1": 0.0}
     assert (again.evaluation["gate"]["passed"], again.served.role) == (True, "incumbent")
     assert again.evaluation["log"] == {**trained.evaluation["log"], "new": False}
-    bucket, log = app.laptop.output("ProcessedBucket"), "models/trials/"
-    kept = app.laptop.client("s3").list_objects_v2(Bucket=bucket, Prefix=log)["Contents"]
+    bucket, log = app.deployment.output("ProcessedBucket"), "models/trials/"
+    kept = app.deployment.client("s3").list_objects_v2(Bucket=bucket, Prefix=log)["Contents"]
     assert [entry["Key"] for entry in kept] == [f"{log}000001.json"]

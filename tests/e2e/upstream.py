@@ -1,4 +1,4 @@
-"""What unpatched ministack does at each place that `local/emulator_patches.py` patches; runs in the emulator's environment.
+"""What unpatched ministack does at each place that the patches of `local/aws` take hold of; runs in the emulator's environment.
 
 `python -m tests.e2e.upstream` prints one JSON object: {patch: "" or why the patch is no longer what it says}. A check fails when upstream
 has moved what the patch takes hold of, and when upstream has put it right, so that the patch can go.

@@ -18,18 +18,19 @@ from botocore.exceptions import BotoCoreError, ClientError
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPResponse
 
-from lambdas.common.broker import BrokerError
-from lambdas.common.execution_api import ExecutionApi, ExecutionApiError
-from lambdas.common.lake import Lake, LakeError, actions_key, bars_key
-from lambdas.common.records import ServedModel
+from lambdas.common.api.client import ExecutionApi, ExecutionApiError
+from lambdas.common.broker.port import BrokerError
+from lambdas.common.lake.lake import Lake, LakeError
+from lambdas.common.ledger.records import ServedModel
 from lambdas.decide import agent as deciding
 from lambdas.decide import handler
 from lambdas.execute_orders import service
-from lambdas.execute_orders.requests import DecisionRequest, parse
+from schema.api_requests import DecisionRequest, parse
+from schema.lake_layout import actions_key, bars_key
 from tests.faults.desk import NAMES, SLOT, Floor
 from tests.lakes import action_lines, bar_lines, calendar_objects
-from trading_env.bars import BarsError
-from trading_env.features import FEATURE_HASH
+from trading_env.data.bars import BarsError
+from trading_env.data.features import FEATURE_HASH
 
 DECIDE_SECONDS = 300.0
 HISTORY = "2016-01-04"
@@ -71,7 +72,8 @@ class Agent:
     def decide(self, time: datetime = SLOT) -> dict[str, Any] | None:
         """One life of the function in the slot at `time`; None if it failed (the last of the floor's failures) or was killed."""
         edges = deciding.Edges(
-            broker=self.floor.broker(),
+            broker=(broker := self.floor.broker()),
+            market_data=broker,
             lake=Lake(s3=boto3.client("s3"), raw_bucket=self.raw, audit_bucket=self.audit),
             ledger=self.floor.ledger,
             runtime=handler._runtime(),
@@ -124,9 +126,9 @@ class Agent:
 
 
 def handler_patience() -> Any:
-    from lambdas.common.environment import Patience
+    from lambdas.common.environment import TimeBudget
 
-    return Patience()
+    return TimeBudget()
 
 
 class Gateway(HTTPAdapter):

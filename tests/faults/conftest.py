@@ -16,7 +16,7 @@ from moto import mock_aws
 from moto.core.botocore_stubber import BotocoreStubber
 from moto.core.responses import ActionContext, ActionResult
 
-from lambdas.common.ledger import Ledger, ledger_of
+from lambdas.common.ledger.ledger import Ledger, ledger_of
 from lambdas.decide import handler as deciding
 from lambdas.health import handler as watching
 from tests.faults import page

@@ -21,24 +21,25 @@ import requests
 from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import ValidationError
 
-from lambdas.common.broker import Broker, BrokerError, Credentials
-from lambdas.common.desk import Desk
-from lambdas.common.ledger import Ledger, LedgerCorrupt, Stale
-from lambdas.common.records import OrderRecord
+from lambdas.common.broker.alpaca import AlpacaBroker, Credentials
+from lambdas.common.broker.port import BrokerError
+from lambdas.common.ledger.ledger import Ledger, LedgerCorrupt, Stale
+from lambdas.common.ledger.records import OrderRecord
+from lambdas.common.orders.execution_context import ExecutionContext
 from lambdas.execute_orders import handler as execution
 from lambdas.execute_orders import service
-from lambdas.execute_orders.requests import Body, DecisionRequest, FlattenRequest, OrderRequest, parse
 from lambdas.reconcile.handler import ReconcileVariables
 from lambdas.reconcile.service import reconcile
-from local import bundled
-from local.exchange.app import Keys, create_app
-from local.exchange.book import Book, Costs
-from local.exchange.faults import FaultPlan
+from local.exchange.book import AccountBook, TradingCosts
+from local.exchange.faults.plan import FaultPlan
+from local.exchange.http.app import Keys, create_app
 from local.exchange.in_process import InProcess
-from local.exchange.sessions import Calendar
-from local.exchange.tape import Tape
+from local.exchange.recorded_market import RecordedMarket
+from local.exchange.sessions import ExchangeCalendar
 from local.exchange.venue import Venue
-from settings import Settings, load
+from papertape.market_data import bundled
+from schema.api_requests import Body, DecisionRequest, FlattenRequest, OrderRequest, parse
+from schema.settings import Settings, load
 from tests.faults.edges import Edges, Interruption, Killed, Life, Wire
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,18 +80,18 @@ def with_risk(settings: Settings, **limits: Any) -> Settings:
 
 
 @lru_cache(maxsize=4)
-def tape(*, gone: tuple[tuple[str, str], ...] = ()) -> Tape:
+def recorded_market(*, gone: tuple[tuple[str, str], ...] = ()) -> RecordedMarket:
     """The bundled bars of four names from 2016 on; of those `gone`, up to the day before."""
     bars = bundled.daily_bars()
     bars = bars[bars["symbol"].isin([*NAMES, FOREIGN]) & (bars["session"] >= "2016-01-04")]
     for symbol, day in gone:
         bars = bars[(bars["symbol"] != symbol) | (bars["session"] < day)]
-    return Tape(calendar=_calendar(), bars=bars, actions=bundled.corporate_actions())
+    return RecordedMarket(calendar=_calendar(), bars=bars, actions=bundled.corporate_actions())
 
 
 @lru_cache(maxsize=1)
-def _calendar() -> Calendar:
-    return Calendar.xnys(start=date(2016, 1, 4), end=date(2021, 3, 31))
+def _calendar() -> ExchangeCalendar:
+    return ExchangeCalendar.xnys(start=date(2016, 1, 4), end=date(2021, 3, 31))
 
 
 def decision(
@@ -122,7 +123,7 @@ class Floor:
     settings: Settings = field(default_factory=house_settings)
     now: datetime = SLOT
     cash: str = "100000"
-    market: Tape = field(default_factory=tape)
+    market: RecordedMarket = field(default_factory=recorded_market)
     credentials: Credentials = field(default_factory=lambda: Credentials(key_id="local-key", secret_key="local-secret"))
     renew: Callable[[], tuple[str, str] | None] = lambda: None
     skew: timedelta = timedelta(0)
@@ -132,7 +133,7 @@ class Floor:
     platform: bool = True
 
     def __post_init__(self) -> None:
-        self.venue = Venue(tape=self.market, now=self.now, cash=Decimal(self.cash), costs=Costs(slippage=COSTS))
+        self.venue = Venue(market=self.market, now=self.now, cash=Decimal(self.cash), costs=TradingCosts(slippage=COSTS))
         self.edges = Edges(now=self.monotonic)
         self.lives: list[Life] = []
         self.persons: dict[str, Decimal] = {}
@@ -226,20 +227,20 @@ class Floor:
         return self._execute(FlattenRequest, {"reason": reason}, service.flatten)
 
     def cancel(self, order_id: str) -> Answer | None:
-        return self.execute(lambda desk: service.cancel_order(order_id, desk))
+        return self.execute(lambda context: service.cancel_order(order_id, context))
 
-    def _execute(self, model: type[Body], body: Any, serve: Callable[[Any, Desk], service.Answer]) -> Answer | None:
-        def run(desk: Desk) -> tuple[int, dict[str, Any]]:
-            return serve(parse(model, json.dumps(body), settings=self.settings), desk)
+    def _execute(self, model: type[Body], body: Any, serve: Callable[[Any, ExecutionContext], service.Outcome]) -> Answer | None:
+        def run(context: ExecutionContext) -> tuple[int, dict[str, Any]]:
+            return serve(parse(model, json.dumps(body), settings=self.settings), context)
 
         return self.execute(run)
 
-    def execute(self, run: Callable[[Desk], tuple[int, dict[str, Any]]]) -> Answer | None:
+    def execute(self, run: Callable[[ExecutionContext], tuple[int, dict[str, Any]]]) -> Answer | None:
         """One life of the execution function; what it cannot answer becomes what its handler makes of it."""
 
-        def handled(desk: Desk) -> Answer:
+        def handled(context: ExecutionContext) -> Answer:
             try:
-                return Answer(*run(desk))
+                return Answer(*run(context))
             except (BrokerError, ClientError, BotoCoreError) as error:
                 told = execution.not_now(error)
             except ValidationError as error:
@@ -256,17 +257,19 @@ class Floor:
             self.failures.append(error)
             return None
 
-    def live(self, name: str, run: Callable[[Desk], T], patience: Any, *, seconds: float) -> T | None:
+    def live(self, name: str, run: Callable[[ExecutionContext], T], budget: Any, *, seconds: float) -> T | None:
         """One life of a function, with edges of its own; None if it was killed."""
         life = Life(name=name, ends=self.monotonic() + seconds if self.platform else float("inf"))
         self.lives.append(life)
-        desk = Desk(
+        broker = self.broker()
+        context = ExecutionContext(
             ledger=self.ledger,
-            broker=self.broker(),
+            broker=broker,
+            market_data=broker,
             settings=self.settings,
             owner=f"{name} {len(self.lives)}",
             code_version="test",
-            patience=patience,
+            budget=budget,
             started=self.monotonic(),
             monotonic=self.monotonic,
             wall=self.wall,
@@ -274,7 +277,7 @@ class Floor:
         )
         with self.edges.living(life):
             try:
-                return run(desk)
+                return run(context)
             except Killed:
                 return None
 
@@ -286,9 +289,9 @@ class Floor:
 
         return sleep
 
-    def broker(self) -> Broker:
+    def broker(self) -> AlpacaBroker:
         """A client of a new process."""
-        broker = Broker(credentials=self.credentials, trading_url=URL, data_url=URL, sleep=self.sleep, renew=self.renew)
+        broker = AlpacaBroker(credentials=self.credentials, trading_url=URL, data_url=URL, sleep=self.sleep, renew=self.renew)
         for client in (broker._trading, broker._stocks, broker._actions):
             client._session.mount(URL, Wire(self._served, edges=self.edges, sleep=self.sleep))
         return broker
@@ -327,7 +330,7 @@ class Floor:
     # --- what is so
 
     @property
-    def book(self) -> Book:
+    def book(self) -> AccountBook:
         return self.venue.book
 
     @property

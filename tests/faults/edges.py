@@ -23,7 +23,7 @@ from botocore.exceptions import ConnectTimeoutError, ReadTimeoutError
 from moto.core.botocore_stubber import MockRawResponse
 from urllib3 import HTTPResponse
 
-from local.exchange.edge import Application
+from local.exchange.faults.middleware import Application
 from local.exchange.in_process import InProcess
 
 #: What an interruption is asked to match: `ledger write order pending`, `ledger read`, `POST /v2/orders`, `GET /v2/clock`, ...

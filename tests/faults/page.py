@@ -100,7 +100,7 @@ class Tally:
         orders = floor.orders()
         self.intents += len(orders)
         self.accepted += floor.ours_accepted
-        self.struck += floor.venue.fate.counts + Counter(floor.story)
+        self.struck += floor.venue.fault_sampler.counts + Counter(floor.story)
         self.decisions.update(decision.verdict for month in floor.months for decision in floor.ledger.decisions(month))
         self.statuses.update(order.status for order in orders)
         state = floor.ledger.trading_state().state

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.desk import FOREIGN, SLOT, Floor, decision, tape
+from tests.faults.desk import FOREIGN, SLOT, Floor, decision, recorded_market
 
 SESSION_OVER = "2020-01-02T21:05:00+00:00"
 NEXT_SLOT = SLOT + timedelta(days=1)
@@ -92,7 +92,7 @@ def test_c4_more_filled_than_ordered(floor: Floor) -> None:
 @pytest.mark.parametrize("word", ["under_review", "pending", "unknown"])
 def test_c5_a_status_that_nobody_knows(floor: Floor, word: str) -> None:
     """Every order shows a word that the vendor does not list, or one of ours, for ten seconds."""
-    floor.misbehave(unknown_status={"rate": 1, "seconds": 10, "word": word})
+    floor.misbehave(unknown_status={"rate": 1, "seconds": 10, "status": word})
     answer = floor.accept()
     assert answer is not None
     assert answer.status == 202
@@ -121,7 +121,7 @@ def test_c6_an_order_that_a_person_replaced(floor: Floor) -> None:
 
 
 def replace(floor: Floor, order_id: str, *, quantity: str) -> str:
-    """The vendor's PATCH of an open order; the successor's id."""
+    """The vendor's PATCH of an open order; the replacement's id."""
     answer = floor.person.patch(f"http://127.0.0.1:9/v2/orders/{order_id}", json={"qty": quantity})
     assert answer.status_code == 200, answer.text
     return str(answer.json()["id"])
@@ -235,7 +235,7 @@ def test_c8_wash_trade(floor: Floor) -> None:
 
 def test_c8_wash_trade_that_nobody_sees(floor: Floor) -> None:
     """Every order is refused as a wash trade, though no order stands against it: two attempts, then its reason is told."""
-    floor.misbehave(wash_trade={"phantom": 1})
+    floor.misbehave(wash_trade={"false_positive_rate": 1})
     answer = floor.accept()
     assert answer is not None
     assert (answer.status, answer.body["verdict"]) == (200, "refused")
@@ -258,7 +258,7 @@ def test_c8_a_halted_asset(floor: Floor) -> None:
 
 def test_c8_a_delisted_asset(open_floor: Any) -> None:
     """IBM does not trade any more from the second session on: its position is carried, with the reason, the others are traded."""
-    floor = open_floor(market=tape(gone=(("IBM", "2020-01-03"),)))
+    floor = open_floor(market=recorded_market(gone=(("IBM", "2020-01-03"),)))
     floor.accept()
     held = floor.held["IBM"]
     floor.advance(NEXT_SLOT)

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lambdas.common.lake import Lake, bars_key
-from lambdas.common.records import Held, Snapshot
+from lambdas.common.lake.lake import Lake
+from lambdas.common.ledger.records import Held, Snapshot
+from schema.lake_layout import bars_key
 from tests.faults.agent import Agent
-from tests.faults.desk import FOREIGN, NAMES, SLOT, Floor, decision, tape
+from tests.faults.desk import FOREIGN, NAMES, SLOT, Floor, decision, recorded_market
 
 SESSION_OVER = "2020-01-02T21:05:00+00:00"
 NEXT_SLOT = SLOT + timedelta(days=1)
@@ -163,12 +164,12 @@ def test_d6_an_ex_date_of_a_dividend(open_floor: Callable[..., Floor]) -> None:
     snapshot = floor.ledger.snapshot("2020-02-07")
     assert snapshot is not None
     assert snapshot.cash == cash
-    assert floor.alerts() == ["missed-slot"]
+    assert floor.alerts() == ["slot-missed:open+5"]
 
 
 def test_d7_a_name_that_is_delisted(open_floor: Callable[..., Floor]) -> None:
     """IBM's last session was yesterday: refused by the broker today, left out by the agent from tomorrow on, its position carried."""
-    floor = open_floor(market=tape(gone=(("IBM", "2020-01-03"),)))
+    floor = open_floor(market=recorded_market(gone=(("IBM", "2020-01-03"),)))
     agent = Agent(floor)
     agent.decide()
     held = floor.held["IBM"]

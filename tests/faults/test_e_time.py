@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from lambdas.common.broker import Broker, RateLimited
+from lambdas.common.broker.alpaca import AlpacaBroker
+from lambdas.common.broker.port import RateLimited
 from tests.faults.agent import Agent
 from tests.faults.desk import CLOSE, SLOT, Floor, decision
 
@@ -182,12 +183,12 @@ def test_e5_a_budget_that_is_back_after_the_window(open_floor: Open, monkeypatch
     floor = open_floor(now=SLOT + timedelta(minutes=30) - timedelta(seconds=10))
     waited: list[float] = []
 
-    def no_budget(_broker: Broker, _order: Any, *, patience: float) -> None:
-        waited.append(patience)
+    def no_budget(_broker: AlpacaBroker, _order: Any, *, retry_timeout: float) -> None:
+        waited.append(retry_timeout)
         raise RateLimited("429, the budget is back in 10 s")
 
     with monkeypatch.context() as without:
-        without.setattr(Broker, "submit", no_budget)
+        without.setattr(AlpacaBroker, "submit", no_budget)
         answer = floor.accept()
     assert answer is not None
     assert (answer.status, answer.statuses) == (202, ["pending", "planned", "planned"])
@@ -216,7 +217,7 @@ def test_e6_an_unscheduled_closure(floor: Floor) -> None:
 
 def test_e6_a_halt_of_one_name(floor: Floor) -> None:
     """IBM halts after its order was accepted and before it fills, and trades again twenty minutes later."""
-    floor.misbehave(unknown_status={"rate": 1, "seconds": 1200, "symbols": ["IBM"], "word": "suspended"})
+    floor.misbehave(unknown_status={"rate": 1, "seconds": 1200, "symbols": ["IBM"], "status": "suspended"})
     answer = floor.accept()
     assert answer is not None
     assert answer.status == 202

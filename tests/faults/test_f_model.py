@@ -17,13 +17,13 @@ from moto.core import DEFAULT_ACCOUNT_ID
 from moto.sagemaker.models import sagemaker_backends
 from moto.sagemaker.responses import SageMakerResponse
 
-from lambdas.common.ledger import Ledger
+from lambdas.common.ledger.ledger import Ledger
 from lambdas.deploy_model import handler as deploying
 from tests.faults.agent import Agent
 from tests.faults.desk import NAMES, SLOT, Floor
-from trading_env.features import CONTEXT, FEATURE_HASH, FEATURES, SCHEMA_VERSION
-from trading_env.gate import Behaviour, RecipeThresholds, behaviour
-from trading_env.policy import PolicyCard, PolicyError, array_shapes, load_policy, save_policy
+from trading_env.data.features import CONTEXT, FEATURE_HASH, FEATURES, SCHEMA_VERSION
+from trading_env.evaluation.gate import Behaviour, GateThresholds, behaviour
+from trading_env.simulation.policy import PolicyCard, PolicyError, array_shapes, load_policy, save_policy
 
 GOOD: dict[str, Any] = {"scores": [0.0] * 3, "model_version": "v", "diagnostics": {"feature_hash": FEATURE_HASH}}
 METADATA = {"model_hash": "a" * 64, "kappa": "0.1", "feature_hash": "f" * 64, "evaluated_until": "2019-12-31"}
@@ -206,7 +206,7 @@ def test_f5_an_observation_just_within_it(agent: Agent, floor: Floor) -> None:
 
 def test_f6_a_policy_that_never_changes_its_mind(verdict: Callable[[str], None]) -> None:
     """Scores that move by nothing over the whole judged period: the gate refuses the model and says why."""
-    checks = behaviour(Behaviour(turnover=0.01, effective_n=3.0, names=3, score_range=0.0), bar=RecipeThresholds())
+    checks = behaviour(Behaviour(turnover=0.01, effective_n=3.0, names=3, score_range=0.0), bar=GateThresholds())
     (constant,) = [check for check in checks if check.name == "constant"]
     assert not constant.passed
     assert "a constant policy" in constant.sentence

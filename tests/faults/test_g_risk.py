@@ -11,14 +11,16 @@ from typing import Any
 import boto3
 import pytest
 
-from lambdas.common import lake as lakes
-from lambdas.common.broker_time import iso
+from lambdas.common.lake import lake as lakes
 from lambdas.common.telemetry import metrics
 from lambdas.control.handler import handler as control
 from lambdas.health import handler as watching
+from schema.exchange_time import iso
+from schema.settings import SETTINGS_FILE
 from tests.faults.agent import Agent
 from tests.faults.desk import CLOSE, SLOT, Floor, decision, house_settings, with_risk
 from tests.faults.edges import LEDGER
+from tests.settings_files import settings_file
 
 Open = Callable[..., Floor]
 LEASE_OVER = timedelta(seconds=61)
@@ -229,6 +231,7 @@ def test_g4_a_flatten_that_waits_and_a_person_who_resumes(floor: Floor) -> None:
     floor.agrees()
 
 
+@pytest.mark.rehearse
 def test_g4_a_flatten_that_waits_dies_at_each_of_its_calls(open_floor: Open) -> None:
     """Asked for in the evening; in the morning reconcile is killed at its first call, its second, and so on, and goes on: sold once."""
 
@@ -282,6 +285,7 @@ def test_g4_flatten_of_what_the_broker_does_not_take(floor: Floor) -> None:
     floor.agrees()
 
 
+@pytest.mark.rehearse
 def test_g4_flatten_dies_at_each_of_its_calls(open_floor: Open) -> None:
     """The flatten is killed at its first call, its second, and so on to its last; the person repeats it, reconcile goes on."""
     calls = _calls_of(open_floor, "flatten")
@@ -404,7 +408,7 @@ def test_g7_each_limit(open_floor: Open, limits: dict[str, Any], weights: dict[s
 
 
 def test_g7_orders_a_day(open_floor: Open) -> None:
-    """Two orders a day are allowed, three are planned."""
+    """Two orders per day are allowed, three are planned."""
     floor = open_floor(settings=with_risk(house_settings(), max_orders_per_day=2))
     answer = floor.accept()
     assert answer is not None
@@ -479,7 +483,7 @@ def mails(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[]
     address = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
     sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=address)
     variables = {"RAW_BUCKET": agent.raw, "PROCESSED_BUCKET": agent.audit, "ALERT_TOPIC_ARN": topic, "LEDGER_TABLE": "faults"}
-    variables |= {"PAPERTAPE_SETTINGS": house_settings().model_dump_json()}
+    variables |= {SETTINGS_FILE: settings_file(house_settings())}
     monkeypatch.setattr(metrics.provider, "namespace", "Papertape")
     for name, value in variables.items():
         monkeypatch.setenv(name, value)

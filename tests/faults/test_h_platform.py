@@ -12,20 +12,12 @@ from typing import Any
 
 import pytest
 
-from lambdas.common.broker import (
-    DATA,
-    LIVE_SWITCH,
-    LIVE_TRADING,
-    PAPER_TRADING,
-    Broker,
-    BrokerRefused,
-    BrokerUnavailable,
-    Credentials,
-)
+from lambdas.common.broker.alpaca import DATA, LIVE_SWITCH, LIVE_TRADING, PAPER_TRADING, AlpacaBroker, Credentials
+from lambdas.common.broker.port import BrokerRefused, BrokerUnavailable
 from lambdas.common.telemetry import logger
 from lambdas.execute_orders import service
-from lambdas.execute_orders.requests import DecisionRequest, parse
-from settings import load
+from schema.api_requests import DecisionRequest, parse
+from schema.settings import load
 from tests.faults.agent import Agent
 from tests.faults.desk import CLOSE, ROOT, SLOT, Floor, decision
 
@@ -104,9 +96,11 @@ def test_h3_the_live_endpoint_guard(monkeypatch: pytest.MonkeyPatch, verdict: Ca
     for url in ADDRESSES:
         for switch, live in (("", False), (LIVE_SWITCH, False), ("", True), ("yes", True)):
             with pytest.raises(BrokerRefused):
-                Broker(credentials=Credentials(key_id="k", secret_key="s", live=live), trading_url=url, data_url=DATA, live_switch=switch)
+                AlpacaBroker(
+                    credentials=Credentials(key_id="k", secret_key="s", live=live), trading_url=url, data_url=DATA, live_switch=switch
+                )
     assert reached == []
-    paper = Broker(credentials=Credentials(key_id="k", secret_key="s"), sleep=lambda _seconds: None)
+    paper = AlpacaBroker(credentials=Credentials(key_id="k", secret_key="s"), sleep=lambda _seconds: None)
     with pytest.raises(BrokerUnavailable):
         paper.clock()
     assert {address[0] for address in reached} == {"paper-api.alpaca.markets"}
@@ -202,6 +196,7 @@ def test_h6_killed_by_its_time_limit(floor: Floor) -> None:
     floor.agrees()
 
 
+@pytest.mark.rehearse
 def test_h6_reconcile_is_killed_at_every_call(open_floor: Open) -> None:
     """Reconcile takes up a batch of which the second order is unknown, and is killed at each of its calls; the next pass finishes it."""
 
@@ -253,7 +248,7 @@ def test_h7_h8_h11_the_synthesized_app(tmp_path: Path, verdict: Callable[[str], 
     for name, schedule in assembly.schedules().items():
         assert "DeadLetters" in json.dumps(schedule["Target"]["DeadLetterConfig"]), name
     ((_, _, budget),) = assembly.resources("AWS::Budgets::Budget")
-    assert budget["Properties"]["Budget"]["BudgetLimit"] == {"Amount": settings.cost.monthly_budget_usd, "Unit": "USD"}
+    assert budget["Properties"]["Budget"]["BudgetLimit"] == {"Amount": settings.budget.monthly_budget_usd, "Unit": "USD"}
     assert budget["Properties"]["NotificationsWithSubscribers"]
     verdict("holds")
 

@@ -20,16 +20,17 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from lambdas.common.broker import Order
-from lambdas.common.broker_time import iso
-from lambdas.common.recording import merged
-from lambdas.common.records import Fill, OrderRecord
+from lambdas.common.broker.port import Order
+from lambdas.common.ledger.records import Fill, OrderRecord
+from lambdas.common.orders.broker_updates import merged
 from local.exchange.orders import Status
+from schema.exchange_time import iso
 from tests.faults.desk import CLOSE, COSTS, FOREIGN, NAMES, OURS, SLOT, Floor, decision, house_settings, with_risk
 from tests.faults.edges import LEDGER
 from tests.markets import walk
-from trading_env.policy import softmax
-from trading_env.portfolio import Book, Costs, Rules, Tape, step
+from trading_env.orders.order_state import OrderStatus
+from trading_env.simulation.policy import softmax
+from trading_env.simulation.portfolio import Book, Costs, ExecutionPrices, Rules, step
 
 Open = Callable[..., Floor]
 
@@ -77,7 +78,7 @@ FAULTS = st.fixed_dictionaries(
         "get_timeout": st.fixed_dictionaries({"rate": st.sampled_from([0.05, 0.2])}),
         "partial_fill": st.fixed_dictionaries({"rate": RATES, "expires": st.sampled_from([0.0, 0.5]), "seconds": st.sampled_from([2, 60])}),
         "unknown_status": st.fixed_dictionaries({"rate": RATES, "seconds": st.sampled_from([3, 200])}),
-        "wash_trade": st.fixed_dictionaries({"phantom": st.sampled_from([0.0, 0.5])}),
+        "wash_trade": st.fixed_dictionaries({"false_positive_rate": st.sampled_from([0.0, 0.5])}),
         "insufficient_buying_power": st.fixed_dictionaries({"rate": RATES, "first": st.just(1)}),
         "halted_asset": st.just({"symbols": ["IBM"]}),
         "not_fractionable": st.just({"symbols": ["IBM"]}),
@@ -288,7 +289,7 @@ def _seen(status: str, filled: Decimal, average: Decimal) -> Order:
         quantity=filled,
         filled_quantity=filled,
         filled_average_price=average,
-        status=status,
+        status=OrderStatus(status),
         submitted_at=iso(SLOT),
         filled_at=iso(datetime(2020, 1, 2, 14, 35, tzinfo=UTC)),
     )
@@ -299,16 +300,16 @@ def _seen(status: str, filled: Decimal, average: Decimal) -> Order:
 def test_i6_every_dollar_is_accounted_for(market: int, scores: list[float], bps: float) -> None:
     """Any scores over a market with splits, dividends and halts: value moves by shares times price moves and dividends, less the costs."""
     history = walk(sessions=12, seed=market)
-    tape, rules = Tape.of(history), Rules(costs=Costs(slippage_bps=bps))
+    prices, rules = ExecutionPrices.of(history), Rules(costs=Costs(slippage_bps=bps))
     book = Book.of_cash(100_000.0, assets=4)
     for row in range(10):
         weights = softmax(np.array([scores]), history.tradable[[row]])
-        before = book.value(tape.closing[[row]])
-        done = step(book, tape=tape, rows=np.array([row]), weights=weights, rules=rules)
-        split = tape.split[row + 1]
-        over_night = (book.quantities * (split * tape.opening[row + 1] - tape.closing[row]))[book.quantities != 0].sum()
+        before = book.value(prices.closing[[row]])
+        done = step(book, prices=prices, rows=np.array([row]), weights=weights, rules=rules)
+        split = prices.split[row + 1]
+        over_night = (book.quantities * (split * prices.opening[row + 1] - prices.closing[row]))[book.quantities != 0].sum()
         held = done.book.quantities[0]
-        over_day = (held * (tape.closing[row + 1] - tape.opening[row + 1]))[held != 0].sum()
+        over_day = (held * (prices.closing[row + 1] - prices.opening[row + 1]))[held != 0].sum()
         moved = over_night + over_day + done.dividends[0] - done.costs[0]
         assert abs(done.value[0] - before[0] - moved) <= 1e-9 * before[0]
         book = done.book

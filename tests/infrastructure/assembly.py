@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import app as application
-from settings import Settings
+from schema.settings import Settings
 from stacks.constructs.archives import Target
 
 ROOT = Path(application.__file__).resolve().parent

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from settings import Settings, load
+from schema.settings import Settings, load
 from tests.infrastructure.assembly import ACCOUNT, ROOT, Assembly, synthesize
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One worker synthesizes for all of them (`--dist loadgroup`)."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.xdist_group("infrastructure"))
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +35,7 @@ def laptop(tmp_path_factory: pytest.TempPathFactory, settings: Settings) -> Asse
 @pytest.fixture(scope="session")
 def changed_settings(tmp_path_factory: pytest.TempPathFactory, settings: Settings) -> Assembly:
     """An app with a subscriber, deciding as late as a session allows."""
-    late = settings.schedule.model_copy(update={"slot": "open+360"})
+    late = settings.schedule.model_copy(update={"slots": ("open+360",)})
     return synthesize(
         tmp_path_factory.mktemp("changed"), settings=settings.model_copy(update={"alert_email": "owner@example.com", "schedule": late})
     )

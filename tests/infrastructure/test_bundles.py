@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from schema.settings import BUNDLED, Settings, load
 from stacks.constructs import archives
-from stacks.constructs.archives import Archive, Bundle, BundleError, Target
+from stacks.constructs.archives import Archive, Bundle, BundleError, Code, Target
 from tests.infrastructure.assembly import ROOT
 
 CLOUD_PYTHON = ROOT / ".venv-cloud" / "bin" / "python"  # what runs the functions on the laptop; it holds boto3, as Lambda's runtime does
@@ -21,8 +22,9 @@ FOLDERS: dict[Bundle, list[str]] = {
 HEAVY = ("numpy", "pandas", "talib", "alpaca")
 
 
-def code() -> Archive:
-    return archives.modules("lambdas", "trading_env", "settings.py", name="code")
+def code(settings: Settings | None = None) -> Code:
+    own = settings or load(ROOT / "settings.toml")
+    return archives.modules("lambdas", "schema", "trading_env", settings=own, name="code")
 
 
 def entries(archive: Archive) -> list[zipfile.ZipInfo]:
@@ -58,8 +60,56 @@ def test_archives_hold_no_traces_of_this_machine(bundle: Bundle) -> None:
 
 def test_code_is_the_functions_the_domain_and_the_settings() -> None:
     names = {entry.filename for entry in entries(code())}
-    assert {name.partition("/")[0] for name in names} == {"lambdas", "trading_env", "settings.py"}
+    assert {name.partition("/")[0] for name in names} == {"lambdas", "schema", "trading_env"}
     assert {f"lambdas/{folder}/handler.py" for folders in FOLDERS.values() for folder in folders} <= names
+    assert BUNDLED in names
+
+
+def test_other_settings_are_another_asset_and_the_same_code(settings: Settings) -> None:
+    ours, theirs = code(), code(settings.model_copy(update={"alert_email": "owner@example.com"}))
+    assert ours.key != theirs.key
+    assert ours.version == theirs.version
+    assert not (ROOT / BUNDLED).exists()  # a bundle's own: here it would answer for every other settings file
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_bundle_knows_the_settings_that_it_was_made_with(zipped: bool, tmp_path: Path, settings: Settings) -> None:
+    """As a function unpacks it, and as Glue imports from the archive itself."""
+    mine = settings.model_copy(update={"alert_email": "owner@example.com"})
+    place = code(mine).path
+    if not zipped:
+        with zipfile.ZipFile(place) as opened:
+            opened.extractall(tmp_path)
+        place = tmp_path
+    assert asked(place) == mine.model_dump_json()
+
+
+def test_a_bundle_without_settings_says_what_to_do(tmp_path: Path) -> None:
+    with zipfile.ZipFile(code().path) as opened:
+        opened.extractall(tmp_path)
+    (tmp_path / BUNDLED).unlink()
+    assert asked(tmp_path) == "schema/settings.json is not in this bundle: deploy again, or name a settings file in PAPERTAPE_SETTINGS_FILE"
+    (tmp_path / BUNDLED).write_text('{"name": "Paper Tape"')
+    assert asked(tmp_path).startswith("schema/settings.json: is not valid JSON, ")
+    (tmp_path / BUNDLED).write_text('{"name": "Paper Tape"}')
+    assert asked(tmp_path).startswith("schema/settings.json: name = 'Paper Tape' is not allowed: ")
+    assert asked(tmp_path).endswith("; deploy again from a valid settings.toml")
+
+
+def asked(place: Path) -> str:
+    """What code in `place` answers when it is asked for its settings, or how it refuses."""
+    program = f"""
+import sys
+sys.path[:0] = [{str(place)!r}]
+from schema.settings import SettingsError, deployed
+try:
+    print(deployed().model_dump_json())
+except SettingsError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.removesuffix("\n")
 
 
 def test_the_same_sources_give_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

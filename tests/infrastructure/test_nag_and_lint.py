@@ -13,7 +13,7 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_s3 as s3
 
 import app as application
-from settings import Settings
+from schema.settings import Settings
 from stacks.constructs.permissions import allow
 from tests.infrastructure.assembly import ROOT, STACKS, Assembly
 

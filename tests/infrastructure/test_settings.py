@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from local.laptop import settings_text
-from settings import Settings, SettingsError, load, quick
+from local.replay.local_deployment import settings_text
+from schema.settings import SETTINGS_FILE, Settings, SettingsError, deployed, load, quick
 from tests.infrastructure.assembly import ROOT, Assembly, synthesize
 
 TEXT = (ROOT / "settings.toml").read_text(encoding="utf-8")
@@ -41,7 +41,15 @@ def test_the_settings_of_this_repository_are_valid(settings: Settings) -> None:
         ('"SPY", "QQQ"', '"SPY", "SPY"', "universe: symbols must be distinct, SPY is repeated"),
         ('benchmark = "SPY"', "", "universe.benchmark is missing"),
         ('benchmark = "SPY"', 'benchmark = "TLT"', "universe: benchmark must be one of symbols, was TLT"),
-        ('slot = "open+5"', 'slot = "09:35"', "schedule.slot = '09:35' is not allowed"),
+        ('slots = ["open+5"]', 'slots = ["09:35"]', "schedule.slots.0 = '09:35' is not allowed"),
+        ('slots = ["open+5"]', "slots = []", "schedule.slots = [] is not allowed"),
+        (
+            'slots = ["open+5"]',
+            'slots = ["open+60", "open+5"]',
+            "schedule: slots must be in order and slot_window_minutes = 30 apart, open+5 follows open+60 by -55",
+        ),
+        ('slots = ["open+5"]', 'slots = ["open+5", "open+5"]', "open+5 follows open+5 by 0"),
+        ('slots = ["open+5"]', 'slots = ["open+5", "open+34"]', "open+34 follows open+5 by 29"),
         (
             "test_start = 2011-01-03",
             "test_start = 2020-12-31",
@@ -50,15 +58,21 @@ def test_the_settings_of_this_repository_are_valid(settings: Settings) -> None:
         ("live_start = 2020-01-02", 'live_start = "soon"', "training.live_start = 'soon' is not allowed"),
         ("seeds = [0, 1,", "seeds = [1, 1,", "training: seeds must be distinct, was [1, 1, 2"),
         ("purge_sessions = 5 ", "purge_sessions = 0 ", "training.purge_sessions = 0 is not allowed"),
-        ("sealed_sessions = 252", "sealed_sessions = 20", "training.sealed_sessions = 20 is not allowed"),
+        ("holdout_sessions = 252", "holdout_sessions = 20", "training.holdout_sessions = 20 is not allowed"),
+        (
+            "holdout_sessions = 252",
+            "sealed_sessions = 252",
+            "settings.toml: training: sealed_sessions is called holdout_sessions now; rename it",
+        ),
+        ('algorithm = "PPO"', 'algorithm = "SAC"', "training.algorithm = 'SAC' is not allowed: Input should be 'PPO'"),
         ('kind = "excess_log_growth"', 'kind = "sharpe"', "reward.kind = 'sharpe' is not allowed"),
-        ("monthly_budget_usd = 15.0", "monthly_budget_usd = -1", "cost.monthly_budget_usd = -1 is not allowed"),
+        ("monthly_budget_usd = 15.0", "monthly_budget_usd = -1", "budget.monthly_budget_usd = -1 is not allowed"),
         ("impact = 0.0 ", "impact = 1.0 ", "costs: impact needs max_volume_share above 0, was 1.0 with 0.0"),
         ("max_volume_share = 0.0 ", "max_volume_share = 2.0 ", "costs.max_volume_share = 2.0 is not allowed"),
         ("half_spread_bps = 0.0", "half_spread_bps = -1.0", "costs.half_spread_bps = -1.0 is not allowed"),
         ("whole_shares = false", 'whole_shares = "no idea"', "portfolio.whole_shares = 'no idea' is not allowed"),
-        ("[cost]", "[costt]", "costt = {'monthly_budget_usd': 15.0} is not a setting; remove it or check its spelling"),
-        ("[cost]", "[cost", "is not valid TOML"),
+        ("[budget]", "[budgett]", "budgett = {'monthly_budget_usd': 15.0} is not a setting; remove it or check its spelling"),
+        ("[budget]", "[budget", "is not valid TOML"),
     ],
 )
 def test_a_wrong_value_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -66,6 +80,19 @@ def test_a_wrong_value_is_named(tmp_path: Path, old: str, new: str, message: str
         load(changed(tmp_path, old, new))
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("new", "old", "message"),
+    [
+        ('slots = ["open+5"] ', 'slot = "open+30"', 'settings.toml: schedule.slot is now schedule.slots = ["open+30"]'),
+        ("[budget]", "[cost]", "settings.toml: [cost] is now [budget]"),
+    ],
+)
+def test_a_key_of_an_earlier_version_is_refused_with_its_new_name(tmp_path: Path, new: str, old: str, message: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        load(changed(tmp_path, new, old))
+    assert str(refused.value) == message
 
 
 def test_settings_that_the_laptop_writes_for_the_app_are_read_back_the_same(tmp_path: Path, settings: Settings) -> None:
@@ -82,8 +109,8 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_a_slot_after_the_session_is_refused_at_synth(tmp_path: Path) -> None:
-    settings = load(changed(tmp_path, 'slot = "open+5"', 'slot = "open+361"'))
-    with pytest.raises(SettingsError, match=r"schedule.slot = 'open\+361' is not allowed: .* use open\+360 or earlier"):
+    settings = load(changed(tmp_path, 'slots = ["open+5"]', 'slots = ["open+5", "open+361"]'))
+    with pytest.raises(SettingsError, match=r"schedule.slots: 'open\+361' is not allowed: .* use open\+360 or earlier"):
         synthesize(tmp_path / "out", settings=settings)
 
 
@@ -91,11 +118,25 @@ def test_the_last_possible_slot_is_accepted(changed_settings: Assembly) -> None:
     assert changed_settings.schedules()["decide"]["ScheduleExpression"] == "cron(30 15 ? * MON-FRI *)"
 
 
-def test_settings_that_a_function_cannot_hold_are_refused_at_synth(tmp_path: Path) -> None:
-    names = [f"S{number:07d}".translate(str.maketrans("0123456789", "ABCDEFGHIJ")) for number in range(400)]
-    settings = load(changed(tmp_path, '"SPY", "QQQ"', ", ".join(f'"{name}"' for name in ("SPY", "QQQ", *names))))
-    with pytest.raises(SettingsError, match=r"universe.symbols: 408 symbols are too many .* at most 3000 bytes"):
-        synthesize(tmp_path / "out", settings=settings)
+def test_five_hundred_symbols_synthesize(tmp_path: Path, settings: Settings) -> None:
+    names = [f"S{number:03d}".translate(str.maketrans("0123456789", "ABCDEFGHIJ")) for number in range(492)]
+    large = load(changed(tmp_path, '"SPY", "QQQ"', ", ".join(f'"{name}"' for name in ("SPY", "QQQ", *names))))
+    assert len(large.universe.symbols) == 500
+    functions = synthesize(tmp_path / "large", settings=large).functions()
+    few = synthesize(tmp_path / "few", settings=settings).functions()
+    assert {name: one["Environment"] for name, one in functions.items()} == {name: one["Environment"] for name, one in few.items()}
+
+
+def test_code_outside_of_a_bundle_reads_the_file_that_is_named(tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = settings.model_copy(update={"alert_email": "owner@example.com"})
+    (tmp_path / "mine.json").write_text(mine.model_dump_json(), encoding="utf-8")
+    (tmp_path / "mine.toml").write_text(settings_text(mine), encoding="utf-8")
+    for name in ("mine.json", "mine.toml"):
+        monkeypatch.setenv(SETTINGS_FILE, str(tmp_path / name))
+        assert deployed() == mine
+    monkeypatch.setenv(SETTINGS_FILE, str(tmp_path / "nobody-s.toml"))
+    with pytest.raises(SettingsError, match=r"^nobody-s.toml: cannot be read \(No such file"):
+        deployed()
 
 
 @pytest.mark.parametrize(
@@ -106,7 +147,7 @@ def test_settings_that_a_function_cannot_hold_are_refused_at_synth(tmp_path: Pat
             "max_gross = 2.0 ",
             "settings.toml: risk.max_gross = 2.0 is not allowed: Input should be less than or equal to 1",
         ),
-        ('slot = "open+5"', 'slot = "open+999"', "schedule.slot = 'open+999' is not allowed"),
+        ('slots = ["open+5"]', 'slots = ["open+999"]', "schedule.slots: 'open+999' is not allowed"),
         ('region = "us-east-1"', 'region = "xx-east-9"', "region = 'xx-east-9' is not allowed"),
     ],
 )

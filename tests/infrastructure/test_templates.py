@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from local.plan import check, year
-from settings import Settings
+from local.replay.schedule import check, year
+from schema.lake_layout import TRIALS
+from schema.settings import Settings
 from stacks.features import COLUMNS
-from stacks.lake import TRIALS
 from tests.infrastructure.assembly import ACCOUNT, ROOT, STACKS, Assembly, Resource, synthesize
-from trading_env.market import TABLE_COLUMNS
+from trading_env.data.market import TABLE_COLUMNS
 
 DRIVER_OUTPUTS = {
     "RawBucket", "ProcessedBucket", "AuditBucket", "LedgerTable", "AlertTopicArn", "ExecutionApiId", "ExecutionApiUrl", "ModelPackageGroup",
@@ -148,7 +148,7 @@ def test_functions_get_the_variables_that_their_code_requires(aws: Assembly) -> 
     common = required_fields(ROOT / "lambdas" / "common")
     for folder, function in aws.functions().items():
         given = set(function["Environment"]["Variables"])
-        assert {"PAPERTAPE_SETTINGS", "POWERTOOLS_SERVICE_NAME", "POWERTOOLS_METRICS_NAMESPACE", "CODE_VERSION", "LOG_LEVEL"} <= given
+        assert {"POWERTOOLS_SERVICE_NAME", "POWERTOOLS_METRICS_NAMESPACE", "CODE_VERSION", "LOG_LEVEL"} <= given
         assert function["Environment"]["Variables"]["POWERTOOLS_SERVICE_NAME"] == folder
         source = "\n".join(path.read_text() for path in (ROOT / "lambdas" / folder).glob("*.py"))
         needed = set().union(*required_fields(ROOT / "lambdas" / folder, inherited=common).values())
@@ -188,7 +188,23 @@ def test_function_variables_fit_and_hold_no_secret(aws: Assembly) -> None:
 
 
 def test_the_schedules_are_those_that_the_replay_plans(aws: Assembly, settings: Settings) -> None:
-    check(year(settings.schedule.slot), aws.schedules())
+    check(year(settings.schedule), aws.schedules())
+
+
+def test_a_second_slot_is_a_second_schedule_of_the_same_function(aws: Assembly, settings: Settings, tmp_path: Path) -> None:
+    schedule = settings.schedule.model_copy(update={"slots": ("open+5", "open+60")})
+    two = synthesize(tmp_path, settings=settings.model_copy(update={"schedule": schedule}))
+    check(year(schedule), two.schedules())
+    first, second = two.schedules()["decide"], two.schedules()["decide-open-60"]
+    assert first == aws.schedules()["decide"]
+    assert second["ScheduleExpression"] == "cron(30 10 ? * MON-FRI *)"
+    assert json.loads(second["Target"]["Input"]) == {
+        "schedule": "decide-open-60", "time": "<aws.scheduler.scheduled-time>", "slot": "open+60"
+    }  # fmt: skip
+    same = ("Arn", "DeadLetterConfig", "RetryPolicy")
+    assert [second["Target"][key] for key in same] == [first["Target"][key] for key in same]
+    new = two.templates["trading"]["Resources"].keys() - aws.templates["trading"]["Resources"].keys()
+    assert {name.startswith("DecideOpen60Schedule") for name in new} == {True}
 
 
 @pytest.mark.parametrize(
@@ -225,7 +241,8 @@ def test_no_scheduled_failure_is_silent(aws: Assembly) -> None:
         assert (retry["MaximumRetryAttempts"], retry["MaximumEventAgeInSeconds"]) == after[name], name
         assert "DeadLetters" in text(target["DeadLetterConfig"]), name
         if name in FUNCTIONS:
-            assert json.loads(target["Input"]) == {"schedule": name, "time": "<aws.scheduler.scheduled-time>"}
+            slot = {"slot": "open+5"} if name == "decide" else {}
+            assert json.loads(target["Input"]) == {"schedule": name, "time": "<aws.scheduler.scheduled-time>", **slot}
             own = handled[target["Arn"]["Fn::GetAtt"][0]]
             assert (own["MaximumRetryAttempts"], own["MaximumEventAgeInSeconds"]) == after[name], name
             assert own["DestinationConfig"]["OnFailure"]["Destination"] == target["DeadLetterConfig"]["Arn"], name
@@ -395,7 +412,7 @@ def test_a_mail_address_subscribes_and_none_does_not(aws: Assembly, changed_sett
 
 def test_budget_is_that_of_the_settings(aws: Assembly, settings: Settings) -> None:
     ((_, _, budget),) = aws.resources("AWS::Budgets::Budget")
-    assert budget["Properties"]["Budget"]["BudgetLimit"] == {"Amount": settings.cost.monthly_budget_usd, "Unit": "USD"}
+    assert budget["Properties"]["Budget"]["BudgetLimit"] == {"Amount": settings.budget.monthly_budget_usd, "Unit": "USD"}
 
 
 def test_outputs_that_a_driver_needs_exist_once(aws: Assembly) -> None:

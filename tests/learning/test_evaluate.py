@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from local import evaluation_file
+from learning import configuration, dataset, document, evaluation
+from schema import evaluation_document
 from tests import small_run
-from tests.scripts import script
-from trading_env.policy import load_policy, stack_policies
+from trading_env.simulation.policy import load_policy, stack_policies
 
-dataset, document, evaluate, job = script("dataset"), script("document"), script("evaluate"), script("job")
 CHOSEN = small_run.settings()
-FOLDS = job.folds_of(small_run.DAYS, CHOSEN)
+FOLDS = configuration.folds_of(small_run.DAYS, CHOSEN)
 
 
 @pytest.fixture(scope="module")
@@ -37,21 +36,21 @@ def found(root: Path, trials: str) -> dict[str, Any]:
 
 
 def test_the_document_is_what_the_pages_read(found: dict[str, Any]):
-    seen = evaluation_file.read(found)
+    seen = evaluation_document.read(found)
     assert seen.command == "make it so"
     assert seen.answer.startswith("PPO ")
     assert seen.answer.endswith("refused by: " + ", ".join(check.name for check in seen.gate.refusals) + ".")
     assert [row.name for row in seen.rows if row.kind != "baseline"] == ["PPO", "PPO seed 0", "PPO seed 1"]
     assert {row.name for row in seen.baselines} >= {"cash", "equal weight daily", "hold AAA", "ridge"}
-    assert all(set(row.at) == ({"10", "20"} if row.kind == "ppo seed" else {"0", "10", "20"}) for row in seen.rows)
-    assert [fold.sealed for fold in seen.windows.folds] == [False, False, True]
+    assert all(set(row.at) == ({"10", "20"} if row.kind == "agent seed" else {"0", "10", "20"}) for row in seen.rows)
+    assert [fold.holdout for fold in seen.windows.folds] == [False, False, True]
     assert (seen.quick, seen.headline.seeds, seen.training.folds) == (True, 2, 2)
     assert list(seen.curves.growth)[:3] == ["agent", "equal weight", "AAA"]
     assert "evidence" in {check.name for check in seen.gate.refusals}
     assert found["gate"]["excess_bp_per_year"] == seen.agent.at["10"].excess_bp_per_year
 
 
-def test_nothing_of_the_sealed_span_is_shown_or_logged(found: dict[str, Any], trials: str):
+def test_nothing_of_the_holdout_is_shown_or_logged(found: dict[str, Any], trials: str):
     assert found["curves"]["sessions"] == [str(day) for day in small_run.DAYS[540:610]]
     assert found["windows"]["evaluation_end"] == str(small_run.DAYS[609])
     (line,) = [path.read_text(encoding="utf-8") for path in Path(trials).iterdir()]
@@ -67,14 +66,14 @@ def test_the_curves_are_the_logged_excess_and_the_rows_own_end(found: dict[str, 
     assert sum(excess) / len(excess) * 252e4 == pytest.approx(found["headline"]["excess_bp_per_year"]["10"], rel=1e-4)
 
 
-def test_the_model_is_the_ensemble_of_the_sealed_spans_fold(root: Path, found: dict[str, Any], tmp_path: Path):
+def test_the_model_is_the_ensemble_of_the_holdouts_fold(root: Path, found: dict[str, Any], tmp_path: Path):
     with tarfile.open(root / "output" / "model" / "model.tar.gz", mode="r:gz") as tar:
         tar.extractall(tmp_path, filter="data")
     served = load_policy(tmp_path)
     trained = stack_policies([load_policy(root / f"trained-{seed}" / "fold-2") for seed in (0, 1)])
     assert served.card == trained.card
     assert all(np.array_equal(served.arrays[name], values) for name, values in trained.arrays.items())
-    assert {"code/inference.py", "code/requirements.txt", "code/trading_env/policy.py"} <= {
+    assert {"code/inference.py", "code/requirements.txt", "code/trading_env/simulation/policy.py"} <= {
         path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")
     }
     assert found["windows"]["train_end"] == str(FOLDS[2].train_end) == served.card.train_end
@@ -100,34 +99,40 @@ def test_metadata_fits_a_model_package(found: dict[str, Any]):
 
 def record_of(chosen: Any, **changes: Any) -> dict[str, Any]:
     """The part of a training.json by which a model is known."""
-    return {"timesteps_asked": 1000, "seed": 1, "fold": 2, "recipe_of_one_seed": job.Recipe.of(chosen).of_one_seed, **changes}
+    return {
+        "timesteps_asked": 1000,
+        "seed": 1,
+        "fold": 2,
+        "configuration_of_one_seed": configuration.Configuration.of(chosen).of_one_seed,
+        **changes,
+    }
 
 
 class TestTrial:
     def test_the_seeds_and_timesteps_of_the_models_make_it_whatever_the_settings_say(self):
         later = small_run.settings(training={"timesteps": 5000, "seeds": [0, 1, 2]})
-        assert evaluate.as_trained(later, seeds=(0, 1), records=[record_of(CHOSEN)]) == CHOSEN
+        assert evaluation.as_trained(later, seeds=(0, 1), records=[record_of(CHOSEN)]) == CHOSEN
 
-    def test_other_seeds_are_another_recipe_and_a_later_live_start_another_trial_of_the_same(self):
-        own, alone = job.Recipe.of(CHOSEN), job.Recipe.of(small_run.settings(training={"seeds": [1]}))
-        later = job.Recipe.of(small_run.settings(training={"live_start": "2019-01-02"}))
+    def test_other_seeds_are_another_configuration_and_a_later_live_start_another_trial_of_the_same(self):
+        own, alone = configuration.Configuration.of(CHOSEN), configuration.Configuration.of(small_run.settings(training={"seeds": [1]}))
+        later = configuration.Configuration.of(small_run.settings(training={"live_start": "2019-01-02"}))
         assert len({own.trial, alone.trial, later.trial}) == 3
         assert own.identity == later.identity != alone.identity
         assert own.of_one_seed == alone.of_one_seed != later.of_one_seed
-        assert job.Recipe.of(small_run.settings(model={"approval": "manual"})) == own
+        assert configuration.Configuration.of(small_run.settings(model={"approval": "manual"})) == own
 
     @pytest.mark.parametrize(
         ("chosen", "changes", "words"),
         [
             (CHOSEN, {"timesteps_asked": 2000}, "trained for the same timesteps, were 1000, 2000"),
-            (CHOSEN, {"recipe_of_one_seed": "x"}, "model-1, fold-2: was trained under other settings or code"),
+            (CHOSEN, {"configuration_of_one_seed": "x"}, "model-1, fold-2: was trained under other settings or code"),
             (small_run.settings(costs={"slippage_bps": 5.0}), {}, "model-1, fold-2: was trained under other settings or code"),
             (small_run.settings(reward={"kind": "log_growth"}), {}, "model-1, fold-2: was trained under other settings or code"),
         ],
     )
     def test_models_of_other_settings_or_code_are_refused(self, chosen, changes, words):
         with pytest.raises(dataset.DatasetError, match=words):
-            evaluate.as_trained(chosen, seeds=(0, 1), records=[record_of(CHOSEN), record_of(CHOSEN, **changes)])
+            evaluation.as_trained(chosen, seeds=(0, 1), records=[record_of(CHOSEN), record_of(CHOSEN, **changes)])
 
 
 def _no_fold(model: Path) -> None:
@@ -159,7 +164,7 @@ def test_an_archive_that_is_not_the_seeds_is_refused(root: Path, tmp_path: Path,
     edit(model)
     small_run.pack(model, tmp_path / "model-1")
     with pytest.raises(dataset.DatasetError, match=words):
-        evaluate.read_seed(tmp_path / "model-1" / "model.tar.gz", seed=1, folds=FOLDS)
+        evaluation.read_seed(tmp_path / "model-1" / "model.tar.gz", seed=1, folds=FOLDS)
 
 
 def test_a_refused_model_leaves_neither_output_nor_trial(root: Path, tmp_path: Path):
@@ -175,4 +180,4 @@ def test_a_refused_model_leaves_neither_output_nor_trial(root: Path, tmp_path: P
     [(-1.0, False, "does not beat"), (-1.0, True, "does not beat"), (1.0, False, "is not shown to beat"), (1.0, True, "beats")],
 )
 def test_the_answer_claims_no_more_than_the_gate(bp: float, passed: bool, verb: str):
-    assert document.claim(bp, passed=passed) == f"PPO {verb} equal weight"
+    assert document.claim("PPO", bp, passed=passed) == f"PPO {verb} equal weight"

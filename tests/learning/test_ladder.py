@@ -1,7 +1,7 @@
 """The rungs that take training: what can be known is learned, what cannot be known is not, by the job's own `fit`.
 
-Together with tests/unit/test_learning_ladder.py, whose rungs are arithmetic. Bounds leave room for other platforms' rounding, which
-changes what a seed learns; the figures of the runs that they were set by are in the comments.
+Together with tests/unit/trading_env/simulation/test_learning_ladder.py, whose rungs are arithmetic. Bounds leave room for other
+platforms' rounding, which changes what a seed learns; the figures of the runs that they were set by are in the comments.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from tests.learning.training import FREE, TEN_BP, WARM, settings, shuffled, traded, trained, waves
-from trading_env.evaluation import BacktestResult
-from trading_env.market import Market
-from trading_env.policy import EqualWeight
+from trading_env.data.market import Market
+from trading_env.evaluation.backtest import BacktestResult
+from trading_env.simulation.policy import EqualWeight
 
 PURGE = 6
 ALL_THE_WAY = settings(portfolio={"kappa": 1.0}, risk={"max_weight": 1.0}, training={"episode_sessions": 60})
@@ -26,9 +26,9 @@ def t_value(policy: BacktestResult, equal_weight: BacktestResult) -> float:
     return float(excess.mean() / excess.std() * np.sqrt(len(excess)))
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.rehearse)])
 def test_a_market_of_sine_waves_is_solved(seed: int) -> None:
-    """Phases from our own features, 10 bp a side. No policy can grow by more than the best name of each session."""
+    """Phases from our own features, 10 bp per side. No policy can grow by more than the best name of each session."""
     market = waves(sessions=WARM + 1500, assets=3, period=20, amplitude=0.1)
     first = WARM + 1000
     policy = trained(market.rows(market.sessions[WARM], market.sessions[first - PURGE]), chosen=ALL_THE_WAY, seed=seed, timesteps=131_072)
@@ -57,6 +57,7 @@ def with_tomorrow(market: Market, *, dealt_anew: int | None = None) -> Market:
     return replace(market, features=features)
 
 
+@pytest.mark.rehearse
 def test_a_leaked_return_is_found_and_exploited() -> None:
     market = with_tomorrow(NOISE)
     policy = trained(market.rows(market.sessions[WARM], market.sessions[FIRST - PURGE]), chosen=ALL_THE_WAY, seed=0, timesteps=98_304)
@@ -70,10 +71,11 @@ def test_a_leaked_return_is_found_and_exploited() -> None:
     assert t_value(fooled, equal) < 1, "the edge was the leak's"
 
 
+@pytest.mark.rehearse
 def test_there_is_no_edge_in_shuffled_returns() -> None:
     """Without skill |t| stays below 3 in 99.7 % of all markets, before costs; and costs are what trading on noise earns."""
     policy = trained(NOISE.rows(NOISE.sessions[WARM], NOISE.sessions[FIRST - PURGE]), chosen=ALL_THE_WAY, seed=0, timesteps=98_304)
     gross, net = ([traded(one, NOISE, rules=rules, first=FIRST) for one in (policy, EqualWeight())] for rules in (FREE, TEN_BP))
     assert abs(t_value(*gross)) < 3  # -0.2
-    assert t_value(*net) < 1  # -1.3, 89 bp a year lost
+    assert t_value(*net) < 1  # -1.3, 89 bp per year lost
     assert net[0].costs.sum() > 2 * net[1].costs.sum(), "a policy that learned nothing at all proves nothing"

@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from learning import configuration, dataset, training
 from tests import small_run
-from tests.scripts import script
-from trading_env.policy import load_policy
+from trading_env.simulation.policy import load_policy
 
-train, dataset, job = script("train"), script("dataset"), script("job")
 CHOSEN = small_run.settings()
 
 
@@ -35,7 +34,7 @@ def artifact(folder: Path) -> tuple[bytes, bytes]:
 
 
 def test_every_fold_is_trained_up_to_its_own_end_and_says_so(whole: Path):
-    folds = job.folds_of(small_run.DAYS, CHOSEN)
+    folds = configuration.folds_of(small_run.DAYS, CHOSEN)
     assert sorted(path.name for path in whole.iterdir()) == ["fold-0", "fold-1", "fold-2"]
     for fold in folds:
         folder = whole / f"fold-{fold.number}"
@@ -64,7 +63,7 @@ def test_a_fold_alone_is_the_same_bytes_and_prints_a_line_a_rollout(channel: Pat
 def test_nothing_after_a_folds_training_reaches_its_model(channel: Path, whole: Path, tmp_path: Path):
     """Every later number is spoiled, and the standardisation with it if it looked."""
     read = dataset.read_channel(channel, symbols=CHOSEN.universe.symbols, live_start=CHOSEN.training.live_start)
-    fold = job.folds_of(read.market.sessions, CHOSEN)[1]
+    fold = configuration.folds_of(read.market.sessions, CHOSEN)[1]
     after = read.market.sessions > fold.train_end
     spoiled = {}
     for name in ("open", "high", "low", "close", "volume", "features", "context"):
@@ -72,7 +71,7 @@ def test_nothing_after_a_folds_training_reaches_its_model(channel: Path, whole: 
         values[after] = values[after] * 3 + 1
         spoiled[name] = values
     spoiled_dataset = replace(read, market=replace(read.market, **spoiled))
-    train.train_fold(train.Job(seed=3, settings=CHOSEN), fold, dataset=spoiled_dataset, folder=tmp_path)
+    training.train_fold(training.Job(seed=3, settings=CHOSEN), fold, dataset=spoiled_dataset, folder=tmp_path)
     assert artifact(tmp_path) == artifact(whole / "fold-1")
 
 
@@ -80,9 +79,9 @@ def test_the_reward_and_the_names_of_an_episode_come_from_the_settings():
     market = small_run.market().rows(small_run.DAYS[260], small_run.DAYS[400])
 
     def head(chosen) -> bytes:
-        model, _, taken = train.fit(market, settings=chosen, seed=0, timesteps=1000)
-        assert taken == 992
-        return model.policy.network.head.weight.detach().numpy().tobytes()
+        fitted = training.TRAINERS[chosen.training.algorithm](market, settings=chosen, seed=0, timesteps=1000)
+        assert fitted.timesteps == 992
+        return fitted.network.head.weight.detach().numpy().tobytes()
 
     plain = head(CHOSEN)
     assert plain == head(CHOSEN)
@@ -105,7 +104,7 @@ def test_tensorboard_gets_its_file_and_changes_nothing(channel: Path, whole: Pat
 @pytest.mark.parametrize(
     ("arguments", "changes", "words"),
     [
-        (["--fold", "3"], {}, "--fold must lie in 0 to 2, the last being the sealed span's, was 3"),
+        (["--fold", "3"], {}, "--fold must lie in 0 to 2, the last being the holdout's, was 3"),
         (["--timesteps", "10"], {}, "timesteps"),
         ([], {"training": {"test_start": str(small_run.DAYS[200])}}, "200 lie before test_start"),
         ([], {"training": {"live_start": str(small_run.DAYS[600])}}, "end must be before live_start"),

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from local import bundled
+from papertape.market_data import bundled
 from tests.learning.training import TEN_BP, settings, traded, trained
-from trading_env.market import Market, build_market
-from trading_env.policy import load_policy, save_policy
+from trading_env.data.market import Market, build_market
+from trading_env.simulation.policy import load_policy, save_policy
 
 FIVE = ("SPY", "QQQ", "IWM", "AAPL", "AIG")
 DEMO = ("SPY", "QQQ", "IWM", "AAPL", "AIG", "BAC", "GOOG", "IBM")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +9,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from local import bundled
-from settings import Settings, load
-from trading_env.bars import ACTION_COLUMNS, Adjusted, adjust_forward
-from trading_env.evaluation import BacktestResult, backtest
-from trading_env.market import Market, build_market
-from trading_env.policy import NumpyPolicy, Policy, PolicyCard
-from trading_env.portfolio import Costs, Rules
+from learning import network, training
+from papertape.market_data import bundled
+from schema.settings import Settings, load
+from trading_env.data.bars import ACTION_COLUMNS, Adjusted, adjust_forward
+from trading_env.data.market import Market, build_market
+from trading_env.evaluation.backtest import BacktestResult, backtest
+from trading_env.simulation.policy import NumpyPolicy, Policy, PolicyCard
+from trading_env.simulation.portfolio import Costs, Rules
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT / "sagemaker"))  # its scripts import each other flat, as they lie in a container
-train, network = importlib.import_module("train"), importlib.import_module("network")
 
 FREE, TEN_BP = (Rules(costs=Costs(slippage_bps=bps)) for bps in (0.0, 10.0))
 CASH = 100_000.0
@@ -38,7 +35,7 @@ def settings(**changes: dict[str, Any]) -> Settings:
 
 def trained(market: Market, *, chosen: Settings, seed: int, timesteps: int) -> NumpyPolicy:
     """The policy as it would be served."""
-    model, _, _ = train.fit(market, settings=chosen, seed=seed, timesteps=timesteps)
+    fitted = training.TRAINERS[chosen.training.algorithm](market, settings=chosen, seed=seed, timesteps=timesteps)
     card = PolicyCard(
         features=tuple(f"feature {number}" for number in range(market.features.shape[2])),
         context=tuple(f"context {number}" for number in range(market.context.shape[1])),
@@ -51,7 +48,7 @@ def trained(market: Market, *, chosen: Settings, seed: int, timesteps: int) -> N
         seeds=(seed,),
         code_version="of a test",
     )
-    return NumpyPolicy(network.export([model.policy.network]), card)
+    return NumpyPolicy(network.export([fitted.network]), card)
 
 
 def traded(policy: Policy, market: Market, *, rules: Rules, first: int, last: int = -1) -> BacktestResult:

@@ -1,0 +1,19 @@
+"""Which adapter this process trades and reads through: the one place outside of it that names it.
+
+Another broker or vendor is a module beside `alpaca` that fulfils a port, and its line here.
+"""
+
+from __future__ import annotations
+
+from lambdas.common.broker import alpaca
+from lambdas.common.broker.port import Broker, MarketData
+
+
+def broker_from_environment() -> Broker:
+    """Return this process's broker; raise `BrokerRefused` where its address, its secret or its switches forbid it."""
+    return alpaca.broker_from_environment()
+
+
+def market_data_from_environment() -> MarketData:
+    """Return this process's market data; raise as `broker_from_environment` does."""
+    return alpaca.broker_from_environment()

@@ -1,0 +1,205 @@
+"""Raw and processed objects in S3: where they lie, how they are written, how a reader knows that they are whole.
+
+Promises: equal rows give equal bytes (gzip without a time stamp), so a retry overwrites an object by itself; an object is written whole
+or not at all; a warm process reads an object again only when its ETag has changed; processed features exist only through their
+manifest. A line that is not JSON, or a manifest that lacks a key, raises `LakeError` with bucket and key; what S3 refuses raises
+botocore's `ClientError`. An absent object is never an empty one: it is missing from the answer.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from functools import lru_cache
+from typing import Any
+
+import boto3
+from botocore.exceptions import ClientError
+
+from schema.exchange_time import parse_utc
+from schema.lake_layout import ACTIONS, BARS, CALENDAR, FEATURES_MANIFEST, actions_key, bars_key, calendar_key, quotes_prefix
+from trading_env.errors import PapertapeError
+
+Row = dict[str, Any]
+
+
+class LakeError(PapertapeError, RuntimeError):
+    """An object of the lake cannot be trusted; the message names its bucket and key."""
+
+
+def pack(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    """Rows as gzipped JSON lines; the same rows always give the same bytes. A NaN is refused (`ValueError`)."""
+    lines = "".join(json.dumps(row, separators=(",", ":"), allow_nan=False) + "\n" for row in rows)
+    return gzip.compress(lines.encode(), mtime=0)
+
+
+def unpack(body: bytes) -> list[Row]:
+    return [json.loads(line) for line in gzip.decompress(body).splitlines()]
+
+
+@dataclass(frozen=True)
+class StoredCalendar:
+    """The exchange's sessions as the broker told them, oldest first, each with open and close in UTC."""
+
+    sessions: tuple[date, ...]
+    opens: tuple[datetime, ...]
+    closes: tuple[datetime, ...]
+
+    def before(self, day: date) -> tuple[date, ...]:
+        """The sessions before `day`, oldest first."""
+        return tuple(s for s in self.sessions if s < day)
+
+    def is_session(self, day: date) -> bool:
+        return day in self.sessions
+
+    def hours(self, day: date) -> tuple[datetime, datetime] | None:
+        """Open and close of `day`, None when it is no session."""
+        return next(((o, c) for s, o, c in zip(self.sessions, self.opens, self.closes, strict=True) if s == day), None)
+
+
+@dataclass
+class Lake:
+    """The three buckets. `s3` is a boto3 client; a bucket that a function may not touch is left empty."""
+
+    s3: Any
+    raw_bucket: str = ""
+    processed_bucket: str = ""
+    audit_bucket: str = ""
+    workers: int = 8
+    _seen: dict[str, tuple[str, list[Row]]] = field(default_factory=dict, repr=False)
+
+    def raw_index(self, prefix: str) -> dict[str, str]:
+        """Key -> ETag of every raw object under `prefix`."""
+        pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.raw_bucket, Prefix=prefix)
+        return {item["Key"]: item["ETag"] for page in pages for item in page.get("Contents", ())}
+
+    def read(self, keys: Iterable[str], *, prefix: str) -> dict[str, list[Row]]:
+        """The rows of those `keys` that exist: one listing of `prefix`, and one read for each object this process has not seen.
+
+        The rows are shared with the cache: a caller that changes them must copy first.
+        """
+        index = self.raw_index(prefix)
+        asked = list(dict.fromkeys(keys))
+        wanted = [key for key in asked if key in index]
+        for key in asked:
+            if key not in index:
+                self._seen.pop(key, None)
+        stale = [key for key in wanted if self._seen.get(key, ("",))[0] != index[key]]
+        self._each(self._fetch, stale)
+        return {key: self._seen[key][1] for key in wanted}
+
+    def etags(self, keys: Iterable[str]) -> dict[str, str]:
+        """Key -> ETag of the version last read or written; `KeyError` for a key that this process has not seen."""
+        return {key: self._seen[key][0] for key in keys}
+
+    def write(self, objects: Mapping[str, Sequence[Row]]) -> list[str]:
+        """Write each raw object whose rows differ from those last read; returns the keys written.
+
+        A caller that merges reads its keys first: an object that vanished since then is written again.
+        """
+        changed = [key for key, rows in objects.items() if key not in self._seen or self._seen[key][1] != list(rows)]
+        self._each(lambda key: self._store(key, objects[key]), changed)
+        return changed
+
+    def bars(self, *, symbols: Iterable[str], years: Iterable[int]) -> list[Row]:
+        """Raw daily bars of the symbols in those years, unadjusted, by symbol and time."""
+        wanted = sorted(set(years))
+        found = self.read((bars_key(symbol, year) for symbol in symbols for year in wanted), prefix=BARS)
+        return [row for rows in found.values() for row in rows]
+
+    def actions(self, *, symbols: Iterable[str]) -> list[Row]:
+        """Corporate actions of the symbols."""
+        found = self.read((actions_key(symbol) for symbol in symbols), prefix=ACTIONS)
+        return [row for rows in found.values() for row in rows]
+
+    def calendar(self, *, years: Iterable[int]) -> StoredCalendar:
+        """The sessions of those years; years that nobody has written yet are missing from it."""
+        found = self.read((calendar_key(year) for year in sorted(set(years))), prefix=CALENDAR)
+        rows = [row for rows in found.values() for row in rows]
+        return StoredCalendar(
+            sessions=tuple(date.fromisoformat(row["session"]) for row in rows),
+            opens=tuple(parse_utc(row["open"]) for row in rows),
+            closes=tuple(parse_utc(row["close"]) for row in rows),
+        )
+
+    def last_quotes(self, *, day: date) -> datetime | None:
+        """The latest scheduled minute of the UTC date `day` that has a quotes object."""
+        prefix = quotes_prefix(day)
+        keys = self.raw_index(prefix)
+        if not keys:
+            return None
+        clock = max(keys).removeprefix(prefix).removesuffix(".jsonl.gz")
+        return datetime.strptime(f"{day.isoformat()} {clock}", "%Y-%m-%d %H%M").replace(tzinfo=UTC)
+
+    def manifest(self) -> dict[str, Any] | None:
+        """The features' manifest, None when no complete build exists."""
+        body = read_object(self.s3, bucket=self.processed_bucket, key=FEATURES_MANIFEST)
+        return None if body is None else document_of(body, bucket=self.processed_bucket, key=FEATURES_MANIFEST)
+
+    def put_processed(self, key: str, document: Mapping[str, Any]) -> None:
+        self._put(self.processed_bucket, key, document_bytes(document), "application/json")
+
+    def put_decision_record(self, key: str, document: Mapping[str, Any]) -> None:
+        """Write one audit record. Under object lock a retry adds an equal version: the record stays as it was."""
+        self._put(self.audit_bucket, key, document_bytes(document), "application/json")
+
+    def _each(self, work: Callable[[str], None], keys: Sequence[str]) -> None:
+        if len(keys) < 2:
+            for key in keys:
+                work(key)
+            return
+        with ThreadPoolExecutor(max_workers=min(self.workers, len(keys))) as pool:
+            list(pool.map(work, keys))
+
+    def _fetch(self, key: str) -> None:
+        answer = self.s3.get_object(Bucket=self.raw_bucket, Key=key)
+        try:
+            rows = unpack(answer["Body"].read())
+        except (OSError, EOFError, ValueError) as error:
+            raise LakeError(f"s3://{self.raw_bucket}/{key}: is not gzipped JSON lines ({error})") from error
+        self._seen[key] = (answer["ETag"], rows)
+
+    def _store(self, key: str, rows: Sequence[Row]) -> None:
+        answer = self._put(self.raw_bucket, key, pack(rows), "application/gzip")
+        self._seen[key] = (answer["ETag"], list(rows))
+
+    def _put(self, bucket: str, key: str, body: bytes, content_type: str) -> Any:
+        return self.s3.put_object(Bucket=bucket, Key=key, Body=body, ContentType=content_type)
+
+
+@lru_cache(maxsize=4)
+def lake(*, raw_bucket: str = "", processed_bucket: str = "", audit_bucket: str = "") -> Lake:
+    """The lake of this process, with what it has already read: one for each set of buckets."""
+    return Lake(s3=boto3.client("s3"), raw_bucket=raw_bucket, processed_bucket=processed_bucket, audit_bucket=audit_bucket)
+
+
+def read_object(s3: Any, *, bucket: str, key: str, version: str | None = None) -> bytes | None:
+    """An object's bytes, of a version if given; None where there is none."""
+    which = {"Bucket": bucket, "Key": key} | ({"VersionId": version} if version else {})
+    try:
+        body: bytes = s3.get_object(**which)["Body"].read()
+    except ClientError as error:
+        if error.response["Error"]["Code"] in ("NoSuchKey", "NoSuchVersion", "404"):
+            return None
+        raise
+    return body
+
+
+def document_of(body: bytes, *, bucket: str, key: str) -> dict[str, Any]:
+    """The JSON object that an object of the lake must be; raise `LakeError` otherwise."""
+    try:
+        document = json.loads(body)
+    except ValueError as error:
+        raise LakeError(f"s3://{bucket}/{key}: is not JSON ({error})") from error
+    if not isinstance(document, dict):
+        raise LakeError(f"s3://{bucket}/{key}: must be a JSON object, was {type(document).__name__}")
+    return document
+
+
+def document_bytes(document: Mapping[str, Any]) -> bytes:
+    """One line of JSON; a NaN is refused (`ValueError`)."""
+    return (json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False) + "\n").encode()

@@ -1,0 +1,82 @@
+"""The features channel of a job: a manifest and the Parquet files that it lists, read as one `Market`.
+
+Training and judging read through here and nowhere else. `read_channel` returns only when the manifest is this code's (`feature_hash`),
+every listed file has its sha256, the rows are as many as stated, and no row is of `live_start` or later; otherwise it raises
+`DatasetError` naming the file or value. Files that the manifest does not list are never opened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from trading_env.data.features import FEATURE_HASH
+from trading_env.data.market import Market, from_table
+from trading_env.errors import PapertapeError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import date
+    from pathlib import Path
+
+
+class DatasetError(PapertapeError, ValueError):
+    """The channel does not hold what a job may use; the message is one line for its log."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The market of the wanted symbols, the manifest, and the sha256 of the manifest's bytes."""
+
+    market: Market
+    manifest: dict[str, Any]
+    manifest_sha256: str
+
+
+def read_channel(folder: Path, *, symbols: Sequence[str], live_start: date) -> Dataset:
+    """Read `folder`, the content of the prefix `processed/training/timeframe=1Day/`, for `symbols` in their order."""
+    content, manifest = _manifest(folder / "manifest.json")
+    if manifest["feature_hash"] != FEATURE_HASH:
+        raise DatasetError(f"manifest.json: feature_hash must be this code's {FEATURE_HASH}, was {manifest['feature_hash']}")
+    last = str(manifest["end"])[:10]
+    if last >= live_start.isoformat():
+        raise DatasetError(f"manifest.json: end must be before live_start {live_start}, was {last}; such rows are never read here")
+    table = pd.concat([_file(folder, entry) for entry in manifest["files"]], ignore_index=True)
+    if len(table) != manifest["rows"]:
+        raise DatasetError(f"manifest.json: states {manifest['rows']} rows, its files hold {len(table)}")
+    newest = pd.Timestamp(table["session"].max())
+    if newest >= pd.Timestamp(live_start):
+        raise DatasetError(f"every session must be before live_start {live_start}, was {newest:%Y-%m-%d}")
+    market = from_table(table).only(symbols)
+    return Dataset(market=market, manifest=manifest, manifest_sha256=hashlib.sha256(content).hexdigest())
+
+
+def _manifest(path: Path) -> tuple[bytes, dict[str, Any]]:
+    try:
+        content = path.read_bytes()
+        manifest = json.loads(content)
+    except OSError as error:
+        raise DatasetError(f"{path.name}: cannot be read ({error.strerror}); build the features first") from error
+    except ValueError as error:
+        raise DatasetError(f"{path.name}: is not JSON, {error}") from error
+    missing = {"feature_hash", "end", "rows", "files"} - (manifest.keys() if isinstance(manifest, dict) else set())
+    if missing or not manifest["files"]:
+        raise DatasetError(f"{path.name}: must name {', '.join(sorted(missing)) or 'at least one file'}")
+    return content, manifest
+
+
+def _file(folder: Path, entry: dict[str, Any]) -> pd.DataFrame:
+    name = str(entry["key"])
+    path = (folder / name).resolve()
+    if not path.is_relative_to(folder.resolve()):
+        raise DatasetError(f"manifest.json: key {entry['key']} leads out of the channel")
+    if not path.is_file():
+        raise DatasetError(f"{name}: is listed in manifest.json and not there")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest != entry["sha256"]:
+        raise DatasetError(f"{name}: sha256 must be {entry['sha256']}, was {digest}")
+    return pd.read_parquet(path, partitioning=None)

@@ -1,0 +1,127 @@
+"""Train one seed, fold by fold, under SageMaker's training contract (`SM_CHANNEL_FEATURES`, `SM_MODEL_DIR`).
+
+Promise: the same seed, data, settings and code give the same bytes of each fold's `policy.npz` and `policy.json` on one machine; a fold
+reads no row after its own training end. `training.json` beside them holds what may differ between runs (seconds, steps a second, the
+learning curve), so it stands apart from the artifact. The algorithm is the settings', one of `TRAINERS`. Failure: a `DatasetError`, a
+`WalkForwardError`, a validation error or the algorithm's own ends the job with its message; the fold it met has no files then, those
+before it do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from learning import ppo
+from learning.configuration import Configuration, folds_of, read_settings
+from learning.dataset import Dataset, read_channel
+from learning.network import export
+from trading_env.data.features import CONTEXT, FEATURES, SCHEMA_VERSION
+from trading_env.simulation.policy import PolicyCard, save_policy
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from learning.trainer import Trainer
+    from schema.settings import Algorithm, Settings
+    from trading_env.evaluation.walk_forward import Fold
+
+TRAINERS: Mapping[Algorithm, Trainer] = {"PPO": ppo.fit}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one training run is asked for: a seed, its folds by number (none: all), and where TensorBoard's files go, if anywhere.
+
+    The settings' timesteps are those asked for.
+    """
+
+    seed: int
+    settings: Settings
+    folds: tuple[int, ...] = ()
+    tensorboard: Path | None = None
+
+    def chosen(self, folds: Sequence[Fold]) -> list[Fold]:
+        """The folds to train; raises ValueError on a number that is none of them."""
+        wrong = [number for number in self.folds if not 0 <= number < len(folds)]
+        if wrong:
+            raise ValueError(f"--fold must lie in 0 to {len(folds) - 1}, the last being the holdout's, was {wrong[0]}")
+        return [fold for fold in folds if not self.folds or fold.number in self.folds]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    job = _job(arguments)
+    settings = job.settings
+    dataset = read_channel(
+        Path(os.environ["SM_CHANNEL_FEATURES"]), symbols=settings.universe.symbols, live_start=settings.training.live_start
+    )
+    folds = folds_of(dataset.market.sessions, settings)
+    for fold in job.chosen(folds):
+        train_fold(job, fold, dataset=dataset, folder=Path(os.environ["SM_MODEL_DIR"]) / f"fold-{fold.number}")
+
+
+def train_fold(job: Job, fold: Fold, *, dataset: Dataset, folder: Path) -> None:
+    """Train the seed on the fold's training rows and write its artifact and training.json into `folder`; a JSON line per rollout."""
+    settings, configuration = job.settings, Configuration.of(job.settings)
+    market = dataset.market.rows(fold.train_start, fold.train_end)
+    which = {"seed": job.seed, "fold": fold.number, "folds": settings.training.folds + 1}
+    began = time.monotonic()
+    fitted = TRAINERS[settings.training.algorithm](
+        market,
+        settings=settings,
+        seed=job.seed,
+        timesteps=settings.training.timesteps,
+        on_rollout=lambda line: print(json.dumps({**which, **line}), flush=True),
+        tensorboard=job.tensorboard / f"seed-{job.seed}" / f"fold-{fold.number}" if job.tensorboard else None,
+    )
+    seconds = time.monotonic() - began
+    card = PolicyCard(
+        features=tuple(feature.name for feature in FEATURES),
+        context=tuple(feature.name for feature in CONTEXT),
+        feature_hash=dataset.manifest["feature_hash"],
+        schema_version=SCHEMA_VERSION,
+        kappa=settings.portfolio.kappa,
+        trained_on=market.symbols,
+        train_start=str(market.sessions[0]),
+        train_end=str(market.sessions[-1]),
+        seeds=(job.seed,),
+        code_version=configuration.code_hash,
+        metrics={"timesteps": fitted.timesteps},
+    )
+    save_policy(folder, export([fitted.network]), card)
+    record = {
+        "algorithm": settings.training.algorithm,
+        "seed": job.seed,
+        "fold": fold.number,
+        "configuration_of_one_seed": configuration.of_one_seed,
+        "timesteps_asked": settings.training.timesteps,
+        "timesteps": fitted.timesteps,
+        "seconds": round(seconds, 3),
+        "steps_per_second": round(fitted.timesteps / seconds, 1),
+        "log_std": fitted.curve[-1]["log_std"],
+        "manifest_sha256": dataset.manifest_sha256,
+        "sessions": len(market),
+        "curve": fitted.curve,
+    }
+    (folder / "training.json").write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _job(arguments: Sequence[str] | None) -> Job:
+    parser = argparse.ArgumentParser(description="Train one seed, all its folds or those named.")
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--fold", type=int, action="append", default=[], help="number of a fold, repeatable; the last is the holdout's")
+    parser.add_argument("--settings", default="settings.json", help="JSON, or a file beside this script")
+    parser.add_argument("--timesteps", type=int, help="a fold; default: the settings'")
+    parser.add_argument("--tensorboard", type=Path, metavar="FOLDER", help="write TensorBoard's files below it")
+    options = parser.parse_args(arguments)
+    settings = read_settings(options.settings)
+    if options.timesteps is not None:
+        settings = type(settings).model_validate(
+            {**settings.model_dump(), "training": {**settings.training.model_dump(), "timesteps": options.timesteps}}
+        )
+    return Job(seed=options.seed, settings=settings, folds=tuple(options.fold), tensorboard=options.tensorboard)

@@ -1,0 +1,99 @@
+"""The commands of the local deployment: demo, local, parity, soak, and the exchange alone. They join `papertape` by its entry point."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from papertape.command_line import in_plain_words
+from papertape.options import ROOT, SETTINGS, End, SettingsFile, Start, examples
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def demo(
+    settings: SettingsFile = SETTINGS,
+    port: Annotated[int, typer.Option(help="The emulator's port; 0 picks a free one.", min=0, max=65535)] = 0,
+) -> None:
+    """Deploy to your laptop, train, evaluate, trade 2020, and write out/demo/report.html."""
+    with in_plain_words():
+        from local.replay import demo as the_demo
+        from schema.settings import load
+
+        the_demo.run(load(settings), console=Console(), port=port)
+
+
+@app.command()
+def local(
+    settings: SettingsFile = SETTINGS,
+    port: Annotated[int, typer.Option(help="The emulator's port; 0 picks a free one.", min=0, max=65535)] = 0,
+    folder: Annotated[Path, typer.Option(help="The run to restore.", show_default="out/demo")] = ROOT / "out" / "demo",
+) -> None:
+    """Restore the last demo's deployment and keep it up until Ctrl-C."""
+    with in_plain_words():
+        from local.replay import restore
+        from schema.settings import load
+
+        restore.run(load(settings), folder=folder, port=port, console=Console())
+
+
+@app.command(epilog=examples("exchange --port 8090", "exchange --data prices.csv --now 2024-03-04T14:30:00Z --faults plan.toml"))
+def exchange(
+    data: Annotated[
+        Path, typer.Option(help="Your raw daily bars: CSV, Parquet, or a folder of them.", show_default="the bundled bars")
+    ] = ROOT / "data",
+    port: Annotated[int, typer.Option(help="The port on 127.0.0.1; 0 picks a free one.", min=0, max=65535)] = 0,
+    faults: Annotated[Path | None, typer.Option(help="A fault plan in TOML, see docs/exchange.md.", show_default="none")] = None,
+    now: Annotated[str, typer.Option(help="The clock's start; POST /admin/clock moves it.")] = "2020-01-02T14:35:00Z",
+    cash: Annotated[str, typer.Option(help="US dollars to start with.")] = "100000",
+) -> None:
+    """Serve an Alpaca-compatible paper exchange over recorded bars until Ctrl-C, with faults if you give a plan."""
+    with in_plain_words():
+        from local.exchange.server import ExchangeConfig
+        from local.exchange.serving import serve
+
+        serve(ExchangeConfig(now=now, cash=cash, port=port, data=data, faults=faults), ready_file=None, parent_pid=None)
+
+
+@app.command()
+def parity(
+    settings: SettingsFile = SETTINGS,
+    policy: Annotated[list[str] | None, typer.Option(help="One of the three policies; may be repeated.", show_default="all three")] = None,
+    start: Start = "2020-01-02",
+    end: End = "2020-12-31",
+) -> None:
+    """Trade 2020 through the deployed functions and compare each session with the backtest, for three policies."""
+    with in_plain_words():
+        from local.replay import parity as the_parity
+        from papertape.research import backtest
+        from schema.settings import load
+
+        known = load(settings)
+        sessions = backtest.sessions_of_2020(start, end)
+        chosen = backtest.one_of(the_parity.POLICIES, policy)
+        found = the_parity.run(known, console=Console(), sessions=sessions, policies=chosen)
+    if not all(agreement.holds for agreement in found.values()):
+        sys.exit(1)
+
+
+@app.command()
+def soak(
+    settings: SettingsFile = SETTINGS,
+    sessions: Annotated[int, typer.Option(help="Sessions of 2020 at realistic fault rates.", min=0, max=253)] = 253,
+    brutal: Annotated[int, typer.Option(help="Sessions of 2020 at brutal fault rates.", min=0, max=253)] = 60,
+    seed: Annotated[list[int] | None, typer.Option(help="Seed of the faults; may be repeated.", show_default="7 and 8")] = None,
+) -> None:
+    """Trade through the deployed functions while the exchange misbehaves; status 1 if an order was duplicated, lost or left in doubt."""
+    with in_plain_words():
+        from local.replay import soak as the_soak
+        from schema.settings import load
+
+        specs = the_soak.run_specs(seed or the_soak.SEEDS, realistic=sessions, brutal=brutal)
+        found = the_soak.run(load(settings), console=Console(), specs=specs)
+    if not all(one.holds for one in found):
+        sys.exit(1)

@@ -1,0 +1,121 @@
+"""The replay plan: what each deployed schedule does while a year is replayed in minutes.
+
+Every schedule that the templates deploy must be listed, either to `fire` as often as it would on AWS or to be `thin`ned, with the
+reason. `check()` raises `PlanError` for a deployed schedule that the plan forgets and for a planned one that is not deployed, so a
+replay never skips a schedule silently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+from zoneinfo import ZoneInfo
+
+from papertape.market_data.sessions import TradingSession
+from schema.settings import Schedule
+from schema.slot import minutes_of
+from trading_env.errors import PapertapeError
+
+RECONCILED_AFTER = 5  # minutes after a slot
+NEW_YORK = ZoneInfo("America/New_York")
+
+
+class PlanError(PapertapeError, ValueError):
+    """The plan and the deployed schedules disagree."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleEntry:
+    """How often one schedule fires in a replay.
+
+    `moments` are times of a session: "open+5" and "close-10" in minutes, "18:30" in New York. `every` thins to one session in so
+    many; `weekday` (0 = Monday) is that of a weekly schedule. `reason` is empty exactly when the schedule fires as often as on AWS.
+    """
+
+    schedule: str
+    moments: tuple[str, ...]
+    every: int = 1
+    weekday: int | None = None
+    reason: str = ""
+
+    @property
+    def mode(self) -> Literal["fire", "thin"]:
+        return "thin" if self.reason else "fire"
+
+    def times(self, session: TradingSession) -> list[datetime]:
+        if session.number % self.every:
+            return []
+        if self.weekday is not None and session.opens.astimezone(NEW_YORK).weekday() != self.weekday:
+            return []
+        return [_moment(text, session) for text in self.moments]
+
+
+def _moment(text: str, session: TradingSession) -> datetime:
+    for name, anchor in (("open", session.opens), ("close", session.closes)):
+        if text.startswith(name):
+            return anchor + timedelta(minutes=int(text.removeprefix(name)))
+    hour, minute = text.split(":")
+    return session.opens.astimezone(NEW_YORK).replace(hour=int(hour), minute=int(minute)).astimezone(session.opens.tzinfo)
+
+
+def year(schedule: Schedule) -> tuple[ScheduleEntry, ...]:
+    """The demo's plan: every decision, every nightly backfill; what repeats within a session is thinned."""
+    slots = schedule.slots
+    after = tuple(f"open+{minutes_of(slot) + RECONCILED_AFTER}" for slot in slots)
+    return (
+        *(ScheduleEntry(schedule=name, moments=(slot,)) for name, slot in schedule.deciding.items()),
+        ScheduleEntry(
+            schedule="ingest_quotes",
+            moments=slots,
+            reason=f"{len(slots)} of 391 a session: a year of minute quotes is 98,670 calls, and only daily bars were recorded for 2020",
+        ),
+        ScheduleEntry(
+            schedule="reconcile",
+            moments=(*after, "close+5"),
+            reason=f"{len(after) + 1} of 96 a session: orders fill at once here, so one pass after each slot and one after the close "
+            "see everything",
+        ),
+        ScheduleEntry(schedule="health", moments=("close+15",), reason="1 of 44 a session: its rules read what changes once a session"),
+        ScheduleEntry(schedule="backfill_bars", moments=("18:00",)),
+        ScheduleEntry(
+            schedule="build_features",
+            moments=("18:30",),
+            every=20,
+            reason="1 session in 20: a run starts a process for seconds, and decide computes its features from raw bars itself",
+        ),
+        ScheduleEntry(schedule="report", moments=("17:30",), weekday=4),
+        ScheduleEntry(
+            schedule="train",
+            moments=(),
+            reason="once before the year, never in it: a weekly refit takes a minute, and the model that was judged is the one that trades",
+        ),
+    )
+
+
+def decisions(plan: Iterable[ScheduleEntry]) -> int:
+    """How many decisions a session has."""
+    return sum(len(entry.moments) for entry in plan if entry.schedule.partition("-")[0] == "decide")
+
+
+def parity(schedule: Schedule) -> tuple[ScheduleEntry, ...]:
+    """What a parity run needs and no more: the decisions, the closing snapshots, and the bars of the next decision."""
+    needed = {*schedule.deciding, "reconcile", "backfill_bars"}
+    reason = "not part of the comparison of two books"
+    return tuple(
+        entry if entry.schedule in needed else ScheduleEntry(schedule=entry.schedule, moments=(), reason=reason) for entry in year(schedule)
+    )
+
+
+def check(plan: Iterable[ScheduleEntry], deployed: Iterable[str]) -> None:
+    """Raise `PlanError` unless the plan lists exactly the deployed schedules."""
+    planned, present = {entry.schedule for entry in plan}, set(deployed)
+    if forgotten := sorted(present - planned):
+        raise PlanError(
+            f"deployed but not in the replay plan: {', '.join(forgotten)}; add each to local/replay/schedule.py as fire or thin"
+        )
+    if absent := sorted(planned - present):
+        raise PlanError(
+            f"in the replay plan but not deployed: {', '.join(absent)}; remove it from local/replay/schedule.py or deploy its stack"
+        )

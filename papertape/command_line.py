@@ -1,0 +1,369 @@
+"""The command line: `papertape --help`.
+
+Promise: a command ends with status 0, or with one line on standard error that names cause and remedy; no process is left behind. Status 1
+is a failure, 2 a wrong command line, 130 Ctrl-C, 143 SIGTERM. The commands of other packages join by the entry point
+`papertape.commands`: its name is the command's, its value a Typer app that has it. A command imports what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from enum import StrEnum
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from typer.core import TyperGroup
+
+from papertape.options import (
+    ROOT,
+    RUN,
+    SETTINGS,
+    Actions,
+    Adjusted,
+    Bars,
+    Folds,
+    Fresh,
+    LiveStart,
+    OwnSettings,
+    Seeds,
+    SettingsFile,
+    Symbols,
+    TensorBoard,
+    TestStart,
+    Timesteps,
+    TrainingStart,
+    examples,
+)
+from trading_env.errors import PapertapeError
+
+if TYPE_CHECKING:
+    from papertape.operate.client import Client
+    from papertape.research.study import StudyOptions
+
+INTERRUPTED, TERMINATED = 130, 143
+#: As `--help` lists them; the commands of other packages follow.
+IN_ORDER_OF_USE = (
+    *("demo", "local", "train", "evaluate", "backtest", "lookahead", "scoreboard", "exchange", "parity", "soak"),
+    *("status", "halt", "resume", "flatten", "explain"),
+)
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived."""
+
+
+class Commands(TyperGroup):
+    """Our commands and those of the entry point, which are imported when they run or are listed."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        names = {*super().list_commands(ctx), *_joined()}
+        return [name for name in IN_ORDER_OF_USE if name in names] + sorted(names.difference(IN_ORDER_OF_USE))
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        own = super().get_command(ctx, cmd_name)
+        if own is not None or cmd_name not in _joined():
+            return own
+        group: Any = typer.main.get_group(_joined()[cmd_name].load())
+        return group.commands[cmd_name]
+
+
+@cache
+def _joined() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group="papertape.commands")}
+
+
+app = typer.Typer(cls=Commands, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def papertape() -> None:
+    """An autonomous paper-trading agent, on AWS and on your laptop."""
+
+
+@app.command(epilog=examples("train", "train --seeds 2 --all-folds --tensorboard", "train --bars mine.csv --adjusted --timesteps 500000"))
+def train(
+    settings: OwnSettings = None,
+    bars: Bars = None,
+    adjusted: Adjusted = None,
+    actions: Actions = None,
+    symbols: Symbols = "",
+    start: TrainingStart = None,
+    test_start: TestStart = None,
+    live_start: LiveStart = None,
+    folds: Folds = None,
+    seeds: Seeds = 1,
+    timesteps: Timesteps = None,
+    all_folds: Annotated[
+        bool, typer.Option("--all-folds", help="Train every fold of the walk-forward, not only the last.", rich_help_panel=RUN)
+    ] = False,
+    fresh: Fresh = False,
+    tensorboard: TensorBoard = False,
+    out: Annotated[Path, typer.Option(help="The run's folder.", show_default="out/train", rich_help_panel=RUN)] = ROOT / "out" / "train",
+) -> None:
+    """Train the agent, one process per seed, with live progress; write the models to out/train."""
+    with in_plain_words():
+        from papertape.research import study, train
+
+        asked = _asked(settings, bars, adjusted, actions, symbols, (start, test_start, live_start), folds, seeds, timesteps)
+        train.run(study.study(asked), folder=out, all_folds=all_folds, fresh=fresh, tensorboard=tensorboard, console=Console())
+
+
+@app.command(
+    epilog=examples(
+        "evaluate --quick",
+        "evaluate --record bundled",
+        "evaluate --bars mine.parquet --adjusted --seeds 3 --out out/mine",
+        "evaluate --bars prices/ --actions splits.csv --settings mine.toml",
+    )
+)
+def evaluate(
+    settings: OwnSettings = None,
+    bars: Bars = None,
+    adjusted: Adjusted = None,
+    actions: Actions = None,
+    symbols: Symbols = "",
+    start: TrainingStart = None,
+    test_start: TestStart = None,
+    live_start: LiveStart = None,
+    folds: Folds = None,
+    seeds: Seeds = None,
+    timesteps: Timesteps = None,
+    quick: Annotated[bool, typer.Option("--quick", help="3 folds of 2 seeds: takes minutes, proves nothing.", rich_help_panel=RUN)] = False,
+    trials: Annotated[
+        Path, typer.Option(help="The log of trials; the gate corrects for their number.", show_default="out/trials", rich_help_panel=RUN)
+    ] = ROOT / "out" / "trials",
+    record: Annotated[str, typer.Option(metavar="NAME", help="Add the result to the scoreboard.", rich_help_panel=RUN)] = "",
+    fresh: Fresh = False,
+    tensorboard: TensorBoard = False,
+    out: Annotated[Path, typer.Option(help="The run's folder.", show_default="out/evaluate", rich_help_panel=RUN)] = ROOT
+    / "out"
+    / "evaluate",
+) -> None:
+    """Train all seeds and folds, judge them out of sample against equal weight, and write out/evaluate/page.html.
+
+    Models already trained from the same bars, settings and code are kept, so an interrupted run continues where it stopped.
+    """
+    with in_plain_words():
+        from papertape.research import evaluate, study
+
+        days = (start, test_start, live_start)
+        chosen = study.study(_asked(settings, bars, adjusted, actions, symbols, days, folds, seeds, timesteps, quick=quick))
+        evaluate.run(
+            chosen,
+            folder=out,
+            trials=trials,
+            command=evaluate.as_typed(sys.argv),
+            console=Console(),
+            quick=quick,
+            record=record,
+            fresh=fresh,
+            tensorboard=tensorboard,
+        )
+
+
+@app.command(
+    epilog=examples(
+        "backtest --policy random:7",
+        "backtest --policy out/evaluate",
+        "backtest --bars mine.csv --adjusted --policy out/train/seeds/0/fold-8 --start 2020-01-02",
+    )
+)
+def backtest(
+    settings: OwnSettings = None,
+    bars: Bars = None,
+    adjusted: Adjusted = None,
+    actions: Actions = None,
+    symbols: Symbols = "",
+    policy: Annotated[str, typer.Option(help="equal-weight, random:<seed>, a model.tar.gz, or the folder of one.")] = "equal-weight",
+    start: Annotated[str, typer.Option(help="The first session, YYYY-MM-DD.", show_default="2020-01-02, or the first of your bars")] = "",
+    end: Annotated[str, typer.Option(help="The last session, YYYY-MM-DD.", show_default="2020-12-31, or the last of your bars")] = "",
+    dividends: Annotated[str, typer.Option(help="credit or ignore.", show_default="from the settings")] = "",
+) -> None:
+    """Backtest a policy in the simulator, next to equal weight and the benchmark."""
+    with in_plain_words():
+        from papertape.research import backtest, study
+
+        chosen = study.study(_asked(settings, bars, adjusted, actions, symbols))
+        backtest.run(chosen, policy=policy, start=start, end=end, dividends=dividends, console=Console())
+
+
+class On(StrEnum):
+    """Where the Papertape runs that a command operates."""
+
+    LAPTOP = "laptop"
+    AWS = "aws"
+
+
+Where = Annotated[
+    On, typer.Option("--on", envvar="PAPERTAPE_ON", help="laptop: what `make local` keeps up; aws: the account of your credentials.")
+]
+Url = Annotated[str, typer.Option(help="The execution API's address, instead of --on.", show_default=False)]
+Run = Annotated[Path, typer.Option("--folder", help="The folder of the laptop's run.", show_default="out/demo")]
+Reason = Annotated[str, typer.Option(help="Why; recorded with the change.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print the API's response.")]
+OPERATE, DEMO = "Operate a running deployment", ROOT / "out" / "demo"
+
+
+def _client(on: On, url: str, folder: Path, settings: Path) -> Client:
+    from papertape.operate import client
+    from schema.settings import load
+
+    if url:
+        return client.at_url(url)
+    return client.on_aws(load(settings)) if on is On.AWS else client.on_laptop(folder)
+
+
+@app.command(rich_help_panel=OPERATE, epilog=examples('halt --reason "odd fills"', 'halt --on aws --reason "odd fills"'))
+def halt(reason: Reason = "", on: Where = On.LAPTOP, url: Url = "", folder: Run = DEMO, settings: SettingsFile = SETTINGS) -> None:
+    """Stop sending orders at once, even within a batch; positions and open orders stay."""
+    with in_plain_words():
+        from papertape.operate import commands
+
+        commands.halt(_client(on, url, folder, settings), reason, console=Console())
+
+
+@app.command(rich_help_panel=OPERATE, epilog=examples('resume --reason "it was a test"', 'resume --on aws --reason "understood" --yes'))
+def resume(
+    reason: Reason = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
+    account: Annotated[str, typer.Option(help="Continue with this account, after the broker's was reset.", show_default=False)] = "",
+    on: Where = On.LAPTOP,
+    url: Url = "",
+    folder: Run = DEMO,
+    settings: SettingsFile = SETTINGS,
+) -> None:
+    """Resume trading, after showing what stopped it and which breakers are re-armed, and asking."""
+    with in_plain_words():
+        from papertape.operate import commands
+
+        commands.resume(_client(on, url, folder, settings), reason, account=account, yes=yes, console=Console())
+
+
+@app.command(rich_help_panel=OPERATE, epilog=examples('flatten --reason "away"', 'flatten --on aws --reason "odd fills"'))
+def flatten(reason: Reason = "", on: Where = On.LAPTOP, url: Url = "", folder: Run = DEMO, settings: SettingsFile = SETTINGS) -> None:
+    """Cancel open orders, sell every position (after the next open if the market is closed), and buy nothing until resume."""
+    with in_plain_words():
+        from papertape.operate import commands
+
+        commands.flatten(_client(on, url, folder, settings), reason, console=Console())
+
+
+@app.command(rich_help_panel=OPERATE, epilog=examples("status", "status --on aws", "status --json"))
+def status(on: Where = On.LAPTOP, url: Url = "", folder: Run = DEMO, settings: SettingsFile = SETTINGS, as_json: Json = False) -> None:
+    """Show trading state, breakers, last snapshot and decision, open orders, models and alerts; status 0 even if halted."""
+    with in_plain_words():
+        from papertape.operate import commands
+
+        commands.status(_client(on, url, folder, settings), as_json=as_json, console=Console())
+
+
+@app.command(rich_help_panel=OPERATE, epilog=examples("explain agent:2020-12-31/open+5", "explain pt1-jzohzbvq2udixcm6wvqbkrfj4q --json"))
+def explain(
+    identity: Annotated[str, typer.Argument(metavar="ID", help="A decision id or a client order id.", show_default=False)],
+    on: Where = On.LAPTOP,
+    url: Url = "",
+    folder: Run = DEMO,
+    settings: SettingsFile = SETTINGS,
+    as_json: Json = False,
+) -> None:
+    """Trace an order to its risk verdict, decision, observation, model, gate, data and code; status 1 if a link is missing or differs."""
+    with in_plain_words():
+        from papertape.operate import commands
+
+        sound = commands.explain(_client(on, url, folder, settings), identity, as_json=as_json, console=Console())
+    if not sound:
+        sys.exit(1)
+
+
+@app.command(epilog=examples("scoreboard"))
+def scoreboard() -> None:
+    """Rewrite docs/scoreboard.md from the recorded runs."""
+    with in_plain_words():
+        from papertape.research import evaluate
+        from papertape.research import scoreboard as the_scoreboard
+
+        Console().print(evaluate.shown(the_scoreboard.write()))
+
+
+@app.command(
+    epilog=examples("lookahead", "lookahead mine.py:my_features", "lookahead mine.py:my_features --bars mine.csv --adjusted --symbol IBM")
+)
+def lookahead(
+    function: Annotated[str, typer.Argument(help="Your feature function, path/to/file.py:function.", show_default="Papertape's own")] = "",
+    symbol: Annotated[
+        str,
+        typer.Option(
+            help="The symbol whose bars your function gets; all: every symbol's in one table.", show_default="AAPL, or your first"
+        ),
+    ] = "",
+    bars: Bars = None,
+    adjusted: Adjusted = None,
+    actions: Actions = None,
+) -> None:
+    """Check a feature function, or Papertape's own, for look-ahead: name every column that knows the future."""
+    with in_plain_words():
+        from papertape.research import lookahead_check, study
+
+        console = Console()
+        history, names, notes = study.history(study.StudyOptions(bars=bars, adjusted=adjusted, actions=actions))
+        for line in notes:
+            console.print(line)
+        clean = lookahead_check.run(function, symbol=symbol or ("AAPL" if bars is None else names[0]), console=console, history=history)
+    if not clean:
+        sys.exit(1)
+
+
+def _asked(
+    settings: Path | None,
+    bars: Path | None,
+    adjusted: bool | None,
+    actions: Path | None,
+    symbols: str,
+    days: tuple[datetime | None, datetime | None, datetime | None] = (None, None, None),
+    folds: int | None = None,
+    seeds: int | None = None,
+    timesteps: int | None = None,
+    *,
+    quick: bool = False,
+) -> StudyOptions:
+    from papertape.research.study import StudyOptions
+
+    start, test_start, live_start = (day.date() if day else None for day in days)
+    names = tuple(dict.fromkeys(name.strip().upper() for name in symbols.split(",") if name.strip()))
+    return StudyOptions(settings, bars, adjusted, actions, names, start, test_start, live_start, folds, seeds, timesteps, quick)
+
+
+@contextmanager
+def in_plain_words() -> Iterator[None]:
+    """Turn an error that a user can fix, and an interruption, into one line and a status."""
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        yield
+    except KeyboardInterrupt:
+        _end("interrupted; what was started has been stopped", INTERRUPTED)
+    except Terminated:
+        _end("terminated; what was started has been stopped", TERMINATED)
+    except PapertapeError as error:
+        _end(str(error), 1)
+
+
+def _terminated(_number: int, _frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def _end(words: str, status: int) -> None:
+    print(f"papertape: {' '.join(words.split())}", file=sys.stderr)
+    raise typer.Exit(status) from None
+
+
+if __name__ == "__main__":
+    app()

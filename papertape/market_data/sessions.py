@@ -1,0 +1,34 @@
+"""The sessions of the recorded year, as XNYS kept them, half days included."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from zoneinfo import ZoneInfo
+
+import exchange_calendars
+
+NEW_YORK = ZoneInfo("America/New_York")
+YEAR = (date(2020, 1, 2), date(2020, 12, 31))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TradingSession:
+    """One session of the exchange's calendar: its open and close, aware datetimes in UTC, and its number from 0."""
+
+    number: int
+    opens: datetime
+    closes: datetime
+
+    @property
+    def date(self) -> str:
+        return self.opens.astimezone(NEW_YORK).date().isoformat()
+
+
+def sessions_between(start: date, end: date) -> list[TradingSession]:
+    """The exchange's sessions from `start` to `end`, both included."""
+    schedule = exchange_calendars.get_calendar("XNYS", start=start.isoformat(), end=end.isoformat()).schedule
+    return [
+        TradingSession(number=number, opens=opens.to_pydatetime(), closes=closes.to_pydatetime())
+        for number, (opens, closes) in enumerate(zip(schedule["open"], schedule["close"], strict=True))
+    ]

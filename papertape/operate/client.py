@@ -1,0 +1,158 @@
+"""The client of a running Papertape's execution API, on this laptop or on AWS; every call is signed.
+
+The laptop's run (`make local`) is found by the file that it leaves in its folder while it is up; on AWS the API's address is an output of
+the trading stack in the account of the environment's credentials. Promise: only the named API is called. Failure: `OperatorError`, one
+line with the remedy, when the API cannot be found, refuses, or does not respond.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import boto3
+from botocore.exceptions import BotoCoreError, ClientError
+
+from lambdas.common.api.client import Answer, ExecutionApi, ExecutionApiError
+from lambdas.common.environment import VariablesError
+from papertape.options import ROOT
+from schema.loopback import LOCAL_ACCOUNT, LOCAL_SECRET, is_loopback, refuse_foreign_endpoints
+from schema.settings import Settings
+from trading_env.errors import PapertapeError
+
+RUNNING = "running.json"
+LOCAL_PATH = re.compile(r"^/restapis/(?P<id>[^/]+)/(?P<stage>[^/]+)/_user_request_/?$")
+AWS_HOST = re.compile(r"^[a-z0-9]+\.execute-api\.(?P<region>[a-z0-9-]+)\.amazonaws\.com$")
+
+Document = dict[str, Any]
+
+
+class OperatorError(PapertapeError, RuntimeError):
+    """The command was not carried out, or it is unknown whether it was; the message is one line with cause and remedy."""
+
+
+@contextmanager
+def announced(folder: Path, *, api_url: str, cloud_url: str, region: str) -> Iterator[None]:
+    """While the block runs, `folder` says where the run's API answers."""
+    file = folder / RUNNING
+    file.write_text(json.dumps({"api": api_url, "cloud": cloud_url, "region": region}) + "\n", encoding="utf-8")
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Client:
+    """One running Papertape: the name that is shown on the first line, and its API."""
+
+    name: str
+    api: ExecutionApi
+
+    def status(self) -> Document:
+        return self._request("GET /status", self.api.status)
+
+    def halt(self, reason: str) -> Document:
+        return self._request("the halt", lambda: self.api.halt(reason))
+
+    def resume(self, reason: str, *, version: int, account: str | None) -> Document:
+        """Set the state to active, if its version is still `version`; it re-arms the breakers."""
+        return self._request("the change", lambda: self.api.resume(reason, seen=version, account=account))
+
+    def flatten(self, reason: str) -> Document:
+        return self._request("the flatten", lambda: self.api.flatten(reason), also={202})
+
+    def traced(self, identity: str) -> Document:
+        """The order or the decision called `identity`, with its trace."""
+        reads = [self.api.order, self.api.decision]
+        for read in reversed(reads) if ":" in identity else reads:
+            found = self._request(f"GET of {identity}", partial(read, identity), also={404})
+            if "trace" in found:
+                return found
+        raise OperatorError(f"{self.name} has no order and no decision {identity}; `status` names the last decision, and that its orders")
+
+    def _request(self, what: str, call: Callable[[], Answer], *, also: frozenset[int] | set[int] = frozenset()) -> Document:
+        try:
+            answer = call()
+        except (ExecutionApiError, BotoCoreError) as error:
+            raise OperatorError(f"{self.name}: {what} has no answer, so whether it was done is unknown: {error}") from error
+        if answer.status == 200 or answer.status in also:
+            return answer.body
+        reason = answer.body.get("message") or answer.body.get("Message") or answer.body
+        if answer.status == 403:
+            reason = f"{reason}; credentials of the account that owns it are needed"
+        raise OperatorError(f"{self.name}: {what} was refused with {answer.status}: {reason}")
+
+
+def on_laptop(folder: Path) -> Client:
+    """The run that `make local` keeps up in `folder`."""
+    shown = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
+    nothing = f"nothing runs in {shown}: start it with `make local`, or add --on aws (make: on=aws) for the account of your credentials"
+    try:
+        run = json.loads((folder / RUNNING).read_text(encoding="utf-8"))
+        url, cloud, region = run["api"], run["cloud"], run["region"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OperatorError(nothing) from error
+    parts = urlsplit(cloud)
+    try:
+        socket.create_connection((parts.hostname or "", parts.port or 0), timeout=2).close()
+    except OSError as error:
+        raise OperatorError(nothing) from error
+    return Client(f"the laptop's run in {shown}", _local_api(url, cloud=cloud, region=region))
+
+
+def on_aws(settings: Settings) -> Client:
+    """The trading stack of `settings` in the account of the environment's credentials."""
+    stack = f"{settings.name}-trading"
+    override = _override()
+    try:
+        client = boto3.Session().client("cloudformation", region_name=settings.region)
+        described = client.describe_stacks(StackName=stack)["Stacks"][0]
+    except (BotoCoreError, ClientError) as error:
+        remedy = "credentials of its account are needed, or --url with the API's address"
+        raise OperatorError(f"stack {stack} in {settings.region} cannot be read ({error}): {remedy}") from error
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in described.get("Outputs", [])}
+    if "ExecutionApiUrl" not in outputs:
+        raise OperatorError(f"stack {stack} in {settings.region} has no output ExecutionApiUrl: deploy it, or add --url")
+    return Client(f"stack {stack} in {settings.region}", _api(outputs["ExecutionApiUrl"], region=settings.region, override=override))
+
+
+def at_url(url: str) -> Client:
+    """The API at `url`, of AWS or of this machine."""
+    parts = urlsplit(url)
+    aws, here = AWS_HOST.match(parts.hostname or ""), LOCAL_PATH.match(parts.path)
+    if aws:
+        return Client(url, _api(url.rstrip("/"), region=aws["region"], override=_override()))
+    if here and is_loopback(url):
+        named = f"https://{here['id']}.execute-api.us-east-1.amazonaws.com/{here['stage']}"
+        return Client(url, _local_api(named, cloud=f"{parts.scheme}://{parts.netloc}", region="us-east-1"))
+    raise OperatorError(
+        f"--url must be https://<id>.execute-api.<region>.amazonaws.com/<stage>, or the address that `make local` shows, was {url}"
+    )
+
+
+def _override() -> str:
+    """The endpoint override of the environment, if any; it may only point to this machine."""
+    refuse_foreign_endpoints(os.environ)
+    return os.environ.get("AWS_ENDPOINT_URL_EXECUTE_API") or os.environ.get("AWS_ENDPOINT_URL", "")
+
+
+def _local_api(url: str, *, cloud: str, region: str) -> ExecutionApi:
+    session = boto3.Session(aws_access_key_id=LOCAL_ACCOUNT, aws_secret_access_key=LOCAL_SECRET, region_name=region)
+    return _api(url, region=region, override=cloud, session=session)
+
+
+def _api(url: str, *, region: str, override: str, session: boto3.Session | None = None) -> ExecutionApi:
+    try:
+        return ExecutionApi(url=url, region=region, override=override, session=session)
+    except VariablesError as error:
+        raise OperatorError(f"the API's address cannot be used: {error}") from error

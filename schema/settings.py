@@ -1,0 +1,296 @@
+"""The schema of `settings.toml`: one frozen model, shared by the CDK app, the functions, the jobs and the laptop.
+
+`load()` either returns settings that every part can trust or raises `SettingsError` whose single line names the key, its value and
+what is allowed. What is deployed carries the same model as `schema/settings.json` in its bundle and reads it with `deployed()`.
+"""
+
+from __future__ import annotations
+
+import os
+import pkgutil
+import tomllib
+from collections.abc import Mapping
+from datetime import date
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from schema import slot
+from schema.slot import Slot
+from trading_env.errors import PapertapeError
+
+#: Where a bundle holds its settings; the repository never has this file.
+BUNDLED = "schema/settings.json"
+#: The variable that names a settings file (TOML or JSON) for code that runs outside of a bundle; read first.
+SETTINGS_FILE = "PAPERTAPE_SETTINGS_FILE"
+
+#: Keys of earlier versions, and what to write instead of the given value.
+RENAMED = {
+    "schedule.slot": 'schedule.slot is now schedule.slots = ["{value}"]',
+    "cost": "[cost] is now [budget]",
+}
+
+Symbol = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9.]{0,9}$")]
+Share = Annotated[float, Field(gt=0, le=1)]
+BasisPoints = Annotated[float, Field(ge=0, le=500)]
+Algorithm = Literal["PPO"]  # a key of `learning.training.TRAINERS`
+
+
+class SettingsError(PapertapeError, ValueError):
+    """`settings.toml` cannot be used; the message is one line, fit to show to its author."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Universe(Section):
+    """A settings file names a benchmark, for TOML has no null; research on bars that do not hold it goes without."""
+
+    symbols: Annotated[tuple[Symbol, ...], Field(min_length=2, max_length=500)]
+    benchmark: Symbol | None
+
+    @property
+    def required_benchmark(self) -> str:
+        """For what cannot go without: the deployed app. Raises SettingsError when there is none."""
+        if self.benchmark is None:
+            raise SettingsError(f"universe.benchmark must be one of symbols, {', '.join(self.symbols)}; it is missing")
+        return self.benchmark
+
+    @model_validator(mode="after")
+    def _names_are_distinct_and_hold_the_benchmark(self) -> Self:
+        repeated = sorted({s for s in self.symbols if self.symbols.count(s) > 1})
+        if repeated:
+            raise ValueError(f"symbols must be distinct, {', '.join(repeated)} is repeated")
+        if self.benchmark is not None and self.benchmark not in self.symbols:
+            raise ValueError(f"benchmark must be one of symbols, was {self.benchmark}")
+        return self
+
+
+class Portfolio(Section):
+    initial_cash: Annotated[float, Field(gt=0)]
+    kappa: Share
+    cash_buffer: Annotated[float, Field(ge=0, lt=0.5)]
+    band: Annotated[float, Field(ge=0, lt=0.5)]
+    min_notional: Annotated[float, Field(ge=0)]
+    dividends: Literal["credit", "ignore"]
+    whole_shares: bool = False
+
+
+class CostSettings(Section):
+    """What is off by default may be left out: files from before it existed stay valid."""
+
+    fee_bps: BasisPoints
+    slippage_bps: BasisPoints
+    half_spread_bps: BasisPoints = 0.0
+    impact: Annotated[float, Field(ge=0, le=10)] = 0.0
+    max_volume_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+    @model_validator(mode="after")
+    def _impact_holds_for_a_share_of_the_volume(self) -> Self:
+        if self.impact > 0 and self.max_volume_share == 0:
+            raise ValueError(f"impact needs max_volume_share above 0, was {self.impact} with {self.max_volume_share}")
+        return self
+
+
+class Schedule(Section):
+    """Times of a session; a slot's window ends before the next one's begins."""
+
+    slots: Annotated[tuple[Annotated[str, StringConstraints(pattern=f"^{slot.NAME}$")], ...], Field(min_length=1)]
+    slot_window_minutes: Annotated[int, Field(ge=5, le=180)]
+    quotes_every_minutes: Annotated[int, Field(ge=1, le=30)]
+    reconcile_every_minutes: Annotated[int, Field(ge=1, le=30)]
+    health_every_minutes: Annotated[int, Field(ge=1, le=30)]
+
+    @model_validator(mode="after")
+    def _slots_are_ordered_and_apart(self) -> Self:
+        for earlier, later in pairwise(self.slots):
+            if (gap := slot.minutes_of(later) - slot.minutes_of(earlier)) < self.slot_window_minutes:
+                raise ValueError(
+                    f"slots must be in order and slot_window_minutes = {self.slot_window_minutes} apart, {later} follows {earlier} by {gap}"
+                )
+        return self
+
+    def slots_of(self, session: date) -> tuple[Slot, ...]:
+        """The slots of a session, in order."""
+        return tuple(Slot(session, name) for name in self.slots)
+
+    def slot_of(self, session: date, name: str | None) -> Slot:
+        """The slot of a session called `name`, None where there is only one; raise ValueError for one that is not scheduled."""
+        chosen = self.slots[0] if name is None and len(self.slots) == 1 else name
+        if chosen not in self.slots:
+            raise ValueError(f"the slot must be one of {', '.join(self.slots)}, was {name}")
+        return Slot(session, chosen)
+
+    @property
+    def deciding(self) -> dict[str, str]:
+        """The deployed schedules of the slots, in order: `decide` for the first, `decide-open-60` for a later open+60; name -> slot."""
+        first, *others = self.slots
+        return {"decide": first, **{f"decide-{name.replace('+', '-')}": name for name in others}}
+
+
+class Risk(Section):
+    max_weight: Share
+    max_gross: Share
+    max_order_notional: Annotated[float, Field(gt=0)]
+    max_turnover_per_day: Annotated[float, Field(gt=0, le=20)]
+    max_orders_per_day: Annotated[int, Field(gt=0, le=10_000)]
+    price_collar: Annotated[float, Field(gt=0, lt=1)]
+    max_drawdown: Annotated[float, Field(gt=0, lt=1)]
+    max_daily_loss: Annotated[float, Field(gt=0, lt=1)]
+    max_bar_age_sessions: Annotated[int, Field(ge=1, le=10)]
+    max_model_age_days: Annotated[int, Field(ge=1, le=3650)]
+    restricted: tuple[Symbol, ...]
+    max_quote_age_minutes: Annotated[float, Field(gt=0, le=390)] = 10.0
+
+
+class TrainingSettings(Section):
+    """Anchored walk-forward: the sessions from `test_start` up to the holdout are cut into `folds` equal parts, each judged by a model
+    that was trained on what lies before it. The holdout is the last `holdout_sessions` before `live_start`.
+    """
+
+    start: date
+    test_start: date
+    live_start: date
+    folds: Annotated[int, Field(ge=1, le=32)]
+    purge_sessions: Annotated[int, Field(ge=1, le=63)]
+    holdout_sessions: Annotated[int, Field(ge=21, le=504)]
+    timesteps: Annotated[int, Field(ge=1_000, le=100_000_000)]
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1, max_length=32)]
+    environments: Annotated[int, Field(ge=1, le=4096)]
+    episode_sessions: Annotated[int, Field(ge=21, le=2520)]
+    names_per_episode: Annotated[int, Field(ge=2, le=500)]
+    algorithm: Algorithm = "PPO"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_former_name_is_refused_with_its_new_one(cls, section: Any) -> Any:
+        if isinstance(section, Mapping) and "sealed_sessions" in section:
+            raise ValueError("sealed_sessions is called holdout_sessions now; rename it")
+        return section
+
+    @model_validator(mode="after")
+    def _dates_are_ordered_and_seeds_distinct(self) -> Self:
+        if not self.start < self.test_start < self.live_start:
+            raise ValueError(f"start < test_start < live_start must hold, was {self.start}, {self.test_start}, {self.live_start}")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds must be distinct, was {list(self.seeds)}")
+        return self
+
+
+class RewardSettings(Section):
+    """What a session earns in training; judging never uses it. The penalties are off at 0."""
+
+    kind: Literal["excess_log_growth", "log_growth", "differential_sharpe"]
+    drawdown_penalty: Annotated[float, Field(ge=0, le=10)]
+    turnover_penalty: Annotated[float, Field(ge=0, le=10)]
+
+
+class ModelSettings(Section):
+    approval: Literal["automatic", "manual"]
+
+
+class Budget(Section):
+    monthly_budget_usd: Annotated[float, Field(gt=0)]
+
+
+class Settings(Section):
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{1,20}$")]
+    region: Annotated[str, StringConstraints(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")]
+    alert_email: Annotated[str, StringConstraints(pattern=r"^$|^[^@\s]+@[^@\s]+\.[^@\s]+$")]
+    universe: Universe
+    portfolio: Portfolio
+    costs: CostSettings
+    schedule: Schedule
+    risk: Risk
+    training: TrainingSettings
+    reward: RewardSettings
+    model: ModelSettings
+    budget: Budget
+
+
+def quick(settings: Settings) -> Settings:
+    """Three folds of two seeds: shows in minutes what the whole evaluation does, and can never pass the gate."""
+    training = settings.training.model_copy(update={"folds": 3, "seeds": settings.training.seeds[:2]})
+    return settings.model_copy(update={"training": training})
+
+
+def load(path: Path) -> Settings:
+    """Read and validate `path`; raise `SettingsError` with one line that says what to change."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        return checked_json(text, source=path.name) if path.suffix == ".json" else checked(tomllib.loads(text), source=path.name)
+    except OSError as error:
+        raise SettingsError(f"{path.name}: cannot be read ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path.name}: is not valid TOML, {error}") from error
+
+
+def deployed() -> Settings:
+    """The settings that this code was deployed with, read once; raise `SettingsError` when there are none or they are invalid."""
+    return _deployed(os.environ.get(SETTINGS_FILE, ""))
+
+
+@lru_cache(maxsize=4)
+def _deployed(file: str) -> Settings:
+    if file:
+        return load(Path(file))
+    package, _, name = BUNDLED.partition("/")
+    try:
+        content = pkgutil.get_data(package, name)  # from a folder and from inside a zip archive
+    except OSError:
+        content = None
+    if content is None:
+        raise SettingsError(f"{BUNDLED} is not in this bundle: deploy again, or name a settings file in {SETTINGS_FILE}")
+    try:
+        return checked_json(content, source=BUNDLED)
+    except SettingsError as error:
+        raise SettingsError(f"{error}; deploy again from a valid settings.toml") from error
+
+
+def checked(document: object, *, source: str) -> Settings:
+    """Settings from a document, or `SettingsError` with one line that begins with where it is from."""
+    try:
+        return Settings.model_validate(document)
+    except ValidationError as error:
+        raise _refusal(error, source=source) from error
+
+
+def checked_json(text: str | bytes, *, source: str) -> Settings:
+    """Settings from JSON, as `checked`."""
+    try:
+        return Settings.model_validate_json(text)
+    except ValidationError as error:
+        raise _refusal(error, source=source) from error
+
+
+def _refusal(error: ValidationError, *, source: str) -> SettingsError:
+    problems = error.errors()
+    # Whoever renames the key also answers that the new one is missing
+    renamed = [problem for problem in problems if problem["type"] == "extra_forbidden" and _key(problem) in RENAMED]
+    return SettingsError("; ".join(_sentence(source, problem) for problem in renamed or problems))
+
+
+def _key(problem: ErrorDetails) -> str:
+    return ".".join(str(part) for part in problem["loc"]) or "(file)"
+
+
+def _sentence(file: str, problem: ErrorDetails) -> str:
+    key = _key(problem)
+    match problem["type"]:
+        case "extra_forbidden" if key in RENAMED:
+            return f"{file}: {RENAMED[key].format(value=problem['input'])}"
+        case "missing":
+            return f"{file}: {key} is missing"
+        case "extra_forbidden":
+            return f"{file}: {key} = {problem['input']!r} is not a setting; remove it or check its spelling"
+        case "value_error":
+            return f"{file}: {key}: {problem['ctx']['error']}"
+        case "json_invalid":
+            return f"{file}: is not valid JSON, {problem['ctx']['error']}"
+        case _:
+            return f"{file}: {key} = {problem['input']!r} is not allowed: {problem['msg']}"

@@ -1,0 +1,183 @@
+"""deploy_model against a model registry in process: approved decides, rejected watches, and no event does harm twice or too late."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import boto3
+import pytest
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.sagemaker.models import sagemaker_backends
+from moto.sagemaker.responses import SageMakerResponse
+
+from lambdas.common.ledger.ledger import Ledger
+from lambdas.deploy_model import handler as deploying
+from lambdas.deploy_model.packages import DeploymentError, NotServingYetError
+
+GROUP = "papertape"
+METADATA = {"model_hash": "a" * 64, "kappa": "0.1", "feature_hash": "f" * 64, "gate": "passed", "evaluated_until": "2019-12-31"}
+Register = Callable[..., str]
+
+
+def update_endpoint(response: SageMakerResponse) -> str:
+    """UpdateEndpoint, which moto lacks: at rest with the new configuration at once."""
+    request = json.loads(response.body)
+    endpoint = endpoint_of(request["EndpointName"])
+    endpoint.endpoint_config_name = request["EndpointConfigName"]
+    return json.dumps({"EndpointArn": endpoint.arn})
+
+
+@pytest.fixture
+def sagemaker(ledger_table: Ledger, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(SageMakerResponse, "update_endpoint", update_endpoint, raising=False)
+    monkeypatch.setattr(deploying, "POLL_SECONDS", 0.0)
+    monkeypatch.setenv("ENDPOINT_NAME", "papertape")
+    monkeypatch.setenv("SERVING_ROLE_ARN", f"arn:aws:iam::{DEFAULT_ACCOUNT_ID}:role/serving")
+    monkeypatch.setenv("MODEL_PACKAGE_GROUP", GROUP)
+    client = boto3.client("sagemaker")
+    client.create_model_package_group(ModelPackageGroupName=GROUP, ModelPackageGroupDescription="policies")
+    return client
+
+
+@pytest.fixture
+def register(sagemaker: Any) -> Register:
+    def register(status: str, **metadata: str) -> str:
+        container = {"Image": "registry/pytorch-inference:2.6.0", "ModelDataUrl": "s3://papertape-processed/models/1/model.tar.gz"}
+        arn = sagemaker.create_model_package(
+            ModelPackageGroupName=GROUP,
+            ModelPackageDescription="a policy",
+            ModelApprovalStatus=status,
+            CustomerMetadataProperties={name: value for name, value in (METADATA | metadata).items() if value},
+            InferenceSpecification={
+                "Containers": [{**container, "Environment": {"SAGEMAKER_PROGRAM": "inference.py"}}],
+                "SupportedContentTypes": ["application/json"],
+                "SupportedResponseMIMETypes": ["application/json"],
+            },
+        )["ModelPackageArn"]
+        return str(arn)
+
+    return register
+
+
+def send(arn: str, *, remaining_ms: int = 60_000, time: str = "2020-01-01T12:00:00Z") -> dict[str, Any]:
+    event = {"detail-type": "SageMaker Model Package State Change", "time": time, "detail": {"ModelPackageArn": arn}}
+    context = SimpleNamespace(aws_request_id="r", get_remaining_time_in_millis=lambda: remaining_ms)
+    return deploying.handler(event, context)  # type: ignore[no-any-return]
+
+
+def endpoint_of(name: str) -> Any:
+    return sagemaker_backends[DEFAULT_ACCOUNT_ID]["us-east-1"].endpoints[name]
+
+
+def test_an_approved_package_becomes_the_incumbent(sagemaker: Any, register: Register, ledger_table: Ledger) -> None:
+    arn = register("Approved")
+    assert send(arn)["outcome"] == "deployed"
+    endpoint = sagemaker.describe_endpoint(EndpointName="papertape-incumbent")
+    assert (endpoint["EndpointConfigName"], endpoint["EndpointStatus"]) == ("papertape-1-incumbent", "InService")
+    (variant,) = sagemaker.describe_endpoint_config(EndpointConfigName="papertape-1-incumbent")["ProductionVariants"]
+    assert variant["ServerlessConfig"]["MemorySizeInMB"] == 2048
+    container = sagemaker.describe_model(ModelName="papertape-1")["PrimaryContainer"]
+    assert container["ModelDataUrl"] == "s3://papertape-processed/models/1/model.tar.gz"
+    assert container["Environment"] == {"SAGEMAKER_PROGRAM": "inference.py"}
+    model = ledger_table.incumbent()
+    assert model is not None
+    assert (model.policy, model.spec, model.endpoint, model.kappa) == ("endpoint", arn, "papertape-incumbent", 0.1)
+    assert (model.model_version, model.feature_hash, model.trained_until) == ("a" * 64, "f" * 64, "2019-12-31")
+    assert ledger_table.shadow() is None
+
+
+def test_the_answer_names_the_trial_and_the_configuration_that_the_package_was_made_by(register: Register) -> None:
+    made_by = {"trial": "t" * 64, "configuration": "r" * 64}
+    answer = send(register("Approved", **made_by))
+    assert answer.items() >= made_by.items()
+    assert send(register("Approved"))["trial"] == "", "packages from before there were trials are served as well"
+
+
+def test_a_rejected_package_becomes_the_shadow(register: Register, ledger_table: Ledger) -> None:
+    arn = register("Rejected")
+    send(arn)
+    shadow = ledger_table.shadow()
+    assert shadow is not None
+    assert (shadow.spec, shadow.endpoint) == (arn, "papertape-shadow")
+    assert ledger_table.incumbent() is None
+
+
+def test_a_pending_or_foreign_package_changes_nothing(
+    sagemaker: Any, register: Register, ledger_table: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert send(register("PendingManualApproval"))["outcome"] == "ignored"
+    monkeypatch.setenv("MODEL_PACKAGE_GROUP", "another")
+    assert send(register("Approved"))["outcome"] == "ignored"
+    assert (ledger_table.incumbent(), ledger_table.shadow()) == (None, None)
+    assert sagemaker.list_endpoints()["Endpoints"] == []
+
+
+def test_the_same_event_twice_changes_nothing(sagemaker: Any, register: Register, ledger_table: Ledger) -> None:
+    arn = register("Approved")
+    send(arn)
+    first = ledger_table.incumbent()
+    assert send(arn, time="2020-02-01T12:00:00Z")["outcome"] == "unchanged"
+    assert ledger_table.incumbent() == first
+    assert len(sagemaker.list_models()["Models"]) == 1
+
+
+def test_a_newer_package_takes_over_and_a_late_event_of_the_older_does_not(
+    sagemaker: Any, register: Register, ledger_table: Ledger
+) -> None:
+    old, new = register("Approved"), register("Approved", model_hash="b" * 64)
+    send(old)
+    send(new)
+    assert sagemaker.describe_endpoint(EndpointName="papertape-incumbent")["EndpointConfigName"] == "papertape-2-incumbent"
+    assert send(old)["outcome"] == "superseded"
+    model = ledger_table.incumbent()
+    assert model is not None
+    assert model.spec == new
+
+
+def test_the_pointer_waits_until_the_endpoint_serves(register: Register, ledger_table: Ledger) -> None:
+    arn = register("Approved")
+    send(arn)
+    newer = register("Approved", model_hash="b" * 64)
+    endpoint_of("papertape-incumbent").endpoint_status = "Updating"
+    with pytest.raises(NotServingYetError, match="does not serve papertape-2-incumbent yet"):
+        send(newer, remaining_ms=0)
+    model = ledger_table.incumbent()
+    assert model is not None
+    assert model.spec == arn
+    endpoint_of("papertape-incumbent").endpoint_status = "InService"
+    assert send(newer)["outcome"] == "deployed"
+    model = ledger_table.incumbent()
+    assert model is not None
+    assert model.spec == newer
+
+
+def test_a_failed_endpoint_is_an_error_that_says_why(register: Register, ledger_table: Ledger) -> None:
+    arn = register("Rejected")
+    send(arn)
+    other = register("Rejected", model_hash="b" * 64)
+    endpoint = endpoint_of("papertape-shadow")
+    endpoint.endpoint_status, endpoint.endpoint_config_name, endpoint.failure_reason = "Failed", "papertape-2-shadow", "no ping"
+    with pytest.raises(DeploymentError, match="papertape-shadow failed with papertape-2-shadow"):
+        send(other)
+
+
+def test_rejecting_the_incumbent_hands_over_to_equal_weight(sagemaker: Any, register: Register, ledger_table: Ledger) -> None:
+    arn = register("Approved")
+    send(arn)
+    sagemaker.update_model_package(ModelPackageArn=arn, ModelApprovalStatus="Rejected", CustomerMetadataProperties=METADATA)
+    send(arn)
+    incumbent, shadow = ledger_table.incumbent(), ledger_table.shadow()
+    assert incumbent is not None
+    assert shadow is not None
+    assert (incumbent.policy, incumbent.kappa) == ("equal-weight", 1.0)
+    assert shadow.spec == arn
+
+
+@pytest.mark.parametrize(("missing", "value"), [("model_hash", ""), ("kappa", ""), ("kappa", "fast"), ("kappa", "1.5")])
+def test_a_package_without_its_metadata_is_refused(register: Register, ledger_table: Ledger, missing: str, value: str) -> None:
+    with pytest.raises(DeploymentError, match=f"CustomerMetadataProperties.{missing}"):
+        send(register("Approved", **{missing: value}))
+    assert ledger_table.incumbent() is None

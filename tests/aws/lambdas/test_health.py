@@ -1,0 +1,308 @@
+"""Health: each rule against facts that break it and facts that don't, and the function against a real ledger, lake and topic."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import boto3
+import pytest
+
+from lambdas.common import telemetry
+from lambdas.common.lake import lake as lakes
+from lambdas.common.lake.lake import Lake
+from lambdas.common.ledger.ledger import Ledger
+from lambdas.common.ledger.records import AlertRecord, Attribution, Decision, OrderRecord, ServedModel, Snapshot
+from lambdas.health import handler as watching
+from lambdas.health.checks import Facts
+from lambdas.health.mail import compose
+from lambdas.health.rules import RULES, Finding, evaluate, markdown
+from lambdas.health.runbooks import RUNBOOKS
+from schema.lake_layout import FEATURES_MANIFEST, quotes_key
+from schema.settings import SETTINGS_FILE, Settings
+from tests.lakes import fill_raw
+from tests.settings_files import settings_file
+from trading_env.orders.order_state import OrderStatus
+
+ROOT = Path(__file__).resolve().parents[3]
+BREAKERS = ("max_drawdown", "max_daily_loss")  # named by trading_env.orders.risk
+OPENS, CLOSES = datetime(2020, 1, 2, 14, 30, tzinfo=UTC), datetime(2020, 1, 2, 21, tzinfo=UTC)
+SLOT = "2020-01-02/open+5"
+DECISION = Decision(
+    decision_id=f"agent:{SLOT}", strategy="agent", slot=SLOT, body_sha256="b", received_at="2020-01-02T14:35:00Z", state="done"
+)
+ORDER = OrderRecord(
+    client_order_id="pt1-x", decision_id=f"agent:{SLOT}", slot=SLOT, symbol="SPY", side="buy", quantity=Decimal(1), price=300.0,
+    status="unknown", created_at="2020-01-02T14:35:00Z", unknown_since="2020-01-02T14:35:00Z",
+)  # fmt: skip
+MODEL = ServedModel(
+    role="incumbent",
+    policy="endpoint",
+    spec="arn/1",
+    model_version="m",
+    kappa=0.1,
+    since="2020-01-01T00:00:00Z",
+    trained_until="2019-12-31",
+)
+
+
+def closed(session: str, **more: Any) -> Snapshot:
+    return Snapshot(session=session, cash=Decimal(1), equity=Decimal(100_000), taken_at=f"{session}T21:05:00Z", **more)
+
+
+def explained(gap: float, session: str = "2019-12-31") -> Attribution:
+    return Attribution(
+        session=session, decision_id="d", live=100.0, ideal=100.0 - gap, parts={"price": gap - 1, "missed": 1.0, "cash": 0.001}
+    )
+
+
+def decided(*scores: float, model: str = "m") -> tuple[Decision, ...]:
+    """Decisions of the model that scored SPY so, and IBM always 0."""
+    return tuple(DECISION.model_copy(update={"model_version": model, "scores": {"SPY": score, "IBM": 0.0}}) for score in scores)
+
+
+WELL = Facts(
+    now=datetime(2020, 1, 2, 16, tzinfo=UTC),
+    day=date(2020, 1, 2),
+    calendar_reaches=date(2021, 12, 31),
+    opens=OPENS,
+    closes=CLOSES,
+    earlier=(date(2019, 12, 30), date(2019, 12, 31)),
+    last_quotes=datetime(2020, 1, 2, 15, 59, tzinfo=UTC),
+    decisions=(DECISION,),
+    working=(),
+    unsettled=(),
+    alerts=(),
+    tripped={},
+    state="active",
+    state_reason="",
+    incumbent=MODEL,
+    features_end=date(2019, 12, 31),
+    newest_bar=date(2019, 12, 31),
+    last_snapshot=closed("2019-12-31"),
+)
+HOLIDAY = replace(WELL, opens=None, closes=None, decisions=(), last_quotes=None)
+EVENING = replace(WELL, now=CLOSES + timedelta(minutes=15), last_snapshot=closed("2020-01-02"))
+SETTLED_LATE = ORDER.model_copy(update={"status": OrderStatus.NEW, "unknown_since": None})
+LONG = tuple(date(2019, 11, 1) + timedelta(days=day) for day in range(22))
+
+
+def test_what_breaks_a_rule_twice_is_told_twice(settings: Settings) -> None:
+    two = (ORDER, ORDER.model_copy(update={"client_order_id": "pt1-y"}))
+    facts = replace(WELL, unsettled=two, tripped={"max_drawdown": "a", "max_daily_loss": "b"}, state="halted")
+    keys = [
+        "order-unknown:pt1-x",
+        "order-unknown:pt1-y",
+        "breaker-tripped:max_drawdown",
+        "breaker-tripped:max_daily_loss",
+        "not-active:halted",
+    ]
+    assert [finding.key for finding in evaluate(facts, settings)] == keys
+
+
+def test_each_slot_is_watched(two_slots: Settings) -> None:
+    later = replace(WELL, now=OPENS + timedelta(minutes=91))
+    (finding,) = evaluate(later, two_slots)
+    assert (finding.key, finding.detail) == (
+        "slot-missed:open+60", "no decision in slot 2020-01-02/open+60, its window ended at 2020-01-02 16:00 UTC"
+    )  # fmt: skip
+    second = DECISION.model_copy(update={"slot": "2020-01-02/open+60", "refused": {"IBM": "IBM has no quote"}})
+    assert [one.key for one in evaluate(replace(later, decisions=(DECISION, second)), two_slots)] == ["name-refused:IBM"]
+    assert [one.key for one in evaluate(replace(later, decisions=()), two_slots)] == ["slot-missed:open+5", "slot-missed:open+60"]
+
+
+def broken(facts: Facts, settings: Settings) -> list[str]:
+    return [finding.rule.name for finding in evaluate(facts, settings)]
+
+
+@pytest.mark.parametrize("facts", [WELL, HOLIDAY, EVENING, replace(WELL, incumbent=None)])
+def test_a_healthy_agent_breaks_no_rule(facts: Facts, settings: Settings) -> None:
+    assert broken(facts, settings) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "facts"),
+    [
+        ("calendar-missing", replace(WELL, calendar_reaches=date(2020, 1, 1))),
+        ("calendar-missing", replace(HOLIDAY, calendar_reaches=None)),
+        ("bars-late", replace(WELL, newest_bar=date(2019, 12, 30))),
+        ("bars-late", replace(WELL, newest_bar=None)),
+        ("quotes-stale", replace(WELL, last_quotes=WELL.now - timedelta(minutes=11))),
+        ("quotes-stale", replace(WELL, last_quotes=None)),
+        ("slot-missed", replace(WELL, decisions=())),
+        ("order-unknown", replace(WELL, unsettled=(ORDER,))),
+        ("order-open", replace(WELL, unsettled=(SETTLED_LATE.model_copy(update={"created_at": "2019-12-31T14:35:00Z"}),))),
+        ("order-open", replace(EVENING, now=CLOSES + timedelta(minutes=16), unsettled=(SETTLED_LATE,))),
+        ("name-refused", replace(WELL, decisions=(DECISION.model_copy(update={"refused": {"IBM": "IBM: the broker says it is halted"}}),))),
+        ("position-drift", replace(WELL, last_snapshot=closed("2019-12-31", drift={"IBM": "our fills say 0, the broker holds 3"}))),
+        ("live-differs", replace(WELL, attribution=explained(-500.5))),
+        ("live-differs", replace(EVENING, attribution=explained(500.5))),
+        ("policy-constant", replace(WELL, recent=decided(*[1.5] * 10))),
+        ("policy-constant", replace(WELL, recent=(*decided(*range(9)), *decided(*[0.1 + 0.2] * 5, *[0.3] * 5)))),
+        ("batch-unfinished", replace(WELL, working=(DECISION.model_copy(update={"window_ends": "2020-01-02T15:05:00Z"}),))),
+        ("breaker-tripped", replace(WELL, tripped={"drawdown": "equity fell 51% below its high"})),
+        ("not-active", replace(WELL, state="halted", state_reason="a person said so")),
+        ("alert-raised", replace(WELL, alerts=(AlertRecord(rule="drift:AAPL", session="2020-01-02", subject="s", detail="d", time="t"),))),
+        ("model-old", replace(WELL, incumbent=MODEL.model_copy(update={"trained_until": "2018-09-01"}))),
+        ("features-late", replace(WELL, earlier=(*LONG, *WELL.earlier), features_end=date(2019, 10, 31))),
+        ("features-late", replace(WELL, earlier=(*LONG, *WELL.earlier), features_end=None)),
+        ("snapshot-missing", replace(WELL, last_snapshot=closed("2019-12-30"))),
+        ("snapshot-missing", replace(EVENING, last_snapshot=closed("2019-12-31"))),
+        ("snapshot-missing", replace(EVENING, last_snapshot=None)),
+    ],
+)
+def test_each_rule_is_broken_by_what_it_watches(rule: str, facts: Facts, settings: Settings) -> None:
+    assert broken(facts, settings) == [rule]
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        replace(WELL, now=OPENS + timedelta(minutes=9), last_quotes=None, decisions=()),
+        replace(WELL, now=OPENS + timedelta(minutes=35), decisions=(), last_quotes=OPENS + timedelta(minutes=30)),
+        replace(WELL, unsettled=(SETTLED_LATE,)),
+        replace(EVENING, unsettled=(SETTLED_LATE,)),
+        replace(EVENING, last_snapshot=closed("2020-01-02", drift={"IBM": "today's, of which the alert speaks"})),
+        replace(WELL, attribution=explained(499.5)),
+        replace(WELL, attribution=explained(-9_999.0, session="2019-12-30")),
+        replace(WELL, recent=decided(*[1.5] * 9)),
+        replace(WELL, recent=decided(*[1.5] * 9, 1.6)),
+        replace(WELL, recent=decided(*[1.5] * 10, model="another")),
+        replace(WELL, recent=decided(*[1.5] * 10), incumbent=MODEL.model_copy(update={"policy": "equal-weight"})),
+        replace(WELL, unsettled=(ORDER.model_copy(update={"unknown_since": "2020-01-02T15:45:00Z"}),)),
+        replace(WELL, unsettled=(ORDER.model_copy(update={"status": OrderStatus.NEW, "broker_id": "found-after-all"}),)),
+        replace(
+            WELL, incumbent=MODEL.model_copy(update={"policy": "equal-weight", "trained_until": None, "since": "2010-01-01T00:00:00Z"})
+        ),
+        replace(WELL, decisions=(DECISION,), last_snapshot=None),
+        replace(EVENING, last_quotes=None),
+    ],
+)
+def test_a_threshold_not_yet_reached_is_no_finding(facts: Facts, settings: Settings) -> None:
+    assert broken(facts, settings) == []
+
+
+def test_every_rule_is_proved_above() -> None:
+    mark = next(mark for mark in test_each_rule_is_broken_by_what_it_watches.pytestmark)  # type: ignore[attr-defined]
+    assert {case[0] for case in mark.args[1]} == {rule.name for rule in RULES}
+
+
+def test_the_page_is_the_table() -> None:
+    assert (ROOT / "docs" / "alarms.md").read_text(encoding="utf-8") == markdown()
+    assert all(f"## {rule.name}\n" in markdown() for rule in RULES)
+
+
+def test_every_alert_that_a_function_raises_has_its_runbook() -> None:
+    """And the table has none that nobody raises. Rules are named where they are raised, in letters and dashes, before any colon."""
+    raised = set(BREAKERS)
+    pattern = re.compile(
+        r"""(?:NoTrade\(|rule=f?|rule = f?|rule, (?:detail|session) = f?|_halt\(ledger, f?|_alert\((?:[\w.]+, )+f?)"([a-z][a-z-]+)[:"]"""
+    )
+    for path in sorted((ROOT / "lambdas").rglob("*.py")):
+        if path.parent.name != "health":
+            raised |= set(pattern.findall(path.read_text(encoding="utf-8")))
+    assert raised == set(RUNBOOKS)
+
+
+def test_an_alert_s_mail_says_what_to_do_about_that_alert(settings: Settings) -> None:
+    alert = AlertRecord(rule="account-changed", session="2020-01-02", subject="s", detail="d", time="t")
+    _, body = compose(name="papertape", now=WELL.now, new=evaluate(replace(WELL, alerts=(alert,)), settings), mailed=[])
+    assert RUNBOOKS["account-changed"].runbook in body
+
+
+def test_a_long_subject_stays_a_subject(settings: Settings) -> None:
+    subject, body = compose(name="papertape", now=WELL.now, new=[Finding(rule, "detail") for rule in RULES], mailed=[])
+    assert len(subject) <= 100
+    assert all(rule.runbook in body for rule in RULES)
+
+
+@pytest.fixture
+def run(
+    ledger_table: Ledger, buckets: SimpleNamespace, topic: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., dict[str, Any]]]:
+    monkeypatch.setenv(SETTINGS_FILE, settings_file(settings))
+    monkeypatch.setattr(telemetry.metrics.provider, "namespace", "Papertape")
+    lakes.lake.cache_clear()
+    watching._sns.cache_clear()
+    yield lambda time: watching.handler({"schedule": "health", "time": time}, None)
+    lakes.lake.cache_clear()
+    watching._sns.cache_clear()
+
+
+@pytest.fixture
+def lake(buckets: SimpleNamespace, settings: Settings) -> Lake:
+    lake = Lake(s3=boto3.client("s3"), raw_bucket=buckets.raw, processed_bucket=buckets.processed)
+    fill_raw(lake, symbols=[settings.universe.benchmark], start="2019-01-02", end="2019-12-31")
+    lake.put_processed(FEATURES_MANIFEST, {"end": "2019-12-31"})
+    return lake
+
+
+def test_a_well_agent_sends_nothing_and_measures_zero(
+    run: Any, lake: Lake, ledger_table: Ledger, topic: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lake.write({quotes_key(datetime(2020, 1, 2, 15, 59, tzinfo=UTC)): [{"symbol": "SPY"}]})
+    ledger_table.open_decision(DECISION)
+    ledger_table.put_snapshot(Snapshot(session="2019-12-31", cash=Decimal(1), equity=Decimal(1), taken_at="2019-12-31T21:05:00Z"))
+    assert run("2020-01-02T16:00:00Z") == {"unhealthy": [], "mailed": []}
+    assert topic() == []
+    (metric,) = [json.loads(line) for line in capsys.readouterr().out.splitlines() if '"UnhealthyRules"' in line]
+    assert metric["UnhealthyRules"] == [0.0]
+    assert metric["_aws"]["CloudWatchMetrics"][0]["Namespace"] == "Papertape"
+
+
+def test_what_is_wrong_is_mailed_once_a_session_with_what_to_do(run: Any, lake: Lake, ledger_table: Ledger, topic: Any) -> None:
+    ledger_table.put_alert(
+        AlertRecord(
+            rule="model-unavailable", session="2020-01-02", subject="No decision", detail="endpoint down", time="2020-01-02T14:35:00Z"
+        )
+    )
+    first = run("2020-01-02T21:15:00Z")
+    assert first["unhealthy"] == ["slot-missed", "alert-raised"]
+    (mail,) = topic()
+    assert mail["Subject"] == "papertape: slot-missed, alert-raised"
+    assert "endpoint down" in mail["Message"]
+    assert "Leave the slot" in mail["Message"]
+
+    second = run("2020-01-02T21:30:00Z")
+    assert (second["unhealthy"], second["mailed"]) == (first["unhealthy"], [])
+    assert topic() == []
+
+    ledger_table.set_trading_state("halted", reason="a test", time="2020-01-02T21:40:00Z", by="test")
+    assert run("2020-01-02T21:45:00Z")["mailed"] == ["not-active"]
+    (mail,) = topic()
+    assert "Still so, mailed before: slot-missed, alert-raised" in mail["Message"]
+
+
+def test_a_second_alert_of_the_same_session_is_mailed_and_the_first_is_not_again(
+    run: Any, lake: Lake, ledger_table: Ledger, topic: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def raised(rule: str) -> None:
+        ledger_table.put_alert(AlertRecord(rule=rule, session="2020-01-02", subject="s", detail=f"{rule} happened", time="t"))
+
+    raised("drift:AAPL")
+    run("2020-01-02T21:15:00Z")
+    topic()
+    raised("drift:IBM")
+    raised("snapshot-missing")
+    assert run("2020-01-02T21:30:00Z")["mailed"] == ["alert-raised"]
+    (mail,) = topic()
+    assert mail["Subject"] == "papertape: alert-raised"
+    assert "drift:IBM happened" in mail["Message"]
+    assert "snapshot-missing happened" in mail["Message"]
+    assert "drift:AAPL happened" not in mail["Message"]
+    capsys.readouterr()
+    assert run("2020-01-02T21:45:00Z")["mailed"] == []
+    metric = next(json.loads(line) for line in capsys.readouterr().out.splitlines() if '"UnhealthyRules"' in line)
+    assert metric["UnhealthyRules"] == [2.0]  # rules, not what each of them found
+
+
+def test_an_empty_lake_is_unhealthy_not_healthy(run: Any, topic: Any) -> None:
+    assert "calendar-missing" in run("2020-01-02T16:00:00Z")["unhealthy"]
+    assert len(topic()) == 1

@@ -1,0 +1,172 @@
+"""The report: its numbers from a ledger with known history, the mail, and the JSON in the lake."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from types import SimpleNamespace
+from typing import Any
+
+import boto3
+import pytest
+
+from lambdas.common.lake import lake as lakes
+from lambdas.common.ledger.ledger import Ledger
+from lambdas.common.ledger.records import AlertRecord, Attribution, Decision, Held, OrderRecord, ServedModel, ShadowDecision, Snapshot
+from lambdas.report import handler as reporting
+from schema.settings import SETTINGS_FILE, Settings
+from tests.settings_files import settings_file
+
+FRIDAY = "2020-01-10T22:30:00Z"
+KEY = "processed/reports/2020-01-10.json"
+EQUITY = {
+    "2019-12-31": "100000",
+    "2020-01-02": "101000",
+    "2020-01-03": "100500",
+    "2020-01-06": "99000",
+    "2020-01-08": "102000",
+    "2020-01-10": "100980",
+}
+
+
+@pytest.fixture
+def run(
+    ledger_table: Ledger, buckets: SimpleNamespace, topic: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., dict[str, Any]]]:
+    monkeypatch.setenv(SETTINGS_FILE, settings_file(settings))
+    lakes.lake.cache_clear()
+    reporting._sns.cache_clear()
+    yield lambda **more: reporting.handler({"schedule": "report", "time": FRIDAY, **more}, None)
+    lakes.lake.cache_clear()
+    reporting._sns.cache_clear()
+
+
+@pytest.fixture
+def history(ledger_table: Ledger) -> Ledger:
+    for session, equity in EQUITY.items():
+        held = {"SPY": Held(quantity=Decimal(100), close=Decimal("302.94"))}
+        ledger_table.put_snapshot(
+            Snapshot(session=session, cash=Decimal(70686), equity=Decimal(equity), positions=held, taken_at=f"{session}T21:05:00Z")
+        )
+    fence = ledger_table.acquire_lease("test", now=0, seconds=60)
+    assert fence is not None
+    for session, status in (("2020-01-02", "filled"), ("2020-01-06", "filled"), ("2020-01-08", "rejected")):
+        slot = f"{session}/open+5"
+        ledger_table.open_decision(
+            Decision(decision_id=f"agent:{slot}", strategy="agent", slot=slot, body_sha256="b", received_at=f"{session}T14:35:00Z")
+        )
+        ledger_table.open_order(
+            OrderRecord(
+                client_order_id=f"pt1-{session}", decision_id=f"agent:{slot}", slot=slot, symbol="SPY", side="buy", quantity=Decimal(100),
+                price=300.0, status=status, created_at=f"{session}T14:35:00Z",
+            ),
+            fence=fence,
+        )  # fmt: skip
+        ledger_table.put_alert(
+            AlertRecord(rule="health:slot-missed", session=session, subject="s", detail="d", time=f"{session}T20:00:00Z")
+        )
+    for number, symbol in enumerate(("IBM", "AAPL")):  # a person's: their slot is no date
+        ledger_table.open_decision(
+            Decision(decision_id=f"manual:{symbol}", strategy="manual", slot=symbol, body_sha256="b", received_at="2020-01-07T15:00:00Z")
+        )
+        ledger_table.open_order(
+            OrderRecord(
+                client_order_id=f"pt1-{number}", decision_id=f"manual:{symbol}", slot=symbol, symbol=symbol, side="buy",
+                quantity=Decimal(1), price=1.0, status="canceled", created_at="2020-01-07T15:00:00Z",
+            ),
+            fence=fence,
+        )  # fmt: skip
+    ledger_table.put_alert(AlertRecord(rule="health:alert-raised:drift:IBM", session="2020-01-08", subject="s", detail="d", time="t"))
+    ledger_table.put_model(
+        ServedModel(role="incumbent", policy="random", spec="random:7", model_version="random:7", kappa=1.0, since="2020-01-02")
+    )
+    ledger_table.put_shadow_decision(
+        ShadowDecision(
+            slot="2020-01-08/open+5", model_version="challenger", data_as_of="2020-01-07", weights={"SPY": 1.0}, time="2020-01-08"
+        )
+    )
+    return ledger_table
+
+
+def stored(buckets: SimpleNamespace) -> dict[str, Any]:
+    return json.loads(boto3.client("s3").get_object(Bucket=buckets.processed, Key=KEY)["Body"].read())  # type: ignore[no-any-return]
+
+
+def test_the_week_in_numbers(run: Any, history: Ledger, buckets: SimpleNamespace, topic: Any) -> None:
+    assert run()["key"] == KEY
+    report = stored(buckets)
+    assert (report["start"], report["end"], report["sessions"]) == ("2020-01-04", "2020-01-10", 3)
+    assert report["change"] == pytest.approx(100980 / 100500 - 1)
+    assert report["change_before"] == pytest.approx(100500 / 100000 - 1)
+    assert report["change_since_start"] == pytest.approx(0.0098)
+    assert report["drawdown"] == pytest.approx(100980 / 102000 - 1)
+    assert report["positions"]["SPY"] == pytest.approx(30294 / 100980)
+    assert (report["decisions"], report["orders"], report["fills"]) == (4, {"canceled": 2, "filled": 1, "rejected": 1}, 0)
+    assert report["alerts"] == {"alert-raised": 1, "slot-missed": 2}
+    assert (report["incumbent"], report["shadow_decisions"]) == ("random random:7 since 2020-01-02", 1)
+
+    (mail,) = topic()
+    assert mail["Subject"] == "papertape: 2020-01-10 $100,980.00 (+0.48%)"
+    assert "The one before  +0.50%" in mail["Message"]
+    assert "canceled 2, filled 1, rejected 1" in mail["Message"]
+
+
+def test_what_trading_cost_order_by_order_and_against_the_ideal(run: Any, history: Ledger, buckets: SimpleNamespace, topic: Any) -> None:
+    """8 of 10 shares bought at 100.20 that arrived at 100.10 and were decided at 100, closing at 103; the second attempt of a refused one
+    counts once, another hand's order not at all. The history's two buys of 100 SPY at 300 never filled, and it closed at 302.94."""
+    fence = history.acquire_lease("costs", now=61, seconds=60)
+    assert fence is not None
+    slot, when = "2020-01-10/open+5", "2020-01-10T14:35:00Z"
+    told = {"decision_id": f"agent:{slot}", "slot": slot, "symbol": "IBM", "side": "buy", "price": 100.0, "created_at": when}
+    bought = {"arrival_price": 100.1, "quantity": Decimal(10), "filled_quantity": Decimal(8), "filled_average_price": Decimal("100.2")}
+    history.open_order(OrderRecord(client_order_id="pt1-first", quantity=Decimal(30), status="rejected", **told), fence=fence)
+    history.open_order(OrderRecord(client_order_id="pt1-again", status="expired", attempt=1, **told, **bought), fence=fence)
+    foreign = {**told, **bought, "decision_id": "foreign:2020-01-10", "symbol": "AIG"}
+    history.put_external_order(OrderRecord(client_order_id="by-hand", status="filled", **foreign))
+    last = history.snapshot("2020-01-10")
+    assert last is not None
+    history._table.put_item(Item=last.model_copy(update={"closes": {"IBM": Decimal(103)}}).item())
+    for session, price, decision in (("2020-01-02", -50.0, "d"), ("2020-01-03", -5.0, "d"), ("2020-01-09", 1.5, None)):
+        parts = {"price": price, "missed": -2.0, "cash": 0.001}
+        history.put_attribution(
+            Attribution(session=session, decision_id=decision, live=100.0, ideal=100.0 - sum(parts.values()), parts=parts)
+        )
+    run()
+    report = stored(buckets)
+    cost = report["cost"]
+    assert (cost["traded"], cost["delay"], cost["slippage"], cost["missed"]) == pytest.approx((800.8, 0.8, 0.8, 6.0 + 2 * 294.0))
+    assert cost["slippage_bp"] == pytest.approx(0.1 / 100.1 * 1e4)
+    difference = report["difference"]
+    assert (difference["sessions"], difference["undecided"]) == (2, 1), "from the Friday before to the day before this one"
+    assert difference["live"] - difference["ideal"] == pytest.approx(sum(difference["parts"].values())) == pytest.approx(-7.498)
+    (mail,) = topic()
+    assert "Slippage        +10.0 bp, +$0.80; delay +$0.80, missed +$594.00, 2 orders not known yet" in mail["Message"]
+    assert "Live - ideal    -$7.50 in 2 sessions, 1 without a decision: price -$3.50, missed -$4.00\n" in mail["Message"]
+
+
+def test_the_month_so_far(run: Any, history: Ledger, buckets: SimpleNamespace) -> None:
+    run(period="month")
+    report = stored(buckets)
+    assert (report["start"], report["sessions"], report["decisions"]) == ("2020-01-01", 5, 5)
+    assert report["change"] == pytest.approx(0.0098)
+
+
+def test_a_retry_writes_the_same_report(run: Any, history: Ledger, buckets: SimpleNamespace) -> None:
+    run()
+    first = stored(buckets)
+    run()
+    assert stored(buckets) == first
+
+
+def test_an_empty_ledger_is_told_as_such(run: Any, buckets: SimpleNamespace, topic: Any) -> None:
+    run()
+    report = stored(buckets)
+    assert (report["equity"], report["change"], report["drawdown"]) == (None, None, None)
+    (mail,) = topic()
+    assert mail["Subject"] == "papertape: 2020-01-10 no snapshot (n/a)"
+
+
+def test_an_unknown_period_is_refused(run: Any) -> None:
+    with pytest.raises(ValueError, match="period must be week or month, was 'decade'"):
+        run(period="decade")

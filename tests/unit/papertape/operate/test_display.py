@@ -1,0 +1,35 @@
+"""What `explain` shows: whole ids, hashes and places on any terminal, and everything that is not sound in words."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+
+from papertape.operate import display
+
+ORDER = {
+    "client_order_id": "pt1-ejfuel4lzekwkugey2plrfjtw5xjyetciqnxbw5z",
+    "side": "buy",
+    "symbol": "SPY",
+    "quantity": "0.132045143",
+    "filled_quantity": "0",
+    "status": "unknown",
+}
+PLACE = "s3://papertape-lake-audit3d8ade0a-b6c6ef097bff6/audit/decisions/2020-12-31/agent_2020-12-31_open+5.json"
+TRACE = [
+    {"link": "decision", "says": "agent:2020-12-31/open+5: accepted", "status": "verified", "hash": "ab" * 32, "where": PLACE},
+    {"link": "gate", "says": "[no] evaluation", "status": "missing", "detail": "the package was registered without one"},
+]
+
+
+def test_ids_hashes_and_places_can_be_copied_from_a_narrow_terminal() -> None:
+    heard = io.StringIO()
+    display.show_trace({"decision_id": "agent:2020-12-31/open+5", "orders": [ORDER], "trace": TRACE}, console=Console(file=heard, width=40))
+    lines = [line.strip() for line in heard.getvalue().splitlines()]
+    assert any(line.endswith(f"unknown  -     {ORDER['client_order_id']}") for line in lines), lines
+    assert f"hash {'ab' * 32}" in lines
+    assert f"in {PLACE}" in lines
+    assert "gate: missing" in lines
+    assert "[no] evaluation" in lines
+    assert lines[-1] == "1 of 2 links verified; not sound: gate"

@@ -1,0 +1,222 @@
+"""The market as dense arrays: (T sessions, A names), what every simulator, backtest and decision reads.
+
+The promise: a row holds only what was known at its close, and the tradable mask says which names may be decided on; no reader needs to
+guess whether a NaN is a halt or a mistake. `to_table` and `from_table` are exact inverses, so the lake's table is the market. A date,
+symbol or column that is not there raises `MarketError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from trading_env.data.bars import BAR_COLUMNS, Array, BarsError, Mask, Sessions, adjust_forward, as_sessions, check_actions
+from trading_env.data.features import CONTEXT, FEATURES, features
+from trading_env.errors import PapertapeError
+
+FEATURE_NAMES = tuple(feature.name for feature in FEATURES)
+CONTEXT_NAMES = tuple(feature.name for feature in CONTEXT)
+RAW_NAMES = ("open", "high", "low", "close", "volume")
+TABLE_COLUMNS = ("session", "symbol", *RAW_NAMES, "split", "dividend", "tradable", *FEATURE_NAMES, *CONTEXT_NAMES)
+
+Day = str | date | np.datetime64
+Positions = npt.NDArray[np.int64]
+
+
+class MarketError(PapertapeError, ValueError):
+    """A market cannot be built or has no such session, symbol or column; the message names it and what there is."""
+
+
+@dataclass(frozen=True, eq=False)
+class Market:
+    """A panel of sessions and names.
+
+    Attributes:
+        symbols: the A names, in the order of every A axis.
+        sessions: (T,) datetime64[D], strictly increasing.
+        open, high, low, close, volume: (T, A) raw, unadjusted; NaN where a name has no bar.
+        split: (T, A) new shares per old share, effective before the open of row t; 1 where none.
+        dividend: (T, A) dollars per share held at the close of row t − 1, paid before the open of row t; 0 where none.
+        tradable: (T, A) the name has a bar at t and all its features and the context are finite: a decision at the close of t may use it.
+        features: (T, A, F) in the order of `FEATURES`; NaN in warm-up and where there is no bar.
+        context: (T, G) in the order of `CONTEXT`.
+    """
+
+    symbols: tuple[str, ...]
+    sessions: Sessions
+    open: Array
+    high: Array
+    low: Array
+    close: Array
+    volume: Array
+    split: Array
+    dividend: Array
+    tradable: Mask
+    features: Array
+    context: Array
+
+    def __len__(self) -> int:
+        return len(self.sessions)
+
+    def index_of(self, session: Day) -> int:
+        """The row of a session; raises `MarketError` if it isn't in the market."""
+        day = _day(session)
+        row = int(np.searchsorted(self.sessions, day))
+        if row == len(self) or self.sessions[row] != day:
+            raise MarketError(f"session must be one of the market's ({self._span()}), was {day}")
+        return row
+
+    def rows(self, start: Day, end: Day) -> Market:
+        """The sessions from `start` to `end`, both included, as views; raises `MarketError` if there is none.
+
+        Dates between sessions are allowed. Features keep the history that they were computed with.
+        """
+        first = int(np.searchsorted(self.sessions, _day(start), side="left"))
+        stop = int(np.searchsorted(self.sessions, _day(end), side="right"))
+        if first >= stop:
+            raise MarketError(f"there must be a session from {_day(start)} to {_day(end)}, the market has {self._span()}")
+        names = ("sessions", *RAW_NAMES, "split", "dividend", "tradable", "features", "context")
+        return replace(self, **{name: getattr(self, name)[first:stop] for name in names})
+
+    def only(self, symbols: Sequence[str]) -> Market:
+        """The market of some of its names, in the order given. Ranks and context remain those of the whole market."""
+        absent = [symbol for symbol in symbols if symbol not in self.symbols]
+        if absent or not symbols or len(set(symbols)) < len(symbols):
+            raise MarketError(f"symbols must be distinct names of {', '.join(self.symbols)}, was {', '.join(symbols)}")
+        columns = [self.symbols.index(symbol) for symbol in symbols]
+        names = (*RAW_NAMES, "split", "dividend", "tradable", "features")
+        return replace(self, symbols=tuple(symbols), **{name: getattr(self, name)[:, columns] for name in names})
+
+    def _span(self) -> str:
+        return f"{self.sessions[0]} to {self.sessions[-1]}" if len(self) else "no session"
+
+
+def build_market(bars: pd.DataFrame, actions: pd.DataFrame, *, symbols: Sequence[str]) -> Market:
+    """Raw, validated bars and their corporate actions -> forward-adjusted -> features -> `Market`.
+
+    The sessions are those on which any of `symbols` has a bar. An action on another day takes effect at the next session; one after the
+    last session, or of another name, has none.
+
+    Args:
+        bars: `BAR_COLUMNS`, as `bars.validate` leaves them.
+        actions: `ACTION_COLUMNS`, of any names.
+        symbols: the names, in the order of the A axis. One without any bar keeps its column, never tradable.
+
+    Raises:
+        MarketError: no name, repeated names, no bar, or two bars of one name and session.
+        BarsError: an action or a column of `bars` is not valid.
+    """
+    names = tuple(symbols)
+    if not names or len(set(names)) < len(names):
+        raise MarketError(f"symbols must be one or more distinct names, was {', '.join(names) or 'none'}")
+    missing = [column for column in BAR_COLUMNS if column not in bars.columns]
+    if missing:
+        raise BarsError(f"columns {', '.join(BAR_COLUMNS)} are needed, {', '.join(missing)} missing")
+    own = bars[bars["symbol"].isin(names)]
+    if own.empty:
+        raise MarketError(f"there must be a bar of {', '.join(names)}, the table has none")
+    days = as_sessions(own["session"])
+    sessions = np.unique(days)
+    rows, columns = np.searchsorted(sessions, days), _positions(own["symbol"], names)
+    _refuse_duplicates(own, rows * len(names) + columns)
+
+    raw = {column: np.full((len(sessions), len(names)), np.nan) for column in RAW_NAMES}
+    for column, values in raw.items():
+        values[rows, columns] = own[column].to_numpy(dtype=np.float64)
+    split, dividend = _events(actions, names, sessions)
+    adjusted = adjust_forward(**raw, split=split, dividend=dividend)
+    values, context = features(open=adjusted.open, high=adjusted.high, low=adjusted.low, close=adjusted.close, volume=adjusted.volume)
+    # without a bar there is no feature, so what is complete has a bar
+    complete: Mask = np.all(np.isfinite(values), axis=-1)
+    informed: Mask = np.all(np.isfinite(context), axis=-1, keepdims=True)
+    tradable = complete & informed
+    return Market(
+        symbols=names, sessions=sessions, **raw, split=split, dividend=dividend, tradable=tradable, features=values, context=context
+    )
+
+
+def to_table(market: Market) -> pd.DataFrame:
+    """One row per session and name, `TABLE_COLUMNS`, sessions in order and names in the market's order, absent bars included."""
+    length, names = market.close.shape
+    columns: dict[str, object] = {
+        "session": np.repeat(market.sessions.astype("datetime64[us]"), names),
+        "symbol": pd.array(np.tile(np.array(market.symbols, dtype=object), length), dtype="str"),
+    }
+    for name in (*RAW_NAMES, "split", "dividend", "tradable"):
+        columns[name] = getattr(market, name).ravel()
+    columns |= {name: market.features[:, :, column].ravel() for column, name in enumerate(FEATURE_NAMES)}
+    columns |= {name: np.repeat(market.context[:, column], names) for column, name in enumerate(CONTEXT_NAMES)}
+    return pd.DataFrame(columns)
+
+
+def from_table(table: pd.DataFrame) -> Market:
+    """The `Market` that `to_table` wrote.
+
+    Rows may come in any order of sessions (files of a lake); names keep the order of their first appearance.
+
+    Raises:
+        MarketError: a column is missing, or the table is not one row for each session and name.
+    """
+    missing = [column for column in TABLE_COLUMNS if column not in table.columns]
+    if missing:
+        raise MarketError(f"the table must have the columns of this version's feature table, {', '.join(missing)} missing")
+    symbols = tuple(str(symbol) for symbol in pd.unique(table["symbol"]))
+    days = as_sessions(table["session"])
+    sessions = np.unique(days)
+    cells = np.searchsorted(sessions, days) * len(symbols) + _positions(table["symbol"], symbols)
+    order = np.argsort(cells, kind="stable")
+    if not np.array_equal(cells[order], np.arange(len(sessions) * len(symbols))):
+        wanted = f"{len(sessions)} sessions and {len(symbols)} names"
+        raise MarketError(f"the table must have one row for each of {wanted}, was {len(table)} rows")
+
+    def dense(column: str) -> Array:
+        values: Array = table[column].to_numpy(dtype=np.float64)[order].reshape(len(sessions), len(symbols))
+        return values
+
+    raw = {name: dense(name) for name in (*RAW_NAMES, "split", "dividend")}
+    return Market(
+        symbols=symbols,
+        sessions=sessions,
+        **raw,
+        tradable=dense("tradable").astype(bool),
+        features=np.stack([dense(name) for name in FEATURE_NAMES], axis=-1),
+        context=np.stack([dense(name)[:, 0] for name in CONTEXT_NAMES], axis=-1),
+    )
+
+
+def _positions(symbols: pd.Series, names: tuple[str, ...]) -> Positions:
+    return pd.Index(names).get_indexer(pd.Index(symbols)).astype(np.int64)
+
+
+def _day(session: Day) -> np.datetime64:
+    try:
+        day: np.datetime64 = np.array([session], dtype="datetime64[D]")[0]
+    except ValueError as error:
+        raise MarketError(f"a session must be a date such as 2020-01-02, was {session!r}") from error
+    return day
+
+
+def _refuse_duplicates(bars: pd.DataFrame, cells: Positions) -> None:
+    repeated = pd.Series(cells).duplicated().to_numpy()
+    if repeated.any():
+        row = bars[repeated].iloc[0]
+        raise MarketError(f"there must be one bar per symbol and session, {row['symbol']} has several on {row['session']:%Y-%m-%d}")
+
+
+def _events(actions: pd.DataFrame, names: tuple[str, ...], sessions: Sessions) -> tuple[Array, Array]:
+    """Splits (products) and dividends (sums) by row and name."""
+    split, dividend = np.ones((len(sessions), len(names))), np.zeros((len(sessions), len(names)))
+    table = check_actions(actions)
+    ex_dates = as_sessions(table["ex_date"])
+    table = table[table["symbol"].isin(names).to_numpy() & (ex_dates >= sessions[0]) & (ex_dates <= sessions[-1])]
+    rows, columns = np.searchsorted(sessions, as_sessions(table["ex_date"])), _positions(table["symbol"], names)
+    value = table["value"].to_numpy(dtype=np.float64)
+    is_split = table["kind"].eq("split").to_numpy(dtype=bool)
+    np.multiply.at(split, (rows[is_split], columns[is_split]), value[is_split])
+    np.add.at(dividend, (rows[~is_split], columns[~is_split]), value[~is_split])
+    return split, dividend

@@ -1,0 +1,66 @@
+"""The lake's raw lines as tables: what decide and the features job both read, so that they read it in the same way.
+
+Promises: nothing is dropped or repaired here, judging rows is `bars.validate`'s work; a bar's session is the New York date of its start.
+Raises `BarsError` when a line lacks a field or holds a text that is no number or time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from trading_env.data.bars import ACTION_COLUMNS, BAR_COLUMNS, PRICE_COLUMNS, QUOTE_COLUMNS, BarsError
+
+Line = Mapping[str, Any]
+
+
+def bar_table(lines: Iterable[Line]) -> pd.DataFrame:
+    """Lines of raw/bars -> BAR_COLUMNS; `session` is a tz-naive midnight."""
+    table = _table(lines, ("symbol", "ts", *PRICE_COLUMNS, "volume"))
+    starts = _times(table["ts"])
+    table["session"] = starts.dt.tz_convert("America/New_York").dt.tz_localize(None).dt.normalize()
+    return _numbers(table, (*PRICE_COLUMNS, "volume"))[list(BAR_COLUMNS)]
+
+
+def action_table(lines: Iterable[Line]) -> pd.DataFrame:
+    """Lines of raw/actions -> ACTION_COLUMNS; `ex_date` is a tz-naive midnight."""
+    table = _table(lines, ACTION_COLUMNS)
+    table["ex_date"] = _times(table["ex_date"]).dt.tz_localize(None)
+    return _numbers(table, ("value",))
+
+
+def quote_table(lines: Iterable[Line]) -> pd.DataFrame:
+    """Lines of raw/quotes -> QUOTE_COLUMNS; `ts` in UTC."""
+    table = _table(lines, QUOTE_COLUMNS)
+    table["ts"] = _times(table["ts"])
+    return _numbers(table, ("bid", "bid_size", "ask", "ask_size"))
+
+
+def session_index(lines: Iterable[Line]) -> pd.DatetimeIndex:
+    """Lines of raw/calendar -> the sessions, tz-naive midnights."""
+    return pd.DatetimeIndex(_times(_table(lines, ("session",))["session"]).dt.tz_localize(None))
+
+
+def _table(lines: Iterable[Line], columns: tuple[str, ...]) -> pd.DataFrame:
+    rows = list(lines)
+    for row in rows:
+        missing = [column for column in columns if column not in row]
+        if missing:
+            raise BarsError(f"a raw line needs {', '.join(columns)}; {', '.join(missing)} missing in {dict(row)}")
+    return pd.DataFrame.from_records(rows, columns=list(columns))
+
+
+def _times(column: pd.Series) -> pd.Series:
+    try:
+        return pd.to_datetime(column, utc=True, format="ISO8601").astype("datetime64[us, UTC]")
+    except (TypeError, ValueError) as error:
+        raise BarsError(f"{column.name} must hold ISO 8601 times: {error}") from error
+
+
+def _numbers(table: pd.DataFrame, columns: tuple[str, ...]) -> pd.DataFrame:
+    try:
+        return table.astype(dict.fromkeys(columns, "float64"))
+    except (TypeError, ValueError) as error:
+        raise BarsError(f"{', '.join(columns)} must hold numbers: {error}") from error

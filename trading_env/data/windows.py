@@ -1,0 +1,74 @@
+"""Means and deviations over rolling windows, the same to the last bit wherever the history starts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from trading_env.data.bars import Array
+
+
+@dataclass(frozen=True)
+class RollingWindow:
+    """Each `length` values in a row: their sum, and the sum of their squared distances from their mean.
+
+    A window of 3 n values is three windows of n side by side: their sums add up, and so do their squared distances and, over 3 n, the
+    squared difference of each two sums. Nothing cancels, and no running sum carries rounding from one window to the next: what a window
+    holds depends on nothing but its values, to the last bit.
+
+    `total` and `squares` run over the rows of an array of `shape` (..., T) one after the other, from the first whole window on.
+    """
+
+    length: int
+    total: Array
+    squares: Array
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, values: Array, length: int) -> RollingWindow:
+        parts = _side_by_side(values.ravel(), length, apart=1)
+        total = sum(parts[1:], start=parts[0])
+        centre = total / length
+        squares, distance = np.zeros_like(centre), np.empty_like(centre)
+        for part in parts:
+            np.subtract(part, centre, out=distance)
+            distance *= distance
+            squares += distance
+        return cls(length=length, total=total, squares=squares, shape=values.shape)
+
+    def times(self, count: int) -> RollingWindow:
+        """Windows `count` times as long."""
+        totals = _side_by_side(self.total, count, apart=self.length)
+        between = np.zeros_like(totals[0])
+        for lag in range(1, count):
+            difference = self.total[lag * self.length :] - self.total[: -lag * self.length]
+            difference *= difference
+            for part in _side_by_side(difference, count - lag, apart=self.length):
+                between += part
+        between /= count * self.length
+        for part in _side_by_side(self.squares, count, apart=self.length):
+            between += part
+        return RollingWindow(length=count * self.length, total=sum(totals[1:], start=totals[0]), squares=between, shape=self.shape)
+
+    def mean(self) -> Array:
+        """(..., T), at the window's last value; NaN before the first whole window, or if a value is."""
+        return self._at_last(self.total / self.length)
+
+    def deviation(self) -> Array:
+        """Standard deviation (over n), as `mean`."""
+        return self._at_last(np.sqrt(self.squares / self.length))
+
+    def _at_last(self, whole: Array) -> Array:
+        result = np.empty(math.prod(self.shape))
+        result[self.length - 1 :] = whole
+        result = result.reshape(self.shape)
+        result[..., : self.length - 1] = np.nan  # or the window would reach into the row before
+        return result
+
+
+def _side_by_side(values: Array, count: int, *, apart: int) -> list[Array]:
+    """Views such that element i of the k-th is values[i + k apart]."""
+    length = max(len(values) - (count - 1) * apart, 0)
+    return [values[k * apart :][:length] for k in range(count)]

@@ -1,0 +1,72 @@
+"""The check of a weekly retrain of a configuration that passed the gate: a refit is no new trial, so it needs no new proof, only sanity.
+
+Promise: passes what is the same configuration, finite, near what trades and not failing; one sentence with its numbers per rule. NaN never
+passes.
+Failure: `GateError` when the weights are not about the same sessions and names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from trading_env.evaluation.gate import Behaviour, Check, GateError, GateThresholds, GateVerdict, behaviour
+from trading_env.evaluation.statistics import FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class RefitResult:
+    """A configuration trained again. `weights` and `incumbent_weights` (K, A): targets on the same K latest sessions. `excess` (M,): daily
+    d of the refit at the standard cost, latest last; `tracking_error`: deviation of a session's d in the configuration's logged trial.
+    """
+
+    trial: str
+    configuration: str
+    weights: FloatArray
+    incumbent_weights: FloatArray
+    excess: FloatArray
+    tracking_error: float
+    behaviour: Behaviour
+
+    def __post_init__(self) -> None:
+        if self.weights.ndim != 2 or self.weights.shape != self.incumbent_weights.shape:
+            raise GateError(f"weights must be (K, A) as the incumbent's {self.incumbent_weights.shape}, were {self.weights.shape}")
+
+
+def refit_check(result: RefitResult, *, bar: GateThresholds | None = None) -> GateVerdict:
+    """Judge a weekly retrain of a configuration that passed: it is the same configuration, sane, near what trades, and not failing."""
+    rules = bar if bar is not None else GateThresholds()
+    same = Check(
+        "configuration",
+        result.trial == result.configuration,
+        f"it is trial {result.trial[:12]}, the configuration that passed is {result.configuration[:12]}",
+    )
+    finite = bool(result.weights.size and np.isfinite(result.weights).all() and np.isfinite(result.excess).all())
+    sane = Check("finite", finite, "every weight and every d is finite" if finite else "a weight or a d is missing or not finite")
+    return GateVerdict(
+        "refit check", (same, sane, distance(result, bar=rules), recent(result, bar=rules), *behaviour(result.behaviour, bar=rules))
+    )
+
+
+def distance(result: RefitResult, *, bar: GateThresholds) -> Check:
+    """No session on which a week's new data turned the book over."""
+    gaps = np.abs(result.weights - result.incumbent_weights).sum(axis=1)
+    widest = float(gaps.max()) if len(gaps) else float("nan")
+    sentence = (
+        f"weights differ from the incumbent's by {widest:.3f} (L1) at most over {len(gaps)} sessions, {bar.max_distance:.3f} is allowed"
+    )
+    return Check("distance", widest <= bar.max_distance, sentence, {"incumbent_distance_l1": widest})
+
+
+def recent(result: RefitResult, *, bar: GateThresholds) -> Check:
+    """The latest sessions are not worse than chance makes of a configuration without an edge."""
+    last = result.excess[-bar.refit_sessions :]
+    floor = -bar.refit_tracking_errors * result.tracking_error * float(np.sqrt(bar.refit_sessions))
+    total = float(last.sum())
+    sentence = (
+        f"d adds up to {total * 1e4:+.0f} bp over the last {len(last)} sessions ({bar.refit_sessions} are needed), "
+        f"not below {floor * 1e4:+.0f} ({bar.refit_tracking_errors:g} tracking errors)"
+    )
+    held = len(last) == bar.refit_sessions and result.tracking_error > 0 and total >= floor
+    return Check("recent", held, sentence, {"recent_bp": total * 1e4, "recent_floor_bp": floor * 1e4})

@@ -1,0 +1,286 @@
+"""From an observation to target weights: the policies, the artifact that holds a trained one, and the step towards its target.
+
+Promise: a policy gives one finite score per asset; `weights_from_scores` turns scores into weights that sum to one (or to zero when
+nothing is held and nothing is tradable). Zero scores with kappa 1 are equal weight over the tradable names. The artifact is two
+files, `policy.npz` (never unpickled) and `policy.json`, the same bytes for the same content; its forward pass is NumPy in float64.
+Failure: `PolicyError`, naming the array or field, what it was and what is allowed. A doubtful artifact is refused, never repaired.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from trading_env.data.observation import Layout, Observation, unpack
+from trading_env.errors import PapertapeError
+
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+
+SCHEMA = 1
+HIDDEN = 64
+SCORE_LIMIT = 10.0
+LOWEST, TINY = float(np.finfo(np.float64).min), float(np.finfo(np.float64).tiny)
+ARCHITECTURE = "shared-encoder-64"
+
+
+class PolicyError(PapertapeError, ValueError):
+    """A policy cannot be read, or cannot be used on what it was given."""
+
+
+def weights_from_scores(scores: FloatArray, held: FloatArray, tradable: BoolArray, *, kappa: float) -> FloatArray:
+    """Target weights w = h + kappa * (softmax(scores over tradable) - h), all arrays (A,) or (N, A).
+
+    `held`: share of equity by name; h is `held` normalised to sum to one over the names. Untradable names keep h and the tradable
+    ones share the rest. A book without positions starts at its target (kappa 1). Raises PolicyError on a score that is not finite.
+    """
+    if not np.isfinite(scores).all():
+        raise PolicyError(f"scores must be finite, was {scores[~np.isfinite(scores)][0]}")
+    total = np.add.reduce(held, axis=-1, keepdims=True)
+    invested = total > 0
+    h = np.divide(held, total, out=np.zeros_like(held), where=invested)
+    locked = np.where(tradable, 0.0, h)
+    target = softmax(scores, tradable) * (1 - np.add.reduce(locked, axis=-1, keepdims=True))
+    pace = np.where(invested, kappa, 1.0)
+    return np.where(tradable, (1 - pace) * h + pace * target, locked)
+
+
+def softmax(scores: FloatArray, tradable: BoolArray) -> FloatArray:
+    """Softmax over the tradable names of the last axis; 0 for the others, and 0 everywhere when none is tradable."""
+    logits = np.where(tradable, scores, -np.inf)
+    peak = np.maximum.reduce(logits, axis=-1, keepdims=True)
+    mass = np.exp(logits - np.maximum(peak, LOWEST))
+    total = np.add.reduce(mass, axis=-1, keepdims=True)
+    return np.asarray(mass / np.maximum(total, TINY))
+
+
+class Policy(Protocol):
+    """Gives scores (A,) in float64, in the order of the observation's symbols; `kappa` is the share of the way that it goes."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def kappa(self) -> float: ...
+
+    def scores(self, observation: Observation) -> FloatArray: ...
+
+
+@dataclass(frozen=True)
+class EqualWeight:
+    """The baseline: zero scores, all the way."""
+
+    name: str = "equal-weight"
+    kappa: float = 1.0
+
+    def scores(self, observation: Observation) -> FloatArray:
+        return np.zeros(len(observation.symbols))
+
+
+@dataclass(frozen=True)
+class SeededRandom:
+    """Standard normal scores that depend on the seed and the observed session alone: a policy to test machinery with."""
+
+    seed: int
+    kappa: float = 1.0
+
+    @property
+    def name(self) -> str:
+        return f"random:{self.seed}"
+
+    def scores(self, observation: Observation) -> FloatArray:
+        day = int(observation.as_of.astype("datetime64[D]").astype(np.int64))
+        return np.random.default_rng([self.seed, day]).standard_normal(len(observation.symbols))
+
+
+def make_policy(spec: str) -> Policy:
+    """`equal-weight` or `random:<seed>`; raises PolicyError on anything else."""
+    match spec.split(":"):
+        case ["equal-weight"]:
+            return EqualWeight()
+        case ["random", seed] if seed.isascii() and seed.isdigit():
+            return SeededRandom(seed=int(seed))
+    raise PolicyError(f"policy must be 'equal-weight' or 'random:<seed>', was {spec!r}")
+
+
+@dataclass(frozen=True)
+class PolicyCard:
+    """`policy.json`: what the arrays are and where they come from. Dates are ISO; `metrics` is free-form JSON."""
+
+    features: tuple[str, ...]
+    context: tuple[str, ...]
+    feature_hash: str
+    schema_version: int
+    kappa: float
+    trained_on: tuple[str, ...]
+    train_start: str
+    train_end: str
+    seeds: tuple[int, ...]
+    code_version: str
+    architecture: str = ARCHITECTURE
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def inputs(self) -> int:
+        """Width of the encoder's input: an asset's block and the global block."""
+        return len(self.features) + 2 + 1 + len(self.context)
+
+
+def array_shapes(*, seeds: int, inputs: int) -> dict[str, tuple[int, ...]]:
+    """The arrays of `policy.npz`: a leading seed axis, weights as (in, out); the standardisation is shared by the seeds."""
+    return {
+        "mu": (inputs,),
+        "sigma": (inputs,),
+        "w1": (seeds, inputs, HIDDEN),
+        "b1": (seeds, HIDDEN),
+        "w2": (seeds, HIDDEN, HIDDEN),
+        "b2": (seeds, HIDDEN),
+        "w3": (seeds, 2 * HIDDEN, HIDDEN),
+        "b3": (seeds, HIDDEN),
+        "w4": (seeds, HIDDEN),
+        "b4": (seeds,),
+    }
+
+
+class NumpyPolicy:
+    """A trained ensemble: per seed a shared encoder of each asset, the mean over tradable assets, a head that scores asset by asset.
+
+    x = (concat(asset block, global block) - mu) / sigma;  h = tanh(tanh(x w1 + b1) w2 + b2);  m = mean of h over tradable;
+    score = tanh([h, m] w3 + b3) . w4 + b4, centred over tradable, clipped to +-10. The ensemble's score is the log of the mean, over
+    seeds, of the softmax over tradable; an untradable asset scores 0. Raises PolicyError on arrays that do not fit the card.
+    """
+
+    def __init__(self, arrays: Mapping[str, ArrayLike], card: PolicyCard) -> None:
+        self.card = card
+        self.arrays = _checked(arrays, card)
+        a = self.arrays
+        own = len(card.features) + 2
+        # The standardisation folds into the first layer, its global rows and the mean's half of the head are applied once for all assets
+        first = a["w1"] / a["sigma"][:, None]
+        self._own = np.concatenate(first[:, :own], axis=1)
+        self._shared, self._bias = first[:, own:], (a["b1"] - np.einsum("i,sij->sj", a["mu"], first))[:, None]
+        self._head_own, self._head_mean = np.ascontiguousarray(a["w3"][:, :HIDDEN]), np.ascontiguousarray(a["w3"][:, HIDDEN:])
+
+    @property
+    def name(self) -> str:
+        return self.card.architecture
+
+    @property
+    def kappa(self) -> float:
+        return self.card.kappa
+
+    def scores(self, observation: Observation | NDArray[np.float32]) -> FloatArray:
+        """(A,) for an Observation or a vector (width,), (N, A) for vectors (N, width)."""
+        vector = observation.vector if isinstance(observation, Observation) else observation
+        layout = Layout.of_width(vector.shape[-1], features=len(self.card.features), context=len(self.card.context))
+        if isinstance(observation, Observation) and layout.assets != len(observation.symbols):
+            raise PolicyError(f"the observation must hold {len(observation.symbols)} assets, was {layout.assets}")
+        if not np.isfinite(vector).all():
+            raise PolicyError(f"the observation must be finite, was {vector[~np.isfinite(vector)][0]}")
+        return self._ensemble(vector.reshape(-1, layout.width), layout).reshape(*vector.shape[:-1], layout.assets)
+
+    def _ensemble(self, vectors: NDArray[np.float32], layout: Layout) -> FloatArray:
+        """(N, A) from (N, width); S seeds go together, as (S, N * A, HIDDEN), one matrix product a seed and layer."""
+        a, parts, seeds, books, assets = self.arrays, unpack(vectors, layout=layout), len(self.card.seeds), len(vectors), layout.assets
+        own, rest, tradable = parts.assets.astype(np.float64), parts.rest.astype(np.float64), parts.tradable
+        share = tradable / np.maximum(np.add.reduce(tradable, axis=-1, keepdims=True, dtype=np.float64), 1.0)
+        by_asset, by_book = (seeds, books * assets, HIDDEN), (seeds, books, assets, HIDDEN)
+
+        h = (own.reshape(books * assets, -1) @ self._own).reshape(books, assets, seeds, HIDDEN)
+        h += (rest @ self._shared + self._bias).transpose(1, 0, 2)[:, None]
+        h = np.tanh(h, out=h).reshape(books * assets, seeds, HIDDEN).transpose(1, 0, 2) @ a["w2"]
+        h += a["b2"][:, None]
+        np.tanh(h, out=h)
+        mean = (share[:, None] @ h.reshape(by_book))[:, :, 0]
+        head = (h @ self._head_own).reshape(by_book)
+        head += (mean @ self._head_mean + a["b3"][:, None])[:, :, None]
+        raw = (np.tanh(head, out=head).reshape(by_asset) @ a["w4"][:, :, None]).reshape(seeds, books, assets)
+
+        # b4 cancels in centring; the softmax of scores within +-10 needs no shift
+        raw -= np.add.reduce(raw * share, axis=-1, keepdims=True)
+        mass = np.exp(np.minimum(np.maximum(raw, -SCORE_LIMIT), SCORE_LIMIT)) * tradable
+        portfolio = np.add.reduce(mass / np.maximum(np.add.reduce(mass, axis=-1, keepdims=True), TINY), axis=0) / seeds
+        return np.asarray(np.log(portfolio, out=np.zeros_like(portfolio), where=tradable))
+
+
+def stack_policies(policies: Sequence[NumpyPolicy]) -> NumpyPolicy:
+    """One ensemble of several trained seeds; raises PolicyError unless they differ in seeds, weights and metrics alone."""
+    if not policies:
+        raise PolicyError("an ensemble needs at least one policy, was 0")
+    first = policies[0]
+    for other in policies[1:]:
+        for name in {f.name for f in fields(PolicyCard)} - {"seeds", "metrics"}:
+            if getattr(other.card, name) != getattr(first.card, name):
+                raise PolicyError(f"seeds of one ensemble must agree on {name}, was {getattr(other.card, name)!r}")
+        if not all(np.array_equal(other.arrays[name], first.arrays[name]) for name in ("mu", "sigma")):
+            raise PolicyError("seeds of one ensemble must share mu and sigma, was different")
+    arrays = {
+        name: value if name in ("mu", "sigma") else np.concatenate([policy.arrays[name] for policy in policies])
+        for name, value in first.arrays.items()
+    }
+    seeds = tuple(seed for policy in policies for seed in policy.card.seeds)
+    return NumpyPolicy(arrays, replace(first.card, seeds=seeds))
+
+
+def save_policy(folder: Path, arrays: Mapping[str, ArrayLike], card: PolicyCard) -> None:
+    """Write `policy.npz` and `policy.json`; refuses, by PolicyError, what `load_policy` would refuse. Same content, same bytes."""
+    checked = NumpyPolicy(arrays, card).arrays
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(folder / "policy.npz", allow_pickle=False, **{name: checked[name] for name in sorted(checked)})
+    text = json.dumps({"schema": SCHEMA, **asdict(card)}, indent=2, sort_keys=True, allow_nan=False)
+    (folder / "policy.json").write_text(text + "\n", encoding="utf-8")
+
+
+def load_policy(folder: Path, *, expected_feature_hash: str | None = None) -> NumpyPolicy:
+    """Read and check an artifact; pass the running code's feature hash unless only looking at it. Raises PolicyError."""
+    card = _read_card(folder / "policy.json")
+    if expected_feature_hash is not None and card.feature_hash != expected_feature_hash:
+        raise PolicyError(f"policy.json: feature_hash must be {expected_feature_hash}, was {card.feature_hash}")
+    try:
+        with (folder / "policy.npz").open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise PolicyError(f"policy.npz cannot be read: {error}") from error
+    return NumpyPolicy(arrays, card)
+
+
+def _read_card(path: Path) -> PolicyCard:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PolicyError(f"{path.name} cannot be read: {error}") from error
+    if not isinstance(document, dict) or document.pop("schema", None) != SCHEMA:
+        raise PolicyError(f"{path.name}: schema must be {SCHEMA}")
+    expected = {f.name for f in fields(PolicyCard)}
+    if document.keys() != expected:
+        raise PolicyError(f"{path.name}: fields must be exactly the card's, these differ: {', '.join(sorted(document.keys() ^ expected))}")
+    lists = {name: tuple(document[name]) for name in ("features", "context", "trained_on", "seeds")}
+    return PolicyCard(**{**document, **lists})
+
+
+def _checked(arrays: Mapping[str, ArrayLike], card: PolicyCard) -> dict[str, FloatArray]:
+    if card.architecture != ARCHITECTURE:
+        raise PolicyError(f"architecture must be {ARCHITECTURE}, was {card.architecture!r}")
+    if not (isinstance(card.kappa, (int, float)) and 0 < card.kappa <= 1):
+        raise PolicyError(f"kappa must lie in (0, 1], was {card.kappa!r}")
+    shapes = array_shapes(seeds=len(card.seeds), inputs=card.inputs)
+    if not card.seeds or arrays.keys() != shapes.keys():
+        raise PolicyError(f"policy.npz must hold {', '.join(sorted(shapes))} of at least one seed, was {', '.join(sorted(arrays))}")
+    checked: dict[str, FloatArray] = {}
+    for name, shape in shapes.items():
+        value = np.asarray(arrays[name])
+        if value.shape != shape or not np.issubdtype(value.dtype, np.floating):
+            raise PolicyError(f"policy.npz: {name} must be floats of shape {shape}, was {value.dtype} {value.shape}")
+        if not np.isfinite(value).all():
+            raise PolicyError(f"policy.npz: {name} must be finite, was {value[~np.isfinite(value)][0]}")
+        checked[name] = value.astype(np.float64)
+    if not (checked["sigma"] > 0).all():
+        raise PolicyError(f"policy.npz: sigma must be above 0, was {checked['sigma'].min()}")
+    return checked
