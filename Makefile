@@ -12,11 +12,11 @@ CDK := PATH="$(CURDIR)/$(BIN):$(NODE)/bin:$$PATH" $(NODE)/bin/node node_modules/
 demo: setup  ## deploy to this laptop, train, judge, trade 2020, report
 	@$(BIN)/papertape demo
 
-test: check  ## every test that takes less than minutes: eight minutes on two cores
+test: check  ## every kind of test; what takes minutes is in rehearse
 	$(BIN)/pytest -q tests/contract tests/aws tests/infrastructure tests/learning tests/faults -m "not rehearse" -n 3 --dist loadgroup
 	$(BIN)/pytest -q tests/e2e -m "not rehearse" -n 2 --dist loadfile --no-loadscope-reorder
 
-rehearse: setup  ## what takes longer: a year of three policies, the long fault runs, training and killing: twenty minutes
+rehearse: setup  ## what takes minutes: a year of three policies, the long fault runs, training and killing
 	$(BIN)/pytest -q tests -m rehearse -n 2 --dist loadfile --no-loadscope-reorder
 
 check: setup  ## lint, types, import rules, unit and property tests: under a minute
