@@ -19,7 +19,7 @@ test: check  ## every kind of test; what takes minutes is in rehearse
 rehearse: setup  ## what takes minutes: a year of three policies, the long fault runs, training and killing
 	$(BIN)/pytest -q tests -m rehearse -n 2 --dist loadfile --no-loadscope-reorder
 
-check: setup  ## lint, types, import rules, unit and property tests: under a minute
+check: setup  ## lint, types, import rules, unit and property tests: about a minute
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

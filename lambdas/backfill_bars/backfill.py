@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import Any, Protocol
+from typing import Any
 
+from lambdas.common.broker.port import MarketData, Session
 from lambdas.common.lake.lake import Lake, Row
 from schema.exchange_time import iso, new_york_date, parse_utc
 from schema.lake_layout import ACTIONS, BARS, CALENDAR, actions_key, bars_key, calendar_key
@@ -24,23 +25,6 @@ NIGHTLY_ACTION_DAYS = 45
 
 class BackfillError(PapertapeError, RuntimeError):
     """The vendor's answer cannot be stored."""
-
-
-class CalendarSession(Protocol):
-    @property
-    def date(self) -> date: ...
-    @property
-    def open(self) -> datetime: ...
-    @property
-    def close(self) -> datetime: ...
-
-
-class Vendor(Protocol):
-    """What backfilling needs of the broker: one method each for calendar, bars and corporate actions."""
-
-    def sessions(self, start: date, end: date) -> Sequence[CalendarSession]: ...
-    def daily_bars(self, symbols: Sequence[str], start: date, end: date) -> Sequence[Row]: ...
-    def corporate_actions(self, symbols: Sequence[str], start: date, end: date) -> Sequence[Row]: ...
 
 
 @dataclass(frozen=True)
@@ -76,7 +60,7 @@ class Backfilled:
         }
 
 
-def nightly_window(*, sessions: Sequence[CalendarSession], now: datetime) -> BackfillWindow:
+def nightly_window(*, sessions: Sequence[Session], now: datetime) -> BackfillWindow:
     """The last sessions that have closed by `now`; raises `BackfillError` when there is none."""
     closed = [session.date for session in sessions if session.close <= now][-NIGHTLY_SESSIONS:]
     if not closed:
@@ -84,7 +68,7 @@ def nightly_window(*, sessions: Sequence[CalendarSession], now: datetime) -> Bac
     return BackfillWindow(start=closed[0], end=closed[-1], actions_start=closed[-1] - timedelta(days=NIGHTLY_ACTION_DAYS))
 
 
-def backfill(*, vendor: Vendor, lake: Lake, symbols: Sequence[str], window: BackfillWindow) -> Backfilled:
+def backfill(*, vendor: MarketData, lake: Lake, symbols: Sequence[str], window: BackfillWindow) -> Backfilled:
     """Merge the vendor's bars and actions of `window` into the lake; the calendar is written to the end of the next year."""
     bars = vendor.daily_bars(symbols, window.start, window.end)
     actions = vendor.corporate_actions(symbols, window.actions_start, window.end)
@@ -141,7 +125,7 @@ def _merge_actions(lake: Lake, actions: Iterable[Row], symbols: Sequence[str], w
     return {key: rows for key, rows in objects.items() if rows or key in stored}
 
 
-def _calendar(lake: Lake, sessions: Iterable[CalendarSession]) -> dict[str, list[Row]]:
+def _calendar(lake: Lake, sessions: Iterable[Session]) -> dict[str, list[Row]]:
     years: dict[str, list[Row]] = {}
     for session in sessions:
         row = {"session": session.date.isoformat(), "open": iso(session.open), "close": iso(session.close)}

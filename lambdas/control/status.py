@@ -11,7 +11,8 @@ from typing import Any
 
 from lambdas.common.api.responses import shown_order
 from lambdas.common.ledger.ledger import Ledger
-from lambdas.common.ledger.records import AGENT, Decision, ServedModel
+from lambdas.common.ledger.records import Decision, ServedModel
+from schema.slot import AGENT
 
 
 def status_of(ledger: Ledger, *, now: str) -> dict[str, Any]:

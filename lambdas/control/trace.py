@@ -22,8 +22,9 @@ from lambdas.common.lake.audit import AuditBucket, model_key
 from lambdas.common.lake.lake import LakeError
 from lambdas.common.lake.provenance import Registry
 from lambdas.common.ledger.item import LedgerCorrupt, plain
-from lambdas.common.ledger.records import EXTERNAL, PERSONAL, RECOVERED, Decision, Fill, OrderRecord, ServedModel
+from lambdas.common.ledger.records import EXTERNAL, RECOVERED, Decision, Fill, OrderRecord, ServedModel
 from schema.lake_layout import decision_key
+from schema.slot import PERSONAL
 
 Status = Literal["verified", "recorded", "differs", "missing", "none"]
 Record = dict[str, Any]

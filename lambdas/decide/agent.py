@@ -19,7 +19,7 @@ from lambdas.common.api.client import Answer, ExecutionApi
 from lambdas.common.broker.port import Broker, MarketData
 from lambdas.common.lake.lake import Lake
 from lambdas.common.ledger.ledger import Ledger
-from lambdas.common.ledger.records import AGENT, AlertRecord, ServedModel, ShadowDecision, Snapshot
+from lambdas.common.ledger.records import AlertRecord, ServedModel, ShadowDecision, Snapshot
 from lambdas.common.orders.splits import splits_between
 from lambdas.decide.attribution import attribute_session
 from lambdas.decide.data import MarketSnapshot, StaleDataError, market_snapshot, years_needed
@@ -28,7 +28,7 @@ from lambdas.decide.endpoint import EndpointError, Scores, ask
 from schema.exchange_time import iso, new_york_date
 from schema.lake_layout import decision_key
 from schema.settings import Settings
-from schema.slot import decision_id_of
+from schema.slot import AGENT, decision_id_of
 from trading_env.data.features import FEATURE_HASH
 from trading_env.data.observation import ObservationError
 from trading_env.errors import PapertapeError

@@ -12,10 +12,10 @@ from dataclasses import asdict, replace
 from datetime import date
 
 from lambdas.common.ledger.ledger import Ledger
-from lambdas.common.ledger.records import AGENT, Attribution, Decision, Fill, PlannedOrder, Snapshot
+from lambdas.common.ledger.records import Attribution, Decision, Fill, PlannedOrder, Snapshot
 from lambdas.common.orders.resubmission import superseded
 from schema.settings import Settings
-from schema.slot import decision_id_of
+from schema.slot import AGENT, decision_id_of
 from schema.trading_rules import rules_of
 from trading_env.data.market import Market
 from trading_env.evaluation.attribution import LiveBook, LiveDay, LiveFill, execution

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from lambdas.common.api.responses import shown_decision, shown_order
 from lambdas.common.broker.port import Clock
 from lambdas.common.ledger.ledger import AlreadyThere, Fenced
-from lambdas.common.ledger.records import FLATTEN, MANUAL, Decision
+from lambdas.common.ledger.records import Decision
 from lambdas.common.orders import planning
 from lambdas.common.orders.cancelling import cancel, cancel_and_wait
 from lambdas.common.orders.execution import run_batch
@@ -22,7 +22,7 @@ from lambdas.common.orders.planning import PlanRefused, SlotWindow, View
 from lambdas.common.telemetry import logger
 from schema.api_requests import DecisionRequest, FlattenRequest, OrderRequest
 from schema.exchange_time import iso
-from schema.slot import decision_id_of
+from schema.slot import FLATTEN, MANUAL, decision_id_of
 
 
 class Outcome(NamedTuple):

@@ -7,12 +7,12 @@ from datetime import date, datetime, timedelta
 
 from lambdas.common.lake.lake import Lake
 from lambdas.common.ledger.ledger import Ledger
-from lambdas.common.ledger.records import AGENT, Decision
+from lambdas.common.ledger.records import Decision
 from lambdas.health.checks import Facts
 from schema.exchange_time import new_york_date, parse_utc
 from schema.lake_layout import BARS, bars_key
 from schema.settings import Settings
-from schema.slot import Slot, decision_id_of
+from schema.slot import AGENT, Slot, decision_id_of
 
 MAILED = "health:"
 #: Longer than the exchange is ever closed.

@@ -20,7 +20,7 @@ from lambdas.common.broker.port import Account, BrokerError, Clock, Session
 from lambdas.common.ledger.alerts import raise_alert
 from lambdas.common.ledger.item import plain
 from lambdas.common.ledger.ledger import Fenced, LedgerCorrupt, Stale
-from lambdas.common.ledger.records import AGENT, Decision, OrderRecord, Snapshot
+from lambdas.common.ledger.records import Decision, OrderRecord, Snapshot
 from lambdas.common.orders.execution import run_batch
 from lambdas.common.orders.execution_context import ExecutionContext
 from lambdas.common.orders.order_sync import OrderSync
@@ -30,7 +30,7 @@ from lambdas.reconcile import breakers
 from lambdas.reconcile.daily_snapshot import NoSnapshot, close_session, last_snapshot
 from lambdas.reconcile.external_orders import record_external_orders
 from schema.exchange_time import iso
-from schema.slot import decision_id_of
+from schema.slot import AGENT, decision_id_of
 from trading_env.orders.order_state import OrderStatus
 
 #: The closing auction's print comes a moment after the bell.

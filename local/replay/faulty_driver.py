@@ -19,7 +19,7 @@ from decimal import Decimal
 from typing import Any
 
 from lambdas.common.ledger.ledger import Ledger
-from lambdas.common.ledger.records import AGENT, Decision, Fill, OrderRecord
+from lambdas.common.ledger.records import Decision, Fill, OrderRecord
 from lambdas.common.orders.execution import GRACE
 from local.replay import schedule as replay_schedule
 from local.replay.driver import Day, compare, duplicates
@@ -28,7 +28,7 @@ from local.replay.schedule import ScheduleEntry
 from papertape.market_data.sessions import TradingSession
 from schema.exchange_time import iso, parse_utc
 from schema.settings import Settings
-from schema.slot import decision_id_of, minutes_of
+from schema.slot import AGENT, decision_id_of, minutes_of
 from trading_env.errors import PapertapeError
 
 #: Minutes after the slot, and after the close, at which reconcile is fired if it has something to do.

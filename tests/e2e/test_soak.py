@@ -18,12 +18,12 @@ from urllib.parse import quote
 
 import pytest
 
-from lambdas.common.ledger.records import AGENT
 from local.replay.local_deployment import LocalDeployment
 from local.replay.soak import BROKERS_CLIENTS, SoakResult, soak, summarized
 from papertape.market_data.sessions import TradingSession, sessions_between
 from schema.exchange_time import iso
 from schema.settings import Settings
+from schema.slot import AGENT
 from tests.e2e.conftest import App
 
 SESSIONS = 3

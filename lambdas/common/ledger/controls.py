@@ -12,8 +12,9 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from lambdas.common.ledger.records import Breakers, State, StateChange, TradingState
+from lambdas.common.ledger.records import Breakers, StateChange, TradingState
 from lambdas.common.ledger.table import ABSENT, RACES, ConditionError, Stale, Table, code_of
+from schema.api_requests import State
 
 LEASE = {"pk": "lease", "sk": "executor"}
 #: What an automatic change may only raise.

@@ -12,11 +12,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from lambdas.common.ledger.item import Record
-from schema.api_requests import State as State
-from schema.slot import AGENT as AGENT
-from schema.slot import FLATTEN as FLATTEN
-from schema.slot import MANUAL as MANUAL
-from schema.slot import PERSONAL as PERSONAL
+from schema.api_requests import State
 from trading_env.orders.order_state import ENDED, Life, OrderStatus, Side
 
 #: Whose orders are found at the broker and not in the ledger: external ones (stored as "foreign"), or ours when the ledger was lost. No

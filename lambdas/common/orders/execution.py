@@ -18,7 +18,7 @@ from decimal import ROUND_FLOOR, Decimal
 
 from lambdas.common.broker.port import BrokerUnavailable, Clock, Order, RateLimited
 from lambdas.common.ledger.alerts import raise_alert
-from lambdas.common.ledger.records import FLATTEN, Breakers, Decision, OrderRecord, PlannedOrder
+from lambdas.common.ledger.records import Breakers, Decision, OrderRecord, PlannedOrder
 from lambdas.common.orders import planning, resubmission
 from lambdas.common.orders.batch import Batch, BatchRun, BrokerClock, Orders, OutOfTime, WindowClosed
 from lambdas.common.orders.broker_updates import note
@@ -29,6 +29,7 @@ from lambdas.common.orders.planning import PlanRefused, View
 from lambdas.common.orders.submission import send, send_again
 from lambdas.common.telemetry import logger
 from schema.exchange_time import iso, parse_utc
+from schema.slot import FLATTEN
 from schema.trading_rules import limits_of
 from trading_env.orders import risk
 from trading_env.orders.order_state import Event, OrderStatus, Side

@@ -17,10 +17,11 @@ import numpy as np
 
 from lambdas.common.broker.port import Account, Broker, BrokerUnavailable, Clock, MarketData, Order, Position, Quote, Session, Trade
 from lambdas.common.ledger.item import plain
-from lambdas.common.ledger.records import FLATTEN, PERSONAL, Breakers, Decision, OrderRecord, PlannedOrder, ServedModel, State
+from lambdas.common.ledger.records import Breakers, Decision, OrderRecord, PlannedOrder, ServedModel
+from schema.api_requests import State
 from schema.exchange_time import new_york_date, parse_utc
 from schema.settings import Settings
-from schema.slot import Slot
+from schema.slot import FLATTEN, PERSONAL, Slot
 from schema.trading_rules import rules_of
 from trading_env.errors import PapertapeError
 from trading_env.orders import risk

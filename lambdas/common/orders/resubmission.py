@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from lambdas.common.ledger.records import MANUAL, Decision, OrderRecord, PlannedOrder
+from lambdas.common.ledger.records import Decision, OrderRecord, PlannedOrder
+from schema.slot import MANUAL
 from trading_env.orders.order_state import OrderStatus
 from trading_env.orders.orders import Intent, client_order_id
 
