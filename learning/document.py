@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from learning.judging import COSTS, STANDARD, Books, Judgement, Trained
-from schema.evaluation_document import SCHEMA
+from schema import evaluation_document
 from trading_env.evaluation import gate, metrics, scorecard, statistics
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Evaluated:
 
 
 def document(evaluated: Evaluated) -> dict[str, Any]:
-    """The whole file as JSON-ready data."""
+    """The whole file as JSON-ready data; raise EvaluationFileError rather than give what no page could read."""
     card, log, numbers = evaluated.deployed.card, evaluated.judgement.log, _gate_numbers(evaluated)
     rows = _rows(evaluated.books)
     verdict = evaluated.judgement.verdict
@@ -74,7 +74,7 @@ def document(evaluated: Evaluated) -> dict[str, Any]:
     }
     windows, headline = _windows(evaluated), _headline(evaluated, rows)
     body = {
-        "schema": SCHEMA,
+        "schema": evaluation_document.SCHEMA,
         "title": f"{len(evaluated.agent.symbols)} names, {len(evaluated.trained.judged)} folds x {len(evaluated.trained.seeds)} seeds",
         "command": evaluated.command,
         "quick": len(evaluated.trained.judged) < gate.GateThresholds().min_folds,
@@ -122,7 +122,9 @@ def document(evaluated: Evaluated) -> dict[str, Any]:
             "configuration": evaluated.configuration.identity,
         },
     }
-    return {**_tidy(body), "curves": _curves(evaluated)}
+    whole = {**_tidy(body), "curves": _curves(evaluated)}
+    evaluation_document.read(whole)
+    return whole
 
 
 def to_json(body: Mapping[str, Any]) -> bytes:

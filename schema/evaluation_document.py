@@ -1,4 +1,4 @@
-"""evaluation.json as the pages read it: schema 3 of what `learning.document` writes.
+"""evaluation.json, schema 3: `learning.document` writes nothing that this does not read, and the pages read it through this.
 
 Promise: `read` gives a document whose parts fit together, so that nobody who renders it meets a missing key half way down a page; keys that
 no page shows are ignored. null is a number that does not exist. Failure: `EvaluationFileError`, one sentence naming the key and the value.

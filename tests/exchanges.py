@@ -56,7 +56,7 @@ def small_market() -> RecordedMarket:
     )
 
 
-class Desk:
+class ExchangeClient:
     """A client at an exchange of its own, without costs, whose dividends are paid."""
 
     def __init__(self, *, now: datetime = SLOT, cash: str = "100000") -> None:

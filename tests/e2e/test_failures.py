@@ -134,12 +134,21 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
         run.end()
 
 
+#: What is disturbed, in the order in which it must be, and the test that does it.
+DISTURBED = {
+    "cloud": ("test_a_killed_cloud", "parity", "--policy", "equal-weight"),
+    "exchange": ("test_a_killed_exchange", "parity", "--policy", "equal-weight"),
+    "trading": ("test_ctrl_c_while_trading", "parity", "--policy", "equal-weight"),
+    "deploying": ("test_ctrl_c_while_deploying_reaches_the_whole_group_as_in_a_terminal", "demo"),
+    "training": ("test_ctrl_c_while_training", "parity", "--policy", "ppo"),
+}
+
+
 @pytest.fixture(scope="module")
-def running(start: Start) -> dict[str, Run]:
-    """Runs side by side; each will be disturbed in another way, in the order in which they must be."""
-    trade = ("parity", "--policy", "equal-weight")
-    commands = {"cloud": trade, "exchange": trade, "trading": trade, "deploying": ("demo",), "training": ("parity", "--policy", "ppo")}
-    return {name: start(*command) for name, command in commands.items()}
+def running(start: Start, request: pytest.FixtureRequest) -> dict[str, Run]:
+    """Runs side by side, one for each selected test; each will be disturbed in another way."""
+    selected = {item.name for item in request.session.items}
+    return {name: start(*command) for name, (test, *command) in DISTURBED.items() if test in selected}
 
 
 @pytest.mark.rehearse

@@ -1,4 +1,4 @@
-"""The agent on the floor: decide, from raw bars in S3 to the execution function, with its own clients over transports of ours.
+"""The agent on the simulation: decide, from raw bars in S3 to the execution function, with its own clients over transports of ours.
 
 The execution API's client signs and speaks HTTP; here its requests go to the same functions that API Gateway would call. SageMaker's
 runtime is botocore's own client; what the endpoint answers is said by the test, in bytes.
@@ -27,7 +27,7 @@ from lambdas.decide import handler
 from lambdas.execute_orders import service
 from schema.api_requests import DecisionRequest, parse
 from schema.lake_layout import actions_key, bars_key
-from tests.faults.desk import NAMES, SLOT, Floor
+from tests.faults.simulation import NAMES, SLOT, Simulation
 from tests.lakes import action_lines, bar_lines, calendar_objects
 from trading_env.data.bars import BarsError
 from trading_env.data.features import FEATURE_HASH
@@ -40,10 +40,10 @@ ERRORS = (BrokerError, ClientError, BotoCoreError, ExecutionApiError, LakeError,
 
 
 class Agent:
-    """Decides on `floor`; its lake holds real bars of the universe up to `until`."""
+    """Decides on `simulation`; its lake holds real bars of the universe up to `until`."""
 
-    def __init__(self, floor: Floor, *, until: str = "2019-12-31") -> None:
-        self.floor = floor
+    def __init__(self, simulation: Simulation, *, until: str = "2019-12-31") -> None:
+        self.simulation = simulation
         s3 = boto3.client("s3")
         self.raw, self.audit = (f"{kind}-{len(s3.list_buckets()['Buckets'])}" for kind in ("raw", "audit"))
         for bucket in (self.raw, self.audit):
@@ -70,35 +70,35 @@ class Agent:
         self.lake.write({bars_key(symbol, year): rows})
 
     def decide(self, time: datetime = SLOT) -> dict[str, Any] | None:
-        """One life of the function in the slot at `time`; None if it failed (the last of the floor's failures) or was killed."""
+        """One life of the function in the slot at `time`; None if it failed (the last of the simulation's failures) or was killed."""
         edges = deciding.Edges(
-            broker=(broker := self.floor.broker()),
+            broker=(broker := self.simulation.broker()),
             market_data=broker,
             lake=Lake(s3=boto3.client("s3"), raw_bucket=self.raw, audit_bucket=self.audit),
-            ledger=self.floor.ledger,
+            ledger=self.simulation.ledger,
             runtime=handler._runtime(),
             execution=self._api(),
             code_version="test",
         )
         try:
-            return self.floor.live(
+            return self.simulation.live(
                 "decide",
-                lambda _desk: deciding.decide(time=time, settings=self.floor.settings, edges=edges),
+                lambda _context: deciding.decide(time=time, settings=self.simulation.settings, edges=edges),
                 handler_patience(),
                 seconds=DECIDE_SECONDS,
             )
         except ERRORS as error:
-            self.floor.failures.append(error)
+            self.simulation.failures.append(error)
             return None
 
     def _api(self) -> ExecutionApi:
         api = ExecutionApi(url=URL, region="us-east-1")
-        api._http.mount(URL, Gateway(self.floor))
+        api._http.mount(URL, Gateway(self.simulation))
         return api
 
     def served(self, answer: Callable[[bytes], tuple[int, bytes] | None], **changes: Any) -> ServedModel:
         """Point the ledger to an endpoint that answers so; None is no answer at all."""
-        self.floor.edges.endpoint = answer
+        self.simulation.edges.endpoint = answer
         pointer = ServedModel(
             role="incumbent",
             policy="endpoint",
@@ -111,12 +111,12 @@ class Agent:
             trained_until="2019-12-31",
             model_hash="v",
         ).model_copy(update=changes)
-        self.floor.ledger.put_model(pointer)
+        self.simulation.ledger.put_model(pointer)
         return pointer
 
     @property
     def decision(self) -> Any:
-        return self.floor.ledger.decision("agent:2020-01-02/open+5")
+        return self.simulation.ledger.decision("agent:2020-01-02/open+5")
 
     def record(self) -> dict[str, Any]:
         """The audit record of the first slot's decision."""
@@ -134,16 +134,16 @@ def handler_patience() -> Any:
 class Gateway(HTTPAdapter):
     """API Gateway: a signed request in, the execution function's answer out; a function that dies is a 502."""
 
-    def __init__(self, floor: Floor) -> None:
+    def __init__(self, simulation: Simulation) -> None:
         super().__init__()
-        self._floor = floor
+        self._simulation = simulation
 
     def send(self, request: requests.PreparedRequest, *_arguments: Any, **_options: Any) -> requests.Response:
         assert request.headers["Authorization"].startswith("AWS4-HMAC-SHA256")
         assert (request.method, request.path_url) == ("POST", "/v1/decisions")
         text = request.body.decode() if isinstance(request.body, bytes) else request.body
-        answer = self._floor.execute(
-            lambda desk: service.accept_decision(parse(DecisionRequest, text, settings=self._floor.settings), desk)
+        answer = self._simulation.execute(
+            lambda context: service.accept_decision(parse(DecisionRequest, text, settings=self._simulation.settings), context)
         )
         status, body = (502, {"message": "Internal server error"}) if answer is None else (answer.status, answer.body)
         content = io.BytesIO(json.dumps(body).encode())

@@ -20,7 +20,7 @@ from lambdas.common.ledger.ledger import Ledger, ledger_of
 from lambdas.decide import handler as deciding
 from lambdas.health import handler as watching
 from tests.faults import page
-from tests.faults.desk import Floor
+from tests.faults.simulation import Simulation
 from tests.tables import create_ledger_table
 
 TABLE = "faults"
@@ -57,7 +57,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 @pytest.fixture(scope="package")
 def cloud() -> Iterator[SimpleNamespace]:
-    """AWS in this process, with every call announced to the floor that is open."""
+    """AWS in this process, with every call announced to the simulation that is open."""
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith(("AWS_", "ALPACA_", "ALLOW_LIVE"))]:
             patch.delenv(name)
@@ -66,27 +66,27 @@ def cloud() -> Iterator[SimpleNamespace]:
         for name in ("AWS_DEFAULT_REGION", "AWS_REGION"):
             patch.setenv(name, REGION)
         with mock_aws():
-            open_floor = SimpleNamespace(floor=None)
+            opened = SimpleNamespace(simulation=None)
 
             def announce(hook: str) -> Callable[..., Any]:
                 def announced(**told: Any) -> Any:
-                    return None if open_floor.floor is None else getattr(open_floor.floor.edges, hook)(**told)
+                    return None if opened.simulation is None else getattr(opened.simulation.edges, hook)(**told)
 
                 return announced
 
             def pause(_seconds: float) -> None:
-                if open_floor.floor is not None:
-                    open_floor.floor.sleep(BACKOFF)
+                if opened.simulation is not None:
+                    opened.simulation.sleep(BACKOFF)
 
             boto3.setup_default_session(region_name=REGION)
             events = boto3.DEFAULT_SESSION.events  # type: ignore[union-attr]
             for hook, event in (("before_call", "before-call"), ("after_call", "after-call")):
                 events.register(event, announce(hook))
-            patch.setattr(BotocoreStubber, "__call__", _instead(BotocoreStubber.__call__, open_floor))
+            patch.setattr(BotocoreStubber, "__call__", _instead(BotocoreStubber.__call__, opened))
             patch.setattr(botocore.endpoint, "time", SimpleNamespace(sleep=pause))
             patch.setattr(ActionResult, "execute_result", _printed(ActionResult.execute_result))
             _forget_clients()
-            yield open_floor
+            yield opened
             _forget_clients()
 
 
@@ -96,11 +96,11 @@ def _forget_clients() -> None:
         kept.cache_clear()
 
 
-def _instead(answer: Callable[..., Any], open_floor: SimpleNamespace) -> Callable[..., Any]:
-    """moto, unless the floor answers in its place: then it must not see the request, or a refused write would be done."""
+def _instead(answer: Callable[..., Any], opened: SimpleNamespace) -> Callable[..., Any]:
+    """moto, unless the simulation answers in its place: then it must not see the request, or a refused write would be done."""
 
     def answered(stubber: BotocoreStubber, event_name: str, request: Any, **more: Any) -> Any:
-        said = None if open_floor.floor is None else open_floor.floor.edges.instead_of_aws(request)
+        said = None if opened.simulation is None else opened.simulation.edges.instead_of_aws(request)
         return said if said is not None else answer(stubber, event_name, request, **more)
 
     return answered
@@ -131,23 +131,23 @@ def ledger(cloud: SimpleNamespace) -> Iterator[Ledger]:
 
 
 @pytest.fixture
-def open_floor(cloud: SimpleNamespace, ledger: Ledger, request: pytest.FixtureRequest) -> Iterator[Callable[..., Floor]]:
-    """Open a floor, with an empty ledger; the one before is closed, and what must hold whatever happened is checked."""
+def opened(cloud: SimpleNamespace, ledger: Ledger, request: pytest.FixtureRequest) -> Iterator[Callable[..., Simulation]]:
+    """Open a simulation, with an empty ledger; the one before is closed, and what must hold whatever happened is checked."""
     tally = page.tally_of(request.node)
 
     def close() -> None:
-        floor, cloud.floor = cloud.floor, None
+        simulation, cloud.simulation = cloud.simulation, None
         tally.count()
-        if floor is not None:
-            floor.check()
+        if simulation is not None:
+            simulation.check()
 
-    def opened(**terms: Any) -> Floor:
-        if cloud.floor is not None:
+    def opened(**terms: Any) -> Simulation:
+        if cloud.simulation is not None:
             close()
             boto3.client("dynamodb").delete_table(TableName=TABLE)
             create_ledger_table(TABLE)
-        tally.floor = cloud.floor = Floor(ledger=ledger, **terms)
-        return cloud.floor  # type: ignore[no-any-return]
+        tally.simulation = cloud.simulation = Simulation(ledger=ledger, **terms)
+        return cloud.simulation  # type: ignore[no-any-return]
 
     yield opened
     close()
@@ -164,6 +164,6 @@ def verdict(request: pytest.FixtureRequest) -> Callable[[str], None]:
 
 
 @pytest.fixture
-def floor(open_floor: Callable[..., Floor]) -> Floor:
+def simulation(opened: Callable[..., Simulation]) -> Simulation:
     """The first slot of 2020, 100,000 dollars, nothing held."""
-    return open_floor()
+    return opened()

@@ -1,8 +1,8 @@
-"""docs/faults.md: what the run of these tests showed, a row a test; and the cases of the catalogue that cannot occur here.
+"""docs/faults.md: what the run of these tests showed, a row per test; and the cases of the catalogue that cannot occur here.
 
-A row is made of the test's docstring (what was injected) and of what the floor was left with: the faults that struck, the intents of the
-ledger, the orders of ours that the broker accepted, and what became of them. `pytest tests/faults --faults-page docs/faults.md` writes the
-page; without the option each test fails whose row is not in it.
+A row is made of the test's docstring (what was injected) and of what the simulation was left with: the faults that struck,
+the intents of the ledger, the orders of ours that the broker accepted, and what became of them.
+`pytest tests/faults --faults-page docs/faults.md` writes the page; without the option each test fails whose row is not in it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.desk import ROOT, Floor
+from tests.faults.simulation import ROOT, Simulation
 
 PAGE = ROOT / "docs" / "faults.md"
 OPTION = "faults_page"
@@ -84,7 +84,7 @@ class Row:
 class Tally:
     """What the floors of one test were left with."""
 
-    floor: Floor | None = None
+    simulation: Simulation | None = None
     intents: int = 0
     accepted: int = 0
     struck: Counter[str] = field(default_factory=Counter)
@@ -93,19 +93,19 @@ class Tally:
     ends: Counter[str] = field(default_factory=Counter)
 
     def count(self) -> None:
-        """Take in the floor that is open, once."""
-        floor, self.floor = self.floor, None
-        if floor is None:
+        """Take in the simulation that is open, once."""
+        simulation, self.simulation = self.simulation, None
+        if simulation is None:
             return
-        orders = floor.orders()
+        orders = simulation.orders()
         self.intents += len(orders)
-        self.accepted += floor.ours_accepted
-        self.struck += floor.venue.fault_sampler.counts + Counter(floor.story)
-        self.decisions.update(decision.verdict for month in floor.months for decision in floor.ledger.decisions(month))
+        self.accepted += simulation.ours_accepted
+        self.struck += simulation.venue.fault_sampler.counts + Counter(simulation.story)
+        self.decisions.update(decision.verdict for month in simulation.months for decision in simulation.ledger.decisions(month))
         self.statuses.update(order.status for order in orders)
-        state = floor.ledger.trading_state().state
+        state = simulation.ledger.trading_state().state
         self.ends.update([f"trading {state}"] if state != "active" else [])
-        self.ends.update(f"alert {rule}" for rule in {rule.partition(":")[0] for rule in floor.alerts()})
+        self.ends.update(f"alert {rule}" for rule in {rule.partition(":")[0] for rule in simulation.alerts()})
 
     def verdict(self) -> str:
         return "; ".join(part for part in (counted(self.decisions) or "no decision", counted(self.statuses), counted(self.ends)) if part)

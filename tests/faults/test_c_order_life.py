@@ -8,25 +8,25 @@ from typing import Any
 
 import pytest
 
-from tests.faults.desk import FOREIGN, SLOT, Floor, decision, recorded_market
+from tests.faults.simulation import FOREIGN, SLOT, Simulation, decision, recorded_market
 
 SESSION_OVER = "2020-01-02T21:05:00+00:00"
 NEXT_SLOT = SLOT + timedelta(days=1)
 NEXT = {"session": "2020-01-03", "as_of": "2020-01-02"}
 
 
-def settled(floor: Floor) -> None:
-    floor.settle()
-    floor.agrees()
+def settled(simulation: Simulation) -> None:
+    simulation.settle()
+    simulation.agrees()
 
 
-def told(floor: Floor) -> None:
+def told(simulation: Simulation) -> None:
     """Each order of the ledger is what the broker's is: quantity, price, and the word, with the fills that add up to them."""
-    for order in floor.orders():
-        theirs = floor.book.by_client_id(order.client_order_id)
+    for order in simulation.orders():
+        theirs = simulation.book.by_client_id(order.client_order_id)
         assert theirs is not None
         assert (order.filled_quantity, order.status) == (theirs.filled_quantity, theirs.shown_status)
-        fills = floor.ledger.fills_of(order.client_order_id)
+        fills = simulation.ledger.fills_of(order.client_order_id)
         assert sum((fill.quantity for fill in fills), Decimal(0)) == order.filled_quantity
         assert [fill.cumulative for fill in fills] == sorted(fill.cumulative for fill in fills)
         if order.filled_average_price is not None:
@@ -34,339 +34,339 @@ def told(floor: Floor) -> None:
             assert paid / order.filled_quantity == pytest.approx(order.filled_average_price, rel=Decimal("1e-20"))
 
 
-def test_c1_a_partial_fill_and_then_the_rest(floor: Floor) -> None:
+def test_c1_a_partial_fill_and_then_the_rest(simulation: Simulation) -> None:
     """Every order fills in two or three parts a minute apart, each at a price that is 10 basis points worse."""
-    floor.misbehave(partial_fill={"rate": 1, "expires": 0, "drift_bps": 10})
-    answer = floor.accept()
+    simulation.misbehave(partial_fill={"rate": 1, "expires": 0, "drift_bps": 10})
+    answer = simulation.accept()
     assert answer is not None
     assert (answer.status, answer.statuses) == (202, ["partially_filled"] * 3)
-    settled(floor)
-    assert floor.statuses() == ["filled"] * 3
-    assert max(order.fills for order in floor.orders()) >= 2
-    told(floor)
+    settled(simulation)
+    assert simulation.statuses() == ["filled"] * 3
+    assert max(order.fills for order in simulation.orders()) >= 2
+    told(simulation)
 
 
 @pytest.mark.parametrize("ends_as", ["expired", "done_for_day", "canceled"])
-def test_c2_a_partial_fill_whose_rest_never_comes(floor: Floor, ends_as: str) -> None:
+def test_c2_a_partial_fill_whose_rest_never_comes(simulation: Simulation, ends_as: str) -> None:
     """Every order fills in part, and the rest ends at the close; the next session's decision starts from what is held."""
-    floor.misbehave(partial_fill={"rate": 1, "expires": 1, "ends_as": ends_as})
-    floor.accept()
-    floor.advance(SESSION_OVER)
-    settled(floor)
-    assert floor.statuses() == [ends_as] * 3
-    told(floor)
-    assert floor.alerts() == []
-    floor.calm()
-    floor.advance(NEXT_SLOT)
-    again = floor.accept(decision(**NEXT))
+    simulation.misbehave(partial_fill={"rate": 1, "expires": 1, "ends_as": ends_as})
+    simulation.accept()
+    simulation.advance(SESSION_OVER)
+    settled(simulation)
+    assert simulation.statuses() == [ends_as] * 3
+    told(simulation)
+    assert simulation.alerts() == []
+    simulation.calm()
+    simulation.advance(NEXT_SLOT)
+    again = simulation.accept(decision(**NEXT))
     assert again is not None
     assert (again.status, again.body["verdict"]) == (200, "accepted")
-    floor.agrees()
+    simulation.agrees()
 
 
-def test_c3_updates_out_of_order_and_repeated(floor: Floor) -> None:
+def test_c3_updates_out_of_order_and_repeated(simulation: Simulation) -> None:
     """Orders fill in parts, and every read of one shows an older state of it for two minutes after each change."""
-    floor.misbehave(partial_fill={"rate": 1, "expires": 0}, stale_order_view={"rate": 1, "seconds": 120})
-    floor.accept()
+    simulation.misbehave(partial_fill={"rate": 1, "expires": 0}, stale_order_view={"rate": 1, "seconds": 120})
+    simulation.accept()
     for _ in range(6):
-        floor.advance(timedelta(seconds=40))
-        before = {order.client_order_id: order.filled_quantity for order in floor.orders()}
-        floor.reconcile()
-        assert all(order.filled_quantity >= before.get(order.client_order_id, 0) for order in floor.orders()), "fills never fall"
-    settled(floor)
-    told(floor)
+        simulation.advance(timedelta(seconds=40))
+        before = {order.client_order_id: order.filled_quantity for order in simulation.orders()}
+        simulation.reconcile()
+        assert all(order.filled_quantity >= before.get(order.client_order_id, 0) for order in simulation.orders()), "fills never fall"
+    settled(simulation)
+    told(simulation)
 
 
-def test_c4_more_filled_than_ordered(floor: Floor) -> None:
+def test_c4_more_filled_than_ordered(simulation: Simulation) -> None:
     """The first order fills a tenth more than was ordered."""
-    floor.misbehave(overfill={"rate": 1})
-    answer = floor.accept(decision(weights={"AAPL": 0.2, "IBM": 0.2, "SPY": 0.2}))
+    simulation.misbehave(overfill={"rate": 1})
+    answer = simulation.accept(decision(weights={"AAPL": 0.2, "IBM": 0.2, "SPY": 0.2}))
     assert answer is not None
     assert (answer.status, answer.body["verdict"]) == (200, "halted")
-    assert floor.ours_accepted == 1
-    assert floor.ledger.trading_state().state == "halted"
-    assert [rule.partition(":")[0] for rule in floor.alerts()] == ["overfill"]
-    settled(floor)
+    assert simulation.ours_accepted == 1
+    assert simulation.ledger.trading_state().state == "halted"
+    assert [rule.partition(":")[0] for rule in simulation.alerts()] == ["overfill"]
+    settled(simulation)
 
 
 @pytest.mark.parametrize("word", ["under_review", "pending", "unknown"])
-def test_c5_a_status_that_nobody_knows(floor: Floor, word: str) -> None:
+def test_c5_a_status_that_nobody_knows(simulation: Simulation, word: str) -> None:
     """Every order shows a word that the vendor does not list, or one of ours, for ten seconds."""
-    floor.misbehave(unknown_status={"rate": 1, "seconds": 10, "status": word})
-    answer = floor.accept()
+    simulation.misbehave(unknown_status={"rate": 1, "seconds": 10, "status": word})
+    answer = simulation.accept()
     assert answer is not None
     assert answer.status == 202
-    assert len(floor.edges.posts) == 3, "buys are sent whatever the others' words are"
-    settled(floor)
-    assert floor.statuses() == ["filled"] * 3
-    told(floor)
+    assert len(simulation.edges.posts) == 3, "buys are sent whatever the others' words are"
+    settled(simulation)
+    assert simulation.statuses() == ["filled"] * 3
+    told(simulation)
 
 
-def test_c6_an_order_that_a_person_replaced(floor: Floor) -> None:
+def test_c6_an_order_that_a_person_replaced(simulation: Simulation) -> None:
     """A person replaces an open order by a smaller one, and that one by another: all three are orders of the ledger, each with its
     fills."""
-    floor.misbehave(partial_fill={"rate": 1, "expires": 1})
-    floor.order("k", "SPY", "buy", "60")
-    (ours,) = floor.book.open_orders
-    first = replace(floor, ours.id, quantity="50")
-    floor.reconcile()
-    last = replace(floor, first, quantity="40")
-    floor.advance(SESSION_OVER)
-    floor.settle()
-    orders = {order.broker_id: order for order in floor.orders()}
+    simulation.misbehave(partial_fill={"rate": 1, "expires": 1})
+    simulation.order("k", "SPY", "buy", "60")
+    (ours,) = simulation.book.open_orders
+    first = replace(simulation, ours.id, quantity="50")
+    simulation.reconcile()
+    last = replace(simulation, first, quantity="40")
+    simulation.advance(SESSION_OVER)
+    simulation.settle()
+    orders = {order.broker_id: order for order in simulation.orders()}
     assert set(orders) == {ours.id, first, last}
     assert [orders[one].status for one in (ours.id, first)] == ["replaced"] * 2
-    assert {rule.partition(":")[0] for rule in floor.alerts()} >= {"replaced"}
-    assert floor.recorded == floor.held
+    assert {rule.partition(":")[0] for rule in simulation.alerts()} >= {"replaced"}
+    assert simulation.recorded == simulation.held
 
 
-def replace(floor: Floor, order_id: str, *, quantity: str) -> str:
+def replace(simulation: Simulation, order_id: str, *, quantity: str) -> str:
     """The vendor's PATCH of an open order; the replacement's id."""
-    answer = floor.person.patch(f"http://127.0.0.1:9/v2/orders/{order_id}", json={"qty": quantity})
+    answer = simulation.person.patch(f"http://127.0.0.1:9/v2/orders/{order_id}", json={"qty": quantity})
     assert answer.status_code == 200, answer.text
     return str(answer.json()["id"])
 
 
-def test_c7_an_asset_that_is_not_fractionable(floor: Floor) -> None:
+def test_c7_an_asset_that_is_not_fractionable(simulation: Simulation) -> None:
     """IBM is for whole shares only: the fraction is refused, and tried once more in whole shares."""
-    floor.misbehave(not_fractionable={"symbols": ["IBM"]})
-    answer = floor.accept()
+    simulation.misbehave(not_fractionable={"symbols": ["IBM"]})
+    answer = simulation.accept()
     assert answer is not None
     assert answer.status == 200
-    asked = [(order.attempt, order.status) for order in floor.orders() if order.symbol == "IBM"]
+    asked = [(order.attempt, order.status) for order in simulation.orders() if order.symbol == "IBM"]
     assert sorted(asked) == [(0, "rejected"), (1, "filled")]
-    assert floor.held["IBM"] == int(floor.held["IBM"])
-    settled(floor)
+    assert simulation.held["IBM"] == int(simulation.held["IBM"])
+    settled(simulation)
 
 
-def test_c7_what_is_sent_is_always_a_market_order_for_the_day(floor: Floor) -> None:
+def test_c7_what_is_sent_is_always_a_market_order_for_the_day(simulation: Simulation) -> None:
     """Buys, sells and a flatten, looked at on the wire: market, day, shares, and never a notional."""
-    floor.accept()
-    floor.advance(NEXT_SLOT)
-    floor.accept(decision(**NEXT, weights={"SPY": 0.6, "IBM": 0.0}))
-    floor.flatten()
-    assert {post["side"] for post in floor.edges.posts} == {"buy", "sell"}
-    for post in floor.edges.posts:
+    simulation.accept()
+    simulation.advance(NEXT_SLOT)
+    simulation.accept(decision(**NEXT, weights={"SPY": 0.6, "IBM": 0.0}))
+    simulation.flatten()
+    assert {post["side"] for post in simulation.edges.posts} == {"buy", "sell"}
+    for post in simulation.edges.posts:
         assert set(post) == {"symbol", "qty", "side", "type", "time_in_force", "client_order_id"}
         assert (post["type"], post["time_in_force"]) == ("market", "day")
         assert len(post["client_order_id"]) <= 48
         assert Decimal(post["qty"]) == Decimal(post["qty"]).quantize(Decimal("1e-9"))
-    settled(floor)
+    settled(simulation)
 
 
-def test_c7_dust_is_not_traded(floor: Floor) -> None:
+def test_c7_dust_is_not_traded(simulation: Simulation) -> None:
     """Weights that are worth less than a dollar."""
-    answer = floor.accept(decision(weights={"AAPL": 0.5, "IBM": 0.000009}))
+    answer = simulation.accept(decision(weights={"AAPL": 0.5, "IBM": 0.000009}))
     assert answer is not None
     assert [order["symbol"] for order in answer.body["orders"]] == ["AAPL"]
-    settled(floor)
+    settled(simulation)
 
 
-def test_c7_a_full_exit_leaves_nothing(floor: Floor) -> None:
+def test_c7_a_full_exit_leaves_nothing(simulation: Simulation) -> None:
     """Nine decimals of each name are sold by weight 0 and by a flatten: no residue of a billionth stays."""
-    floor.accept(decision(weights={"AAPL": 0.333333333, "IBM": 0.111111111}))
-    assert all(quantity != int(quantity) for quantity in floor.held.values())
-    floor.advance(NEXT_SLOT)
-    floor.accept(decision(**NEXT, weights={"AAPL": 0.0}))
-    assert set(floor.held) == {"IBM"}
-    floor.flatten()
-    assert floor.held == {}
-    settled(floor)
+    simulation.accept(decision(weights={"AAPL": 0.333333333, "IBM": 0.111111111}))
+    assert all(quantity != int(quantity) for quantity in simulation.held.values())
+    simulation.advance(NEXT_SLOT)
+    simulation.accept(decision(**NEXT, weights={"AAPL": 0.0}))
+    assert set(simulation.held) == {"IBM"}
+    simulation.flatten()
+    assert simulation.held == {}
+    settled(simulation)
 
 
-def test_c8_sells_pay_for_buys(floor: Floor) -> None:
+def test_c8_sells_pay_for_buys(simulation: Simulation) -> None:
     """All of the cash is in SPY and goes to IBM: the buy is sent when the sell has ended, and is never refused."""
-    floor.accept(decision(weights={"SPY": 0.6, "AAPL": 0.4}))
-    floor.advance(NEXT_SLOT)
-    answer = floor.accept(decision(**NEXT, weights={"SPY": 0.0, "AAPL": 0.4, "IBM": 0.6}))
+    simulation.accept(decision(weights={"SPY": 0.6, "AAPL": 0.4}))
+    simulation.advance(NEXT_SLOT)
+    answer = simulation.accept(decision(**NEXT, weights={"SPY": 0.0, "AAPL": 0.4, "IBM": 0.6}))
     assert answer is not None
     assert (answer.status, answer.body["verdict"]) == (200, "accepted")
-    sides = [post["side"] for post in floor.edges.posts[2:]]
+    sides = [post["side"] for post in simulation.edges.posts[2:]]
     assert sides == sorted(sides, reverse=True)
-    assert floor.book.refused == 0
-    settled(floor)
+    assert simulation.book.refused == 0
+    settled(simulation)
 
 
 BUYING_POWER = {"code": 40310000, "message": "insufficient buying power"}
 
 
-def test_c8_buying_power_refused_once(floor: Floor) -> None:
+def test_c8_buying_power_refused_once(simulation: Simulation) -> None:
     """The first buy is refused for want of buying power; it is tried once more, under another id."""
-    floor.instead("POST /v2/orders", 403, BUYING_POWER, times=1)
-    answer = floor.accept()
+    simulation.instead("POST /v2/orders", 403, BUYING_POWER, times=1)
+    answer = simulation.accept()
     assert answer is not None
-    assert sorted((order.attempt, order.status) for order in floor.orders()) == [
+    assert sorted((order.attempt, order.status) for order in simulation.orders()) == [
         (0, "filled"),
         (0, "filled"),
         (0, "rejected"),
         (1, "filled"),
     ]
-    assert len(floor.held) == 3
-    settled(floor)
+    assert len(simulation.held) == 3
+    settled(simulation)
 
 
-def test_c8_buying_power_refused_for_good(floor: Floor) -> None:
+def test_c8_buying_power_refused_for_good(simulation: Simulation) -> None:
     """Every buy of IBM is refused for want of buying power: two attempts, then its reason is told."""
-    floor.misbehave(insufficient_buying_power={"rate": 1, "symbols": ["IBM"]})
-    answer = floor.accept()
+    simulation.misbehave(insufficient_buying_power={"rate": 1, "symbols": ["IBM"]})
+    answer = simulation.accept()
     assert answer is not None
     assert (answer.status, answer.body["verdict"]) == (200, "partial")
     assert "insufficient buying power" in answer.body["refused"]["IBM"]
-    assert sorted(order.attempt for order in floor.orders() if order.symbol == "IBM") == [0, 1]
-    settled(floor)
+    assert sorted(order.attempt for order in simulation.orders() if order.symbol == "IBM") == [0, 1]
+    settled(simulation)
 
 
-def test_c8_wash_trade(floor: Floor) -> None:
+def test_c8_wash_trade(simulation: Simulation) -> None:
     """A person's limit order of the other side appears after the plan was made: cancelled, waited for, tried once more."""
-    floor.accept(decision(weights={"AAPL": 0.5}))
-    floor.advance(NEXT_SLOT)
-    floor.misbehave(wash_trade={})
+    simulation.accept(decision(weights={"AAPL": 0.5}))
+    simulation.advance(NEXT_SLOT)
+    simulation.misbehave(wash_trade={})
     limit = {"type": "limit", "limit_price": "1.00"}
-    floor.interrupt("POST /v2/orders", lambda: floor.person_orders("AAPL", "buy", "1", **limit))
-    answer = floor.accept(decision(**NEXT, weights={"AAPL": 0.2}))
+    simulation.interrupt("POST /v2/orders", lambda: simulation.person_orders("AAPL", "buy", "1", **limit))
+    answer = simulation.accept(decision(**NEXT, weights={"AAPL": 0.2}))
     assert answer is not None
     assert answer.status == 200
-    assert floor.book.open_orders == []
-    second = [(order.attempt, order.status) for order in floor.orders() if order.side == "sell"]
+    assert simulation.book.open_orders == []
+    second = [(order.attempt, order.status) for order in simulation.orders() if order.side == "sell"]
     assert sorted(second) == [(0, "rejected"), (1, "filled")]
-    assert any(rule.startswith("cancelled") for rule in floor.alerts()), "a person hears of it"
-    settled(floor)
+    assert any(rule.startswith("cancelled") for rule in simulation.alerts()), "a person hears of it"
+    settled(simulation)
 
 
-def test_c8_wash_trade_that_nobody_sees(floor: Floor) -> None:
+def test_c8_wash_trade_that_nobody_sees(simulation: Simulation) -> None:
     """Every order is refused as a wash trade, though no order stands against it: two attempts, then its reason is told."""
-    floor.misbehave(wash_trade={"false_positive_rate": 1})
-    answer = floor.accept()
+    simulation.misbehave(wash_trade={"false_positive_rate": 1})
+    answer = simulation.accept()
     assert answer is not None
     assert (answer.status, answer.body["verdict"]) == (200, "refused")
-    assert len(floor.edges.posts) == 6
+    assert len(simulation.edges.posts) == 6
     assert set(answer.body["refused"]) == {"AAPL", "IBM", "SPY"}
-    assert floor.ours_accepted == 0
-    settled(floor)
+    assert simulation.ours_accepted == 0
+    settled(simulation)
 
 
-def test_c8_a_halted_asset(floor: Floor) -> None:
+def test_c8_a_halted_asset(simulation: Simulation) -> None:
     """IBM may not be traded today: refused with its reason, the others are traded, nothing is tried again."""
-    floor.misbehave(halted_asset={"symbols": ["IBM"]})
-    answer = floor.accept()
+    simulation.misbehave(halted_asset={"symbols": ["IBM"]})
+    answer = simulation.accept()
     assert answer is not None
     assert (answer.status, answer.body["verdict"]) == (200, "partial")
-    assert [(order.attempt, order.status) for order in floor.orders() if order.symbol == "IBM"] == [(0, "rejected")]
-    assert set(floor.held) == {"AAPL", "SPY"}
-    settled(floor)
+    assert [(order.attempt, order.status) for order in simulation.orders() if order.symbol == "IBM"] == [(0, "rejected")]
+    assert set(simulation.held) == {"AAPL", "SPY"}
+    settled(simulation)
 
 
-def test_c8_a_delisted_asset(open_floor: Any) -> None:
+def test_c8_a_delisted_asset(opened: Any) -> None:
     """IBM does not trade any more from the second session on: its position is carried, with the reason, the others are traded."""
-    floor = open_floor(market=recorded_market(gone=(("IBM", "2020-01-03"),)))
-    floor.accept()
-    held = floor.held["IBM"]
-    floor.advance(NEXT_SLOT)
-    answer = floor.accept(decision(**NEXT, weights={"AAPL": 0.6, "IBM": 0.0, "SPY": 0.3}))
+    simulation = opened(market=recorded_market(gone=(("IBM", "2020-01-03"),)))
+    simulation.accept()
+    held = simulation.held["IBM"]
+    simulation.advance(NEXT_SLOT)
+    answer = simulation.accept(decision(**NEXT, weights={"AAPL": 0.6, "IBM": 0.0, "SPY": 0.3}))
     assert answer is not None
     assert "IBM" in answer.body["refused"]
-    assert floor.held["IBM"] == held
-    assert [order.status for order in floor.orders() if order.symbol == "IBM" and order.side == "sell"] == ["rejected"]
+    assert simulation.held["IBM"] == held
+    assert [order.status for order in simulation.orders() if order.symbol == "IBM" and order.side == "sell"] == ["rejected"]
     assert answer.body["verdict"] == "partial"
-    settled(floor)
+    settled(simulation)
 
 
-def test_c8_short_sales(floor: Floor) -> None:
+def test_c8_short_sales(simulation: Simulation) -> None:
     """A person sells through the API what is not held; and what positions show for some seconds although it has just been sold."""
-    nothing = floor.order("a", "SPY", "sell", "1")
+    nothing = simulation.order("a", "SPY", "sell", "1")
     assert nothing is not None
     assert nothing.body["orders"][0]["risk"] == "long_only"
-    floor.accept(decision(weights={"SPY": 0.3}))
-    floor.misbehave(view_skew={"rate": 1, "seconds": 30})
-    held = str(floor.held["SPY"])
-    first, second = floor.order("b", "SPY", "sell", held), floor.order("c", "SPY", "sell", held)
+    simulation.accept(decision(weights={"SPY": 0.3}))
+    simulation.misbehave(view_skew={"rate": 1, "seconds": 30})
+    held = str(simulation.held["SPY"])
+    first, second = simulation.order("b", "SPY", "sell", held), simulation.order("c", "SPY", "sell", held)
     assert first is not None
     assert second is not None
     assert first.statuses == ["filled"]
     assert second.statuses in (["refused"], ["rejected"])
-    assert floor.held == {}
-    settled(floor)
+    assert simulation.held == {}
+    settled(simulation)
 
 
-def test_c8_pattern_day_trader(floor: Floor) -> None:
+def test_c8_pattern_day_trader(simulation: Simulation) -> None:
     """Every order is refused with the vendor's 40310100: each once, with its reason."""
-    floor.instead("POST /v2/orders", 403, {"code": 40310100, "message": "trade denied due to pattern day trading protection"})
-    answer = floor.accept()
+    simulation.instead("POST /v2/orders", 403, {"code": 40310100, "message": "trade denied due to pattern day trading protection"})
+    answer = simulation.accept()
     assert answer is not None
     assert (answer.status, answer.body["verdict"], answer.statuses) == (200, "refused", ["rejected"] * 3)
-    assert len(floor.edges.posts) == 3
+    assert len(simulation.edges.posts) == 3
     assert all("pattern day trading" in reason for reason in answer.body["refused"].values())
-    settled(floor)
+    settled(simulation)
 
 
-def test_c9_filled_while_it_is_cancelled(floor: Floor) -> None:
+def test_c9_filled_while_it_is_cancelled(simulation: Simulation) -> None:
     """An order that filled in part is cancelled; while the request is under way the rest fills."""
-    floor.misbehave(partial_fill={"rate": 1, "expires": 0, "seconds": 10})
-    floor.accept(decision(weights={"SPY": 0.5}))
-    (order,) = floor.orders()
-    floor.interrupt("DELETE /v2/orders", lambda: floor.advance(timedelta(seconds=21)))
-    answer = floor.cancel(order.client_order_id)
+    simulation.misbehave(partial_fill={"rate": 1, "expires": 0, "seconds": 10})
+    simulation.accept(decision(weights={"SPY": 0.5}))
+    (order,) = simulation.orders()
+    simulation.interrupt("DELETE /v2/orders", lambda: simulation.advance(timedelta(seconds=21)))
+    answer = simulation.cancel(order.client_order_id)
     assert answer is not None
     assert (answer.status, answer.body["status"]) == (200, "filled")
-    settled(floor)
-    told(floor)
+    settled(simulation)
+    told(simulation)
 
 
-def test_c9_cancelled_in_time(floor: Floor) -> None:
+def test_c9_cancelled_in_time(simulation: Simulation) -> None:
     """An order that filled in part is cancelled, and the answer to the cancellation is lost."""
-    floor.misbehave(partial_fill={"rate": 1, "expires": 0})
-    floor.accept(decision(weights={"SPY": 0.5}))
-    (order,) = floor.orders()
-    floor.retell("DELETE /v2/orders", lambda _: {})
-    answer = floor.cancel(order.client_order_id)
+    simulation.misbehave(partial_fill={"rate": 1, "expires": 0})
+    simulation.accept(decision(weights={"SPY": 0.5}))
+    (order,) = simulation.orders()
+    simulation.retell("DELETE /v2/orders", lambda _: {})
+    answer = simulation.cancel(order.client_order_id)
     assert answer is not None
     assert (answer.status, answer.body["status"]) == (200, "canceled")
-    floor.advance(timedelta(minutes=10))
-    settled(floor)
-    told(floor)
+    simulation.advance(timedelta(minutes=10))
+    settled(simulation)
+    told(simulation)
 
 
-def test_c10_orders_that_yesterday_left_in_the_ledger(floor: Floor) -> None:
+def test_c10_orders_that_yesterday_left_in_the_ledger(simulation: Simulation) -> None:
     """Orders fill in part, and every function is dead until the next slot: the new decision starts from the broker, yesterday is
     recorded."""
-    floor.misbehave(partial_fill={"rate": 1, "expires": 1})
-    floor.kill("POST /v2/orders", nth=2, after=True)
-    floor.accept()
-    floor.calm()
-    floor.advance(NEXT_SLOT)
-    answer = floor.accept(decision(**NEXT))
+    simulation.misbehave(partial_fill={"rate": 1, "expires": 1})
+    simulation.kill("POST /v2/orders", nth=2, after=True)
+    simulation.accept()
+    simulation.calm()
+    simulation.advance(NEXT_SLOT)
+    answer = simulation.accept(decision(**NEXT))
     assert answer is not None
     assert (answer.status, answer.body["verdict"]) == (200, "accepted")
-    settled(floor)
-    assert floor.statuses() == ["expired"] * 2 + ["filled"] * 3
-    told(floor)
+    settled(simulation)
+    assert simulation.statuses() == ["expired"] * 2 + ["filled"] * 3
+    told(simulation)
 
 
-def test_c10_a_person_s_open_order_at_the_start(floor: Floor) -> None:
+def test_c10_a_person_s_open_order_at_the_start(simulation: Simulation) -> None:
     """A person's limit order in AAPL waits at the broker when the slot comes: AAPL is left alone and says why."""
-    floor.person_orders("AAPL", "buy", "1", type="limit", limit_price="1.00")
-    answer = floor.accept()
+    simulation.person_orders("AAPL", "buy", "1", type="limit", limit_price="1.00")
+    answer = simulation.accept()
     assert answer is not None
     assert answer.body["refused"] == {"AAPL": "AAPL has an open order"}
-    assert set(floor.held) == {"IBM", "SPY"}
-    assert len(floor.book.open_orders) == 1
-    settled(floor)
+    assert set(simulation.held) == {"IBM", "SPY"}
+    assert len(simulation.book.open_orders) == 1
+    settled(simulation)
 
 
-def test_c11_a_manual_trade(floor: Floor) -> None:
+def test_c11_a_manual_trade(simulation: Simulation) -> None:
     """A person buys IBM, which the agent trades, and BAC, which it does not: flagged at the close, carried, never sold back."""
-    floor.accept(decision(weights={"SPY": 0.5}))
+    simulation.accept(decision(weights={"SPY": 0.5}))
     for symbol, quantity in (("IBM", "3"), (FOREIGN, "10")):
-        floor.person_orders(symbol, "buy", quantity)
-    floor.advance(SESSION_OVER)
-    settled(floor)
-    assert {rule.rpartition(":")[2] for rule in floor.alerts()} == {FOREIGN, "IBM"}
-    told = len(floor.alerts())
-    floor.advance(NEXT_SLOT)
-    answer = floor.accept(decision(**NEXT, weights={"SPY": 0.4}))
+        simulation.person_orders(symbol, "buy", quantity)
+    simulation.advance(SESSION_OVER)
+    settled(simulation)
+    assert {rule.rpartition(":")[2] for rule in simulation.alerts()} == {FOREIGN, "IBM"}
+    told = len(simulation.alerts())
+    simulation.advance(NEXT_SLOT)
+    answer = simulation.accept(decision(**NEXT, weights={"SPY": 0.4}))
     assert answer is not None
-    assert {post["symbol"] for post in floor.edges.posts} == {"SPY"}
-    assert (floor.held["IBM"], floor.held[FOREIGN]) == (3, 10)
-    floor.advance("2020-01-03T21:05:00+00:00")
-    settled(floor)
-    assert len(floor.alerts()) == told, "what was adopted is not told again"
+    assert {post["symbol"] for post in simulation.edges.posts} == {"SPY"}
+    assert (simulation.held["IBM"], simulation.held[FOREIGN]) == (3, 10)
+    simulation.advance("2020-01-03T21:05:00+00:00")
+    settled(simulation)
+    assert len(simulation.alerts()) == told, "what was adopted is not told again"

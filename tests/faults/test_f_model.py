@@ -20,7 +20,7 @@ from moto.sagemaker.responses import SageMakerResponse
 from lambdas.common.ledger.ledger import Ledger
 from lambdas.deploy_model import handler as deploying
 from tests.faults.agent import Agent
-from tests.faults.desk import NAMES, SLOT, Floor
+from tests.faults.simulation import NAMES, SLOT, Simulation
 from trading_env.data.features import CONTEXT, FEATURE_HASH, FEATURES, SCHEMA_VERSION
 from trading_env.evaluation.gate import Behaviour, GateThresholds, behaviour
 from trading_env.simulation.policy import PolicyCard, PolicyError, array_shapes, load_policy, save_policy
@@ -33,49 +33,49 @@ NEXT_SLOT = SLOT + timedelta(days=1)
 
 
 @pytest.fixture
-def agent(floor: Floor) -> Agent:
-    return Agent(floor)
+def agent(simulation: Simulation) -> Agent:
+    return Agent(simulation)
 
 
 def said(status: int, body: Any) -> Callable[[bytes], tuple[int, bytes]]:
     return lambda _request: (status, json.dumps(body).encode())
 
 
-def no_trade(agent: Agent, floor: Floor, rule: str) -> str:
+def no_trade(agent: Agent, simulation: Simulation, rule: str) -> str:
     """Decide; nothing may be traded, and the alert must name the rule. Returns the alert's detail."""
     done = agent.decide()
     assert done is not None
     assert (done["outcome"], done["rule"]) == ("no-trade", rule)
-    assert floor.ours_accepted == 0
-    (alert,) = floor.ledger.alerts("2020-01")
+    assert simulation.ours_accepted == 0
+    (alert,) = simulation.ledger.alerts("2020-01")
     assert alert.rule == rule
     return alert.detail
 
 
-def test_f1_an_endpoint_that_fails(agent: Agent, floor: Floor) -> None:
+def test_f1_an_endpoint_that_fails(agent: Agent, simulation: Simulation) -> None:
     """The endpoint answers 500 to each attempt."""
     agent.served(said(500, {"message": "out of memory"}))
-    assert "no answer" in no_trade(agent, floor, "model-unavailable")
+    assert "no answer" in no_trade(agent, simulation, "model-unavailable")
 
 
-def test_f1_an_endpoint_that_does_not_answer(agent: Agent, floor: Floor) -> None:
+def test_f1_an_endpoint_that_does_not_answer(agent: Agent, simulation: Simulation) -> None:
     """The endpoint never answers; an hour of it is not waited for."""
     agent.served(lambda _request: None)
-    assert "Read timeout" in no_trade(agent, floor, "model-unavailable")
+    assert "Read timeout" in no_trade(agent, simulation, "model-unavailable")
 
 
-def test_f1_a_cold_start(agent: Agent, floor: Floor) -> None:
+def test_f1_a_cold_start(agent: Agent, simulation: Simulation) -> None:
     """The endpoint takes sixty seconds to answer: the slot's window is longer, the decision is traded."""
 
     def slowly(_request: bytes) -> tuple[int, bytes]:
-        floor.sleep(60)
+        simulation.sleep(60)
         return 200, json.dumps(GOOD).encode()
 
     agent.served(slowly)
     done = agent.decide()
     assert done is not None
     assert (done["outcome"], done["verdict"]) == ("decided", "accepted")
-    assert floor.ours_accepted == 3
+    assert simulation.ours_accepted == 3
 
 
 @pytest.mark.parametrize(
@@ -93,26 +93,26 @@ def test_f1_a_cold_start(agent: Agent, floor: Floor) -> None:
     ],
     ids=["nan", "infinite", "out of range", "wrong shape", "text", "another version", "another feature table", "another answer", "a list"],
 )
-def test_f2_an_answer_that_cannot_be_believed(agent: Agent, floor: Floor, body: Any, named: str) -> None:
+def test_f2_an_answer_that_cannot_be_believed(agent: Agent, simulation: Simulation, body: Any, named: str) -> None:
     """The endpoint answers 200 with something that its pointer does not promise."""
     agent.served(said(200, body))
-    assert named in no_trade(agent, floor, "model-unavailable")
+    assert named in no_trade(agent, simulation, "model-unavailable")
 
 
-def test_f2_scores_out_of_all_proportion(agent: Agent, floor: Floor) -> None:
+def test_f2_scores_out_of_all_proportion(agent: Agent, simulation: Simulation) -> None:
     """The endpoint answers scores that put the whole book into one name: risk refuses the order."""
     agent.served(said(200, GOOD | {"scores": [20.0, -20.0, -20.0]}))
     done = agent.decide()
     assert done is not None
     assert done["verdict"] == "refused"
-    assert [order.risk for order in floor.orders()] == ["max_weight"]
-    assert floor.ours_accepted == 0
+    assert [order.risk for order in simulation.orders()] == ["max_weight"]
+    assert simulation.ours_accepted == 0
 
 
-def test_f3_a_model_past_its_age(agent: Agent, floor: Floor) -> None:
+def test_f3_a_model_past_its_age(agent: Agent, simulation: Simulation) -> None:
     """The incumbent was trained until 501 days ago, one more than is allowed; it is not even asked."""
     agent.served(lambda _request: pytest.fail("a stale model was asked"), trained_until="2018-08-19")
-    assert "may be 500 days old, was 501" in no_trade(agent, floor, "stale-model")
+    assert "may be 500 days old, was 501" in no_trade(agent, simulation, "stale-model")
 
 
 @pytest.fixture
@@ -183,25 +183,25 @@ def test_f4_registry_events_twice_late_and_out_of_order(register: Register, ledg
     verdict("the newer decides, once; withdrawn, equal weight decides and it watches")
 
 
-def test_f5_an_observation_outside_of_what_was_trained(agent: Agent, floor: Floor) -> None:
+def test_f5_an_observation_outside_of_what_was_trained(agent: Agent, simulation: Simulation) -> None:
     """The endpoint says that a fifth of its inputs lie outside of what the model was trained on."""
     agent.served(said(200, GOOD | {"diagnostics": {"feature_hash": FEATURE_HASH, "outside": 0.2}}))
-    assert "20.0% of its inputs lie outside" in no_trade(agent, floor, "out-of-envelope")
+    assert "20.0% of its inputs lie outside" in no_trade(agent, simulation, "out-of-envelope")
 
 
-def test_f5_an_observation_just_within_it(agent: Agent, floor: Floor) -> None:
+def test_f5_an_observation_just_within_it(agent: Agent, simulation: Simulation) -> None:
     """The endpoint makes the most of what it has hardly seen, for a book that is held: one step moves a tenth of it at most."""
     agent.decide()
-    floor.advance("2020-01-02T21:05:00+00:00")
-    floor.reconcile()
+    simulation.advance("2020-01-02T21:05:00+00:00")
+    simulation.reconcile()
     agent.fill(until="2020-01-02")
-    floor.advance(NEXT_SLOT)
+    simulation.advance(NEXT_SLOT)
     agent.served(said(200, GOOD | {"scores": [20.0, -20.0, -20.0], "diagnostics": {"feature_hash": FEATURE_HASH, "outside": 0.09}}))
     done = agent.decide(NEXT_SLOT)
     assert done is not None
     assert done["verdict"] == "accepted"
-    moved = sum(order.traded for order in floor.orders() if order.created_at >= "2020-01-03")
-    assert 0 < float(moved / floor.venue.equity) < 2 * 0.1
+    moved = sum(order.traded for order in simulation.orders() if order.created_at >= "2020-01-03")
+    assert 0 < float(moved / simulation.venue.equity) < 2 * 0.1
 
 
 def test_f6_a_policy_that_never_changes_its_mind(verdict: Callable[[str], None]) -> None:
@@ -253,13 +253,13 @@ def test_f7_an_artifact_that_is_not_what_it_should_be(tmp_path: Path, forged: st
     verdict("refused")
 
 
-def test_f8_a_new_model_watches_before_it_decides(register: Register, agent: Agent, floor: Floor) -> None:
+def test_f8_a_new_model_watches_before_it_decides(register: Register, agent: Agent, simulation: Simulation) -> None:
     """A package that the gate refused is served as the shadow: it sees each observation, is recorded, and orders nothing."""
     assert event(register("Rejected", feature_hash=FEATURE_HASH, model_hash="v" * 8)) == "deployed"
-    floor.edges.endpoint = said(200, GOOD | {"scores": [5.0, 0.0, 0.0], "model_version": "v" * 8})
+    simulation.edges.endpoint = said(200, GOOD | {"scores": [5.0, 0.0, 0.0], "model_version": "v" * 8})
     done = agent.decide()
     assert done is not None
     assert done["model_version"] == "equal-weight"
-    (watched,) = floor.ledger.shadow_decisions("2020-01")
+    (watched,) = simulation.ledger.shadow_decisions("2020-01")
     assert watched.weights["AAPL"] > 0.9
-    assert {round(float(quantity * floor.venue.price(symbol)), -3) for symbol, quantity in floor.held.items()} == {33000.0}
+    assert {round(float(quantity * simulation.venue.price(symbol)), -3) for symbol, quantity in simulation.held.items()} == {33000.0}

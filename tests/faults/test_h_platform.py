@@ -19,9 +19,9 @@ from lambdas.execute_orders import service
 from schema.api_requests import DecisionRequest, parse
 from schema.settings import load
 from tests.faults.agent import Agent
-from tests.faults.desk import CLOSE, ROOT, SLOT, Floor, decision
+from tests.faults.simulation import CLOSE, ROOT, SLOT, Simulation, decision
 
-Open = Callable[..., Floor]
+Open = Callable[..., Simulation]
 LEASE_OVER = timedelta(seconds=61)
 NEXT_SLOT = SLOT + timedelta(days=1)
 NEXT = {"session": "2020-01-03", "as_of": "2020-01-02"}
@@ -29,54 +29,54 @@ OLD, NEW = ("local-key", "local-secret"), ("another-key", "another-secret")
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_h1_keys_that_are_rotated_during_a_batch(floor: Floor, status: int) -> None:
+def test_h1_keys_that_are_rotated_during_a_batch(simulation: Simulation, status: int) -> None:
     """The keys are changed at the broker and in the secret before the second order: the new ones are fetched, and nothing is lost."""
 
     def rotate() -> None:
-        floor.story.append("keys rotated")
-        floor.open_doors(key_id=NEW[0], secret_key=NEW[1])
-        floor.renew = lambda: NEW
+        simulation.story.append("keys rotated")
+        simulation.open_doors(key_id=NEW[0], secret_key=NEW[1])
+        simulation.renew = lambda: NEW
         if status == 401:
-            floor.edges.instead.append(("", lambda request: None if request.headers["APCA-API-KEY-ID"] == NEW[0] else (401, b"{}")))
+            simulation.edges.instead.append(("", lambda request: None if request.headers["APCA-API-KEY-ID"] == NEW[0] else (401, b"{}")))
 
-    floor.renew = lambda: NEW if any(word == "keys rotated" for word in floor.story) else OLD
-    floor.interrupt("POST /v2/orders", rotate, nth=2)
-    answer = floor.accept()
+    simulation.renew = lambda: NEW if any(word == "keys rotated" for word in simulation.story) else OLD
+    simulation.interrupt("POST /v2/orders", rotate, nth=2)
+    answer = simulation.accept()
     assert answer is not None
     assert (answer.status, answer.statuses) == (200, ["filled"] * 3)
-    floor.credentials = Credentials(key_id=NEW[0], secret_key=NEW[1])
-    floor.settle()
-    assert floor.ours_accepted == 3
-    floor.agrees()
+    simulation.credentials = Credentials(key_id=NEW[0], secret_key=NEW[1])
+    simulation.settle()
+    assert simulation.ours_accepted == 3
+    simulation.agrees()
 
 
-def test_h1_keys_that_are_revoked(floor: Floor) -> None:
+def test_h1_keys_that_are_revoked(simulation: Simulation) -> None:
     """The broker refuses the keys from the second order on, and there are no others: no further order is accepted, every pass fails."""
 
     def revoke() -> None:
-        floor.story.append("keys revoked")
-        floor.instead("", 401, {"message": "request is not authorized"})
+        simulation.story.append("keys revoked")
+        simulation.instead("", 401, {"message": "request is not authorized"})
 
-    floor.interrupt("POST /v2/orders", revoke, nth=2)
-    floor.accept()
-    floor.advance(LEASE_OVER)
-    assert floor.reconcile() is None
-    assert isinstance(floor.failures[-1], BrokerUnavailable)
-    assert floor.ours_accepted == 1
-    floor.calm()
-    floor.settle()
-    floor.agrees()
+    simulation.interrupt("POST /v2/orders", revoke, nth=2)
+    simulation.accept()
+    simulation.advance(LEASE_OVER)
+    assert simulation.reconcile() is None
+    assert isinstance(simulation.failures[-1], BrokerUnavailable)
+    assert simulation.ours_accepted == 1
+    simulation.calm()
+    simulation.settle()
+    simulation.agrees()
 
 
-def test_h2_a_paper_account_that_is_reset(floor: Floor) -> None:
+def test_h2_a_paper_account_that_is_reset(simulation: Simulation) -> None:
     """The paper account is reset within the session, with other keys, which the secret has: another account is not traded."""
-    floor.accept(decision(weights={"SPY": 0.3}))
-    floor.misbehave(account_reset={"at": "2020-01-02T15:00:00Z"})
-    floor.advance(SLOT + timedelta(hours=1))
-    answer = floor.order("k", "SPY", "buy", "1")
+    simulation.accept(decision(weights={"SPY": 0.3}))
+    simulation.misbehave(account_reset={"at": "2020-01-02T15:00:00Z"})
+    simulation.advance(SLOT + timedelta(hours=1))
+    answer = simulation.order("k", "SPY", "buy", "1")
     assert answer is not None
     assert [order["risk"] for order in answer.body["orders"]] == ["account_pin"]
-    assert floor.ours_accepted == 1
+    assert simulation.ours_accepted == 1
 
 
 ADDRESSES = [LIVE_TRADING, "https://example.org", "http://paper-api.alpaca.markets", f"{PAPER_TRADING}.example.org", "http://10.0.0.1"]
@@ -108,116 +108,116 @@ def test_h3_the_live_endpoint_guard(monkeypatch: pytest.MonkeyPatch, verdict: Ca
 
 
 @pytest.mark.parametrize("operation", ["TransactWriteItems", "BatchGetItem", "UpdateItem"])
-def test_h4_a_ledger_that_is_throttled(floor: Floor, operation: str) -> None:
+def test_h4_a_ledger_that_is_throttled(simulation: Simulation, operation: str) -> None:
     """One kind of call to the ledger is throttled, longer than it is tried again, from the first order on; then it is not."""
 
     def throttle() -> None:
-        floor.story.append("throttled")
-        floor.edges.throttled = operation
+        simulation.story.append("throttled")
+        simulation.edges.throttled = operation
 
-    floor.interrupt("ledger write order pending", throttle, after=True)
-    answer = floor.accept()
+    simulation.interrupt("ledger write order pending", throttle, after=True)
+    answer = simulation.accept()
     assert answer is not None
     assert answer.status in {200, 503}
-    floor.edges.throttled = ""
-    assert floor.edges.refused
-    floor.advance(LEASE_OVER)
-    floor.accept()
-    floor.settle()
-    assert floor.ours_accepted == 3
-    floor.agrees()
+    simulation.edges.throttled = ""
+    assert simulation.edges.refused
+    simulation.advance(LEASE_OVER)
+    simulation.accept()
+    simulation.settle()
+    assert simulation.ours_accepted == 3
+    simulation.agrees()
 
 
-def test_h4_two_writers_of_one_order(floor: Floor) -> None:
+def test_h4_two_writers_of_one_order(simulation: Simulation) -> None:
     """While a fill is on its way to the ledger, a cancellation records the same fill: the version refuses the second, which reads again."""
-    floor.misbehave(partial_fill={"rate": 1, "expires": 0})
-    floor.accept(decision(weights={"SPY": 0.5}))
-    (order,) = floor.orders()
-    floor.advance(timedelta(minutes=1))
-    floor.interrupt("ledger write order", lambda: floor.cancel(order.client_order_id))
-    floor.settle()
-    fills = floor.ledger.fills_of(order.client_order_id)
+    simulation.misbehave(partial_fill={"rate": 1, "expires": 0})
+    simulation.accept(decision(weights={"SPY": 0.5}))
+    (order,) = simulation.orders()
+    simulation.advance(timedelta(minutes=1))
+    simulation.interrupt("ledger write order", lambda: simulation.cancel(order.client_order_id))
+    simulation.settle()
+    fills = simulation.ledger.fills_of(order.client_order_id)
     assert [fill.cumulative for fill in fills] == sorted({fill.cumulative for fill in fills})
-    floor.agrees()
+    simulation.agrees()
 
 
-def test_h5_a_lake_that_answers_5xx(floor: Floor) -> None:
+def test_h5_a_lake_that_answers_5xx(simulation: Simulation) -> None:
     """S3 answers 503 to decide: the function fails, nothing is ordered; the schedule's retry decides."""
-    agent = Agent(floor)
-    floor.edges.failing = "s3.amazonaws"
+    agent = Agent(simulation)
+    simulation.edges.failing = "s3.amazonaws"
     assert agent.decide() is None
-    assert floor.ours_accepted == 0
-    floor.edges.failing = ""
+    assert simulation.ours_accepted == 0
+    simulation.edges.failing = ""
     done = agent.decide()
     assert done is not None
     assert done["verdict"] == "accepted"
-    assert floor.ours_accepted == 3
+    assert simulation.ours_accepted == 3
 
 
-def _calls(open_floor: Open) -> int:
-    floor = open_floor()
-    _swap(floor, lambda: None)
-    return len(floor.lives[-1].calls)
+def _calls(opened: Open) -> int:
+    simulation = opened()
+    _swap(simulation, lambda: None)
+    return len(simulation.lives[-1].calls)
 
 
-def _swap(floor: Floor, before: Callable[[], None]) -> None:
+def _swap(simulation: Simulation, before: Callable[[], None]) -> None:
     """A book of two names, and on the next day a decision that sells one to buy another."""
-    floor.accept(decision(weights={"SPY": 0.5, "AAPL": 0.4}))
-    floor.advance(NEXT_SLOT)
+    simulation.accept(decision(weights={"SPY": 0.5, "AAPL": 0.4}))
+    simulation.advance(NEXT_SLOT)
     before()
-    floor.accept(decision(**NEXT, weights={"SPY": 0.2, "AAPL": 0.4, "IBM": 0.3}))
+    simulation.accept(decision(**NEXT, weights={"SPY": 0.2, "AAPL": 0.4, "IBM": 0.3}))
 
 
-def test_h6_killed_at_every_call(open_floor: Open) -> None:
+def test_h6_killed_at_every_call(opened: Open) -> None:
     """A batch that sells and buys is killed at its first call, its second, and so on to its last; the event is retried, reconcile goes
     on."""
-    for number in range(1, _calls(open_floor) + 1):
-        floor = open_floor()
-        _swap(floor, lambda floor=floor, number=number: floor.kill("", nth=number, after=number > 1))  # type: ignore[misc]
-        floor.advance(LEASE_OVER)
+    for number in range(1, _calls(opened) + 1):
+        simulation = opened()
+        _swap(simulation, lambda simulation=simulation, number=number: simulation.kill("", nth=number, after=number > 1))  # type: ignore[misc]
+        simulation.advance(LEASE_OVER)
         if number % 2:
-            floor.accept(decision(**NEXT, weights={"SPY": 0.2, "AAPL": 0.4, "IBM": 0.3}))
-        floor.settle()
-        ours = [order for order in floor.orders() if order.slot.startswith("2020-01-03")]
-        decided = floor.ledger.decision("agent:2020-01-03/open+5")
-        assert (len(ours), floor.ours_accepted) == ((3, 5) if decided is not None else (0, 2)), f"killed at call {number}"
-        floor.agrees()
+            simulation.accept(decision(**NEXT, weights={"SPY": 0.2, "AAPL": 0.4, "IBM": 0.3}))
+        simulation.settle()
+        ours = [order for order in simulation.orders() if order.slot.startswith("2020-01-03")]
+        decided = simulation.ledger.decision("agent:2020-01-03/open+5")
+        assert (len(ours), simulation.ours_accepted) == ((3, 5) if decided is not None else (0, 2)), f"killed at call {number}"
+        simulation.agrees()
 
 
-def test_h6_killed_by_its_time_limit(floor: Floor) -> None:
+def test_h6_killed_by_its_time_limit(simulation: Simulation) -> None:
     """Each call takes three seconds, and the function is killed after twenty-nine; reconcile, with more time, finishes the batch."""
-    floor.edges.latency = lambda: floor.sleep(3)
+    simulation.edges.latency = lambda: simulation.sleep(3)
     for _ in range(2):
-        floor.accept()
-        floor.advance(LEASE_OVER)
-    assert any(life.dead for life in floor.lives)
-    floor.settle()
-    assert floor.ours_accepted == 3
-    floor.agrees()
+        simulation.accept()
+        simulation.advance(LEASE_OVER)
+    assert any(life.dead for life in simulation.lives)
+    simulation.settle()
+    assert simulation.ours_accepted == 3
+    simulation.agrees()
 
 
 @pytest.mark.rehearse
-def test_h6_reconcile_is_killed_at_every_call(open_floor: Open) -> None:
+def test_h6_reconcile_is_killed_at_every_call(opened: Open) -> None:
     """Reconcile takes up a batch of which the second order is unknown, and is killed at each of its calls; the next pass finishes it."""
 
-    def half(floor: Floor) -> None:
-        floor.misbehave(post_reset_unaccepted={"rate": 1, "first": 1, "symbols": ["IBM"]})
-        floor.accept()
-        floor.reconcile()
-        floor.advance(timedelta(minutes=5))
+    def half(simulation: Simulation) -> None:
+        simulation.misbehave(post_reset_unaccepted={"rate": 1, "first": 1, "symbols": ["IBM"]})
+        simulation.accept()
+        simulation.reconcile()
+        simulation.advance(timedelta(minutes=5))
 
-    floor = open_floor()
-    half(floor)
-    floor.reconcile()
-    for number in range(1, len(floor.lives[-1].calls) + 1):
-        floor = open_floor()
-        half(floor)
-        floor.kill("", nth=number, after=bool(number % 2))
-        floor.reconcile()
-        floor.advance(timedelta(minutes=5))
-        floor.settle()
-        assert floor.ours_accepted == 3, f"killed at call {number}"
-        floor.agrees()
+    simulation = opened()
+    half(simulation)
+    simulation.reconcile()
+    for number in range(1, len(simulation.lives[-1].calls) + 1):
+        simulation = opened()
+        half(simulation)
+        simulation.kill("", nth=number, after=bool(number % 2))
+        simulation.reconcile()
+        simulation.advance(timedelta(minutes=5))
+        simulation.settle()
+        assert simulation.ours_accepted == 3, f"killed at call {number}"
+        simulation.agrees()
 
 
 def _granted(assembly: Any, role: str) -> set[str]:
@@ -254,102 +254,104 @@ def test_h7_h8_h11_the_synthesized_app(tmp_path: Path, verdict: Callable[[str], 
 
 
 @pytest.mark.parametrize("poison", ["not json", "{}", '{"decision_id": 1}'])
-def test_h8_a_poison_message(floor: Floor, poison: str) -> None:
+def test_h8_a_poison_message(simulation: Simulation, poison: str) -> None:
     """A body that nobody can read is refused by name; the good event is redriven, and again, and trades once."""
-    refused = floor.execute(lambda desk: service.accept_decision(parse(DecisionRequest, poison, settings=floor.settings), desk))
+    refused = simulation.execute(
+        lambda context: service.accept_decision(parse(DecisionRequest, poison, settings=simulation.settings), context)
+    )
     assert refused is not None
     assert refused.status == 422
     for _ in range(2):
-        floor.accept()
-    assert floor.ours_accepted == 3
-    floor.agrees()
+        simulation.accept()
+    assert simulation.ours_accepted == 3
+    simulation.agrees()
 
 
-def test_h9_a_deploy_during_a_batch(floor: Floor) -> None:
+def test_h9_a_deploy_during_a_batch(simulation: Simulation) -> None:
     """A new version of the function gets the event while the old one's batch is under way: it waits for the lease and repeats nothing."""
     answers: list[Any] = []
-    floor.interrupt("POST /v2/orders", lambda: answers.append(floor.accept()), nth=2)
-    first = floor.accept()
+    simulation.interrupt("POST /v2/orders", lambda: answers.append(simulation.accept()), nth=2)
+    first = simulation.accept()
     assert first is not None
     assert answers[0].status == 202
     assert (first.status, first.statuses) == (200, ["filled"] * 3)
-    assert floor.ours_accepted == 3
-    floor.agrees()
+    assert simulation.ours_accepted == 3
+    simulation.agrees()
 
 
-def test_h10_keys_in_no_log_answer_error_or_item(floor: Floor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_h10_keys_in_no_log_answer_error_or_item(simulation: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
     """A session with lost answers, refused keys and errors; then everything that was logged, answered, raised and stored is searched."""
     log = io.StringIO()
     monkeypatch.setattr(logger.registered_handler, "stream", log)
-    floor.misbehave(post_504_accepted={"rate": 1}, get_5xx={"rate": 0.2}, too_many_requests={"rate": 0.1})
-    answers = [floor.accept(), floor.order("k", "SPY", "sell", "1")]
-    floor.reconcile()
-    floor.calm()
-    floor.instead("", 401, {"message": "request is not authorized"})
-    answers.append(floor.accept())
-    floor.reconcile()
-    floor.calm()
-    floor.advance(LEASE_OVER)
-    floor.settle()
-    items = floor.ledger._table.scan()["Items"]
-    everything = log.getvalue() + repr(answers) + repr(floor.failures) + repr(items)
+    simulation.misbehave(post_504_accepted={"rate": 1}, get_5xx={"rate": 0.2}, too_many_requests={"rate": 0.1})
+    answers = [simulation.accept(), simulation.order("k", "SPY", "sell", "1")]
+    simulation.reconcile()
+    simulation.calm()
+    simulation.instead("", 401, {"message": "request is not authorized"})
+    answers.append(simulation.accept())
+    simulation.reconcile()
+    simulation.calm()
+    simulation.advance(LEASE_OVER)
+    simulation.settle()
+    items = simulation.ledger._table.scan()["Items"]
+    everything = log.getvalue() + repr(answers) + repr(simulation.failures) + repr(items)
     assert len(log.getvalue()) > 100
     for key in OLD:
         assert key not in everything
-    floor.agrees()
+    simulation.agrees()
 
 
-def _forget(floor: Floor) -> None:
+def _forget(simulation: Simulation) -> None:
     """The ledger's table is restored empty."""
-    table = floor.ledger._table
+    table = simulation.ledger._table
     for item in table.scan()["Items"]:
         table.delete_item(Key={"pk": item["pk"], "sk": item["sk"]})
-    floor.story.append("ledger lost")
+    simulation.story.append("ledger lost")
 
 
-def test_h12_a_ledger_that_is_lost(floor: Floor) -> None:
+def test_h12_a_ledger_that_is_lost(simulation: Simulation) -> None:
     """Every item of the ledger is gone after the batch: reconcile sends nothing, takes the book from the broker and halts, because halts
     may be lost as well; a person looks, and tomorrow trades from the book."""
-    floor.accept()
-    _forget(floor)
-    floor.reconcile()
-    floor.advance(CLOSE + timedelta(minutes=5))
-    floor.reconcile()
-    snapshot = floor.ledger.snapshot("2020-01-02")
+    simulation.accept()
+    _forget(simulation)
+    simulation.reconcile()
+    simulation.advance(CLOSE + timedelta(minutes=5))
+    simulation.reconcile()
+    snapshot = simulation.ledger.snapshot("2020-01-02")
     assert snapshot is not None
-    assert {symbol: held.quantity for symbol, held in snapshot.positions.items()} == floor.held
-    assert len(floor.edges.posts) == 3
-    assert floor.ledger.trading_state().state == "halted", "a lost ledger has lost its halts"
-    assert "ledger-lost" in floor.alerts()
-    floor.ledger.set_trading_state("active", reason="looked at it", time="2020-01-03T14:00:00Z", by="a person")
-    floor.advance(NEXT_SLOT)
-    answer = floor.accept(decision(**NEXT, weights={"SPY": 0.5, "IBM": 0.3}))
+    assert {symbol: held.quantity for symbol, held in snapshot.positions.items()} == simulation.held
+    assert len(simulation.edges.posts) == 3
+    assert simulation.ledger.trading_state().state == "halted", "a lost ledger has lost its halts"
+    assert "ledger-lost" in simulation.alerts()
+    simulation.ledger.set_trading_state("active", reason="looked at it", time="2020-01-03T14:00:00Z", by="a person")
+    simulation.advance(NEXT_SLOT)
+    answer = simulation.accept(decision(**NEXT, weights={"SPY": 0.5, "IBM": 0.3}))
     assert answer is not None
     assert answer.body["verdict"] == "accepted"
 
 
-def test_h12_a_lost_ledger_and_the_same_event_again(floor: Floor) -> None:
+def test_h12_a_lost_ledger_and_the_same_event_again(simulation: Simulation) -> None:
     """The ledger is lost in the middle of the batch, and the slot's event is delivered again: the ids are the same, the broker knows
     them."""
-    floor.kill("POST /v2/orders", nth=2, after=True)
-    floor.accept()
-    _forget(floor)
-    floor.accept()
+    simulation.kill("POST /v2/orders", nth=2, after=True)
+    simulation.accept()
+    _forget(simulation)
+    simulation.accept()
     for _ in range(3):
-        floor.reconcile()
-        floor.advance(timedelta(minutes=5))
-    assert floor.ours_accepted <= 3
-    assert floor.ledger.trading_state().state == "halted", "what it would send contradicts what the broker has"
-    assert "contradiction" in {rule.partition(":")[0] for rule in floor.alerts()}
+        simulation.reconcile()
+        simulation.advance(timedelta(minutes=5))
+    assert simulation.ours_accepted <= 3
+    assert simulation.ledger.trading_state().state == "halted", "what it would send contradicts what the broker has"
+    assert "contradiction" in {rule.partition(":")[0] for rule in simulation.alerts()}
 
 
-def test_h12_positions_are_rebuilt_from_the_broker(floor: Floor) -> None:
+def test_h12_positions_are_rebuilt_from_the_broker(simulation: Simulation) -> None:
     """Every item of the ledger is gone after the batch: reconcile writes down orders and fills as the broker tells them, and sends
     nothing."""
-    floor.accept()
-    _forget(floor)
+    simulation.accept()
+    _forget(simulation)
     for _ in range(3):
-        floor.reconcile()
-        floor.advance(timedelta(minutes=5))
-    assert floor.recorded == floor.held
-    assert len(floor.edges.posts) == 3
+        simulation.reconcile()
+        simulation.advance(timedelta(minutes=5))
+    assert simulation.recorded == simulation.held
+    assert len(simulation.edges.posts) == 3

@@ -25,14 +25,14 @@ from lambdas.common.ledger.records import Fill, OrderRecord
 from lambdas.common.orders.broker_updates import merged
 from local.exchange.orders import Status
 from schema.exchange_time import iso
-from tests.faults.desk import CLOSE, COSTS, FOREIGN, NAMES, OURS, SLOT, Floor, decision, house_settings, with_risk
 from tests.faults.edges import LEDGER
+from tests.faults.simulation import CLOSE, COSTS, FOREIGN, NAMES, OURS, SLOT, Simulation, decision, three_name_settings, with_risk
 from tests.markets import walk
 from trading_env.orders.order_state import OrderStatus
 from trading_env.simulation.policy import softmax
 from trading_env.simulation.portfolio import Book, Costs, ExecutionPrices, Rules, step
 
-Open = Callable[..., Floor]
+Open = Callable[..., Simulation]
 
 EXAMPLES = int(os.environ.get("PAPERTAPE_FAULT_EXAMPLES", "0"))
 BUDGET = settings(
@@ -92,13 +92,13 @@ FAULTS = st.fixed_dictionaries(
 
 
 class Protocol(RuleBasedStateMachine):
-    """Everything that may happen to a floor, in any order."""
+    """Everything that may happen to a simulation, in any order."""
 
     opened: ClassVar[Open]
 
     def __init__(self) -> None:
         super().__init__()
-        self.floor = type(self).opened(settings=with_risk(house_settings(), max_gross=MAX_GROSS, max_weight=0.55))
+        self.simulation = type(self).opened(settings=with_risk(three_name_settings(), max_gross=MAX_GROSS, max_weight=0.55))
         self.bodies: list[dict[str, Any]] = []
         self.keys: list[tuple[str, str, str, str]] = []
 
@@ -107,146 +107,148 @@ class Protocol(RuleBasedStateMachine):
     @rule(weights=WEIGHTS, trouble=TROUBLE)
     def decide(self, weights: dict[str, float], trouble: tuple[str, int]) -> None:
         self.bodies.append(self._body(weights))
-        self._run(trouble, self.floor.accept, self.bodies[-1])
+        self._run(trouble, self.simulation.accept, self.bodies[-1])
 
     @rule(which=st.integers(0, 5), trouble=TROUBLE)
     def decide_again(self, which: int, trouble: tuple[str, int]) -> None:
         if self.bodies:
-            self._run(trouble, self.floor.accept, self.bodies[which % len(self.bodies)])
+            self._run(trouble, self.simulation.accept, self.bodies[which % len(self.bodies)])
 
     @rule(symbol=st.sampled_from(NAMES), side=SIDES, quantity=st.sampled_from(["1", "7.5", "40"]), trouble=TROUBLE)
     def order(self, symbol: str, side: str, quantity: str, trouble: tuple[str, int]) -> None:
         self.keys.append((f"k{len(self.keys)}", symbol, side, quantity))
-        self._run(trouble, self.floor.order, *self.keys[-1])
+        self._run(trouble, self.simulation.order, *self.keys[-1])
 
     @rule(which=st.integers(0, 5), trouble=TROUBLE)
     def order_again(self, which: int, trouble: tuple[str, int]) -> None:
         if self.keys:
-            self._run(trouble, self.floor.order, *self.keys[which % len(self.keys)])
+            self._run(trouble, self.simulation.order, *self.keys[which % len(self.keys)])
 
     @rule(trouble=TROUBLE)
     def flatten(self, trouble: tuple[str, int]) -> None:
-        self._run(trouble, self.floor.flatten)
+        self._run(trouble, self.simulation.flatten)
 
     @rule(trouble=TROUBLE)
     def reconcile(self, trouble: tuple[str, int]) -> None:
-        self._run(trouble, self.floor.reconcile)
+        self._run(trouble, self.simulation.reconcile)
 
     @rule(which=st.integers(0, 5), trouble=TROUBLE)
     def cancel(self, which: int, trouble: tuple[str, int]) -> None:
-        if waiting := self.floor.ledger.unsettled_orders():
-            self._run(trouble, self.floor.cancel, waiting[which % len(waiting)].client_order_id)
+        if waiting := self.simulation.ledger.unsettled_orders():
+            self._run(trouble, self.simulation.cancel, waiting[which % len(waiting)].client_order_id)
 
     @rule(weights=WEIGHTS, with_reconcile=st.booleans(), seed=st.integers(0, 99))
     def at_once(self, weights: dict[str, float], with_reconcile: bool, seed: int) -> None:
         body = self.bodies[-1] if self.bodies else self._body(weights)
-        other = self.floor.reconcile if with_reconcile else lambda: self.floor.accept(body)
-        self.floor.together(lambda: self.floor.accept(body), other, seed=seed)
+        other = self.simulation.reconcile if with_reconcile else lambda: self.simulation.accept(body)
+        self.simulation.together(lambda: self.simulation.accept(body), other, seed=seed)
 
     # --- the world
 
     @rule(faults=FAULTS, seed=st.integers(0, 5))
     def misbehave(self, faults: dict[str, dict[str, Any]], seed: int) -> None:
-        self.floor.misbehave(seed=seed, **faults)
+        self.simulation.misbehave(seed=seed, **faults)
 
     @rule()
     def behave(self) -> None:
-        self.floor.calm()
+        self.simulation.calm()
 
     @rule(seconds=st.sampled_from([1, 6, 31, 61, 61, 300, 1200]))
     def wait(self, seconds: int) -> None:
-        self.floor.advance(timedelta(seconds=seconds))
+        self.simulation.advance(timedelta(seconds=seconds))
 
     @rule(leaving=st.sampled_from([False, False, True]), trouble=TROUBLE)
     def next_session(self, leaving: bool, trouble: tuple[str, int]) -> None:
         """Over the close, where the session is closed, and maybe a flatten asked for, to the next slot."""
-        close = self.floor.venue.calendar.next_close(self.floor.venue.now)
-        self.floor.advance(close + timedelta(minutes=5))
-        self.floor.reconcile()
+        close = self.simulation.venue.calendar.next_close(self.simulation.venue.now)
+        self.simulation.advance(close + timedelta(minutes=5))
+        self.simulation.reconcile()
         if leaving:
-            self._run(trouble, self.floor.flatten)
-        self.floor.advance(self.floor.venue.calendar.next_open(self.floor.venue.now) + timedelta(minutes=5))
+            self._run(trouble, self.simulation.flatten)
+        self.simulation.advance(self.simulation.venue.calendar.next_open(self.simulation.venue.now) + timedelta(minutes=5))
 
     @rule(symbol=st.sampled_from([*NAMES, FOREIGN]), side=SIDES, quantity=st.sampled_from(["1", "2.5", "30"]))
     def person_trades(self, symbol: str, side: str, quantity: str) -> None:
         """At the broker's page; no order of ours follows within the seconds for which its positions may lag."""
         with suppress(requests.RequestException):  # a person's answer may get lost as well
-            self.floor.person_orders(symbol, side, quantity)
-        self.floor.advance(timedelta(seconds=30))
+            self.simulation.person_orders(symbol, side, quantity)
+        self.simulation.advance(timedelta(seconds=30))
 
     @rule(state=st.sampled_from(["active", "active", "reduce_only", "halted"]))
     def person_says(self, state: Any) -> None:
-        self.floor.ledger.set_trading_state(state, reason="a person", time=iso(self.floor.venue.now), by="a person")
+        self.simulation.ledger.set_trading_state(state, reason="a person", time=iso(self.simulation.venue.now), by="a person")
 
     # --- what holds
 
     @invariant()
     def holds(self) -> None:
-        self.floor.check()
+        self.simulation.check()
 
     def teardown(self) -> None:
-        floor = self.floor
-        floor.calm()
-        floor.advance(LEASE_OVER)
-        floor.settle(passes=90)  # to the close: what risk does not let go out again, a person's order above all, stays in doubt until then
-        floor.advance(floor.venue.calendar.next_close(floor.venue.now) + timedelta(minutes=5))
-        floor.settle()
-        floor.check()
-        floor.agrees()
-        orders = floor.orders()
+        simulation = self.simulation
+        simulation.calm()
+        simulation.advance(LEASE_OVER)
+        simulation.settle(
+            passes=90
+        )  # to the close: what risk does not let go out again, a person's order above all, stays in doubt until then
+        simulation.advance(simulation.venue.calendar.next_close(simulation.venue.now) + timedelta(minutes=5))
+        simulation.settle()
+        simulation.check()
+        simulation.agrees()
+        orders = simulation.orders()
         ours = [order for order in orders if order.client_order_id.startswith(OURS)]
-        accepted = Counter((order.decision_id, order.symbol) for order in ours if order.client_order_id in floor.venue.accepted)
+        accepted = Counter((order.decision_id, order.symbol) for order in ours if order.client_order_id in simulation.venue.accepted)
         assert max(accepted.values(), default=0) <= 1, "of one intent, attempts included, one order is accepted at most"
         known = {order.client_order_id for order in ours}
-        assert {one for one in floor.venue.accepted if one.startswith(OURS)} <= known, (
+        assert {one for one in simulation.venue.accepted if one.startswith(OURS)} <= known, (
             "the broker has no order of ours that the ledger lacks"
         )
         for order in orders:
-            theirs = floor.book.by_client_id(order.client_order_id)
+            theirs = simulation.book.by_client_id(order.client_order_id)
             assert order.filled_quantity == (theirs.filled_quantity if theirs is not None else 0)
         before = self._everything()
-        floor.reconcile()
+        simulation.reconcile()
         assert self._everything() == before, "reconciling again changes nothing"
 
     # --- how
 
     def _body(self, weights: dict[str, float]) -> dict[str, Any]:
-        today = self.floor.venue.today
-        earlier = [session.date for session in self.floor.venue.calendar.sessions if session.date < today]
+        today = self.simulation.venue.today
+        earlier = [session.date for session in self.simulation.venue.calendar.sessions if session.date < today]
         return decision(session=today.isoformat(), as_of=earlier[-1].isoformat(), weights=weights)
 
     def _run(self, trouble: tuple[str, int], run: Callable[..., Any], *arguments: Any) -> None:
-        floor, (kind, nth) = self.floor, trouble
+        simulation, (kind, nth) = self.simulation, trouble
         match kind:
             case "killed" | "killed after":
-                floor.kill("", nth=nth, after=kind == "killed after")
+                simulation.kill("", nth=nth, after=kind == "killed after")
             case "overtaken":
-                floor.interrupt("", floor.reconcile, nth=nth)
+                simulation.interrupt("", simulation.reconcile, nth=nth)
             case "paused":
-                floor.interrupt("", lambda: (floor.advance(LEASE_OVER), floor.reconcile()), nth=nth)
+                simulation.interrupt("", lambda: (simulation.advance(LEASE_OVER), simulation.reconcile()), nth=nth)
             case "halted":
-                floor.interrupt("", lambda: self.person_says("halted"), nth=nth)
+                simulation.interrupt("", lambda: self.person_says("halted"), nth=nth)
             case "no ledger":
-                floor.interrupt(LEDGER, lambda: setattr(floor.edges, "unreachable", True), nth=1 + nth // 2)
+                simulation.interrupt(LEDGER, lambda: setattr(simulation.edges, "unreachable", True), nth=1 + nth // 2)
             case "throttled":
                 operations = ("TransactWriteItems", "BatchGetItem", "Query", "UpdateItem")
-                floor.interrupt(LEDGER, lambda: setattr(floor.edges, "throttled", operations[nth % 4]), nth=1 + nth // 2)
-        floor.platform = kind != "paused"
+                simulation.interrupt(LEDGER, lambda: setattr(simulation.edges, "throttled", operations[nth % 4]), nth=1 + nth // 2)
+        simulation.platform = kind != "paused"
         run(*arguments)
-        floor.platform = True
-        floor.edges.interruptions.clear()
-        floor.edges.unreachable, floor.edges.throttled = False, ""
+        simulation.platform = True
+        simulation.edges.interruptions.clear()
+        simulation.edges.unreachable, simulation.edges.throttled = False, ""
 
     def _everything(self) -> tuple[Any, ...]:
-        items = [item for item in self.floor.ledger._table.scan()["Items"] if item["pk"] != "lease"]
-        book = self.floor.book
+        items = [item for item in self.simulation.ledger._table.scan()["Items"] if item["pk"] != "lease"]
+        book = self.simulation.book
         return sorted(items, key=lambda item: (item["pk"], item["sk"])), book.cash, book.positions, len(book.orders)
 
 
-def test_i1_i2_i3_i4_every_interleaving(open_floor: Open, verdict: Callable[[str], None]) -> None:
+def test_i1_i2_i3_i4_every_interleaving(opened: Open, verdict: Callable[[str], None]) -> None:
     """Any mix of duplicate events, deaths, pauses, faults, manual trades, halts and clock moves: one acceptance an intent at most, cash and
     gross within their limits, the ledger's fills are the broker's position, reconciling again changes nothing."""
-    Protocol.opened = staticmethod(open_floor)  # type: ignore[assignment]
+    Protocol.opened = staticmethod(opened)  # type: ignore[assignment]
     run_state_machine_as_test(Protocol, settings=BUDGET)
     verdict("holds")
 
@@ -315,26 +317,26 @@ def test_i6_every_dollar_is_accounted_for(market: int, scores: list[float], bps:
         book = done.book
 
 
-def test_i7_no_action_costs_nothing(floor: Floor) -> None:
+def test_i7_no_action_costs_nothing(simulation: Simulation) -> None:
     """Three sessions with a decision that names nothing that is held or wanted: no order, no cost, no change but the market's."""
-    floor.accept(decision(weights={"SPY": 0.5}))
-    cash, held = floor.book.cash, floor.held
+    simulation.accept(decision(weights={"SPY": 0.5}))
+    cash, held = simulation.book.cash, simulation.held
     for day in ("2020-01-03", "2020-01-06", "2020-01-07"):
-        floor.advance(f"{day}T14:35:00+00:00")
-        earlier = max(session.date for session in floor.venue.calendar.sessions if session.date < floor.venue.today)
-        floor.accept(decision(session=day, as_of=earlier.isoformat(), weights={"IBM": 0.0}))
-    assert (floor.book.cash, floor.held) == (cash, held)
-    assert floor.ours_accepted == 1
-    floor.agrees()
+        simulation.advance(f"{day}T14:35:00+00:00")
+        earlier = max(session.date for session in simulation.venue.calendar.sessions if session.date < simulation.venue.today)
+        simulation.accept(decision(session=day, as_of=earlier.isoformat(), weights={"IBM": 0.0}))
+    assert (simulation.book.cash, simulation.held) == (cash, held)
+    assert simulation.ours_accepted == 1
+    simulation.agrees()
 
 
-def test_i8_a_round_trip_costs_its_costs(floor: Floor) -> None:
+def test_i8_a_round_trip_costs_its_costs(simulation: Simulation) -> None:
     """Shares are bought and sold again at one price: the cash that is missing is both sides' slippage, to the last digit."""
-    floor.order("in", "SPY", "buy", "12.345678901")
-    floor.order("out", "SPY", "sell", "12.345678901")
-    notional = Decimal("12.345678901") * floor.venue.price("SPY")
-    assert Decimal(100_000) - floor.book.cash == 2 * COSTS * notional
-    assert floor.held == {}
-    assert {order.status for order in floor.book.orders.values()} == {Status.FILLED}
-    assert floor.venue.now < CLOSE
-    floor.agrees()
+    simulation.order("in", "SPY", "buy", "12.345678901")
+    simulation.order("out", "SPY", "sell", "12.345678901")
+    notional = Decimal("12.345678901") * simulation.venue.price("SPY")
+    assert Decimal(100_000) - simulation.book.cash == 2 * COSTS * notional
+    assert simulation.held == {}
+    assert {order.status for order in simulation.book.orders.values()} == {Status.FILLED}
+    assert simulation.venue.now < CLOSE
+    simulation.agrees()

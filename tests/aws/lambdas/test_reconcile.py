@@ -62,6 +62,21 @@ def test_an_order_that_never_arrived_is_sent_again_only_after_grace_and_a_second
     assert recorded(ledger_table) == positions(exchange)
 
 
+def test_a_first_question_long_after_the_grace_sends_nothing_again(
+    execution: Any, reconcile: Any, proxy: Proxy, exchange: RunningExchange, ledger_table: Ledger, decide: Any
+) -> None:
+    proxy.before = 1
+    answer = execution("POST", "/decisions", decide())
+    (lost,) = [order["client_order_id"] for order in answer.body["orders"] if order["status"] == "unknown"]
+    order = ledger_table.order(lost)
+    assert order is not None
+    ledger_table.save_order(order.model_copy(update={"missing_since": None}))  # the function died before it could ask
+    exchange.advance(LATER)
+    assert (reconcile()["finished"], proxy.posts) == (0, 7)
+    assert reconcile()["finished"] == 1
+    assert recorded(ledger_table) == positions(exchange)
+
+
 def test_sending_again_what_had_arrived_after_all_adopts_it(
     execution: Any, reconcile: Any, proxy: Proxy, exchange: RunningExchange, ledger_table: Ledger, decide: Any
 ) -> None:

@@ -191,6 +191,7 @@ def approve(root: Path, **metadata: str) -> None:
     register("Approved", model=f"s3://{BUCKET}/models/1/model.tar.gz", **metadata)
 
 
+@pytest.mark.xdist_group("judged")  # both stand on one training
 def test_a_configuration_that_trades_already_meets_the_refit_check_and_is_no_second_trial(
     judged: Callable[[], dict[str, Any]], root: Path
 ) -> None:
@@ -206,6 +207,7 @@ def test_a_configuration_that_trades_already_meets_the_refit_check_and_is_no_sec
     assert (second["trial"], second["metadata"]["configuration"]) == (first["trial"], first["metadata"]["configuration"])
 
 
+@pytest.mark.xdist_group("judged")
 def test_another_configuration_meets_the_incumbent_in_the_gate(judged: Callable[[], dict[str, Any]], root: Path) -> None:
     approve(root, **{**judged()["metadata"], "configuration": "of another", "trial": "of another"})
     second = judged()

@@ -70,7 +70,7 @@ def market() -> RecordedMarket:
 
 
 @dataclass
-class Desk:
+class ExchangeClient:
     """A client at an exchange in process, on 2020-01-02 at 09:35 in New York."""
 
     venue: Venue
@@ -118,8 +118,8 @@ def new_venue(market: RecordedMarket, *, cash: str = "100000", slippage: str = "
 
 
 @pytest.fixture
-def desk(market: RecordedMarket) -> Desk:
-    return Desk(new_venue(market))
+def client(market: RecordedMarket) -> ExchangeClient:
+    return ExchangeClient(new_venue(market))
 
 
 # What a client meets on the socket
@@ -184,92 +184,92 @@ def test_a_plan_that_is_wrong_is_refused_with_its_key(socket_exchange: RunningEx
 # On the way
 
 
-def test_504_after_the_order_was_accepted(desk: Desk) -> None:
-    desk.misbehave(post_504_accepted={"rate": 1})
-    answer = desk.post("a")
+def test_504_after_the_order_was_accepted(client: ExchangeClient) -> None:
+    client.misbehave(post_504_accepted={"rate": 1})
+    answer = client.post("a")
     assert (answer.status_code, answer.headers["content-type"]) == (504, "text/html")
-    assert desk.order("a")["status"] == "filled"
-    repeated = desk.post("a")
+    assert client.order("a")["status"] == "filled"
+    repeated = client.post("a")
     assert (repeated.status_code, repeated.json()) == (422, {"code": 40010001, "message": "client_order_id must be unique"})
-    assert desk.books()["accepted"] == {"a": 1}
+    assert client.books()["accepted"] == {"a": 1}
 
 
-def test_without_a_socket_silence_is_the_clients_own_exception(desk: Desk) -> None:
-    desk.misbehave(post_timeout_accepted={"rate": 1}, get_timeout={"rate": 1, "requests": ["GET /v2/account"]})
+def test_without_a_socket_silence_is_the_clients_own_exception(client: ExchangeClient) -> None:
+    client.misbehave(post_timeout_accepted={"rate": 1}, get_timeout={"rate": 1, "requests": ["GET /v2/account"]})
     with pytest.raises(requests.ReadTimeout):
-        desk.post("held")
+        client.post("held")
     with pytest.raises(requests.ReadTimeout):
-        desk.get("/v2/account")
-    assert desk.order("held")["status"] == "filled"
-    desk.misbehave(post_reset_unaccepted={"rate": 1, "first": 1})
+        client.get("/v2/account")
+    assert client.order("held")["status"] == "filled"
+    client.misbehave(post_reset_unaccepted={"rate": 1, "first": 1})
     with pytest.raises(requests.ConnectionError):
-        desk.post("lost")
-    assert desk.get("/v2/orders:by_client_order_id", client_order_id="lost").status_code == 404
-    assert desk.post("lost").status_code == 200
+        client.post("lost")
+    assert client.get("/v2/orders:by_client_order_id", client_order_id="lost").status_code == 404
+    assert client.post("lost").status_code == 200
 
 
-def test_a_refused_order_is_always_answered(desk: Desk) -> None:
+def test_a_refused_order_is_always_answered(client: ExchangeClient) -> None:
     lost = {"rate": 1}
-    desk.misbehave(post_504_accepted=lost, post_timeout_accepted=lost, post_garbled=lost)
-    assert desk.post("a", side="sell").status_code == 403
-    assert desk.books()["faults"] == {}
+    client.misbehave(post_504_accepted=lost, post_timeout_accepted=lost, post_garbled=lost)
+    assert client.post("a", side="sell").status_code == 403
+    assert client.books()["faults"] == {}
 
 
 @pytest.mark.parametrize(("with_reset", "told"), [(True, {True}), (False, {False}), (None, {True, False})])
-def test_too_many_requests(desk: Desk, with_reset: bool | None, told: set[bool]) -> None:
+def test_too_many_requests(client: ExchangeClient, with_reset: bool | None, told: set[bool]) -> None:
     chance = {"rate": 1} if with_reset is None else {"rate": 1, "with_reset": with_reset}
-    desk.misbehave(too_many_requests=chance, budget={})
-    answers = [desk.post(f"order {n}") for n in range(20)]
+    client.misbehave(too_many_requests=chance, budget={})
+    answers = [client.post(f"order {n}") for n in range(20)]
     assert {answer.status_code for answer in answers} == {429}
     assert answers[0].json() == {"code": 42910000, "message": "rate limit exceeded"}
     assert {"X-RateLimit-Reset" in answer.headers for answer in answers} == told
     resets = {answer.headers.get("X-RateLimit-Reset") for answer in answers} - {None}
     assert resets <= {str(int(SLOT.timestamp()) + 1)}, "the UNIX time at which it may be asked again, on the exchange's clock"
-    assert desk.books()["accepted"] == {}
+    assert client.books()["accepted"] == {}
 
 
-def test_the_budget_is_counted_on_the_exchanges_clock(desk: Desk) -> None:
-    desk.misbehave(budget={"per_minute": 3})
-    answers = [desk.get("/v2/clock") for _ in range(5)]
+def test_the_budget_is_counted_on_the_exchanges_clock(client: ExchangeClient) -> None:
+    client.misbehave(budget={"per_minute": 3})
+    answers = [client.get("/v2/clock") for _ in range(5)]
     assert [answer.status_code for answer in answers] == [200, 200, 200, 429, 429]
     assert [answer.headers["X-RateLimit-Remaining"] for answer in answers] == ["2", "1", "0", "0", "0"]
     assert {answer.headers["X-RateLimit-Reset"] for answer in answers} == {str(int(SLOT.timestamp()) + 60)}
-    assert desk.get("/v2/stocks/trades/latest", symbols="AAPL").status_code == 200, "market data has a budget of its own"
-    desk.after(59)
-    assert desk.get("/v2/clock").status_code == 429
-    desk.after(1)
-    assert desk.get("/v2/clock").status_code == 200
-    assert desk.books()["faults"] == {"budget": 3}
+    assert client.get("/v2/stocks/trades/latest", symbols="AAPL").status_code == 200, "market data has a budget of its own"
+    client.after(59)
+    assert client.get("/v2/clock").status_code == 429
+    client.after(1)
+    assert client.get("/v2/clock").status_code == 200
+    assert client.books()["faults"] == {"budget": 3}
 
 
-def test_reads_fail_and_succeed_when_repeated(desk: Desk) -> None:
-    desk.misbehave(get_5xx={"rate": 0.5})
-    statuses = [desk.get("/v2/account").status_code for _ in range(40)]
+def test_reads_fail_and_succeed_when_repeated(client: ExchangeClient) -> None:
+    client.misbehave(get_5xx={"rate": 0.5})
+    statuses = [client.get("/v2/account").status_code for _ in range(40)]
     assert set(statuses) <= {200, 500, 502, 503}
     assert 10 <= statuses.count(200) <= 30
-    assert desk.post("a").status_code == 200, "an order's POST is not a read"
-    desk.misbehave(get_5xx={"rate": 1, "requests": ["GET /v2/positions"], "first": 2})
-    assert [desk.get("/v2/positions").status_code >= 500 for _ in range(3)] == [True, True, False]
-    assert desk.get("/v2/account").status_code == 200
-    desk.after(1)
-    assert desk.get("/v2/positions").status_code >= 500, "at another moment it is another read"
+    assert client.post("a").status_code == 200, "an order's POST is not a read"
+    client.misbehave(get_5xx={"rate": 1, "requests": ["GET /v2/positions"], "first": 2})
+    assert [client.get("/v2/positions").status_code >= 500 for _ in range(3)] == [True, True, False]
+    assert client.get("/v2/account").status_code == 200
+    client.after(1)
+    assert client.get("/v2/positions").status_code >= 500, "at another moment it is another read"
 
 
 # In the book
 
 
-def test_partial_fills_go_on_later_and_their_price_is_the_weighted_average(desk: Desk) -> None:
-    desk.misbehave(partial_fill={"rate": 1, "expires": 0, "drift_bps": 0, "seconds": 310})
-    seen = [desk.post("a", qty="9.5").json()]
+def test_partial_fills_go_on_later_and_their_price_is_the_weighted_average(client: ExchangeClient) -> None:
+    client.misbehave(partial_fill={"rate": 1, "expires": 0, "drift_bps": 0, "seconds": 310})
+    seen = [client.post("a", qty="9.5").json()]
     assert seen[0]["status"] == "partially_filled"
     for _ in range(5):
-        desk.after(150)
-        seen.append(desk.order("a"))
+        client.after(150)
+        seen.append(client.order("a"))
     assert seen[-1]["status"] == "filled"
     filled = [Decimal(order["filled_qty"]) for order in seen]
     assert filled == sorted(filled)
     assert (0 < filled[0] < Decimal("9.5"), filled[-1]) == (True, Decimal("9.5"))
-    books = desk.books()
+    books = client.books()
     prices = {fill["price"] for fill in books["fills"]}
     assert prices == {"100.1", "101.101"}, "the price moved in between"
     amount = sum(Decimal(fill["quantity"]) * Decimal(fill["price"]) for fill in books["fills"])
@@ -279,85 +279,85 @@ def test_partial_fills_go_on_later_and_their_price_is_the_weighted_average(desk:
 
 
 @pytest.mark.parametrize("word", ["expired", "done_for_day", "canceled"])
-def test_a_rest_that_is_never_filled_ends_at_the_close(desk: Desk, word: str) -> None:
-    desk.misbehave(partial_fill={"rate": 1, "expires": 1, "ends_as": word})
-    part = desk.post("a").json()
+def test_a_rest_that_is_never_filled_ends_at_the_close(client: ExchangeClient, word: str) -> None:
+    client.misbehave(partial_fill={"rate": 1, "expires": 1, "ends_as": word})
+    part = client.post("a").json()
     assert part["status"] == "partially_filled"
-    desk.advance(CLOSE - timedelta(seconds=1))
-    assert desk.order("a")["filled_qty"] == part["filled_qty"]
-    account = desk.get("/v2/account").json()
+    client.advance(CLOSE - timedelta(seconds=1))
+    assert client.order("a")["filled_qty"] == part["filled_qty"]
+    account = client.get("/v2/account").json()
     assert Decimal(account["buying_power"]) < Decimal(account["cash"]), "the rest keeps its cash"
-    desk.advance(CLOSE)
-    ended = desk.order("a")
+    client.advance(CLOSE)
+    ended = client.order("a")
     assert (ended["status"], ended["filled_qty"]) == (word, part["filled_qty"])
-    assert desk.held() == part["filled_qty"]
-    account = desk.get("/v2/account").json()
+    assert client.held() == part["filled_qty"]
+    account = client.get("/v2/account").json()
     assert account["buying_power"] == account["cash"]
 
 
-def test_later_parts_meet_a_worse_price_and_whole_shares_stay_whole(desk: Desk) -> None:
-    desk.misbehave(partial_fill={"rate": 1, "expires": 0, "drift_bps": 100, "seconds": 1})
-    desk.post("a", qty="7", symbol="IBM")
-    desk.after(5)
-    first, *later = desk.books()["fills"]
+def test_later_parts_meet_a_worse_price_and_whole_shares_stay_whole(client: ExchangeClient) -> None:
+    client.misbehave(partial_fill={"rate": 1, "expires": 0, "drift_bps": 100, "seconds": 1})
+    client.post("a", qty="7", symbol="IBM")
+    client.after(5)
+    first, *later = client.books()["fills"]
     assert first["price"] == "50.05"
     assert {fill["price"] for fill in later} == {"50.5505"}
     assert all("." not in fill["quantity"] for fill in [first, *later])
-    assert desk.post("one share cannot be split", qty="1").json()["status"] == "filled"
+    assert client.post("one share cannot be split", qty="1").json()["status"] == "filled"
 
 
-def test_a_sale_in_parts_promises_what_is_left_of_it(desk: Desk) -> None:
-    desk.post("a", qty="10")
-    desk.misbehave(partial_fill={"rate": 1, "expires": 1})
-    sold = Decimal(desk.post("b", side="sell", qty="6").json()["filled_qty"])
-    (position,) = desk.get("/v2/positions").json()
+def test_a_sale_in_parts_promises_what_is_left_of_it(client: ExchangeClient) -> None:
+    client.post("a", qty="10")
+    client.misbehave(partial_fill={"rate": 1, "expires": 1})
+    sold = Decimal(client.post("b", side="sell", qty="6").json()["filled_qty"])
+    (position,) = client.get("/v2/positions").json()
     assert (Decimal(position["qty"]), position["qty_available"]) == (10 - sold, "4")
 
 
-def test_a_buy_for_a_notional_is_filled_in_parts(desk: Desk) -> None:
-    desk.misbehave(partial_fill={"rate": 1, "expires": 0, "seconds": 10})
-    part = desk.post("a", qty=None, notional="1000").json()
+def test_a_buy_for_a_notional_is_filled_in_parts(client: ExchangeClient) -> None:
+    client.misbehave(partial_fill={"rate": 1, "expires": 0, "seconds": 10})
+    part = client.post("a", qty=None, notional="1000").json()
     assert (part["status"], part["notional"]) == ("partially_filled", "1000")
-    desk.after(60)
-    spent = 100_000 - Decimal(desk.books()["cash"])
-    assert (desk.order("a")["status"], Decimal("999.9999") < spent <= 1000) == ("filled", True)
+    client.after(60)
+    spent = 100_000 - Decimal(client.books()["cash"])
+    assert (client.order("a")["status"], Decimal("999.9999") < spent <= 1000) == ("filled", True)
 
 
-def test_an_overfill_stays_within_cash_and_shares(desk: Desk) -> None:
-    desk.misbehave(overfill={"rate": 1, "share": 0.5})
-    assert desk.post("a", qty="4").json()["filled_qty"] == "6"
-    assert desk.post("too dear", qty="900").json()["filled_qty"] == "900"
-    sold = desk.post("b", side="sell", qty="2").json()
+def test_an_overfill_stays_within_cash_and_shares(client: ExchangeClient) -> None:
+    client.misbehave(overfill={"rate": 1, "share": 0.5})
+    assert client.post("a", qty="4").json()["filled_qty"] == "6"
+    assert client.post("too dear", qty="900").json()["filled_qty"] == "900"
+    sold = client.post("b", side="sell", qty="2").json()
     assert (sold["qty"], sold["filled_qty"]) == ("2", "3")
-    assert desk.post("all", side="sell", qty="903").json()["filled_qty"] == "903"
-    assert desk.books()["faults"] == {"overfill": 2}
+    assert client.post("all", side="sell", qty="903").json()["filled_qty"] == "903"
+    assert client.books()["faults"] == {"overfill": 2}
 
 
-def test_an_unknown_word_stands_for_some_seconds(desk: Desk) -> None:
-    desk.misbehave(unknown_status={"rate": 1, "seconds": 10, "status": "pending_review"})
-    assert desk.post("a").json()["status"] == "pending_review"
-    desk.after(9)
-    assert (desk.order("a")["status"], desk.held()) == ("pending_review", "0")
-    assert [order["status"] for order in desk.get("/v2/orders").json()] == ["pending_review"], "it is open"
-    desk.after(1)
-    assert (desk.order("a")["status"], desk.held()) == ("filled", "10")
+def test_an_unknown_word_stands_for_some_seconds(client: ExchangeClient) -> None:
+    client.misbehave(unknown_status={"rate": 1, "seconds": 10, "status": "pending_review"})
+    assert client.post("a").json()["status"] == "pending_review"
+    client.after(9)
+    assert (client.order("a")["status"], client.held()) == ("pending_review", "0")
+    assert [order["status"] for order in client.get("/v2/orders").json()] == ["pending_review"], "it is open"
+    client.after(1)
+    assert (client.order("a")["status"], client.held()) == ("filled", "10")
 
 
 def test_an_unknown_status_before_the_open_gives_way_to_accepted(market: RecordedMarket) -> None:
-    desk = Desk(Venue(market=market, now=SLOT - timedelta(hours=1), cash=Decimal(1000), costs=TradingCosts()))
-    desk.misbehave(unknown_status={"rate": 1, "seconds": 10})
-    assert desk.post("a", qty="1").json()["status"] == "under_review"
-    desk.after(10)
-    assert desk.order("a")["status"] == "accepted"
-    desk.after(3600)
-    assert desk.order("a")["status"] == "filled"
+    client = ExchangeClient(Venue(market=market, now=SLOT - timedelta(hours=1), cash=Decimal(1000), costs=TradingCosts()))
+    client.misbehave(unknown_status={"rate": 1, "seconds": 10})
+    assert client.post("a", qty="1").json()["status"] == "under_review"
+    client.after(10)
+    assert client.order("a")["status"] == "accepted"
+    client.after(3600)
+    assert client.order("a")["status"] == "filled"
 
 
-def test_a_wash_trade_is_refused_until_the_opposite_order_is_gone(desk: Desk) -> None:
-    desk.post("held")
-    desk.misbehave(wash_trade={})
-    resting = desk.post("resting", type="limit", limit_price="90", qty="1").json()
-    refused = desk.post("sale", side="sell")
+def test_a_wash_trade_is_refused_until_the_opposite_order_is_gone(client: ExchangeClient) -> None:
+    client.post("held")
+    client.misbehave(wash_trade={})
+    resting = client.post("resting", type="limit", limit_price="90", qty="1").json()
+    refused = client.post("sale", side="sell")
     assert refused.status_code == 403
     assert refused.json() == {
         "code": 40310000,
@@ -365,18 +365,18 @@ def test_a_wash_trade_is_refused_until_the_opposite_order_is_gone(desk: Desk) ->
         "reject_reason": "opposite side limit order exists",
         "existing_order_id": resting["id"],
     }
-    apart = desk.post("kept apart", side="sell", type="limit", limit_price="120", qty="1")
+    apart = client.post("kept apart", side="sell", type="limit", limit_price="120", qty="1")
     assert apart.status_code == 200, "two limits that cannot meet"
-    desk.http.delete(f"{URL}/v2/orders/{resting['id']}")
-    assert desk.post("sale", side="sell", qty="9").status_code == 200
-    assert desk.books()["faults"] == {"wash_trade": 1}
-    desk.misbehave(wash_trade={"false_positive_rate": 1})
-    assert desk.post("nothing is open against it", symbol="IBM").status_code == 403
+    client.http.delete(f"{URL}/v2/orders/{resting['id']}")
+    assert client.post("sale", side="sell", qty="9").status_code == 200
+    assert client.books()["faults"] == {"wash_trade": 1}
+    client.misbehave(wash_trade={"false_positive_rate": 1})
+    assert client.post("nothing is open against it", symbol="IBM").status_code == 403
 
 
-def test_buying_power_that_does_not_suffice(desk: Desk) -> None:
-    desk.misbehave(insufficient_buying_power={"rate": 1, "first": 1})
-    refused = desk.post("a")
+def test_buying_power_that_does_not_suffice(client: ExchangeClient) -> None:
+    client.misbehave(insufficient_buying_power={"rate": 1, "first": 1})
+    refused = client.post("a")
     assert refused.status_code == 403
     assert refused.json() == {
         "code": 40310000,
@@ -384,128 +384,128 @@ def test_buying_power_that_does_not_suffice(desk: Desk) -> None:
         "buying_power": "100000",
         "cost_basis": "102000",
     }
-    assert desk.post("a").status_code == 200, "the first time only"
-    assert desk.post("b", side="sell").status_code == 200, "a sale needs none"
+    assert client.post("a").status_code == 200, "the first time only"
+    assert client.post("b", side="sell").status_code == 200, "a sale needs none"
 
 
-def test_a_halted_asset(desk: Desk) -> None:
-    desk.post("held")
+def test_a_halted_asset(client: ExchangeClient) -> None:
+    client.post("held")
     resting = {"type": "limit", "limit_price": "100.5", "qty": "1", "side": "sell"}
-    desk.post("waits", **resting)
-    desk.misbehave(halted_asset={"symbols": ["AAPL"]})
-    refused = desk.post("a")
+    client.post("waits", **resting)
+    client.misbehave(halted_asset={"symbols": ["AAPL"]})
+    refused = client.post("a")
     assert (refused.status_code, refused.json()) == (422, {"code": 42210000, "message": 'asset "AAPL" is not tradable'})
-    assert [desk.get(f"/v2/assets/{symbol}").json()["tradable"] for symbol in ("AAPL", "IBM")] == [False, True]
-    assert desk.post("b", symbol="IBM").status_code == 200
-    assert desk.post("held").json()["message"] == "client_order_id must be unique", "what was accepted is never called refused"
-    desk.after(600)
-    assert desk.order("waits")["status"] == "accepted", "at 101 it would have been filled"
-    desk.misbehave()
-    desk.advance(CLOSE - timedelta(minutes=1))
-    desk.advance(CLOSE)
-    assert desk.order("waits")["status"] == "expired"
+    assert [client.get(f"/v2/assets/{symbol}").json()["tradable"] for symbol in ("AAPL", "IBM")] == [False, True]
+    assert client.post("b", symbol="IBM").status_code == 200
+    assert client.post("held").json()["message"] == "client_order_id must be unique", "what was accepted is never called refused"
+    client.after(600)
+    assert client.order("waits")["status"] == "accepted", "at 101 it would have been filled"
+    client.misbehave()
+    client.advance(CLOSE - timedelta(minutes=1))
+    client.advance(CLOSE)
+    assert client.order("waits")["status"] == "expired"
 
 
-def test_halts_by_rate_last_a_day(market: RecordedMarket, desk: Desk) -> None:
-    desk.misbehave(halted_asset={"rate": 0.5})
+def test_halts_by_rate_last_a_day(market: RecordedMarket, client: ExchangeClient) -> None:
+    client.misbehave(halted_asset={"rate": 0.5})
     seen = set()
     for day in (2, 3, 6, 7, 8):
-        desk.advance(datetime(2020, 1, day, 15, 0, tzinfo=UTC))
-        halted = [symbol for symbol in market.symbols if not desk.get(f"/v2/assets/{symbol}").json()["tradable"]]
+        client.advance(datetime(2020, 1, day, 15, 0, tzinfo=UTC))
+        halted = [symbol for symbol in market.symbols if not client.get(f"/v2/assets/{symbol}").json()["tradable"]]
         for symbol in market.symbols:
-            assert (desk.post(f"{day} {symbol}", symbol=symbol, qty="1").status_code == 422) == (symbol in halted)
+            assert (client.post(f"{day} {symbol}", symbol=symbol, qty="1").status_code == 422) == (symbol in halted)
         seen.add(tuple(halted))
     assert len(seen) > 1
 
 
-def test_an_asset_that_is_not_fractionable(desk: Desk) -> None:
-    desk.post("held", qty="2.5")
-    desk.misbehave(not_fractionable={"symbols": ["AAPL"]})
-    refused = desk.post("a", qty="0.5")
+def test_an_asset_that_is_not_fractionable(client: ExchangeClient) -> None:
+    client.post("held", qty="2.5")
+    client.misbehave(not_fractionable={"symbols": ["AAPL"]})
+    refused = client.post("a", qty="0.5")
     assert (refused.status_code, refused.json()) == (403, {"code": 40310000, "message": "requested asset is not fractionable"})
-    assert desk.post("b", qty=None, notional="100").status_code == 403
-    assert desk.post("c", qty="2").status_code == 200
-    assert desk.post("all of it", side="sell", qty="4.5").status_code == 200
-    assert [desk.get(f"/v2/assets/{symbol}").json()["fractionable"] for symbol in ("AAPL", "IBM")] == [False, True]
+    assert client.post("b", qty=None, notional="100").status_code == 403
+    assert client.post("c", qty="2").status_code == 200
+    assert client.post("all of it", side="sell", qty="4.5").status_code == 200
+    assert [client.get(f"/v2/assets/{symbol}").json()["fractionable"] for symbol in ("AAPL", "IBM")] == [False, True]
 
 
 def test_prices_and_cash_are_rounded_as_the_vendor_does(market: RecordedMarket) -> None:
-    desk = Desk(new_venue(market, slippage="0.000123"))
-    desk.misbehave(vendor_rounding={})
-    order = desk.post("a", qty="0.123456789", symbol="IBM").json()
+    client = ExchangeClient(new_venue(market, slippage="0.000123"))
+    client.misbehave(vendor_rounding={})
+    order = client.post("a", qty="0.123456789", symbol="IBM").json()
     assert (order["filled_qty"], order["filled_avg_price"]) == ("0.123456789", "50.0062")
-    books = desk.books()
+    books = client.books()
     assert books["cash"] == "99993.82", "6.173605 paid as 6.18"
     (fill,) = books["fills"]
     assert Decimal(fill["quantity"]) * Decimal(fill["price"]) + Decimal(fill["fee"]) == Decimal("6.18")
-    account = desk.get("/v2/account").json()
+    account = client.get("/v2/account").json()
     assert (account["cash"], account["equity"], account["long_market_value"]) == ("99993.82", "99999.99", "6.17")
-    assert desk.get("/v2/positions").json()[0]["market_value"] == "6.17"
+    assert client.get("/v2/positions").json()[0]["market_value"] == "6.17"
     assert books["faults"] == {"vendor_rounding": 1}
 
 
-def test_an_account_reset_is_a_new_account_with_nothing_in_it(desk: Desk) -> None:
-    before = desk.get("/v2/account").json()
-    first = desk.post("a").json()
-    desk.misbehave(account_reset={"at": (SLOT + timedelta(minutes=1)).isoformat()})
-    desk.after(59)
-    assert desk.held() == "10"
-    desk.after(2)
-    after = desk.get("/v2/account").json()
+def test_an_account_reset_is_a_new_account_with_nothing_in_it(client: ExchangeClient) -> None:
+    before = client.get("/v2/account").json()
+    first = client.post("a").json()
+    client.misbehave(account_reset={"at": (SLOT + timedelta(minutes=1)).isoformat()})
+    client.after(59)
+    assert client.held() == "10"
+    client.after(2)
+    after = client.get("/v2/account").json()
     assert after["id"] != before["id"]
     assert after["account_number"] != before["account_number"]
-    assert (after["cash"], desk.get("/v2/positions").json(), desk.get("/v2/orders", status="all").json()) == ("100000", [], [])
-    again = desk.post("a").json()
+    assert (after["cash"], client.get("/v2/positions").json(), client.get("/v2/orders", status="all").json()) == ("100000", [], [])
+    again = client.post("a").json()
     assert again["id"] != first["id"]
-    assert desk.books()["accepted"] == {"a": 2}, "once in each account"
-    desk.misbehave(account_reset={"at": (desk.venue.now + timedelta(minutes=1)).isoformat(), "revokes_keys": True})
-    assert desk.get("/v2/account").status_code == 200
-    desk.after(61)
-    assert (desk.get("/v2/account").status_code, desk.post("b").status_code) == (401, 401)
+    assert client.books()["accepted"] == {"a": 2}, "once in each account"
+    client.misbehave(account_reset={"at": (client.venue.now + timedelta(minutes=1)).isoformat(), "revokes_keys": True})
+    assert client.get("/v2/account").status_code == 200
+    client.after(61)
+    assert (client.get("/v2/account").status_code, client.post("b").status_code) == (401, 401)
 
 
 # In what is shown
 
 
-def test_positions_lag_behind_orders(desk: Desk) -> None:
-    desk.post("held", qty="10")
-    desk.misbehave(view_skew={"rate": 1, "seconds": 5})
-    assert desk.post("sale", side="sell", qty="4").json()["status"] == "filled"
-    assert desk.post("second", side="sell", qty="1").json()["status"] == "filled"
-    assert desk.post("new", symbol="IBM").json()["status"] == "filled"
-    assert (desk.held(), desk.held("IBM")) == ("10", "0")
-    assert desk.get("/v2/positions/AAPL").json()["qty"] == "10"
-    assert desk.get("/v2/positions/IBM").status_code == 404
-    assert desk.books()["positions"] == {"AAPL": "5", "IBM": "10"}
-    desk.after(5)
-    assert (desk.held(), desk.held("IBM")) == ("5", "10")
+def test_positions_lag_behind_orders(client: ExchangeClient) -> None:
+    client.post("held", qty="10")
+    client.misbehave(view_skew={"rate": 1, "seconds": 5})
+    assert client.post("sale", side="sell", qty="4").json()["status"] == "filled"
+    assert client.post("second", side="sell", qty="1").json()["status"] == "filled"
+    assert client.post("new", symbol="IBM").json()["status"] == "filled"
+    assert (client.held(), client.held("IBM")) == ("10", "0")
+    assert client.get("/v2/positions/AAPL").json()["qty"] == "10"
+    assert client.get("/v2/positions/IBM").status_code == 404
+    assert client.books()["positions"] == {"AAPL": "5", "IBM": "10"}
+    client.after(5)
+    assert (client.held(), client.held("IBM")) == ("5", "10")
 
 
-def test_an_order_is_hidden_and_then_found(desk: Desk) -> None:
-    desk.misbehave(hidden_order={"rate": 1, "seconds": 5})
-    assert desk.post("a").status_code == 200
-    missing = desk.get("/v2/orders:by_client_order_id", client_order_id="a")
+def test_an_order_is_hidden_and_then_found(client: ExchangeClient) -> None:
+    client.misbehave(hidden_order={"rate": 1, "seconds": 5})
+    assert client.post("a").status_code == 200
+    missing = client.get("/v2/orders:by_client_order_id", client_order_id="a")
     assert (missing.status_code, missing.json()["code"]) == (404, 40410000)
-    assert desk.get("/v2/orders", status="all").json() == []
-    assert desk.post("a").json()["message"] == "client_order_id must be unique"
-    desk.misbehave()
-    assert desk.get("/v2/orders", status="all").json() == [], "what has begun goes on without the plan"
-    desk.after(5)
-    assert desk.order("a")["status"] == "filled"
-    assert len(desk.get("/v2/orders", status="all").json()) == 1
+    assert client.get("/v2/orders", status="all").json() == []
+    assert client.post("a").json()["message"] == "client_order_id must be unique"
+    client.misbehave()
+    assert client.get("/v2/orders", status="all").json() == [], "what has begun goes on without the plan"
+    client.after(5)
+    assert client.order("a")["status"] == "filled"
+    assert len(client.get("/v2/orders", status="all").json()) == 1
 
 
-def test_older_states_of_an_order_come_back_for_a_while(desk: Desk) -> None:
-    desk.misbehave(stale_order_view={"rate": 0.5, "seconds": 60})
-    desk.post("a")
-    seen = [desk.order("a") for _ in range(30)]
+def test_older_states_of_an_order_come_back_for_a_while(client: ExchangeClient) -> None:
+    client.misbehave(stale_order_view={"rate": 0.5, "seconds": 60})
+    client.post("a")
+    seen = [client.order("a") for _ in range(30)]
     assert {(order["status"], order["filled_qty"]) for order in seen} == {("accepted", "0"), ("filled", "10")}
     assert any(one["status"] == "filled" and then["status"] == "accepted" for one, then in pairwise(seen)), "out of order"
-    shown_open = [len(desk.get("/v2/orders").json()) for _ in range(30)]
+    shown_open = [len(client.get("/v2/orders").json()) for _ in range(30)]
     assert set(shown_open) == {0, 1}
-    assert desk.books()["orders"][0]["status"] == "filled", "the books tell the truth"
-    desk.after(61)
-    assert {desk.order("a")["status"] for _ in range(20)} == {"filled"}
+    assert client.books()["orders"][0]["status"] == "filled", "the books tell the truth"
+    client.after(61)
+    assert {client.order("a")["status"] for _ in range(20)} == {"filled"}
 
 
 # Seeds
@@ -513,7 +513,7 @@ def test_older_states_of_an_order_come_back_for_a_while(desk: Desk) -> None:
 
 def a_day(venue: Venue, names: list[str]) -> list[bytes]:
     """Orders and reads of one day, one after the other; every answer's bytes, missing responses included."""
-    desk, answers = Desk(venue), []
+    client, answers = ExchangeClient(venue), []
 
     def ask(call: Callable[[], requests.Response]) -> None:
         try:
@@ -523,13 +523,13 @@ def a_day(venue: Venue, names: list[str]) -> list[bytes]:
             answers.append(type(error).__name__.encode())
 
     for number, name in enumerate(names):
-        ask(partial(desk.post, name, qty="2.5", symbol=("AAPL", "IBM", "SPY")[len(name) % 3]))
+        ask(partial(client.post, name, qty="2.5", symbol=("AAPL", "IBM", "SPY")[len(name) % 3]))
         for path in ("/v2/account", "/v2/positions", "/v2/orders?status=all"):
-            ask(partial(desk.get, path))
-        ask(partial(desk.get, "/v2/orders:by_client_order_id", client_order_id=name))
-        desk.after(7 if number % 3 == 0 else 0)
-    desk.advance(max(CLOSE, venue.now))
-    return [*answers, desk.get("/admin/books").content]
+            ask(partial(client.get, path))
+        ask(partial(client.get, "/v2/orders:by_client_order_id", client_order_id=name))
+        client.after(7 if number % 3 == 0 else 0)
+    client.advance(max(CLOSE, venue.now))
+    return [*answers, client.get("/admin/books").content]
 
 
 def test_the_same_seed_is_the_same_day(market: RecordedMarket) -> None:
@@ -549,11 +549,11 @@ def test_the_faults_of_one_order_do_not_depend_on_the_others(market: RecordedMar
     names = [f"order {n}" for n in range(60)]
 
     def outcomes(order: list[str]) -> dict[str, tuple[int, str | None, str | None]]:
-        desk = Desk(new_venue(market))
-        desk.misbehave(seed=3, **plan)
+        client = ExchangeClient(new_venue(market))
+        client.misbehave(seed=3, **plan)
         found = {}
         for name in order:
-            answer = desk.post(name, qty="3.5", symbol="IBM")
+            answer = client.post(name, qty="3.5", symbol="IBM")
             found[name] = (answer.status_code, answer.json().get("status"), answer.json().get("filled_qty"))
         return found
 
@@ -572,7 +572,7 @@ def test_the_journal_replays_the_faults(market: RecordedMarket, tmp_path: Path) 
     journal.close()
     journal = Journal(path)
     journal.attach(second, terms={})
-    books = [json.loads(Desk(venue).get("/admin/books").content) for venue in (first, second)]
+    books = [json.loads(ExchangeClient(venue).get("/admin/books").content) for venue in (first, second)]
     assert books[0]["faults"].keys() > {"partial_fill", "post_504_accepted", "get_5xx"}
     assert [{**book, "counts": None} for book in books] == [{**books[0], "counts": None}] * 2
     assert second.plan == brutal(5)
@@ -593,16 +593,16 @@ def test_rates_are_what_they_say(market: RecordedMarket) -> None:
 def test_rates_on_the_way_are_what_they_say(market: RecordedMarket) -> None:
     """Each kind at 0.1 of the requests that those before it have left over."""
     kinds = ("too_many_requests", "post_reset_unaccepted", "insufficient_buying_power", "post_504_accepted", "post_timeout_accepted")
-    desk, orders = Desk(new_venue(market, cash="1e9")), 500
-    desk.misbehave(seed=12, **{kind: {"rate": 0.1} for kind in (*kinds, "post_garbled")})
+    client, orders = ExchangeClient(new_venue(market, cash="1e9")), 500
+    client.misbehave(seed=12, **{kind: {"rate": 0.1} for kind in (*kinds, "post_garbled")})
     lost = 0
     for n in range(orders):
         try:
-            answer = desk.post(f"order {n}", qty="1", symbol="IBM")
+            answer = client.post(f"order {n}", qty="1", symbol="IBM")
             lost += answer.status_code != 200 or not answer.text.endswith("}")
         except requests.RequestException:
             lost += 1
-    books = desk.books()
+    books = client.books()
     assert lost == sum(books["faults"].values())
     for place, kind in enumerate((*kinds, "post_garbled")):
         expected = orders * 0.9**place * 0.1
@@ -739,11 +739,11 @@ def live(venue: Venue, actions: list[Any], *, cut: int) -> AccountBook:
                 venue.cancel(order.id)
         else:
             side, symbol, size, limit = action
-            desk = Desk(venue)
+            client = ExchangeClient(venue)
             terms = {"qty": None, "notional": size[1:]} if size.startswith("$") else {"qty": size}
             if limit is not None and not size.startswith("$") and "." not in size:
                 terms |= {"type": "limit", "limit_price": limit}
-            desk.post(str(number), side=side, symbol=symbol, **terms)
+            client.post(str(number), side=side, symbol=symbol, **terms)
     venue.advance(venue.now + timedelta(days=2))
     return venue.book
 

@@ -21,7 +21,7 @@ from schemathesis.specs.openapi.checks import content_type_conformance, response
 
 from local.exchange.http.app import ROUTES
 from tests.descriptions import DATA, TRADING, description, nameless
-from tests.exchanges import KEYS, URL, Desk
+from tests.exchanges import KEYS, URL, ExchangeClient
 
 CHECKS = [not_a_server_error, content_type_conformance, response_schema_conformance]
 SERVED = {(method, nameless(path)) for method, path, _ in ROUTES}
@@ -76,23 +76,23 @@ EXAMPLES = settings(
 )
 
 
-def old_account() -> Desk:
+def old_account() -> ExchangeClient:
     """It holds AAPL and IBM, saw a split and a dividend, and has orders in every state, on 2020-02-10 at 10:00 in New York."""
-    desk = Desk()
-    desk.send(qty="10", client_order_id="first")
-    desk.send("IBM", notional="500")
-    desk.limit(60, tif="gtc")
-    desk.advance("2020-02-10T15:00:00Z")
-    desk.limit(45, side="buy", tif="gtc")
-    replaced = desk.limit(40, "IBM")
-    desk.http.patch(f"{URL}/v2/orders/{replaced['id']}", json={"limit_price": "41"})
-    desk.limit(90, side="sell")
-    desk.http.delete(f"{URL}/v2/orders/{desk.limit(30)['id']}")
-    return desk
+    client = ExchangeClient()
+    client.send(qty="10", client_order_id="first")
+    client.send("IBM", notional="500")
+    client.limit(60, tif="gtc")
+    client.advance("2020-02-10T15:00:00Z")
+    client.limit(45, side="buy", tif="gtc")
+    replaced = client.limit(40, "IBM")
+    client.http.patch(f"{URL}/v2/orders/{replaced['id']}", json={"limit_price": "41"})
+    client.limit(90, side="sell")
+    client.http.delete(f"{URL}/v2/orders/{client.limit(30)['id']}")
+    return client
 
 
-def recorded_minute() -> Desk:
-    return Desk(now=datetime.fromisoformat("2020-01-02T14:40:00Z"))
+def recorded_minute() -> ExchangeClient:
+    return ExchangeClient(now=datetime.fromisoformat("2020-01-02T14:40:00Z"))
 
 
 def exchanged(values: Any, sensible: Mapping[str, list[Any]], data: st.DataObject) -> None:
@@ -110,8 +110,8 @@ def _nothing_left_to_collect() -> None:
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=[operation.label for operation in OPERATIONS])
 def test_no_answer_is_an_error_of_ours_or_against_its_schema(operation: Any) -> None:
-    desk = recorded_minute() if operation.path.startswith("/v2/stocks") else old_account()
-    ids = list(desk.venue.book.orders)  # those of the beginning: what is drawn may not depend on what was answered
+    client = recorded_minute() if operation.path.startswith("/v2/stocks") else old_account()
+    ids = list(client.venue.book.orders)  # those of the beginning: what is drawn may not depend on what was answered
     statuses: list[int] = []
 
     def ask(case: Any, data: st.DataObject) -> None:
@@ -121,11 +121,11 @@ def test_no_answer_is_an_error_of_ours_or_against_its_schema(operation: Any) -> 
             case.body = dict(data.draw(st.sampled_from(BODIES[case.method])))
         # A symbol with a slash in it, or none, is another path here.
         assume(all(str(value).strip(".") and "/" not in str(value) for value in case.path_parameters.values()))
-        answer = case.call_and_validate(base_url=URL, session=desk.http, headers=dict(KEYS), checks=CHECKS)
+        answer = case.call_and_validate(base_url=URL, session=client.http, headers=dict(KEYS), checks=CHECKS)
         statuses.append(answer.status_code)
         if answer.status_code >= 400:
             assert {"code", "message"} <= answer.json().keys()
-        assert desk.venue.book.cash >= 0
+        assert client.venue.book.cash >= 0
 
     # Few orders can still be replaced, so it takes more tries to find one
     examples = settings(EXAMPLES, max_examples=96) if operation.method == "patch" else EXAMPLES

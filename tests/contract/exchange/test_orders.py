@@ -17,13 +17,13 @@ from local.exchange.faults.plan import FaultPlan
 from local.exchange.journal import Journal
 from local.exchange.orders import Changes, OrderType, Refused, Side, Status, Ticket, TimeInForce
 from local.exchange.time_in_force import AT_ONCE
-from tests.exchanges import EVE, SLOT, URL, Desk, refusal
+from tests.exchanges import EVE, SLOT, URL, ExchangeClient, refusal
 
 
 @pytest.fixture
-def desk() -> Desk:
+def client() -> ExchangeClient:
     """On 2020-01-02 at 09:35 in New York; IBM has opened at 50.06 and opens a cent higher each day, AAPL at 100.06."""
-    return Desk()
+    return ExchangeClient()
 
 
 def said(order: dict[str, Any], *names: str) -> tuple[Any, ...]:
@@ -33,29 +33,29 @@ def said(order: dict[str, Any], *names: str) -> tuple[Any, ...]:
 # Time in force
 
 
-def test_gtc_waits_for_its_price_over_days(desk: Desk) -> None:
-    desk.send("IBM", qty="1")
-    order = desk.limit(50.10, "IBM", side="sell", qty="1", tif="gtc")
+def test_gtc_waits_for_its_price_over_days(client: ExchangeClient) -> None:
+    client.send("IBM", qty="1")
+    order = client.limit(50.10, "IBM", side="sell", qty="1", tif="gtc")
     assert said(order, "status", "time_in_force", "expires_at") == ("accepted", "gtc", "2020-03-31T20:00:00Z")
-    desk.advance("2020-01-08T14:29:59Z")
-    assert desk.order(order["id"])["status"] == "accepted"
-    desk.advance("2020-01-08T14:30:00Z")
-    filled = desk.order(order["id"])
+    client.advance("2020-01-08T14:29:59Z")
+    assert client.order(order["id"])["status"] == "accepted"
+    client.advance("2020-01-08T14:30:00Z")
+    filled = client.order(order["id"])
     assert said(filled, "status", "filled_at", "filled_avg_price") == ("filled", "2020-01-08T14:30:00Z", "50.1")
 
 
-def test_gtc_ends_with_the_last_close_within_ninety_days(desk: Desk) -> None:
-    order = desk.limit(1, "IBM", tif="gtc")
-    desk.advance("2020-03-31T19:59:59Z")
-    assert desk.order(order["id"])["status"] == "accepted"
-    desk.advance("2020-03-31T20:00:00Z")
-    assert said(desk.order(order["id"]), "status", "expired_at") == ("expired", "2020-03-31T20:00:00Z")
+def test_gtc_ends_with_the_last_close_within_ninety_days(client: ExchangeClient) -> None:
+    order = client.limit(1, "IBM", tif="gtc")
+    client.advance("2020-03-31T19:59:59Z")
+    assert client.order(order["id"])["status"] == "accepted"
+    client.advance("2020-03-31T20:00:00Z")
+    assert said(client.order(order["id"]), "status", "expired_at") == ("expired", "2020-03-31T20:00:00Z")
 
 
-def test_gtc_does_not_outlive_a_split(desk: Desk) -> None:
-    order = desk.limit(90, tif="gtc")
-    desk.advance("2020-02-03T05:00:00Z")
-    assert said(desk.order(order["id"]), "status", "canceled_at") == ("canceled", "2020-02-03T05:00:00Z")
+def test_gtc_does_not_outlive_a_split(client: ExchangeClient) -> None:
+    order = client.limit(90, tif="gtc")
+    client.advance("2020-02-03T05:00:00Z")
+    assert said(client.order(order["id"]), "status", "canceled_at") == ("canceled", "2020-02-03T05:00:00Z")
 
 
 @pytest.mark.parametrize(
@@ -81,86 +81,86 @@ def test_gtc_does_not_outlive_a_split(desk: Desk) -> None:
 )
 def test_auction_and_immediate_orders_have_their_hours(word: str, now: str, good: bool) -> None:
     refused = 422 if word in ("ioc", "fok") else 403
-    assert Desk(now=datetime.fromisoformat(now)).send("IBM", tif=word).status_code == (200 if good else refused)
+    assert ExchangeClient(now=datetime.fromisoformat(now)).send("IBM", tif=word).status_code == (200 if good else refused)
 
 
-def test_refused_hours_are_said_in_the_vendors_words(desk: Desk) -> None:
-    assert refusal(desk.send(tif="opg")) == (403, 40310000, "opg orders must be submitted after 7:00pm and before 9:28am")
-    desk.advance("2020-01-02T20:55:00Z")
-    assert refusal(desk.send(tif="cls")) == (403, 40310000, "cls orders must be submitted after 7:00pm and before 3:50pm")
-    desk.advance("2020-01-02T21:00:00Z")
-    assert refusal(desk.send(tif="ioc"))[:2] == (422, 42210000)
-    assert refusal(Desk(now=datetime.fromisoformat("2019-12-24T17:55:00Z")).send(tif="cls"))[2].endswith("before 12:50pm")
+def test_refused_hours_are_said_in_the_vendors_words(client: ExchangeClient) -> None:
+    assert refusal(client.send(tif="opg")) == (403, 40310000, "opg orders must be submitted after 7:00pm and before 9:28am")
+    client.advance("2020-01-02T20:55:00Z")
+    assert refusal(client.send(tif="cls")) == (403, 40310000, "cls orders must be submitted after 7:00pm and before 3:50pm")
+    client.advance("2020-01-02T21:00:00Z")
+    assert refusal(client.send(tif="ioc"))[:2] == (422, 42210000)
+    assert refusal(ExchangeClient(now=datetime.fromisoformat("2019-12-24T17:55:00Z")).send(tif="cls"))[2].endswith("before 12:50pm")
 
 
 def test_opg_meets_the_open_and_nothing_else() -> None:
-    desk = Desk(now=datetime.fromisoformat("2020-01-02T12:00:00Z"))
-    market, met, missed = desk.send("IBM", tif="opg").json(), desk.limit(50.06, "IBM", tif="opg"), desk.limit(50.05, "IBM", tif="opg")
+    client = ExchangeClient(now=datetime.fromisoformat("2020-01-02T12:00:00Z"))
+    market, met, missed = client.send("IBM", tif="opg").json(), client.limit(50.06, "IBM", tif="opg"), client.limit(50.05, "IBM", tif="opg")
     assert market["expires_at"] == "2020-01-02T14:30:00Z"
-    desk.advance(SLOT)
+    client.advance(SLOT)
     for order in (market, met):
-        assert said(desk.order(order["id"]), "status", "filled_at", "filled_avg_price") == ("filled", "2020-01-02T14:30:00Z", "50.06")
-    assert said(desk.order(missed["id"]), "status", "canceled_at") == ("canceled", "2020-01-02T14:30:00Z")
+        assert said(client.order(order["id"]), "status", "filled_at", "filled_avg_price") == ("filled", "2020-01-02T14:30:00Z", "50.06")
+    assert said(client.order(missed["id"]), "status", "canceled_at") == ("canceled", "2020-01-02T14:30:00Z")
 
 
-def test_cls_meets_the_close_and_nothing_else(desk: Desk) -> None:
-    market, met, missed = desk.send("IBM", tif="cls").json(), desk.limit(51.06, "IBM", tif="cls"), desk.limit(51.05, "IBM", tif="cls")
-    desk.advance("2020-01-02T20:59:59Z")
-    assert [desk.order(order["id"])["status"] for order in (market, met, missed)] == ["accepted"] * 3
-    desk.advance("2020-01-02T21:00:00Z")
+def test_cls_meets_the_close_and_nothing_else(client: ExchangeClient) -> None:
+    market, met, missed = client.send("IBM", tif="cls").json(), client.limit(51.06, "IBM", tif="cls"), client.limit(51.05, "IBM", tif="cls")
+    client.advance("2020-01-02T20:59:59Z")
+    assert [client.order(order["id"])["status"] for order in (market, met, missed)] == ["accepted"] * 3
+    client.advance("2020-01-02T21:00:00Z")
     for order in (market, met):
-        assert said(desk.order(order["id"]), "status", "filled_at", "filled_avg_price") == ("filled", "2020-01-02T21:00:00Z", "51.06")
-    assert said(desk.order(missed["id"]), "status", "canceled_at") == ("canceled", "2020-01-02T21:00:00Z")
-    assert desk.get("/v2/account").json()["equity"] == "100000"  # bought at the close's own price
+        assert said(client.order(order["id"]), "status", "filled_at", "filled_avg_price") == ("filled", "2020-01-02T21:00:00Z", "51.06")
+    assert said(client.order(missed["id"]), "status", "canceled_at") == ("canceled", "2020-01-02T21:00:00Z")
+    assert client.get("/v2/account").json()["equity"] == "100000"  # bought at the close's own price
 
 
 @pytest.mark.parametrize("word", ["ioc", "fok"])
-def test_an_immediate_order_fills_or_is_gone(desk: Desk, word: str) -> None:
-    assert said(desk.send(tif=word).json(), "status", "filled_qty") == ("filled", "2")
-    assert said(desk.limit(99, tif=word), "status", "filled_qty", "canceled_at") == ("canceled", "0", "2020-01-02T14:35:00Z")
-    assert desk.venue.book.open_orders == []
+def test_an_immediate_order_fills_or_is_gone(client: ExchangeClient, word: str) -> None:
+    assert said(client.send(tif=word).json(), "status", "filled_qty") == ("filled", "2")
+    assert said(client.limit(99, tif=word), "status", "filled_qty", "canceled_at") == ("canceled", "0", "2020-01-02T14:35:00Z")
+    assert client.venue.book.open_orders == []
 
 
 @pytest.mark.parametrize(("word", "filled"), [("ioc", True), ("fok", False)])
-def test_only_ioc_takes_a_part(desk: Desk, word: str, filled: bool) -> None:
-    desk.venue.use_faults(FaultPlan.from_document({"faults": {"partial_fill": {"rate": 1}, "unknown_status": {"rate": 1}}}))
-    order = desk.send(tif=word, qty="10").json()
+def test_only_ioc_takes_a_part(client: ExchangeClient, word: str, filled: bool) -> None:
+    client.venue.use_faults(FaultPlan.from_document({"faults": {"partial_fill": {"rate": 1}, "unknown_status": {"rate": 1}}}))
+    order = client.send(tif=word, qty="10").json()
     assert order["status"] == "canceled"
     assert (0 < Decimal(order["filled_qty"]) < 10) == filled
-    assert desk.held() == Decimal(order["filled_qty"])
+    assert client.held() == Decimal(order["filled_qty"])
 
 
 @pytest.mark.parametrize("size", [{"qty": "1.5"}, {"notional": "500"}])
 @pytest.mark.parametrize("word", ["gtc", "opg", "cls", "ioc", "fok"])
-def test_parts_of_a_share_are_for_the_day(desk: Desk, size: dict[str, str], word: str) -> None:
-    assert refusal(desk.send(tif=word, **size)) == (422, 42210000, "fractional orders must be DAY orders")
+def test_parts_of_a_share_are_for_the_day(client: ExchangeClient, size: dict[str, str], word: str) -> None:
+    assert refusal(client.send(tif=word, **size)) == (422, 42210000, "fractional orders must be DAY orders")
 
 
-def test_an_asset_is_named_by_its_id_as_well(desk: Desk) -> None:
-    asset = desk.get("/v2/assets/IBM").json()
-    assert desk.send(asset["id"]).json()["symbol"] == "IBM"
+def test_an_asset_is_named_by_its_id_as_well(client: ExchangeClient) -> None:
+    asset = client.get("/v2/assets/IBM").json()
+    assert client.send(asset["id"]).json()["symbol"] == "IBM"
 
 
 # Replacement
 
 
-def patch(desk: Desk, order: dict[str, Any], **changes: Any) -> requests.Response:
-    return desk.http.patch(f"{URL}/v2/orders/{order['id']}", json=changes)
+def patch(client: ExchangeClient, order: dict[str, Any], **changes: Any) -> requests.Response:
+    return client.http.patch(f"{URL}/v2/orders/{order['id']}", json=changes)
 
 
-def test_a_chain_of_replacements(desk: Desk) -> None:
-    first = desk.limit(90, client_order_id="mine")
-    second = patch(desk, first, limit_price="91", client_order_id="mine-2").json()
-    desk.advance("2020-01-02T14:36:00Z")
-    third = patch(desk, second, qty=5, limit_price=101, time_in_force="gtc").json()
+def test_a_chain_of_replacements(client: ExchangeClient) -> None:
+    first = client.limit(90, client_order_id="mine")
+    second = patch(client, first, limit_price="91", client_order_id="mine-2").json()
+    client.advance("2020-01-02T14:36:00Z")
+    third = patch(client, second, qty=5, limit_price=101, time_in_force="gtc").json()
     assert said(third, "status", "qty", "filled_avg_price", "time_in_force") == ("filled", "5", "100.06", "gtc")
-    assert said(desk.order(first["id"]), "status", "replaces", "replaced_by", "replaced_at") == (
+    assert said(client.order(first["id"]), "status", "replaces", "replaced_by", "replaced_at") == (
         "replaced",
         None,
         second["id"],
         "2020-01-02T14:35:00Z",
     )
-    assert said(desk.order(second["id"]), "status", "replaces", "replaced_by", "client_order_id", "limit_price") == (
+    assert said(client.order(second["id"]), "status", "replaces", "replaced_by", "client_order_id", "limit_price") == (
         "replaced",
         first["id"],
         third["id"],
@@ -168,16 +168,16 @@ def test_a_chain_of_replacements(desk: Desk) -> None:
         "91",
     )
     assert said(third, "replaces", "replaced_by", "replaced_at") == (second["id"], None, None)
-    assert desk.get("/v2/orders", status="open").json() == []
-    assert len({order["client_order_id"] for order in desk.get("/v2/orders", status="all").json()}) == 3
-    assert desk.held() == 5
+    assert client.get("/v2/orders", status="open").json() == []
+    assert len({order["client_order_id"] for order in client.get("/v2/orders", status="all").json()}) == 3
+    assert client.held() == 5
 
 
-def test_what_is_not_replaced_stays_as_it_was(desk: Desk) -> None:
-    resting, market, filled = desk.limit(90, client_order_id="mine"), desk.send(tif="cls").json(), desk.send().json()
-    gone = desk.limit(80)
-    replacement = patch(desk, gone, limit_price=81).json()
-    books = desk.get("/admin/books").json()
+def test_what_is_not_replaced_stays_as_it_was(client: ExchangeClient) -> None:
+    resting, market, filled = client.limit(90, client_order_id="mine"), client.send(tif="cls").json(), client.send().json()
+    gone = client.limit(80)
+    replacement = patch(client, gone, limit_price=81).json()
+    books = client.get("/admin/books").json()
     for order, changes, expected in [
         (resting, {}, (422, 42210000, "order parameters are not changed")),
         (resting, {"limit_price": "90", "client_order_id": "other"}, (422, 42210000, "order parameters are not changed")),
@@ -192,91 +192,91 @@ def test_what_is_not_replaced_stays_as_it_was(desk: Desk) -> None:
         (gone, {"qty": "3"}, (422, 42210000, "order already replaced")),
         ({"id": "no-such-order"}, {"qty": "3"}, (404, 40410000, "order not found for no-such-order")),
     ]:
-        assert refusal(patch(desk, order, **changes)) == expected
-    after = desk.get("/admin/books").json()
+        assert refusal(patch(client, order, **changes)) == expected
+    after = client.get("/admin/books").json()
     assert {**after, "counts": None} == {**books, "counts": None}
     assert replacement["replaces"] == gone["id"]
 
 
 def test_an_order_that_has_not_met_the_market_is_not_replaced() -> None:
-    desk = Desk(now=EVE)
-    order, notional = desk.limit(90), desk.send("IBM", notional="100").json()
-    assert refusal(patch(desk, order, qty=3)) == (422, 42210000, "cannot replace order in accepted status")
-    desk.venue.use_faults(FaultPlan.from_document({"faults": {"partial_fill": {"rate": 1}}}))
-    desk.advance(SLOT)
-    assert patch(desk, order, qty=3).status_code == 200
-    assert desk.order(notional["id"])["status"] == "partially_filled"
-    assert refusal(patch(desk, notional, time_in_force="gtc"))[2].startswith("notional orders cannot be replaced")
+    client = ExchangeClient(now=EVE)
+    order, notional = client.limit(90), client.send("IBM", notional="100").json()
+    assert refusal(patch(client, order, qty=3)) == (422, 42210000, "cannot replace order in accepted status")
+    client.venue.use_faults(FaultPlan.from_document({"faults": {"partial_fill": {"rate": 1}}}))
+    client.advance(SLOT)
+    assert patch(client, order, qty=3).status_code == 200
+    assert client.order(notional["id"])["status"] == "partially_filled"
+    assert refusal(patch(client, notional, time_in_force="gtc"))[2].startswith("notional orders cannot be replaced")
 
 
 def test_the_cash_of_the_replaced_order_is_free_for_its_successor() -> None:
-    desk = Desk(cash="200")
-    order = desk.limit(99)
-    assert patch(desk, order, limit_price=100).status_code == 200
-    assert desk.venue.book.buying_power == 0
+    client = ExchangeClient(cash="200")
+    order = client.limit(99)
+    assert patch(client, order, limit_price=100).status_code == 200
+    assert client.venue.book.buying_power == 0
 
 
-def test_the_shares_of_the_replaced_sale_are_free_for_its_successor(desk: Desk) -> None:
-    desk.send()
-    order = desk.limit(200, side="sell")
-    assert refusal(desk.send(side="sell", qty="1"))[0] == 403
-    assert patch(desk, order, limit_price=100).json()["status"] == "filled"
-    assert desk.held() == 0
+def test_the_shares_of_the_replaced_sale_are_free_for_its_successor(client: ExchangeClient) -> None:
+    client.send()
+    order = client.limit(200, side="sell")
+    assert refusal(client.send(side="sell", qty="1"))[0] == 403
+    assert patch(client, order, limit_price=100).json()["status"] == "filled"
+    assert client.held() == 0
 
 
-def test_what_was_filled_before_is_not_filled_again(desk: Desk) -> None:
+def test_what_was_filled_before_is_not_filled_again(client: ExchangeClient) -> None:
     """`qty` is the whole: the replacement is for what is left of it, and the fills of both are the position."""
-    desk.venue.use_faults(FaultPlan.from_document({"faults": {"partial_fill": {"rate": 1, "expires": 1}}}))
-    order = desk.send(qty="100").json()
+    client.venue.use_faults(FaultPlan.from_document({"faults": {"partial_fill": {"rate": 1, "expires": 1}}}))
+    order = client.send(qty="100").json()
     filled = Decimal(order["filled_qty"])
     assert 0 < filled < 100
-    assert refusal(patch(desk, order, qty=int(filled)))[2] == "qty must be > filled_qty"
-    desk.venue.use_faults(FaultPlan())
-    replacement = patch(desk, order, qty=60 + int(filled)).json()
+    assert refusal(patch(client, order, qty=int(filled)))[2] == "qty must be > filled_qty"
+    client.venue.use_faults(FaultPlan())
+    replacement = patch(client, order, qty=60 + int(filled)).json()
     assert said(replacement, "status", "qty", "filled_qty") == ("filled", "60", "60")
-    assert said(desk.order(order["id"]), "status", "qty", "filled_qty") == ("replaced", "100", order["filled_qty"])
-    assert desk.held() == filled + 60
+    assert said(client.order(order["id"]), "status", "qty", "filled_qty") == ("replaced", "100", order["filled_qty"])
+    assert client.held() == filled + 60
 
 
 def test_a_journal_replays_replacements_and_hours(tmp_path: Path) -> None:
-    def begin() -> tuple[Desk, Journal]:
-        desk, journal = Desk(), Journal(tmp_path / "journal.jsonl")
-        journal.attach(desk.venue, terms={})
-        return desk, journal
+    def begin() -> tuple[ExchangeClient, Journal]:
+        client, journal = ExchangeClient(), Journal(tmp_path / "journal.jsonl")
+        journal.attach(client.venue, terms={})
+        return client, journal
 
-    desk, journal = begin()
-    patch(desk, desk.limit(90, tif="gtc"), limit_price=91)
-    desk.send("IBM", tif="cls")
-    desk.send(tif="ioc")
-    desk.http.delete(f"{URL}/v2/positions/AAPL", params={"percentage": "50"})
-    desk.advance("2020-01-03T15:00:00Z")
-    orders = desk.get("/v2/orders", status="all").json()
+    client, journal = begin()
+    patch(client, client.limit(90, tif="gtc"), limit_price=91)
+    client.send("IBM", tif="cls")
+    client.send(tif="ioc")
+    client.http.delete(f"{URL}/v2/positions/AAPL", params={"percentage": "50"})
+    client.advance("2020-01-03T15:00:00Z")
+    orders = client.get("/v2/orders", status="all").json()
     assert [order["status"] for order in orders] == ["filled", "filled", "filled", "accepted", "replaced"]
     journal.close()
     again, journal = begin()
     journal.close()
     assert again.get("/v2/orders", status="all").json() == orders
-    assert again.get("/v2/account/activities").content == desk.get("/v2/account/activities").content
+    assert again.get("/v2/account/activities").content == client.get("/v2/account/activities").content
 
 
 # Closing
 
 
-def close(desk: Desk, path: str = "/AAPL", **query: str) -> requests.Response:
-    return desk.http.delete(f"{URL}/v2/positions{path}", params=query)
+def close(client: ExchangeClient, path: str = "/AAPL", **query: str) -> requests.Response:
+    return client.http.delete(f"{URL}/v2/positions{path}", params=query)
 
 
-def test_a_position_is_closed_whole_or_in_part(desk: Desk) -> None:
-    desk.send(qty="10")
-    assert said(close(desk, qty="3").json(), "side", "type", "qty", "status") == ("sell", "market", "3", "filled")
-    assert close(desk, percentage="50").json()["qty"] == "3"  # of 7, whole shares only
-    asset_id = desk.get("/v2/assets/AAPL").json()["id"]
-    assert close(desk, f"/{asset_id}").json()["qty"] == "4"
-    assert refusal(close(desk)) == (404, 40410000, "position does not exist")
-    desk.send(qty="2.5")
-    assert close(desk, percentage="33.333333333").json()["qty"] == "0.833333333"
-    assert close(desk, percentage="100").json()["qty"] == "1.666666667"
-    assert desk.venue.book.positions == {}
+def test_a_position_is_closed_whole_or_in_part(client: ExchangeClient) -> None:
+    client.send(qty="10")
+    assert said(close(client, qty="3").json(), "side", "type", "qty", "status") == ("sell", "market", "3", "filled")
+    assert close(client, percentage="50").json()["qty"] == "3"  # of 7, whole shares only
+    asset_id = client.get("/v2/assets/AAPL").json()["id"]
+    assert close(client, f"/{asset_id}").json()["qty"] == "4"
+    assert refusal(close(client)) == (404, 40410000, "position does not exist")
+    client.send(qty="2.5")
+    assert close(client, percentage="33.333333333").json()["qty"] == "0.833333333"
+    assert close(client, percentage="100").json()["qty"] == "1.666666667"
+    assert client.venue.book.positions == {}
 
 
 @pytest.mark.parametrize(
@@ -289,47 +289,47 @@ def test_a_position_is_closed_whole_or_in_part(desk: Desk) -> None:
         ({"qty": "3"}, (403, 40310000, "insufficient qty available for order (requested: 3, available: 2)")),
     ],
 )
-def test_a_wrong_part_closes_nothing(desk: Desk, query: dict[str, str], expected: tuple[int, int, str]) -> None:
-    desk.send()
-    assert refusal(close(desk, **query)) == expected
-    assert desk.held() == 2
+def test_a_wrong_part_closes_nothing(client: ExchangeClient, query: dict[str, str], expected: tuple[int, int, str]) -> None:
+    client.send()
+    assert refusal(close(client, **query)) == expected
+    assert client.held() == 2
 
 
-def test_all_positions_are_closed_but_what_is_promised(desk: Desk) -> None:
-    desk.send(qty="2")
-    desk.send("IBM", qty="1.5")
-    waiting = desk.limit(200, side="sell", qty="1")
-    blocked, closed = close(desk, "").json()
+def test_all_positions_are_closed_but_what_is_promised(client: ExchangeClient) -> None:
+    client.send(qty="2")
+    client.send("IBM", qty="1.5")
+    waiting = client.limit(200, side="sell", qty="1")
+    blocked, closed = close(client, "").json()
     assert said(blocked, "symbol", "status") == ("AAPL", 403)
     assert said(blocked["body"], "code", "available", "held_for_orders", "qty") == (40310000, "1", "1", "2")
     assert said(closed, "symbol", "status") == ("IBM", 200)
     assert closed["body"]["status"] == "filled"
-    (last,) = close(desk, "", cancel_orders="true").json()
+    (last,) = close(client, "", cancel_orders="true").json()
     assert said(last, "symbol", "status") == ("AAPL", 200)
-    assert desk.order(waiting["id"])["status"] == "canceled"
-    assert desk.venue.book.positions == {}
-    assert refusal(close(desk, "", cancel_orders="perhaps"))[0] == 422
+    assert client.order(waiting["id"])["status"] == "canceled"
+    assert client.venue.book.positions == {}
+    assert refusal(close(client, "", cancel_orders="perhaps"))[0] == 422
 
 
-def test_a_position_closed_at_night_is_sold_at_the_open(desk: Desk) -> None:
-    desk.send()
-    desk.advance("2020-01-02T22:00:00Z")
-    order = close(desk).json()
+def test_a_position_closed_at_night_is_sold_at_the_open(client: ExchangeClient) -> None:
+    client.send()
+    client.advance("2020-01-02T22:00:00Z")
+    order = close(client).json()
     assert order["status"] == "accepted"
-    desk.advance("2020-01-03T14:30:00Z")
-    assert said(desk.order(order["id"]), "status", "filled_avg_price") == ("filled", "100.07")
+    client.advance("2020-01-03T14:30:00Z")
+    assert said(client.order(order["id"]), "status", "filled_avg_price") == ("filled", "100.07")
 
 
 # The list
 
 
-def test_the_list_is_filtered(desk: Desk) -> None:
-    first, second = desk.limit(90)["id"], desk.limit(10, "IBM", tif="gtc")["id"]
-    desk.advance("2020-01-02T14:36:00Z")
-    third = desk.limit(91)["id"]
+def test_the_list_is_filtered(client: ExchangeClient) -> None:
+    first, second = client.limit(90)["id"], client.limit(10, "IBM", tif="gtc")["id"]
+    client.advance("2020-01-02T14:36:00Z")
+    third = client.limit(91)["id"]
 
     def found(**query: str) -> list[str]:
-        return [order["id"] for order in desk.get("/v2/orders", **query).json()]
+        return [order["id"] for order in client.get("/v2/orders", **query).json()]
 
     assert found() == found(nested="true") == found(asset_class="us_option,us_equity") == [third, second, first]
     assert found(asset_class="crypto") == []
@@ -344,7 +344,7 @@ def test_the_list_is_filtered(desk: Desk) -> None:
         ({"limit": "9" * 5000}, 400),
         ({"side": "short"}, 422),
     ]:
-        assert desk.get("/v2/orders", **query).status_code == status
+        assert client.get("/v2/orders", **query).status_code == status
 
 
 # Whatever is asked
@@ -384,28 +384,28 @@ STEPS = st.lists(
 )
 
 
-def carry_out(desk: Desk, step: Any) -> None:
-    orders = list(desk.venue.book.orders.values())
+def carry_out(client: ExchangeClient, step: Any) -> None:
+    orders = list(client.venue.book.orders.values())
     match step:
         case Ticket():
-            desk.venue.submit(step)
+            client.venue.submit(step)
         case timedelta():
-            desk.advance(desk.venue.now + step)
+            client.advance(client.venue.now + step)
         case (which, changes) if orders:
-            desk.venue.replace(orders[which % len(orders)].id, changes)
+            client.venue.replace(orders[which % len(orders)].id, changes)
         case int() if orders:
-            desk.venue.cancel(orders[step % len(orders)].id)
+            client.venue.cancel(orders[step % len(orders)].id)
 
 
 @given(steps=STEPS, plan=st.sampled_from([{}, {"seed": 5, "profile": "brutal"}]))
 @settings(max_examples=60, deadline=None)
 def test_the_books_hold_whatever_is_asked(steps: list[Any], plan: dict[str, Any]) -> None:
-    desk = Desk(cash="60000")
-    desk.venue.use_faults(FaultPlan.from_document(plan))
+    client = ExchangeClient(cash="60000")
+    client.venue.use_faults(FaultPlan.from_document(plan))
     for step in steps:
         with suppress(Refused):
-            carry_out(desk, step)
-        book = desk.venue.book
+            carry_out(client, step)
+        book = client.venue.book
         assert book.cash >= 0
         assert book.buying_power >= 0
         assert all(book.available(symbol) >= 0 for symbol in ("AAPL", "IBM"))

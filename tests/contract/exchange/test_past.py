@@ -12,7 +12,7 @@ from alpaca.trading.requests import GetPortfolioHistoryRequest
 from pydantic import TypeAdapter
 
 from local.exchange.faults.plan import FaultPlan
-from tests.exchanges import URL, Desk, refusal
+from tests.exchanges import URL, ExchangeClient, refusal
 
 
 def moment(text: str) -> int:
@@ -20,25 +20,25 @@ def moment(text: str) -> int:
 
 
 @pytest.fixture(scope="module")
-def veteran() -> Desk:
+def veteran() -> ExchangeClient:
     """Bought AAPL and IBM, lived through a split and a dividend, sold IBM; on 2020-02-10 at noon."""
-    desk = Desk()
-    desk.send(qty="1.5")
-    desk.send("IBM", qty="10")
-    desk.advance("2020-02-10T15:00:00Z")
-    desk.send("IBM", side="sell", qty="10")
-    desk.advance("2020-02-10T17:00:00Z")
-    return desk
+    client = ExchangeClient()
+    client.send(qty="1.5")
+    client.send("IBM", qty="10")
+    client.advance("2020-02-10T15:00:00Z")
+    client.send("IBM", side="sell", qty="10")
+    client.advance("2020-02-10T17:00:00Z")
+    return client
 
 
-def activities(desk: Desk, path: str = "", **query: Any) -> list[dict[str, Any]]:
-    answer = desk.get(f"/v2/account/activities{path}", **query)
+def activities(client: ExchangeClient, path: str = "", **query: Any) -> list[dict[str, Any]]:
+    answer = client.get(f"/v2/account/activities{path}", **query)
     assert answer.status_code == 200, answer.text
     rows: list[dict[str, Any]] = answer.json()
     return rows
 
 
-def test_activities_are_fills_splits_and_dividends(veteran: Desk) -> None:
+def test_activities_are_fills_splits_and_dividends(veteran: ExchangeClient) -> None:
     rows = activities(veteran)
     assert [(row["activity_type"], row["symbol"]) for row in rows] == [
         ("FILL", "IBM"),
@@ -57,7 +57,7 @@ def test_activities_are_fills_splits_and_dividends(veteran: Desk) -> None:
     assert len({row["id"] for row in rows}) == 5
 
 
-def test_the_vendors_client_reads_activities(veteran: Desk) -> None:
+def test_the_vendors_client_reads_activities(veteran: ExchangeClient) -> None:
     fills = TypeAdapter(list[TradeActivity]).validate_python(
         [{"account_id": veteran.venue.account_id, **row} for row in veteran.trading.get("/account/activities/FILL")]
     )
@@ -71,7 +71,7 @@ def test_the_vendors_client_reads_activities(veteran: Desk) -> None:
     assert [(row.activity_type, row.net_amount) for row in booked] == [("DIV", 5), ("SPLIT", 0)]
 
 
-def test_pages_of_activities_hold_each_once(veteran: Desk) -> None:
+def test_pages_of_activities_hold_each_once(veteran: ExchangeClient) -> None:
     for direction in ("asc", "desc"):
         whole = activities(veteran, direction=direction)
         for size in (1, 2, 3, 5):
@@ -97,7 +97,7 @@ def test_pages_of_activities_hold_each_once(veteran: Desk) -> None:
         ("", {"after": "2020-01-03", "until": "2020-02-08"}, 2),
     ],
 )
-def test_activities_are_filtered(veteran: Desk, path: str, query: dict[str, str], found: int) -> None:
+def test_activities_are_filtered(veteran: ExchangeClient, path: str, query: dict[str, str], found: int) -> None:
     assert len(activities(veteran, path, **query)) == found
 
 
@@ -114,47 +114,47 @@ def test_activities_are_filtered(veteran: Desk, path: str, query: dict[str, str]
         ("", {"direction": "up"}, 422),
     ],
 )
-def test_wrong_questions_about_activities(veteran: Desk, path: str, query: dict[str, str], status: int) -> None:
+def test_wrong_questions_about_activities(veteran: ExchangeClient, path: str, query: dict[str, str], status: int) -> None:
     answer = veteran.get(f"/v2/account/activities{path}", **query)
     assert (answer.status_code, bool(answer.json()["message"])) == (status, True)
 
 
 def test_a_partial_fill_says_what_is_left() -> None:
-    desk = Desk()
-    desk.venue.use_faults(FaultPlan.from_document({"faults": {"partial_fill": {"rate": 1, "expires": 0, "seconds": 60}}}))
-    desk.send(qty="100")
-    desk.send("IBM", notional="1000")
-    desk.advance("2020-01-02T16:00:00Z")
+    client = ExchangeClient()
+    client.venue.use_faults(FaultPlan.from_document({"faults": {"partial_fill": {"rate": 1, "expires": 0, "seconds": 60}}}))
+    client.send(qty="100")
+    client.send("IBM", notional="1000")
+    client.advance("2020-01-02T16:00:00Z")
     for symbol in ("AAPL", "IBM"):
-        rows = [row for row in activities(desk, direction="asc") if row["symbol"] == symbol]
+        rows = [row for row in activities(client, direction="asc") if row["symbol"] == symbol]
         assert [row["type"] for row in rows] == ["partial_fill"] * (len(rows) - 1) + ["fill"]
         assert len(rows) >= 2
         total = Decimal(0)
         for row in rows:
             total += Decimal(row["qty"])
             assert Decimal(row["cum_qty"]) == total
-        assert total == desk.held(symbol)
+        assert total == client.held(symbol)
         assert all(Decimal(row["leaves_qty"]) > 0 for row in rows[:-1])
         assert rows[-1]["leaves_qty"] == "0"
-    assert {Decimal(row["cum_qty"]) + Decimal(row["leaves_qty"]) for row in activities(desk) if row["symbol"] == "AAPL"} == {100}
+    assert {Decimal(row["cum_qty"]) + Decimal(row["leaves_qty"]) for row in activities(client) if row["symbol"] == "AAPL"} == {100}
 
 
 # Portfolio history
 
 
 def test_portfolio_history_is_the_equity_of_each_close() -> None:
-    desk = Desk()
-    desk.send(qty="100")  # at 100.06, and each session closes a cent above the one before: 104.06, 104.07, ...
-    desk.advance("2020-01-08T00:59:59Z")
-    history = desk.trading.get_portfolio_history()
+    client = ExchangeClient()
+    client.send(qty="100")  # at 100.06, and each session closes a cent above the one before: 104.06, 104.07, ...
+    client.advance("2020-01-08T00:59:59Z")
+    history = client.trading.get_portfolio_history()
     assert history.timestamp == [moment("2020-01-03T01:00:00Z"), moment("2020-01-04T01:00:00Z"), moment("2020-01-07T01:00:00Z")]
     assert (history.equity, history.base_value, history.timeframe) == ([100400, 100401, 100402], 100400, "1D")
     assert (history.profit_loss, history.profit_loss_pct) == ([0, 1, 1], [0, 0.00001, 0.00001])
-    desk.advance("2020-01-08T01:00:00Z")  # eight in the evening
-    assert desk.trading.get_portfolio_history().equity == [100400, 100401, 100402, 100403]
-    last = desk.trading.get_portfolio_history(GetPortfolioHistoryRequest(period="2D", pnl_reset="no_reset"))
+    client.advance("2020-01-08T01:00:00Z")  # eight in the evening
+    assert client.trading.get_portfolio_history().equity == [100400, 100401, 100402, 100403]
+    last = client.trading.get_portfolio_history(GetPortfolioHistoryRequest(period="2D", pnl_reset="no_reset"))
     assert (last.equity, last.profit_loss, last.base_value) == ([100402, 100403], [1, 2], 100401)
-    raw = desk.get("/v2/account/portfolio/history", period="2D").json()
+    raw = client.get("/v2/account/portfolio/history", period="2D").json()
     assert (raw["profit_loss"], raw["base_value_asof"]) == ([1, 1], "2020-01-03")
     assert "cashflow" not in raw
 
@@ -177,7 +177,7 @@ def test_portfolio_history_is_the_equity_of_each_close() -> None:
         ({"start": "9999-12-30", "period": "9999A"}, None, None, 0),
     ],
 )
-def test_the_span_of_a_history(veteran: Desk, query: dict[str, str], first: str | None, last: str | None, length: int) -> None:
+def test_the_span_of_a_history(veteran: ExchangeClient, query: dict[str, str], first: str | None, last: str | None, length: int) -> None:
     answer = veteran.get("/v2/account/portfolio/history", **query)
     assert answer.status_code == 200, answer.text
     history = answer.json()
@@ -188,7 +188,7 @@ def test_the_span_of_a_history(veteran: Desk, query: dict[str, str], first: str 
         assert [days[0].toordinal() - 1, days[-1].toordinal() - 1] == [date.fromisoformat(day).toordinal() for day in (first, last)]
 
 
-def test_dividends_are_in_the_cashflow(veteran: Desk) -> None:
+def test_dividends_are_in_the_cashflow(veteran: ExchangeClient) -> None:
     history = veteran.trading.get_portfolio_history(GetPortfolioHistoryRequest(period="3D", cashflow_types="ALL"))
     assert history.cashflow == {"DIV": [0, 0, 5]}
 
@@ -203,18 +203,18 @@ def test_dividends_are_in_the_cashflow(veteran: Desk) -> None:
         ({"pnl_reset": "never"}, "pnl_reset must be one of per_day, no_reset, was 'never'"),
     ],
 )
-def test_wrong_questions_about_the_history(veteran: Desk, query: dict[str, str], message: str) -> None:
+def test_wrong_questions_about_the_history(veteran: ExchangeClient, query: dict[str, str], message: str) -> None:
     assert refusal(veteran.get("/v2/account/portfolio/history", **query)) == (422, 40010001, message)
 
 
 def test_a_new_account_has_no_past() -> None:
-    desk = Desk()
-    assert activities(desk) == []
-    history = desk.get("/v2/account/portfolio/history").json()
+    client = ExchangeClient()
+    assert activities(client) == []
+    history = client.get("/v2/account/portfolio/history").json()
     assert history == {"timestamp": [], "equity": [], "profit_loss": [], "profit_loss_pct": [], "base_value": 100000.0, "timeframe": "1D"}
 
 
-def test_the_account_says_what_it_may(veteran: Desk) -> None:
+def test_the_account_says_what_it_may(veteran: ExchangeClient) -> None:
     allowed = veteran.trading.get_account_configurations()
     assert (allowed.no_shorting, allowed.fractional_trading, allowed.suspend_trade) == (True, True, False)
     answer = veteran.http.patch(f"{URL}/v2/account/configurations", json={"suspend_trade": True})

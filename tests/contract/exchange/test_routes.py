@@ -9,7 +9,7 @@ import pytest
 
 from local.exchange.http.app import ADMIN, ROUTES
 from tests.descriptions import nameless, operations
-from tests.exchanges import URL, Desk
+from tests.exchanges import URL, ExchangeClient
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -58,8 +58,8 @@ OPERATIONS = operations()
 
 
 @pytest.fixture(scope="module")
-def desk() -> Desk:
-    return Desk()
+def client() -> ExchangeClient:
+    return ExchangeClient()
 
 
 def test_the_descriptions_are_whole() -> None:
@@ -73,27 +73,27 @@ def test_what_is_served_is_described_by_the_vendor() -> None:
 
 
 @pytest.mark.parametrize(("method", "path"), OPERATIONS, ids=[f"{method} {path}" for method, path in OPERATIONS])
-def test_each_described_operation_is_served_or_says_that_it_is_not(desk: Desk, method: str, path: str) -> None:
+def test_each_described_operation_is_served_or_says_that_it_is_not(client: ExchangeClient, method: str, path: str) -> None:
     asked = re.sub(r"\{[^}]*\}", "AAPL", path)
-    answer = desk.http.request(method, URL + asked, json={} if method in ("POST", "PUT", "PATCH") else None)
+    answer = client.http.request(method, URL + asked, json={} if method in ("POST", "PUT", "PATCH") else None)
     if f"{method} {nameless(path)}" in SERVED:
         assert answer.status_code < 500
     else:
         assert (answer.status_code, answer.json()["message"]) == (501, f"{method} {asked} is not served by this exchange")
 
 
-def test_a_route_of_nobodys_says_so_too(desk: Desk) -> None:
+def test_a_route_of_nobodys_says_so_too(client: ExchangeClient) -> None:
     for method, path in (("GET", "/"), ("PUT", "/v2/orders"), ("GET", "/v2/orders/a/b"), ("DELETE", "/v3/anything")):
-        answer = desk.http.request(method, URL + path)
+        answer = client.http.request(method, URL + path)
         assert (answer.status_code, answer.json()["message"]) == (501, f"{method} {path} is not served by this exchange")
 
 
-def test_every_route_asks_for_keys_but_the_administrators(desk: Desk) -> None:
+def test_every_route_asks_for_keys_but_the_administrators(client: ExchangeClient) -> None:
     for method, path, _ in ROUTES:
         asked = URL + re.sub(r"\{[^}]*\}", "AAPL", path)
-        assert desk.http.request(method, asked, headers={"APCA-API-SECRET-KEY": None}).status_code == 401
-        assert desk.http.request(method, asked, headers={"APCA-API-SECRET-KEY": "wrong"}).status_code == 403
-    assert desk.http.get(f"{URL}/admin/books", headers={"APCA-API-SECRET-KEY": None}).status_code == 200
+        assert client.http.request(method, asked, headers={"APCA-API-SECRET-KEY": None}).status_code == 401
+        assert client.http.request(method, asked, headers={"APCA-API-SECRET-KEY": "wrong"}).status_code == 403
+    assert client.http.get(f"{URL}/admin/books", headers={"APCA-API-SECRET-KEY": None}).status_code == 200
 
 
 def test_the_page_lists_the_routes() -> None:

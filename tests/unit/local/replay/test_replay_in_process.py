@@ -69,7 +69,7 @@ def recorded_market() -> RecordedMarket:
     return RecordedMarket(calendar=calendar, bars=bundled.daily_bars(), actions=bundled.corporate_actions())
 
 
-class Desk:
+class AgentLoop:
     """Decides on the last close and trades at the open, with nothing but the exchange before it."""
 
     def __init__(self, venue: Venue, market: Market, policy: Policy, rules: Rules) -> None:
@@ -110,11 +110,11 @@ def test_the_exchange_and_the_backtest_agree_at_every_close_of_2020(
     bps = {name: Decimal(str(value)) for name, value in SETTINGS.costs.model_dump().items()}
     sessions = recorded_market.calendar.between(FIRST, LAST)
     venue = Venue(market=recorded_market, now=sessions[0].midnight, cash=Decimal(str(CASH)), costs=TradingCosts.from_basis_points(**bps))
-    desk, equity, cash, shares = Desk(venue, references.market, policy, references.rules), [], [], []
+    loop, equity, cash, shares = AgentLoop(venue, references.market, policy, references.rules), [], [], []
     for session in sessions:
-        weights = desk.decide(session)
+        weights = loop.decide(session)
         venue.advance(session.open + timedelta(minutes=minutes_of(SETTINGS.schedule.slots[0])))
-        desk.trade(session, weights)
+        loop.trade(session, weights)
         venue.advance(session.close)
         equity.append(float(venue.equity))
         cash.append(float(venue.book.cash))

@@ -1,9 +1,9 @@
-"""A trading floor in one process: the real functions, the real broker client, the real exchange, a ledger in moto's DynamoDB, one clock.
+"""The deployed functions in one process: the real broker client, the real exchange, a ledger in moto's DynamoDB, one clock.
 
-Nothing of ours is replaced but time: `sleep` moves the exchange's clock, which is every clock here. Each call of a function's is one *life*
-(`edges.Life`) with a client of its own, as a new process would have; it can be killed, delayed, doubled and overtaken at any of its calls.
-`Floor.check` holds what must hold whatever happened: at most one acceptance of an intent, cash and gross within their limits, fills that
-the broker knows.
+Nothing of ours is replaced but time: `sleep` moves the exchange's clock, which is every clock here. Each call of a function
+is one *life* (`edges.Life`) with a client of its own, as a new process would have; it can be killed, delayed, doubled and
+overtaken at any of its calls. `Simulation.check` holds what must hold whatever happened: at most one acceptance of an
+intent, cash and gross within their limits, fills that the broker knows.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Answer(NamedTuple):
 
 
 @lru_cache(maxsize=1)
-def house_settings() -> Settings:
+def three_name_settings() -> Settings:
     """The project's own settings with a universe of three names."""
     settings = load(ROOT / "settings.toml")
     return settings.model_copy(update={"universe": settings.universe.model_copy(update={"symbols": NAMES})})
@@ -113,14 +113,14 @@ def decision(
 
 
 @dataclass
-class Floor:
+class Simulation:
     """`story` collects what was done to it, for docs/faults.md; `failures` what left a function as an error.
 
     Without a `platform` a function may live as long as it likes.
     """
 
     ledger: Ledger
-    settings: Settings = field(default_factory=house_settings)
+    settings: Settings = field(default_factory=three_name_settings)
     now: datetime = SLOT
     cash: str = "100000"
     market: RecordedMarket = field(default_factory=recorded_market)
