@@ -101,7 +101,7 @@ def _venue(config: ExchangeConfig) -> Venue:
             fee_bps=_decimal(config.fee_bps, "fee-bps"), slippage_bps=_decimal(config.slippage_bps, "slippage-bps")
         )
         plan = FaultPlan.load(config.faults) if config.faults is not None else None
-        venue = Venue(market=_market(config.data), now=now, cash=cash, costs=costs, dividends=_dividends(config.dividends))
+        venue = Venue(market=_market(config.data, lists_announced=_lists_announced(config.actions)), now=now, cash=cash, costs=costs, dividends=_dividends(config.dividends))
         if config.journal is not None:
             Journal(config.journal).attach(venue, terms={name: getattr(config, name) for name in TERMS})
         if plan is not None and plan != venue.plan:
@@ -111,17 +111,23 @@ def _venue(config: ExchangeConfig) -> Venue:
     return venue
 
 
-def _market(data: Path) -> RecordedMarket:
+def _market(data: Path, *, lists_announced: bool) -> RecordedMarket:
     if data != bundled.DATA and not (data / "SHA256SUMS").exists():
         own = read_own_bars(data, adjusted=False)
         first = min(date(2004, 1, 2), own.bars["session"].min().date())
-        return RecordedMarket(calendar=ExchangeCalendar.xnys(start=first, end=date(2029, 12, 31)), bars=own.bars, actions=own.actions)
+        return RecordedMarket(
+            calendar=ExchangeCalendar.xnys(start=first, end=date(2029, 12, 31)),
+            bars=own.bars,
+            actions=own.actions,
+            lists_announced=lists_announced,
+        )
     return RecordedMarket(
         calendar=ExchangeCalendar.xnys(start=date(2004, 1, 2), end=date(2029, 12, 31)),
         bars=bundled.daily_bars(folder=data),
         actions=bundled.corporate_actions(folder=data),
         minute_quotes=bundled.minute_quotes(folder=data),
         minute_trades=bundled.minute_trades(folder=data),
+        lists_announced=lists_announced,
     )
 
 
@@ -129,6 +135,12 @@ def _dividends(word: str) -> Dividends:
     if word != "ignore" and word != "credit":
         raise ExchangeError(f"exchange: dividends must be ignore or credit, was {word}")
     return "ignore" if word == "ignore" else "credit"
+
+
+def _lists_announced(word: str) -> bool:
+    if word not in ("announced", "processed"):
+        raise ExchangeError(f"exchange: actions must be announced or processed, was {word}")
+    return word == "announced"
 
 
 def _decimal(text: str, name: str) -> Decimal:

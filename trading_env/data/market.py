@@ -7,7 +7,7 @@ symbol or column that is not there raises `MarketError`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 
@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from trading_env.data.bars import BAR_COLUMNS, Array, BarsError, Mask, Sessions, adjust_forward, as_sessions, check_actions
+from trading_env.data.corporate_actions import BREAK
 from trading_env.data.features import CONTEXT, FEATURES, features
 from trading_env.errors import PapertapeError
 
@@ -100,7 +101,7 @@ def build_market(bars: pd.DataFrame, actions: pd.DataFrame, *, symbols: Sequence
     """Raw, validated bars and their corporate actions -> forward-adjusted -> features -> `Market`.
 
     The sessions are those on which any of `symbols` has a bar. An action on another day takes effect at the next session; one after the
-    last session, or of another name, has none.
+    last session, or of another name, has none. From a break on a name's features are those of one that was listed on that day.
 
     Args:
         bars: `BAR_COLUMNS`, as `bars.validate` leaves them.
@@ -128,9 +129,8 @@ def build_market(bars: pd.DataFrame, actions: pd.DataFrame, *, symbols: Sequence
     raw = {column: np.full((len(sessions), len(names)), np.nan) for column in RAW_NAMES}
     for column, values in raw.items():
         values[rows, columns] = own[column].to_numpy(dtype=np.float64)
-    split, dividend = _events(actions, names, sessions)
-    adjusted = adjust_forward(**raw, split=split, dividend=dividend)
-    values, context = features(open=adjusted.open, high=adjusted.high, low=adjusted.low, close=adjusted.close, volume=adjusted.volume)
+    split, dividend, broken = _events(actions, names, sessions)
+    values, context = _features(raw, split=split, dividend=dividend, broken=broken)
     # without a bar there is no feature, so what is complete has a bar
     complete: Mask = np.all(np.isfinite(values), axis=-1)
     informed: Mask = np.all(np.isfinite(context), axis=-1, keepdims=True)
@@ -208,15 +208,35 @@ def _refuse_duplicates(bars: pd.DataFrame, cells: Positions) -> None:
         raise MarketError(f"there must be one bar per symbol and session, {row['symbol']} has several on {row['session']:%Y-%m-%d}")
 
 
-def _events(actions: pd.DataFrame, names: tuple[str, ...], sessions: Sessions) -> tuple[Array, Array]:
-    """Splits (products) and dividends (sums) by row and name."""
+def _features(raw: Mapping[str, Array], *, split: Array, dividend: Array, broken: Mask) -> tuple[Array, Array]:
+    """Features (T, A, F) and context (T, G). Each piece of a name between two breaks is a name of its own, without a bar elsewhere."""
+    if not broken.any():
+        whole = adjust_forward(**raw, split=split, dividend=dividend)
+        return features(open=whole.open, high=whole.high, low=whole.low, close=whole.close, volume=whole.volume)
+    pieces = np.cumsum(broken, axis=0)
+    columns = np.concatenate([np.full(count + 1, name) for name, count in enumerate(pieces[-1])])
+    numbers = np.concatenate([np.arange(count + 1) for count in pieces[-1]])
+    inside: Mask = pieces[:, columns] == numbers
+    own = {name: np.where(inside, column[:, columns], np.nan) for name, column in raw.items()}
+    adjusted = adjust_forward(**own, split=np.where(inside, split[:, columns], 1.0), dividend=np.where(inside, dividend[:, columns], 0.0))
+    found, context = features(open=adjusted.open, high=adjusted.high, low=adjusted.low, close=adjusted.close, volume=adjusted.volume)
+    values = np.full((*split.shape, found.shape[-1]), np.nan)
+    rows, own_columns = np.nonzero(inside)
+    values[rows, columns[own_columns]] = found[rows, own_columns]
+    return values, context
+
+
+def _events(actions: pd.DataFrame, names: tuple[str, ...], sessions: Sessions) -> tuple[Array, Array, Mask]:
+    """Splits (products), dividends (sums) and breaks by row and name."""
     split, dividend = np.ones((len(sessions), len(names))), np.zeros((len(sessions), len(names)))
     table = check_actions(actions)
     ex_dates = as_sessions(table["ex_date"])
     table = table[table["symbol"].isin(names).to_numpy() & (ex_dates >= sessions[0]) & (ex_dates <= sessions[-1])]
     rows, columns = np.searchsorted(sessions, as_sessions(table["ex_date"])), _positions(table["symbol"], names)
     value = table["value"].to_numpy(dtype=np.float64)
-    is_split = table["kind"].eq("split").to_numpy(dtype=bool)
+    is_split, is_paid, is_break = (table["kind"].eq(kind).to_numpy(dtype=bool) for kind in ("split", "dividend", BREAK))
     np.multiply.at(split, (rows[is_split], columns[is_split]), value[is_split])
-    np.add.at(dividend, (rows[~is_split], columns[~is_split]), value[~is_split])
-    return split, dividend
+    np.add.at(dividend, (rows[is_paid], columns[is_paid]), value[is_paid])
+    broken = np.zeros(split.shape, dtype=np.bool_)
+    broken[rows[is_break], columns[is_break]] = True
+    return split, dividend, broken
