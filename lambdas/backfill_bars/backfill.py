@@ -3,6 +3,8 @@
 Promises: running it again changes nothing; a bar that the vendor restates replaces the old one and is counted and named; what the
 vendor does not send stays as it was. A vendor that answers for none of the symbols raises `BackfillError`: silence is not an empty
 market. Nothing is read or written before every vendor answer has arrived.
+
+A session's bar of the same evening lacks the volume of the hours after the close; each of the next nights asks for it again.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
 
+from lambdas.backfill_bars import actions as lines
 from lambdas.common.broker.port import MarketData, Session
 from lambdas.common.lake.lake import Lake, Row
 from schema.exchange_time import iso, new_york_date, parse_utc
@@ -19,8 +22,8 @@ from schema.lake_layout import ACTIONS, BARS, CALENDAR, actions_key, bars_key, c
 from trading_env.errors import PapertapeError
 
 NIGHTLY_SESSIONS = 7
-# Vendors book late dividends and correct ratios for weeks
-NIGHTLY_ACTION_DAYS = 45
+# Ex-dates that a night asks for: a vendor that lists a dividend only when it is paid does so weeks later
+NIGHTLY_ACTION_DAYS = 120
 
 
 class BackfillError(PapertapeError, RuntimeError):
@@ -38,13 +41,14 @@ class BackfillWindow:
 
 @dataclass(frozen=True)
 class Backfilled:
-    """What one run did; counts of rows, and each restated bar as "symbol session field old -> new"."""
+    """What one run did; counts of rows, each restated bar as "symbol session field old -> new", each action that came late."""
 
     start: date
     end: date
     bars: int
     actions: int
     restated: tuple[str, ...]
+    late: tuple[str, ...]
     silent: tuple[str, ...]
     objects_written: int
 
@@ -55,6 +59,7 @@ class Backfilled:
             "bars": self.bars,
             "actions": self.actions,
             "restated": len(self.restated),
+            "late": len(self.late),
             "silent": list(self.silent),
             "objects_written": self.objects_written,
         }
@@ -76,9 +81,21 @@ def backfill(*, vendor: MarketData, lake: Lake, symbols: Sequence[str], window: 
     if not bars:
         raise BackfillError(f"the vendor sent no bar of {len(symbols)} symbols from {window.start} to {window.end}")
 
-    merged, restated = _merge_bars(lake, bars)
-    objects = merged | _merge_actions(lake, actions, symbols, window) | _calendar(lake, sessions)
-    written = lake.write(objects)
+    merged, restated, newest = _merge_bars(lake, bars)
+    stored = lake.read(map(actions_key, symbols), prefix=ACTIONS)
+    late: list[str] = []
+    for symbol in symbols:
+        found = lines.merge(
+            stored.get(actions_key(symbol), ()),
+            [row for row in actions if row["symbol"] == symbol],
+            first=window.actions_start,
+            last=window.end,
+            newest_bar=newest.get(symbol),
+        )
+        late += [f"{symbol} {row['ex_date']} {row['action']}" for row in found.late]
+        if found.rows or actions_key(symbol) in stored:
+            merged[actions_key(symbol)] = found.rows
+    written = lake.write(merged | _calendar(lake, sessions))
     sent = {row["symbol"] for row in bars}
     return Backfilled(
         start=window.start,
@@ -86,12 +103,14 @@ def backfill(*, vendor: MarketData, lake: Lake, symbols: Sequence[str], window: 
         bars=len(bars),
         actions=len(actions),
         restated=tuple(restated),
+        late=tuple(late),
         silent=tuple(symbol for symbol in symbols if symbol not in sent),
         objects_written=len(written),
     )
 
 
-def _merge_bars(lake: Lake, bars: Iterable[Row]) -> tuple[dict[str, list[Row]], list[str]]:
+def _merge_bars(lake: Lake, bars: Iterable[Row]) -> tuple[dict[str, list[Row]], list[str], dict[str, date]]:
+    """The objects to write, what was restated, and the newest session that each name had a bar of before."""
     incoming: dict[str, dict[str, Row]] = {}
     for row in bars:
         incoming.setdefault(bars_key(row["symbol"], new_york_date(parse_utc(row["ts"])).year), {})[row["ts"]] = dict(row)
@@ -107,22 +126,8 @@ def _merge_bars(lake: Lake, bars: Iterable[Row]) -> tuple[dict[str, list[Row]], 
                 if name in row and row[name] != old
             ]
         objects[key] = [row for _, row in sorted((known | rows).items())]
-    return objects, restated
-
-
-def _merge_actions(lake: Lake, actions: Iterable[Row], symbols: Sequence[str], window: BackfillWindow) -> dict[str, list[Row]]:
-    """Inside the window the vendor's answer is the truth, so a corrected or withdrawn action leaves no second copy."""
-    stored = lake.read(map(actions_key, symbols), prefix=ACTIONS)
-    first, last = window.actions_start.isoformat(), window.end.isoformat()
-    objects = {
-        actions_key(symbol): [row for row in stored.get(actions_key(symbol), ()) if not first <= row["ex_date"] <= last]
-        for symbol in symbols
-    }
-    for row in actions:
-        objects[actions_key(row["symbol"])].append(dict(row))
-    for rows in objects.values():
-        rows.sort(key=lambda row: (row["ex_date"], row["kind"], row["value"]))
-    return {key: rows for key, rows in objects.items() if rows or key in stored}
+    newest = {row["symbol"]: new_york_date(parse_utc(row["ts"])) for rows in stored.values() for row in rows[-1:]}
+    return objects, restated, newest
 
 
 def _calendar(lake: Lake, sessions: Iterable[Session]) -> dict[str, list[Row]]:

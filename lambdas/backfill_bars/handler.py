@@ -51,5 +51,7 @@ def _tell(done: Backfilled) -> None:
     logger.info("backfilled", extra=done.summary())
     for change in done.restated:
         logger.warning("restated", extra={"bar": change})
+    for action in done.late:
+        logger.warning("an action came after its ex-date", extra={"action": action})
     if done.silent:
         logger.warning("no bars", extra={"symbols": list(done.silent)})

@@ -12,7 +12,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache, partial
 from typing import Any
 from urllib.parse import quote
@@ -39,6 +39,7 @@ from lambdas.common.broker.port import (
     NotFound,
     Order,
     Position,
+    QueryRefused,
     Quote,
     Session,
     Submittable,
@@ -56,6 +57,8 @@ PAPER_TRADING = "https://paper-api.alpaca.markets"
 LIVE_TRADING = "https://api.alpaca.markets"
 DATA = "https://data.alpaca.markets"
 LIVE_SWITCH = "yes-real-money"
+#: How far an action's process date, by which Alpaca filters, may lie from its ex-date: a dividend is processed on the day it is paid.
+PROCESSED_WITHIN = timedelta(days=120)
 
 
 class Credentials(BaseModel):
@@ -218,13 +221,24 @@ class AlpacaBroker:
         return [wire.bar_of(symbol, bar) for symbol in sorted(answer) for bar in answer[symbol]]
 
     def corporate_actions(self, symbols: Sequence[str], start: date, end: date) -> list[dict[str, Any]]:
-        """Log the kinds that are left out."""
+        """Ask for whatever is processed around these ex-dates, ahead of today too.
+
+        Whether Alpaca lists actions that are announced and not processed is not documented; where it does not, they come when they are
+        processed. Should it refuse an end that lies ahead, it is asked up to `end`.
+        """
+        try:
+            answer = self._processed(symbols, start - PROCESSED_WITHIN, end + PROCESSED_WITHIN)
+        except QueryRefused as refusal:
+            logger.warning("actions are not listed ahead", extra={"error": str(refusal)})
+            answer = self._processed(symbols, start - PROCESSED_WITHIN, end)
+        first, last, names = start.isoformat(), end.isoformat(), set(symbols)
+        found = [action for kind, rows in answer.items() for row in rows if (action := wire.action_of(kind, row)) is not None]
+        own = {row["id"]: row for row in found if row["symbol"] in names and first <= row["ex_date"] <= last}
+        return sorted(own.values(), key=lambda row: (row["symbol"], row["ex_date"], row["kind"], row["id"]))
+
+    def _processed(self, symbols: Sequence[str], start: date, end: date) -> dict[str, Any]:
         request = CorporateActionsRequest(symbols=list(symbols), start=start, end=end, limit=None)
-        answer = self._market("corporate actions", lambda: self._actions.get_corporate_actions(request))
-        for kind in answer.keys() - wire.ACTIONS.keys():
-            logger.warning("corporate actions of a kind that is not applied", extra={"action_kind": kind, "count": len(answer[kind])})
-        applied = [wire.action_of(kind, row) for kind in answer.keys() & wire.ACTIONS.keys() for row in answer[kind]]
-        return sorted(applied, key=lambda row: (row["symbol"], row["ex_date"], row["kind"]))
+        return self._market("corporate actions", lambda: self._actions.get_corporate_actions(request))
 
     def _market(self, what: str, call: Callable[[], Any]) -> dict[str, Any]:
         """Call a data client; its own complaint about a body that it does not know is a failed read."""
