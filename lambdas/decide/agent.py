@@ -25,6 +25,7 @@ from lambdas.decide.attribution import attribute_session
 from lambdas.decide.data import MarketSnapshot, StaleDataError, market_snapshot, years_needed
 from lambdas.decide.decision import AccountAtClose, ObservedState, observe_state, target
 from lambdas.decide.endpoint import EndpointError, Scores, ask
+from lambdas.decide.notices import notices
 from schema.exchange_time import iso, new_york_date
 from schema.lake_layout import decision_key
 from schema.settings import Settings
@@ -110,6 +111,8 @@ def decide(*, time: datetime, settings: Settings, edges: Edges, slot_name: str |
         detail = f"{symbol} has no bar of {as_of}, {since}; it is left out and its position carried"
         left_out = f"{symbol} is left out of slot {slot}"
         _alert(edges.ledger, rule=f"missing-bar:{symbol}", detail=detail, subject=left_out, session=session, time=time)
+    for one in notices(snapshot, held={symbol for symbol, weight in _by_symbol(observed, observed.held).items() if weight}):
+        _alert(edges.ledger, rule=one.rule, detail=one.detail, subject=one.subject, session=session, time=time)
     _decide_shadow(slot=slot, incumbent=incumbent, as_of=as_of, observed=observed, edges=edges, time=time)
     _attribute(snapshot, settings=settings, edges=edges, session=session, time=time)
     return _outcome(
@@ -292,6 +295,7 @@ def _audit_record(
         "inputs_sha256": snapshot.inputs_sha256,
         "quarantined": snapshot.quarantined,
         "missing": list(snapshot.missing),
+        "broken": {symbol: str(action) for symbol, action in snapshot.broken.items()},
         "code_version": code_version,
     }
 

@@ -28,6 +28,16 @@ RUNBOOKS: Mapping[str, AlertRunbook] = {
         "a name had no bar at the last close; it was left out and its position carried",
         "A halt ends by itself. Delisted or renamed: take it out of settings.toml, deploy, and sell or keep what is held by hand.",
     ),
+    "series-broken": AlertRunbook(
+        "decide",
+        "a spin-off, a merger or their like cannot be applied; the name is not bought, what is held is carried",
+        "The detail names the action and what to do. What is held may be sold by hand: POST /orders, or flatten.",
+    ),
+    "action-late": AlertRunbook(
+        "decide",
+        "the vendor told an action after its ex-date: decisions in between observed a fall or a jump that was none",
+        "Nothing; what is observed is right from here on. For which days, see GET /decisions/{id} and decision page 19.",
+    ),
     "book-unknown": AlertRunbook(
         "decide",
         "the book of the last close is not known; no decision",

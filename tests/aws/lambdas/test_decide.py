@@ -662,3 +662,16 @@ def test_with_faults_on_the_difference_to_the_backtest_is_explained_to_the_cent(
     for one in explained[1:-1]:
         told = {name: getattr(one.parts, name) for name in stored[str(one.session)]}
         assert stored[str(one.session)] == pytest.approx(told, abs=1e-6), "what decide wrote is what the whole comparison says"
+
+
+def test_a_spin_off_stops_the_buying_and_says_why(run: Any, lake: Lake, ledger_table: Ledger) -> None:
+    """It cannot be applied: the name gets no weight, is not said to be missing, and the record names the reason."""
+    spun = {"id": "1", "symbol": "IBM", "ex_date": "2019-12-30", "kind": "break", "value": None, "action": "spin_off"}
+    lake.write({actions_key("IBM"): [*lake.actions(symbols=["IBM"]), spun]})
+    result = run()
+    made = ledger_table.decision(DECISION)
+    assert made is not None
+    assert (result["missing"], "IBM" in made.weights, len(made.weights)) == ([], False, 7)
+    assert list(alerts(ledger_table)) == ["series-broken:IBM"]
+    assert "spin off of 2019-12-30" in alerts(ledger_table)["series-broken:IBM"]
+    assert list(record(lake)["broken"]) == ["IBM"]
