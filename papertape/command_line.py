@@ -53,7 +53,7 @@ INTERRUPTED, TERMINATED = 130, 143
 #: As `--help` lists them; the commands of other packages follow.
 IN_ORDER_OF_USE = (
     *("demo", "local", "train", "evaluate", "backtest", "lookahead", "scoreboard", "exchange", "parity", "soak"),
-    *("status", "halt", "resume", "flatten", "explain"),
+    *("status", "halt", "resume", "flatten", "explain", "repair"),
 )
 
 
@@ -282,6 +282,22 @@ def explain(
         sound = commands.explain(_client(on, url, folder, settings), identity, as_json=as_json, console=Console())
     if not sound:
         sys.exit(1)
+
+
+@app.command(rich_help_panel=OPERATE, epilog=examples("repair", "repair --on aws", "repair --on aws --yes"))
+def repair(
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
+    on: Where = On.LAPTOP,
+    folder: Run = DEMO,
+    settings: SettingsFile = SETTINGS,
+) -> None:
+    """Show which corporate actions the lake has more than once, or not as the vendor lists them, and put them right after asking."""
+    with in_plain_words():
+        from papertape.operate import repair as repairing
+        from schema.settings import load
+
+        function = repairing.function_on_aws(load(settings)) if on is On.AWS else repairing.function_on_laptop(folder)
+        repairing.repair(function, yes=yes, console=Console())
 
 
 @app.command(epilog=examples("scoreboard"))

@@ -10,15 +10,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 Row = dict[str, Any]
 Change = Literal["remove", "add", "replace"]
 
 
+class Span(NamedTuple):
+    """Sessions, both included."""
+
+    first: date
+    last: date
+
+
 @dataclass(frozen=True, kw_only=True)
 class Correction:
-    """A line that repairing removes (a copy), adds (the vendor has it) or replaces (the vendor has it under this id, with other numbers)."""
+    """A line that repairing removes (a copy), adds (the vendor has it) or replaces (the vendor has other numbers under this id)."""
 
     change: Change
     row: Row
@@ -35,18 +42,19 @@ class ActionMerge:
     late: list[Row]
 
 
-def merge(stored: Sequence[Row], listed: Iterable[Row], *, first: date, last: date, newest_bar: date | None) -> ActionMerge:
+def merge(stored: Sequence[Row], listed: Iterable[Row], *, first: date, last: date, bars: Span | None) -> ActionMerge:
     """One name's lines after the vendor's answer about ex-dates from `first` to `last`, inside of which the vendor is right.
 
-    So one that it corrects or withdraws leaves no copy. `newest_bar`: the newest session that the lake had a bar of before tonight.
+    So one that it corrects or withdraws leaves no copy. `bars`: the sessions that the lake had bars of before tonight.
     """
-    incoming = {row["id"]: row for row in listed}
+    incoming = {row["id"]: row for row in listed if first.isoformat() <= row["ex_date"] <= last.isoformat()}
     outside = [row for row in stored if not first.isoformat() <= row["ex_date"] <= last.isoformat() and row.get("id") not in incoming]
     rows, late = list(outside), []
     for row in incoming.values():
         before = _before(row, stored)
         known: str | None = before.get("known") if before is not None else None
-        if newest_bar is not None and date.fromisoformat(row["ex_date"]) <= newest_bar and (before is None or _content(before) != _content(row)):
+        observed = bars is not None and bars.first.isoformat() <= row["ex_date"] <= bars.last.isoformat()
+        if observed and (before is None or _content(before) != _content(row)):
             known = last.isoformat()
             late.append(row)
         rows.append({**row, "known": known} if known else dict(row))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
 
-from lambdas.backfill_bars import actions as lines
+from lambdas.backfill_bars.actions import Span, merge
 from lambdas.common.broker.port import MarketData, Session
 from lambdas.common.lake.lake import Lake, Row
 from schema.exchange_time import iso, new_york_date, parse_utc
@@ -81,21 +81,9 @@ def backfill(*, vendor: MarketData, lake: Lake, symbols: Sequence[str], window: 
     if not bars:
         raise BackfillError(f"the vendor sent no bar of {len(symbols)} symbols from {window.start} to {window.end}")
 
-    merged, restated, newest = _merge_bars(lake, bars)
-    stored = lake.read(map(actions_key, symbols), prefix=ACTIONS)
-    late: list[str] = []
-    for symbol in symbols:
-        found = lines.merge(
-            stored.get(actions_key(symbol), ()),
-            [row for row in actions if row["symbol"] == symbol],
-            first=window.actions_start,
-            last=window.end,
-            newest_bar=newest.get(symbol),
-        )
-        late += [f"{symbol} {row['ex_date']} {row['action']}" for row in found.late]
-        if found.rows or actions_key(symbol) in stored:
-            merged[actions_key(symbol)] = found.rows
-    written = lake.write(merged | _calendar(lake, sessions))
+    merged, restated = _merge_bars(lake, bars)
+    found, late = _merge_actions(lake, actions, symbols, window)
+    written = lake.write(merged | found | _calendar(lake, sessions))
     sent = {row["symbol"] for row in bars}
     return Backfilled(
         start=window.start,
@@ -109,8 +97,7 @@ def backfill(*, vendor: MarketData, lake: Lake, symbols: Sequence[str], window: 
     )
 
 
-def _merge_bars(lake: Lake, bars: Iterable[Row]) -> tuple[dict[str, list[Row]], list[str], dict[str, date]]:
-    """The objects to write, what was restated, and the newest session that each name had a bar of before."""
+def _merge_bars(lake: Lake, bars: Iterable[Row]) -> tuple[dict[str, list[Row]], list[str]]:
     incoming: dict[str, dict[str, Row]] = {}
     for row in bars:
         incoming.setdefault(bars_key(row["symbol"], new_york_date(parse_utc(row["ts"])).year), {})[row["ts"]] = dict(row)
@@ -126,8 +113,42 @@ def _merge_bars(lake: Lake, bars: Iterable[Row]) -> tuple[dict[str, list[Row]], 
                 if name in row and row[name] != old
             ]
         objects[key] = [row for _, row in sorted((known | rows).items())]
-    newest = {row["symbol"]: new_york_date(parse_utc(row["ts"])) for rows in stored.values() for row in rows[-1:]}
-    return objects, restated, newest
+    return objects, restated
+
+
+def _merge_actions(
+    lake: Lake, actions: Sequence[Row], symbols: Sequence[str], window: BackfillWindow
+) -> tuple[dict[str, list[Row]], list[str]]:
+    """The objects to write, and the actions that came late. What lies before a name's first bar has nothing to be applied to."""
+    stored = lake.read(map(actions_key, symbols), prefix=ACTIONS)
+    objects: dict[str, list[Row]] = {}
+    late: list[str] = []
+    for symbol, bars in _stored_bars(lake, symbols, window).items():
+        begins = window.start if bars is None else min(bars.first, window.start)
+        found = merge(
+            stored.get(actions_key(symbol), ()),
+            [row for row in actions if row["symbol"] == symbol],
+            first=max(window.actions_start, begins),
+            last=window.end,
+            bars=bars,
+        )
+        late += [f"{symbol} {row['ex_date']} {row['action']}" for row in found.late]
+        if found.rows or actions_key(symbol) in stored:
+            objects[actions_key(symbol)] = found.rows
+    return objects, late
+
+
+def _stored_bars(lake: Lake, symbols: Sequence[str], window: BackfillWindow) -> dict[str, Span | None]:
+    """By name, the sessions that the lake has bars of, as far as they lie in the years of `window`."""
+    years = range(window.actions_start.year, window.end.year + 1)
+    keys = {symbol: [bars_key(symbol, year) for year in years] for symbol in symbols}
+    stored = lake.read([key for own in keys.values() for key in own], prefix=BARS)
+    spans: dict[str, Span | None] = {}
+    for symbol, own in keys.items():
+        rows = [row for key in own for row in stored.get(key, ())]
+        first, last = (new_york_date(parse_utc(row["ts"])) for row in (rows[0], rows[-1])) if rows else (None, None)
+        spans[symbol] = Span(first, last) if first and last else None
+    return spans
 
 
 def _calendar(lake: Lake, sessions: Iterable[Session]) -> dict[str, list[Row]]:

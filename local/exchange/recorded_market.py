@@ -27,7 +27,7 @@ from trading_env.errors import PapertapeError
 MINUTE = timedelta(minutes=1)
 ROUND_LOT = 100
 RATIOS = Context(prec=60)
-#: From a dividend's ex-date to the day it is paid, and processed: SPY's six weeks, the longest of the usual ones. No payable date is recorded.
+#: From a dividend's ex-date to the day it is paid, and so processed: none is recorded, and SPY's six weeks are the longest of the usual.
 PAID_AFTER = timedelta(days=42)
 
 Row = TypeVar("Row")

@@ -101,7 +101,13 @@ def _venue(config: ExchangeConfig) -> Venue:
             fee_bps=_decimal(config.fee_bps, "fee-bps"), slippage_bps=_decimal(config.slippage_bps, "slippage-bps")
         )
         plan = FaultPlan.load(config.faults) if config.faults is not None else None
-        venue = Venue(market=_market(config.data, lists_announced=_lists_announced(config.actions)), now=now, cash=cash, costs=costs, dividends=_dividends(config.dividends))
+        venue = Venue(
+            market=_market(config.data, lists_announced=_lists_announced(config.actions)),
+            now=now,
+            cash=cash,
+            costs=costs,
+            dividends=_dividends(config.dividends),
+        )
         if config.journal is not None:
             Journal(config.journal).attach(venue, terms={name: getattr(config, name) for name in TERMS})
         if plan is not None and plan != venue.plan:

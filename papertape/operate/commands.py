@@ -35,7 +35,7 @@ def resume(client: Client, reason: str, *, account: str, yes: bool, console: Con
     breakers = ", ".join(observed["breakers"])
     with_it = f" with account {account}" if account else ""
     console.print(f"Resuming sets it active{with_it}{f' and re-arms {breakers}' if breakers else '; no breaker has tripped'}.")
-    if not yes and not _agreed():
+    if not yes and not agreed():
         raise OperatorError("nothing was changed; to go on answer y, or add --yes (make: yes=1)")
     display.show_state(client.resume(why, version=observed["trading_state"]["version"], account=account or None), console=console)
 
@@ -73,7 +73,8 @@ def _reasoned(command: str, reason: str) -> str:
     return reason.strip()
 
 
-def _agreed() -> bool:
+def agreed() -> bool:
+    """Ask whether to go on; nobody there is a no."""
     try:
         return typer.confirm("Go on?")
     except typer.Abort:  # nobody is there to answer

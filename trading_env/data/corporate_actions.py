@@ -39,7 +39,9 @@ ACTION_RULES: Mapping[str, ActionRule] = {
     "stock_merger": ActionRule("break", "is merged into another company's shares", GONE),
     "stock_and_cash_merger": ActionRule("break", "is merged into another company's shares and cash", GONE),
     "redemption": ActionRule("break", "is redeemed for cash", GONE),
-    "name_change": ActionRule("break", "trades under another symbol", "Put the new symbol into settings.toml in place of the old and deploy."),
+    "name_change": ActionRule(
+        "break", "trades under another symbol", "Put the new symbol into settings.toml in place of the old and deploy."
+    ),
     "worthless_removal": ActionRule("break", "is removed as worthless", GONE),
     "rights_distribution": ActionRule("break", "gives its holders rights, and is worth less by them", ONCE),
     "partial_call": ActionRule("break", "is called back in part, by lot", ONCE),

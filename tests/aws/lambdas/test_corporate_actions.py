@@ -5,8 +5,7 @@ The real `backfill` over the real adapter, into S3 in process; the exchange list
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from functools import lru_cache
@@ -16,10 +15,10 @@ import boto3
 import numpy as np
 import pytest
 
-from lambdas.backfill_bars.backfill import BackfillWindow, Backfilled, backfill, nightly_window
+from lambdas.backfill_bars.backfill import Backfilled, BackfillWindow, backfill, nightly_window
 from lambdas.common.broker.alpaca import AlpacaBroker, Credentials
 from lambdas.common.lake.lake import Lake, Row
-from lambdas.decide.data import market_snapshot
+from lambdas.decide.data import MarketSnapshot, market_snapshot
 from local.exchange.book import TradingCosts
 from local.exchange.http.app import Keys, create_app
 from local.exchange.in_process import InProcess
@@ -27,6 +26,7 @@ from local.exchange.recorded_market import PAID_AFTER, RecordedMarket
 from local.exchange.sessions import ExchangeCalendar
 from local.exchange.venue import Venue
 from papertape.market_data import bundled
+from trading_env.data.market import FEATURE_NAMES, Market, build_market
 
 NAMES = ("SPY", "AAPL", "IBM")
 URL = "http://127.0.0.1:1"
@@ -79,14 +79,9 @@ def vendor_of(*, lists_announced: bool) -> Vendor:
     return Vendor(venue, data)
 
 
-@pytest.fixture(params=[True, False], ids=["announced", "processed"])
-def vendor(request: pytest.FixtureRequest) -> Vendor:
-    return vendor_of(lists_announced=request.param)
-
-
 @pytest.fixture
-def lake(buckets: SimpleNamespace) -> Iterator[Lake]:
-    yield Lake(s3=boto3.client("s3"), raw_bucket=buckets.raw)
+def lake(buckets: SimpleNamespace) -> Lake:
+    return Lake(s3=boto3.client("s3"), raw_bucket=buckets.raw)
 
 
 def evenings(count: int = NIGHTS) -> list[datetime]:
@@ -98,12 +93,73 @@ def content(rows: list[Row]) -> list[tuple[str, str, str, float]]:
     return sorted((row["symbol"], row["ex_date"], row["kind"], row["value"]) for row in rows)
 
 
-def test_sixty_nights_leave_each_action_once(vendor: Vendor, lake: Lake) -> None:
-    """The window of ex-dates and that of process dates are weeks apart: what is processed tonight went ex long ago."""
+def observed(lake: Lake, as_of: date) -> MarketSnapshot:
+    sessions = [session.date for session in calendar().sessions if session.date <= as_of]
+    return market_snapshot(lake=lake, symbols=NAMES, sessions=sessions, as_of=as_of)
+
+
+def judged(as_of: date) -> Market:
+    """What training and the backtest observe: the whole record, by ex-date."""
+    bars = bundled.daily_bars()
+    own = bars[(bars["session"] >= FIRST.isoformat()) & (bars["session"] <= as_of.isoformat())]
+    return build_market(own, bundled.corporate_actions(), symbols=NAMES)
+
+
+def test_live_is_what_is_judged_where_actions_are_listed_ahead(lake: Lake) -> None:
+    """IBM and AAPL go ex on 2019-05-09 and -10, and are paid in June: that evening the lake has them, once, and no price has fallen."""
+    vendor = vendor_of(lists_announced=True)
     vendor.fill(lake)
+    for now in evenings(10):
+        vendor.venue.advance(now)
+        assert vendor.night(lake).late == ()
+        if now.date() >= date(2019, 5, 9):
+            live, truth = observed(lake, now.date()), judged(now.date())
+            np.testing.assert_array_equal(live.market.features[-1], truth.features[-1])
+            np.testing.assert_array_equal(live.market.context[-1], truth.context[-1])
+            assert live.late == ()
+    assert content(lake.actions(symbols=NAMES)) == true_actions(now.date())
+    before = lake.raw_index("raw/")
+    assert vendor.night(lake).objects_written == 0
+    assert lake.raw_index("raw/") == before
+
+
+def test_sixty_nights_leave_each_action_once_and_what_was_decided_can_be_built_again(lake: Lake) -> None:
+    """Only what is processed is listed: each dividend comes six weeks after its ex-date, once, and says since when it is known."""
+    vendor = vendor_of(lists_announced=False)
+    vendor.fill(lake)
+    ibm, paid = date(2019, 5, 9), date(2019, 6, 20)
+    looked = (ibm, date(2019, 6, 19), paid, date(2019, 7, 25))
+    lived, late = {}, []
     for now in evenings():
         vendor.venue.advance(now)
-        vendor.night(lake)
-    last = evenings()[-1].date()
-    unpaid = () if vendor.venue.market.lists_announced else [a for a in true_actions(last) if date.fromisoformat(a[1]) + PAID_AFTER > last]
+        late += [(now.date(), action) for action in vendor.night(lake).late]
+        if now.date() in looked:
+            lived[now.date()] = observed(lake, now.date())
+    last = now.date()
+    unpaid = [action for action in true_actions(last) if date.fromisoformat(action[1]) + PAID_AFTER > last]
+    assert unpaid
     assert content(lake.actions(symbols=NAMES)) == [action for action in true_actions(last) if action not in unpaid]
+    paid_since = [(ibm, "IBM"), (date(2019, 5, 10), "AAPL")]
+    assert late[-2:] == [(day + PAID_AFTER, f"{name} {day} cash_dividend") for day, name in paid_since]
+
+    for day, was in lived.items():
+        again = observed(lake, day)
+        assert (again.market.features.tobytes(), again.market.context.tobytes()) == (
+            was.market.features.tobytes(),
+            was.market.context.tobytes(),
+        )
+    column, daily = NAMES.index("IBM"), FEATURE_NAMES.index("return_1")
+    truth = {day: judged(day).features[-1, column, daily] for day in (ibm, paid)}
+    dividend = next(value for name, day, _, value in true_actions(last) if (name, day) == ("IBM", str(ibm)))
+    fell = lived[ibm].market.features[-1, column, daily]
+    before = lived[ibm].market.close[-2, column]
+    assert truth[ibm] - fell == pytest.approx(-np.log1p(-dividend / before)), "until it is told it looks like a fall, of what was paid"
+    assert lived[paid].market.features[-1, column, daily] == truth[paid]
+    (told,) = [action for action in lived[paid].late if action.symbol == "IBM"]
+    assert (told.ex_date, told.action, told.value, told.sessions) == (str(ibm), "cash_dividend", dividend, 30)
+
+
+def test_a_vendor_that_lists_an_action_late_is_told_apart_from_a_new_lake(lake: Lake) -> None:
+    vendor = vendor_of(lists_announced=False)
+    assert vendor.fill(lake).late == (), "no decision was made on a lake that did not exist"
+    assert not [row for row in lake.actions(symbols=NAMES) if "known" in row]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -74,10 +73,10 @@ def wire() -> Wire:
 
 
 @pytest.fixture
-def broker(wire: Wire) -> Iterator[AlpacaBroker]:
+def broker(wire: Wire) -> AlpacaBroker:
     broker = AlpacaBroker(credentials=Credentials(key_id="k", secret_key="s"), trading_url=URL, data_url=URL)
     broker._actions._session.mount(URL, wire)
-    yield broker
+    return broker
 
 
 def rows(broker: AlpacaBroker, *symbols: str, start: str = "2023-01-01", end: str = "2024-12-31") -> list[dict[str, Any]]:
