@@ -34,10 +34,10 @@ def notices(snapshot: MarketSnapshot, *, held: Collection[str]) -> Iterator[Noti
                 detail=f"{action}: its prices of before compare with nothing since, so it is not traded until its features are complete "
                 f"again{', and what is held is carried' if symbol in held else ''}. {rule_of(action.action).advice}",
             )
-    for action in snapshot.late:
+    if snapshot.late:
         yield Notice(
-            rule=f"action-late:{action.symbol}",
-            subject=f"{action.symbol}: a corporate action was told late",
-            detail=f"{action} is known only now: the decisions on the {action.sessions - 1} closes before observed prices without it, "
-            "the next one does not",
+            rule="action-late",
+            subject=f"Corporate actions of {', '.join(sorted(late))} were told late",
+            detail=f"{'; '.join(f'{action}, {action.sessions - 1} closes late' for action in snapshot.late)}. The decisions in between "
+            "observed prices without it; from this one on nothing is missing",
         )

@@ -12,11 +12,12 @@ import pytest
 
 from papertape.market_data import bundled
 from trading_env.data.bars import BarsError, check_actions
-from trading_env.data.corporate_actions import ACTION_RULES, BREAK, known_by, rule_of
+from trading_env.data.corporate_actions import ACTION_RULES, BREAK, known_by, markdown, rule_of
 from trading_env.data.features import CONTEXT
 from trading_env.data.market import FEATURE_NAMES, Market, build_market
 
-SPEC = Path(__file__).resolve().parents[4] / "tests" / "contract" / "specs" / "alpaca_market-data-api.json"
+ROOT = Path(__file__).resolve().parents[4]
+SPEC = ROOT / "tests" / "contract" / "specs" / "alpaca_market-data-api.json"
 NAMES = ("SPY", "AAPL", "IBM")
 DAY = "2019-03-04"
 
@@ -46,6 +47,10 @@ def test_every_kind_that_the_vendor_lists_has_a_rule() -> None:
     assert ACTION_RULES.keys() == {listed.removesuffix("s") for listed in schemas["corporate_actions"]["properties"]}
     assert all(rule.advice for rule in ACTION_RULES.values() if rule.effect == BREAK)
     assert rule_of("something_new").effect == BREAK
+
+
+def test_the_operator_s_page_has_the_table() -> None:
+    assert markdown() in (ROOT / "docs" / "operate.md").read_text(encoding="utf-8")
 
 
 def test_a_break_is_no_crash(market: Market, bars: pd.DataFrame) -> None:
