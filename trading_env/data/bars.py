@@ -159,7 +159,7 @@ def check_actions(actions: pd.DataFrame) -> pd.DataFrame:
     if bad.any():
         row = table[bad].iloc[0]
         raise BarsError(
-            f"a corporate action needs an ex-date, and is a {BREAK}, or a {' or '.join(KINDS)} with a finite value > 0, "
+            f"a corporate action needs an ex-date, a kind of {' or '.join(KINDS)} and a finite value > 0, "
             f"was {row['symbol']} {row['ex_date']} {row['kind']} {row['value']}"
         )
     return table
