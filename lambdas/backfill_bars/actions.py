@@ -42,26 +42,27 @@ class ActionMerge:
     late: list[Row]
 
 
-def merge(stored: Sequence[Row], listed: Iterable[Row], *, first: date, last: date, bars: Span | None) -> ActionMerge:
+def merge(stored: Sequence[Row], listed: Iterable[Row], *, first: date, last: date, bars: Span | None, known: date) -> ActionMerge:
     """One name's lines after the vendor's answer about ex-dates from `first` to `last`, inside of which the vendor is right.
 
-    So one that it corrects or withdraws leaves no copy. `bars`: the sessions that the lake had bars of before tonight.
+    So one that it corrects or withdraws leaves no copy. `bars`: the sessions that the lake had bars of before tonight; `known`: the
+    first session whose decision can know what is new.
     """
     incoming = {row["id"]: row for row in listed if first.isoformat() <= row["ex_date"] <= last.isoformat()}
     outside = [row for row in stored if not first.isoformat() <= row["ex_date"] <= last.isoformat() and row.get("id") not in incoming]
     rows, late = list(outside), []
     for row in incoming.values():
         before = _before(row, stored)
-        known: str | None = before.get("known") if before is not None else None
         observed = bars is not None and bars.first.isoformat() <= row["ex_date"] <= bars.last.isoformat()
         if observed and (before is None or _content(before) != _content(row)):
-            known = last.isoformat()
+            rows.append({**row, "known": known.isoformat()})
             late.append(row)
-        rows.append({**row, "known": known} if known else dict(row))
+        else:
+            rows.append(_as_known(row, before))
     return ActionMerge(rows=_sorted(rows), late=late)
 
 
-def repair(stored: Sequence[Row], listed: Iterable[Row], *, last: date) -> tuple[list[Row], list[Correction]]:
+def repair(stored: Sequence[Row], listed: Iterable[Row], *, known: date) -> tuple[list[Row], list[Correction]]:
     """One name's lines with each action once, and what was wrong.
 
     What the vendor lists is stored as it lists it. Of copies that it does not list one is kept: nothing says that it was wrong.
@@ -77,8 +78,7 @@ def repair(stored: Sequence[Row], listed: Iterable[Row], *, last: date) -> tuple
         ]
         taken.update(own)
         before = stored[own[0]] if own else None
-        known = before.get("known") if before is not None else last.isoformat()
-        rows.append({**row, "known": known} if known else dict(row))
+        rows.append(_as_known(row, before) if before is not None else {**row, "known": known.isoformat()})
         if before is None:
             corrections.append(Correction(change="add", row=row))
         elif _content(before) != _content(row):
@@ -92,6 +92,11 @@ def repair(stored: Sequence[Row], listed: Iterable[Row], *, last: date) -> tuple
             contents.add(_content(line))
             rows.append(dict(line))
     return _sorted(rows), corrections
+
+
+def _as_known(row: Row, before: Row | None) -> Row:
+    """The vendor's line, known since when the stored one was."""
+    return {**row, "known": before["known"]} if before is not None and "known" in before else dict(row)
 
 
 def _before(row: Row, stored: Sequence[Row]) -> Row | None:

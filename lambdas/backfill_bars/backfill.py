@@ -32,11 +32,12 @@ class BackfillError(PapertapeError, RuntimeError):
 
 @dataclass(frozen=True)
 class BackfillWindow:
-    """Inclusive session dates to fetch."""
+    """Inclusive session dates to fetch. `completed`: the last session of all, whose decision is the first to know what is fetched now."""
 
     start: date
     end: date
     actions_start: date
+    completed: date
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ def nightly_window(*, sessions: Sequence[Session], now: datetime) -> BackfillWin
     closed = [session.date for session in sessions if session.close <= now][-NIGHTLY_SESSIONS:]
     if not closed:
         raise BackfillError(f"the broker's calendar has no completed session before {now.isoformat()}")
-    return BackfillWindow(start=closed[0], end=closed[-1], actions_start=closed[-1] - timedelta(days=NIGHTLY_ACTION_DAYS))
+    last = closed[-1]
+    return BackfillWindow(start=closed[0], end=last, actions_start=last - timedelta(days=NIGHTLY_ACTION_DAYS), completed=last)
 
 
 def backfill(*, vendor: MarketData, lake: Lake, symbols: Sequence[str], window: BackfillWindow) -> Backfilled:
@@ -131,6 +133,7 @@ def _merge_actions(
             first=max(window.actions_start, begins),
             last=window.end,
             bars=bars,
+            known=window.completed,
         )
         late += [f"{symbol} {row['ex_date']} {row['action']}" for row in found.late]
         if found.rows or actions_key(symbol) in stored:

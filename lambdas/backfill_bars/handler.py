@@ -44,7 +44,7 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
         last = min(date.fromisoformat(event["end"]), window.end) if event.get("end") else window.end
         if first > last:
             raise ValueError(f"start must not be after {last} (the end asked for, or the last completed session), was {first}")
-        window = BackfillWindow(start=first, end=last, actions_start=first)
+        window = BackfillWindow(start=first, end=last, actions_start=first, completed=window.end)
     done = backfill(
         vendor=market_data,
         lake=store,

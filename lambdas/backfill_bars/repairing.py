@@ -45,7 +45,7 @@ def repair_actions(*, vendor: MarketData, lake: Lake, symbols: Sequence[str], la
     identified = 0
     for symbol, rows in stored.items():
         begins = min(row["ex_date"] for row in rows)
-        found, wrong = repair(rows, [row for row in listed if row["symbol"] == symbol and row["ex_date"] >= begins], last=last)
+        found, wrong = repair(rows, [row for row in listed if row["symbol"] == symbol and row["ex_date"] >= begins], known=last)
         corrections += wrong
         if found != rows:
             objects[actions_key(symbol)] = found

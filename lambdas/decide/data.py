@@ -53,7 +53,7 @@ class MarketSnapshot:
     """What a decision may rest on: the market up to the close of its last row, and which objects it was made of.
 
     `missing`: names without a bar at that close, with the session of their last one; None where the history has none.
-    `broken`: names with a bar that are untradable after an action that cannot be applied, with the newest one.
+    `broken`: names that are untradable and had an action that cannot be applied, with the newest one.
     `late`: actions that became known after their ex-date, with this close.
     """
 
@@ -111,8 +111,7 @@ def _missing(market: Market) -> dict[str, date | None]:
 def _broken(market: Market, lines: Iterable[Mapping[str, Any]]) -> dict[str, KnownAction]:
     past = sorted((line for line in lines if line["kind"] == BREAK and line["ex_date"] <= str(market.sessions[-1])), key=_ex_date)
     found = {line["symbol"]: _action(line, market) for line in past}
-    waiting = np.isfinite(market.close[-1]) & ~market.tradable[-1]
-    return {symbol: found[symbol] for symbol, untradable in zip(market.symbols, waiting, strict=True) if untradable and symbol in found}
+    return {symbol: found[symbol] for symbol, may in zip(market.symbols, market.tradable[-1], strict=True) if not may and symbol in found}
 
 
 def _action(line: Mapping[str, Any], market: Market) -> KnownAction:

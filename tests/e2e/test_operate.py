@@ -55,6 +55,8 @@ def test_an_order_is_explained_back_to_its_data_and_the_commands_reach_laptop_an
         said = json.loads(call("explain", order.client_order_id, "--folder", folder, "--json").stdout)
         halted = call("halt", "--reason", "an exercise", "--folder", folder)
         assert (halted.exit_code, traded.deployment.ledger.trading_state().state) == (0, "halted"), halted.output
+        looked = call("repair", "--folder", folder)
+        assert (looked.exit_code, "nothing is to be repaired" in looked.stdout) == (0, True), looked.output
     found = {link["link"]: link["status"] for link in said["trace"]}
     recorded = {"risk verdict", "input data"}
     assert found == {name: "recorded" if name in recorded else "verified" for name in found}

@@ -65,7 +65,9 @@ class Vendor:
         return backfill(vendor=self.data, lake=lake, symbols=NAMES, window=nightly_window(sessions=sessions, now=now))
 
     def fill(self, lake: Lake, *, start: date = FIRST, end: date = FILLED) -> Backfilled:
-        return backfill(vendor=self.data, lake=lake, symbols=NAMES, window=BackfillWindow(start=start, end=end, actions_start=start))
+        return backfill(
+            vendor=self.data, lake=lake, symbols=NAMES, window=BackfillWindow(start=start, end=end, actions_start=start, completed=end)
+        )
 
 
 def vendor_of(*, lists_announced: bool) -> Vendor:

@@ -44,8 +44,8 @@ def nights(stored: list[Row], listed: list[Row], lags: list[int], *, until: int 
             if first <= ex_date <= today and ex_date + timedelta(days=lag) <= today:
                 told.append(line)
         bars = Span(FIRST, today - timedelta(days=every)) if now else None
-        stored = merge(stored, told, first=first, last=today, bars=bars).rows
-        again = merge(stored, told, first=first, last=today, bars=Span(FIRST, today))
+        stored = merge(stored, told, first=first, last=today, bars=bars, known=today).rows
+        again = merge(stored, told, first=first, last=today, bars=Span(FIRST, today), known=today)
         assert (again.rows, again.late) == (stored, []), "backfilling twice is backfilling once"
     return stored
 
@@ -67,34 +67,36 @@ def test_repairing_leaves_each_action_once_and_twice_is_once(listed: list[Row], 
     own = {"symbol": "SPY", "ex_date": "2018-06-01", "kind": "dividend", "value": 1.25}
     stored = [own, own, *(bare(line) for line, count in zip(listed, copies, strict=True) for _ in range(count))]
     last = FIRST + timedelta(days=400)
-    rows, corrections = repair(stored, listed, last=last)
+    rows, corrections = repair(stored, listed, known=last)
     assert sorted(line.get("id", "") for line in rows) == sorted(["", *(line["id"] for line in listed)]), "what is not listed is kept, once"
     assert sum(one.change == "remove" for one in corrections) == 1 + sum(max(0, count - 1) for count in copies)
     assert sum(one.change == "add" for one in corrections) == copies.count(0)
-    assert repair(rows, listed, last=last) == (rows, [])
+    assert repair(rows, listed, known=last) == (rows, [])
 
 
 def test_inside_the_window_the_vendor_is_right() -> None:
     listed = row(10, number=1)
     wrong, old = bare(row(12, number=2), value=9.0), bare(row(-200, number=3))
     last = FIRST + timedelta(days=30)
-    assert merge([old, wrong, bare(listed)], [listed], first=FIRST, last=last, bars=None).rows == [old, listed]
+    assert merge([old, wrong, bare(listed)], [listed], first=FIRST, last=last, bars=None, known=last).rows == [old, listed]
     corrected = {**listed, "value": 0.55}
-    found = merge([old, listed], [corrected], first=FIRST, last=last, bars=Span(FIRST, last))
+    found = merge([old, listed], [corrected], first=FIRST, last=last, bars=Span(FIRST, last), known=last)
     assert found.rows == [old, {**corrected, "known": "2019-02-01"}], "another amount is news, and says since when"
     assert found.late == [corrected]
     moved = {**listed, "ex_date": FIRST.isoformat()}
-    assert merge([{**listed, "ex_date": "2018-12-20"}], [moved], first=FIRST, last=last, bars=None).rows == [moved], "the same action"
+    assert merge([{**listed, "ex_date": "2018-12-20"}], [moved], first=FIRST, last=last, bars=None, known=last).rows == [moved], (
+        "the same action"
+    )
 
 
 def test_what_lies_before_the_first_bar_is_neither_stored_nor_late() -> None:
     early, own = row(-30, number=1), row(10, number=2)
     begins = FIRST + timedelta(days=5)
-    found = merge([], [early, own], first=FIRST, last=FIRST + timedelta(days=30), bars=Span(begins, begins))
+    found = merge([], [early, own], first=FIRST, last=FIRST + timedelta(days=30), bars=Span(begins, begins), known=begins)
     assert (found.rows, found.late) == ([own], [])
 
 
 def test_a_changed_amount_is_replaced() -> None:
     listed = row(10, number=1)
-    rows, (correction,) = repair([{**listed, "value": 0.4}], [listed], last=FIRST)
+    rows, (correction,) = repair([{**listed, "value": 0.4}], [listed], known=FIRST)
     assert (rows, correction.change) == ([listed], "replace")
