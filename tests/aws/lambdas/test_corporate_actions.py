@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import boto3
 import numpy as np
+import pandas as pd
 import pytest
 
 from lambdas.backfill_bars.backfill import Backfilled, BackfillWindow, backfill, nightly_window
@@ -26,7 +27,9 @@ from local.exchange.recorded_market import PAID_AFTER, RecordedMarket
 from local.exchange.sessions import ExchangeCalendar
 from local.exchange.venue import Venue
 from papertape.market_data import bundled
+from schema.lake_layout import ACTIONS
 from trading_env.data.market import FEATURE_NAMES, Market, build_market
+from trading_env.data.raw_lines import action_table
 
 NAMES = ("SPY", "AAPL", "IBM")
 URL = "http://127.0.0.1:1"
@@ -102,9 +105,12 @@ def observed(lake: Lake, as_of: date) -> MarketSnapshot:
 
 def judged(as_of: date) -> Market:
     """What training and the backtest observe: the whole record, by ex-date."""
+    return build_market(bars_until(as_of), bundled.corporate_actions(), symbols=NAMES)
+
+
+def bars_until(end: date) -> pd.DataFrame:
     bars = bundled.daily_bars()
-    own = bars[(bars["session"] >= FIRST.isoformat()) & (bars["session"] <= as_of.isoformat())]
-    return build_market(own, bundled.corporate_actions(), symbols=NAMES)
+    return bars[(bars["session"] >= FIRST.isoformat()) & (bars["session"] <= end.isoformat())]
 
 
 def test_live_is_what_is_judged_where_actions_are_listed_ahead(lake: Lake) -> None:
@@ -144,8 +150,14 @@ def test_sixty_nights_leave_each_action_once_and_what_was_decided_can_be_built_a
     paid_since = [(ibm, "IBM"), (date(2019, 5, 10), "AAPL")]
     assert late[-2:] == [(day + PAID_AFTER, f"{name} {day} cash_dividend") for day, name in paid_since]
 
+    rows = [row for key in lake.raw_index(ACTIONS) for row in lake.read([key], prefix=ACTIONS)[key]]
+    whole = build_market(bars_until(last), action_table(rows), symbols=NAMES)
     for day, was in lived.items():
-        again = observed(lake, day)
+        again, row = observed(lake, day), whole.index_of(day)
+        np.testing.assert_array_equal(
+            was.market.features[-1], whole.features[row], err_msg="training and backtest read what was decided on"
+        )
+        np.testing.assert_array_equal(was.market.context[-1], whole.context[row])
         assert (again.market.features.tobytes(), again.market.context.tobytes()) == (
             was.market.features.tobytes(),
             was.market.context.tobytes(),

@@ -13,7 +13,7 @@ import pytest
 from papertape.market_data import bundled
 from trading_env.data.bars import BarsError, check_actions
 from trading_env.data.corporate_actions import ACTION_RULES, BREAK, known_by, markdown, rule_of
-from trading_env.data.features import CONTEXT
+from trading_env.data.features import ASSET_FEATURES, CONTEXT
 from trading_env.data.market import FEATURE_NAMES, Market, build_market
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -90,6 +90,24 @@ def test_two_breaks_make_three_series(bars: pd.DataFrame) -> None:
     row = market.index_of(DAY)
     np.testing.assert_array_equal(market.features[row:], last.features[row:])
     assert not market.tradable[:row, column].any()
+
+
+def test_a_row_holds_what_was_known_at_its_close(bars: pd.DataFrame) -> None:
+    """IBM's spin-off and a split of AAPL are told twenty sessions late: until then rows are as without, then as if known in time."""
+    quiet, at = bundled.corporate_actions(), pd.Timestamp(DAY)
+    split = pd.DataFrame({"symbol": ["AAPL"], "ex_date": [at], "kind": ["split"], "value": [2.0]})
+    both = pd.concat([spun_off(), split], ignore_index=True)
+    never, always = (build_market(bars, actions, symbols=NAMES) for actions in (quiet, both))
+    told = never.sessions[never.index_of(DAY) + 20]
+    late = both["ex_date"].eq(at) & both["kind"].isin([BREAK, "split"])
+    market = build_market(bars, both.assign(known=pd.to_datetime(pd.Series(told, index=both.index)).where(late)), symbols=NAMES)
+    row = market.index_of(told)
+    asset = slice(0, len(ASSET_FEATURES))
+    np.testing.assert_array_equal(market.features[:row], never.features[:row])
+    np.testing.assert_array_equal(market.features[row:, :, asset], always.features[row:, :, asset])
+    np.testing.assert_array_equal(market.split, always.split, err_msg="what is held splits on the day, whoever knows it")
+    cut = build_market(bars[bars["session"] < pd.Timestamp(told)], quiet, symbols=NAMES)
+    np.testing.assert_array_equal(market.context[:row], cut.context)
 
 
 def test_only_a_break_may_lack_a_value() -> None:
