@@ -2,15 +2,18 @@
 
 Promises: an action is stored once, under the vendor's id; merging the same answer again changes nothing. Lines from before there were ids
 are matched by symbol, kind, ex-date and value. A line that comes after the lake has bars of its ex-date carries `known`, the first session
-whose decision could know it. Pure: rows in, rows out.
+whose decision could know it, unless its ex-date is older than a vendor is late: then it was the lake that lacked it. Pure.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from typing import Any, Literal, NamedTuple
+
+#: Ex-dates that each night asks for again: a vendor that lists a dividend only when it is paid does so weeks later.
+LATE_WITHIN = timedelta(days=120)
 
 Row = dict[str, Any]
 Change = Literal["remove", "add", "replace"]
@@ -54,7 +57,7 @@ def merge(stored: Sequence[Row], listed: Iterable[Row], *, first: date, last: da
     for row in incoming.values():
         before = _before(row, stored)
         observed = bars is not None and bars.first.isoformat() <= row["ex_date"] <= bars.last.isoformat()
-        if observed and (before is None or _content(before) != _content(row)):
+        if observed and _may_be_late(row, known) and (before is None or _content(before) != _content(row)):
             rows.append({**row, "known": known.isoformat()})
             late.append(row)
         else:
@@ -78,7 +81,8 @@ def repair(stored: Sequence[Row], listed: Iterable[Row], *, known: date) -> tupl
         ]
         taken.update(own)
         before = stored[own[0]] if own else None
-        rows.append(_as_known(row, before) if before is not None else {**row, "known": known.isoformat()})
+        new = before is None and _may_be_late(row, known)
+        rows.append({**row, "known": known.isoformat()} if new else _as_known(row, before))
         if before is None:
             corrections.append(Correction(change="add", row=row))
         elif _content(before) != _content(row):
@@ -92,6 +96,10 @@ def repair(stored: Sequence[Row], listed: Iterable[Row], *, known: date) -> tupl
             contents.add(_content(line))
             rows.append(dict(line))
     return _sorted(rows), corrections
+
+
+def _may_be_late(row: Row, known: date) -> bool:
+    return date.fromisoformat(row["ex_date"]) >= known - LATE_WITHIN
 
 
 def _as_known(row: Row, before: Row | None) -> Row:

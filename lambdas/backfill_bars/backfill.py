@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import Any
 
-from lambdas.backfill_bars.actions import Span, merge
+from lambdas.backfill_bars.actions import LATE_WITHIN, Span, merge
 from lambdas.common.broker.port import MarketData, Session
 from lambdas.common.lake.lake import Lake, Row
 from schema.exchange_time import iso, new_york_date, parse_utc
@@ -22,8 +22,6 @@ from schema.lake_layout import ACTIONS, BARS, CALENDAR, actions_key, bars_key, c
 from trading_env.errors import PapertapeError
 
 NIGHTLY_SESSIONS = 7
-# Ex-dates that a night asks for: a vendor that lists a dividend only when it is paid does so weeks later
-NIGHTLY_ACTION_DAYS = 120
 
 
 class BackfillError(PapertapeError, RuntimeError):
@@ -72,7 +70,7 @@ def nightly_window(*, sessions: Sequence[Session], now: datetime) -> BackfillWin
     if not closed:
         raise BackfillError(f"the broker's calendar has no completed session before {now.isoformat()}")
     last = closed[-1]
-    return BackfillWindow(start=closed[0], end=last, actions_start=last - timedelta(days=NIGHTLY_ACTION_DAYS), completed=last)
+    return BackfillWindow(start=closed[0], end=last, actions_start=last - LATE_WITHIN, completed=last)
 
 
 def backfill(*, vendor: MarketData, lake: Lake, symbols: Sequence[str], window: BackfillWindow) -> Backfilled:

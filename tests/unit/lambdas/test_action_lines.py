@@ -100,3 +100,15 @@ def test_a_changed_amount_is_replaced() -> None:
     listed = row(10, number=1)
     rows, (correction,) = repair([{**listed, "value": 0.4}], [listed], known=FIRST)
     assert (rows, correction.change) == ([listed], "replace")
+
+
+def test_what_an_old_lake_lacked_is_history_and_not_late_news() -> None:
+    """A spin-off of years ago that is stored only now must not read as a crash in training; a recent one was lived without."""
+    old, recent = row(0, number=1, kind="break", value=None), row(300, number=2)
+    known = FIRST + timedelta(days=330)
+    paid = bare(row(-5, number=3))
+    rows, corrections = repair([paid], [old, recent], known=known)
+    assert [one.change for one in corrections] == ["add", "add"]
+    assert [line.get("known") for line in rows] == [None, None, known.isoformat()]
+    found = merge([paid], [old, recent], first=FIRST, last=known, bars=Span(FIRST, known), known=known)
+    assert (found.rows, found.late) == (rows, [recent])
