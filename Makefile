@@ -54,7 +54,7 @@ deploy: setup  ## to the AWS account whose credentials are in the environment
 	$(CDK) deploy --all
 
 destroy: setup
-	$(CDK) destroy --all
+	$(CDK) destroy --all -c dates_as_of=unchecked
 
 lock:  ## requirements.txt from requirements.in
 	$(BIN)/pip-compile -q --upgrade --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-header --no-annotate --strip-extras -o requirements.txt requirements.in

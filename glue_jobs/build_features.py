@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> dict[str, Any]:
             raw=raw,
             processed=processed,
             symbols=settings.universe.symbols,
-            live_start=settings.training.live_start,
+            training=settings.training,
             built_for=arguments.time,
             engine=arguments.engine,
         )

@@ -42,12 +42,12 @@ def rules_at(settings: Settings, *, cost_bps: float) -> Rules:
 
 def folds_of(sessions: NDArray[np.datetime64], settings: Settings) -> tuple[Fold, ...]:
     """The walk-forward's folds over a market's sessions, the holdout's last."""
-    training = settings.training
+    training, dates = settings.training, settings.training.dates
     return split(
         sessions,
-        start=training.start,
-        test_start=training.test_start,
-        live_start=training.live_start,
+        start=dates.start,
+        test_start=dates.test_start,
+        live_start=dates.live_start,
         folds=training.folds,
         purge_sessions=training.purge_sessions,
         holdout_sessions=training.holdout_sessions,
@@ -64,7 +64,8 @@ class Configuration:
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """The configuration of these settings under this code."""
+        """The configuration of these settings under this code. Raises SettingsError when a date is "auto": it is no part of a result."""
+        _ = settings.training.dates
         return cls({name: getattr(settings, name).model_dump(mode="json") for name in SECTIONS}, FEATURE_HASH, code_version())
 
     @classmethod

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -20,7 +21,6 @@ from trading_env.errors import PapertapeError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import date
     from pathlib import Path
 
 
@@ -35,6 +35,18 @@ class Dataset:
     market: Market
     manifest: dict[str, Any]
     manifest_sha256: str
+
+
+def newest_session(folder: Path) -> date:
+    """The newest session that the channel states: what "auto" dates are as of. Raises DatasetError as `read_channel`."""
+    return date.fromisoformat(str(_manifest(folder / "manifest.json")[1]["end"])[:10])
+
+
+def data_sha256(folder: Path) -> str:
+    """The content of the channel's files, whenever they were built: the manifest also holds when that was."""
+    _, manifest = _manifest(folder / "manifest.json")
+    lines = sorted(f"{entry['key']} {entry['sha256']}\n" for entry in manifest["files"])
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def read_channel(folder: Path, *, symbols: Sequence[str], live_start: date) -> Dataset:

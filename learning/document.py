@@ -206,7 +206,7 @@ def _windows(evaluated: Evaluated) -> dict[str, Any]:
         "evaluation_end": str(evaluated.agent.sessions[-1]),
         "train_start": evaluated.deployed.card.train_start,
         "train_end": evaluated.deployed.card.train_end,
-        "live_start": evaluated.settings.training.live_start.isoformat(),
+        "live_start": evaluated.settings.training.dates.live_start.isoformat(),
     }
 
 

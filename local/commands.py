@@ -10,14 +10,14 @@ import typer
 from rich.console import Console
 
 from papertape.command_line import in_plain_words
-from papertape.options import ROOT, SETTINGS, End, SettingsFile, Start, examples
+from papertape.options import BUNDLED_SETTINGS, ROOT, End, ReplaySettings, Start, examples
 
 app = typer.Typer(add_completion=False)
 
 
 @app.command()
 def demo(
-    settings: SettingsFile = SETTINGS,
+    settings: ReplaySettings = BUNDLED_SETTINGS,
     port: Annotated[int, typer.Option(help="The emulator's port; 0 picks a free one.", min=0, max=65535)] = 0,
 ) -> None:
     """Deploy to your laptop, train, evaluate, trade 2020, and write out/demo/report.html."""
@@ -30,7 +30,7 @@ def demo(
 
 @app.command()
 def local(
-    settings: SettingsFile = SETTINGS,
+    settings: ReplaySettings = BUNDLED_SETTINGS,
     port: Annotated[int, typer.Option(help="The emulator's port; 0 picks a free one.", min=0, max=65535)] = 0,
     folder: Annotated[Path, typer.Option(help="The run to restore.", show_default="out/demo")] = ROOT / "out" / "demo",
 ) -> None:
@@ -62,7 +62,7 @@ def exchange(
 
 @app.command()
 def parity(
-    settings: SettingsFile = SETTINGS,
+    settings: ReplaySettings = BUNDLED_SETTINGS,
     policy: Annotated[list[str] | None, typer.Option(help="One of the three policies; may be repeated.", show_default="all three")] = None,
     start: Start = "2020-01-02",
     end: End = "2020-12-31",
@@ -83,7 +83,7 @@ def parity(
 
 @app.command()
 def soak(
-    settings: SettingsFile = SETTINGS,
+    settings: ReplaySettings = BUNDLED_SETTINGS,
     sessions: Annotated[int, typer.Option(help="Sessions of 2020 at realistic fault rates.", min=0, max=253)] = 253,
     brutal: Annotated[int, typer.Option(help="Sessions of 2020 at brutal fault rates.", min=0, max=253)] = 60,
     seed: Annotated[list[int] | None, typer.Option(help="Seed of the faults; may be repeated.", show_default="7 and 8")] = None,

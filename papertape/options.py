@@ -10,15 +10,20 @@ import typer
 
 ROOT = Path(__file__).resolve().parents[1]
 SettingsFile = Annotated[Path, typer.Option("--settings", help="The settings to use.", show_default="settings.toml")]
+ReplaySettings = Annotated[Path, typer.Option("--settings", help="The settings to use.", show_default="data/settings.toml")]
 Start = Annotated[str, typer.Option("--start", help="The first session, YYYY-MM-DD.")]
 End = Annotated[str, typer.Option("--end", help="The last session, YYYY-MM-DD.")]
-SETTINGS = ROOT / "settings.toml"
+SETTINGS = ROOT / "settings.toml"  # what is deployed
+BUNDLED_SETTINGS = ROOT / "data" / "settings.toml"  # of the bundled bars
 
 BARS, SIZE, RUN = "Bars and settings", "Dates and size, overriding the settings", "This run"
 OwnSettings = Annotated[
     Path | None,
     typer.Option(
-        "--settings", help="Your settings file; nothing in it is adapted to your bars.", show_default="settings.toml", rich_help_panel=BARS
+        "--settings",
+        help="Your settings file; nothing in it is adapted to your bars.",
+        show_default="data/settings.toml",
+        rich_help_panel=BARS,
     ),
 ]
 Bars = Annotated[

@@ -10,13 +10,14 @@ import os
 import pkgutil
 import tomllib
 from collections.abc import Mapping
-from datetime import date
+from contextlib import suppress
+from datetime import date, datetime
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from schema import slot
@@ -38,6 +39,21 @@ Symbol = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9.]{0,9}$")]
 Share = Annotated[float, Field(gt=0, le=1)]
 BasisPoints = Annotated[float, Field(ge=0, le=500)]
 Algorithm = Literal["PPO"]  # a key of `learning.training.TRAINERS`
+Auto = Literal["auto"]
+AUTO: Auto = "auto"
+
+
+def _date_or_auto(value: object) -> object:
+    """In one sentence what a union of types would refuse in two."""
+    if value == AUTO or (isinstance(value, date) and not isinstance(value, datetime)):
+        return value
+    if isinstance(value, str):
+        with suppress(ValueError):
+            return date.fromisoformat(value)
+    raise ValueError(f'must be a date such as 2020-01-02, or "auto", was {value!r}')
+
+
+DateOrAuto = Annotated[date | Auto, BeforeValidator(_date_or_auto)]
 
 
 class SettingsError(PapertapeError, ValueError):
@@ -148,14 +164,24 @@ class Risk(Section):
     max_quote_age_minutes: Annotated[float, Field(gt=0, le=390)] = 10.0
 
 
-class TrainingSettings(Section):
-    """Anchored walk-forward: the sessions from `test_start` up to the holdout are cut into `folds` equal parts, each judged by a model
-    that was trained on what lies before it. The holdout is the last `holdout_sessions` before `live_start`.
-    """
+class TrainingDates(NamedTuple):
+    """The concrete ones: the first session to train on, the first of the first test, and the first that is never read."""
 
     start: date
     test_start: date
     live_start: date
+
+
+class TrainingSettings(Section):
+    """Anchored walk-forward: the sessions from `test_start` up to the holdout are cut into `folds` equal parts, each judged by a model
+    that was trained on what lies before it. The holdout is the last `holdout_sessions` before `live_start`.
+
+    A date may be "auto": `schema.training_dates.as_of` makes it concrete, as of the newest session of a run's data.
+    """
+
+    start: DateOrAuto
+    test_start: DateOrAuto
+    live_start: DateOrAuto
     folds: Annotated[int, Field(ge=1, le=32)]
     purge_sessions: Annotated[int, Field(ge=1, le=63)]
     holdout_sessions: Annotated[int, Field(ge=21, le=504)]
@@ -175,11 +201,20 @@ class TrainingSettings(Section):
 
     @model_validator(mode="after")
     def _dates_are_ordered_and_seeds_distinct(self) -> Self:
-        if not self.start < self.test_start < self.live_start:
+        pinned = [day for day in (self.start, self.test_start, self.live_start) if day != AUTO]
+        if any(later <= earlier for earlier, later in pairwise(pinned)):
             raise ValueError(f"start < test_start < live_start must hold, was {self.start}, {self.test_start}, {self.live_start}")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds must be distinct, was {list(self.seeds)}")
         return self
+
+    @property
+    def dates(self) -> TrainingDates:
+        """Raises SettingsError when one is still "auto"."""
+        start, test_start, live_start = self.start, self.test_start, self.live_start
+        if start == AUTO or test_start == AUTO or live_start == AUTO:
+            raise SettingsError(f"training dates are known as of a session only, were {start}, {test_start}, {live_start}")
+        return TrainingDates(start, test_start, live_start)
 
 
 class RewardSettings(Section):

@@ -23,7 +23,7 @@ from trading_env.errors import PapertapeError
 from trading_env.evaluation.lookahead import History
 from trading_env.evaluation.walk_forward import MIN_TRAINING
 
-SETTINGS = Path(__file__).resolve().parents[2] / "settings.toml"
+SETTINGS = Path(__file__).resolve().parents[2] / "data" / "settings.toml"
 TRAINED_SHARE = 3  # a third of the sessions lie before the first test, or as many as training needs
 
 

@@ -96,7 +96,7 @@ def prepare(study: Study, folder: Path) -> TrainingRun:
 
 def write_channel(study: Study, folder: Path) -> str:
     """The features of every session before live_start with their manifest, as the feature job leaves them; the manifest's sha256."""
-    eve = study.settings.training.live_start - timedelta(days=1)
+    eve = study.settings.training.dates.live_start - timedelta(days=1)
     market = study.market.rows(study.market.sessions[0], eve)
     table = to_table(market)
     body = parquet(table)

@@ -31,7 +31,7 @@ FIRST_SLOT = "2020-01-02T14:35:00Z"
 
 @pytest.fixture(scope="session")
 def settings() -> Settings:
-    return load(ROOT / "settings.toml")
+    return load(ROOT / "data" / "settings.toml")
 
 
 @pytest.fixture(scope="session")

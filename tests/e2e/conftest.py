@@ -61,7 +61,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def small() -> Settings:
-    document = load(ROOT / "settings.toml").model_dump()
+    document = load(ROOT / "data" / "settings.toml").model_dump()
     return Settings.model_validate({**document, "training": {**document["training"], **SMALL_TRAINING}})
 
 

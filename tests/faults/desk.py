@@ -71,7 +71,7 @@ class Answer(NamedTuple):
 @lru_cache(maxsize=1)
 def house_settings() -> Settings:
     """The project's own settings with a universe of three names."""
-    settings = load(ROOT / "settings.toml")
+    settings = load(ROOT / "data" / "settings.toml")
     return settings.model_copy(update={"universe": settings.universe.model_copy(update={"symbols": NAMES})})
 
 

@@ -235,7 +235,7 @@ def test_h7_h8_h11_the_synthesized_app(tmp_path: Path, verdict: Callable[[str], 
     scheduled event that fails ends in a queue; the month has a budget, and somebody who hears of it."""
     from tests.infrastructure.assembly import synthesize  # brings jsii, which takes seconds
 
-    settings = load(ROOT / "settings.toml")
+    settings = load(ROOT / "data" / "settings.toml")
     assembly = synthesize(tmp_path, settings=settings)
     executor, decider, model = (_granted(assembly, role) for role in ("ExecuteOrdersRole", "DecideRole", "DeployModelRole"))
     assert executor

@@ -20,7 +20,7 @@ import pytest
 from schema import settings as settings_module
 
 ROOT = Path(__file__).parents[3]
-SETTINGS = settings_module.load(ROOT / "settings.toml")
+SETTINGS = settings_module.load(ROOT / "data" / "settings.toml")
 ROLE = "arn:aws:iam::123456789012:role/training"
 SOURCE = "s3://assets/0abc.gz"
 

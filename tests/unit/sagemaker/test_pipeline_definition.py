@@ -15,7 +15,7 @@ import pytest
 from schema import settings as settings_module
 
 ROOT = Path(__file__).parents[3]
-SETTINGS = settings_module.load(ROOT / "settings.toml")
+SETTINGS = settings_module.load(ROOT / "data" / "settings.toml")
 
 
 def load_pipeline() -> ModuleType:

@@ -70,7 +70,7 @@ def test_options_are_above_the_bars(own: Path) -> None:
 
 def test_a_settings_file_of_ones_own_is_taken_at_its_word(own: Path, tmp_path: Path) -> None:
     mine = tmp_path / "mine.toml"
-    text = (ROOT / "settings.toml").read_text(encoding="utf-8")
+    text = (ROOT / "data" / "settings.toml").read_text(encoding="utf-8")
     mine.write_text(text.replace("test_start = 2011-01-03", "test_start = 2012-06-01"), encoding="utf-8")
     training = study(StudyOptions(bars=own, settings=mine)).settings.training
     assert (training.start, training.test_start, training.live_start) == (date(2006, 1, 3), date(2012, 6, 1), date(2020, 1, 2))
