@@ -82,7 +82,8 @@ def refuse_impossible_dates(settings: Settings, *, today: date) -> None:
     if problems:
         would = dates_as_of(training.model_copy(update=dict.fromkeys(dates._fields, AUTO)), today)
         raise SettingsError(
-            f'training: {"; ".join(problems)}. Or write "auto" for each: today that is {would.start}, {would.test_start} and {would.live_start}'
+            f'training: {"; ".join(problems)}. Or write "auto" for each: '
+            f"today that is {would.start}, {would.test_start} and {would.live_start}"
         )
 
 
