@@ -30,11 +30,12 @@ class DatasetError(PapertapeError, ValueError):
 
 @dataclass(frozen=True)
 class Dataset:
-    """The market of the wanted symbols, the manifest, and the sha256 of the manifest's bytes."""
+    """The market of the wanted symbols, the manifest, the sha256 of the manifest's bytes, and that of its files' content."""
 
     market: Market
     manifest: dict[str, Any]
     manifest_sha256: str
+    data_sha256: str
 
 
 def newest_session(folder: Path) -> date:
@@ -43,8 +44,11 @@ def newest_session(folder: Path) -> date:
 
 
 def data_sha256(folder: Path) -> str:
-    """The content of the channel's files, whenever they were built: the manifest also holds when that was."""
-    _, manifest = _manifest(folder / "manifest.json")
+    """The content of the channel's files as the manifest states it, whenever they were built: the manifest also holds when that was."""
+    return _data_sha256(_manifest(folder / "manifest.json")[1])
+
+
+def _data_sha256(manifest: dict[str, Any]) -> str:
     lines = sorted(f"{entry['key']} {entry['sha256']}\n" for entry in manifest["files"])
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
@@ -64,7 +68,9 @@ def read_channel(folder: Path, *, symbols: Sequence[str], live_start: date) -> D
     if newest >= pd.Timestamp(live_start):
         raise DatasetError(f"every session must be before live_start {live_start}, was {newest:%Y-%m-%d}")
     market = from_table(table).only(symbols)
-    return Dataset(market=market, manifest=manifest, manifest_sha256=hashlib.sha256(content).hexdigest())
+    return Dataset(
+        market=market, manifest=manifest, manifest_sha256=hashlib.sha256(content).hexdigest(), data_sha256=_data_sha256(manifest)
+    )
 
 
 def _manifest(path: Path) -> tuple[bytes, dict[str, Any]]:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from learning.judging import Books
-    from learning.registry import Incumbent, TrialStore
+    from learning.registry import Registered, TrialStore
     from schema.settings import Settings
     from trading_env.evaluation.trials import TrialLog
     from trading_env.evaluation.walk_forward import Fold
@@ -89,7 +89,7 @@ def verdict_of(
     *,
     configuration: Configuration,
     store: TrialStore,
-    trades_now: Incumbent | None,
+    trades_now: Registered | None,
     region: str,
 ) -> Judgement:
     """The refit check when what trades is of this configuration and its proof is in the log, else the gate."""

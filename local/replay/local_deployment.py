@@ -167,6 +167,7 @@ class LocalDeployment:
     def train(self, *, time: str, on_progress: Callable[[str], None] = lambda _: None) -> TrainingResult:
         """Fire the weekly training and wait until its model is registered and served, as incumbent or as shadow.
 
+        Raises LocalDeploymentError when none was due, with the reason, as when a step fails.
         `on_progress` gets in words how far the seeds are, then which step runs.
         """
         started, logged = _now(), self.cloud.log.stat().st_size
@@ -186,6 +187,9 @@ class LocalDeployment:
         if execution["PipelineExecutionStatus"] != "Succeeded":
             raise LocalDeploymentError(f"the training pipeline failed: {execution.get('FailureReason', 'see the logs of its steps')}")
         folder = f"{MODELS}{arn.rsplit('/', 1)[1]}"
+        answer = json.loads(self.object("processed", f"{folder}/due/due.json"))
+        if not answer["due"]:
+            raise LocalDeploymentError(f"no training was due: {answer['reason']}")
         package = self._newest_package()
         return TrainingResult(
             evaluation=json.loads(self.object("processed", f"{folder}/evaluation/evaluation.json")),

@@ -33,7 +33,7 @@ HISTORY = "2016-01-04"  # more than the 600 sessions that a decision reads, and 
 SMALL_TRAINING: dict[str, Any] = {
     "start": "2017-02-01",
     "test_start": "2020-01-02",
-    "live_start": FIRST,
+    "live_start": "auto",  # as of the eve: the same day
     "folds": 1,
     "holdout_sessions": 63,
     "timesteps": 2000,

@@ -322,9 +322,10 @@ def test_pipeline_definition_is_json_with_the_seeds_of_the_settings(aws: Assembl
     separator, parts = body["Fn::Join"]
     definition = json.loads(separator.join(part if isinstance(part, str) else "token" for part in parts))
     assert definition["Version"] == "2020-12-01"
-    trained = [step["Name"] for step in definition["Steps"] if step["Type"] == "Training"]
+    steps = definition["Steps"][-1]["Arguments"]["IfSteps"]
+    trained = [step["Name"] for step in steps if step["Type"] == "Training"]
     assert trained == [f"Train-{seed}" for seed in settings.training.seeds]
-    (judged,) = (step["Arguments"] for step in definition["Steps"] if step["Name"] == "Evaluate")
+    (judged,) = (step["Arguments"] for step in steps if step["Name"] == "Evaluate")
     arguments = judged["AppSpecification"]["ContainerArguments"]
     assert arguments[arguments.index("--trials") + 1].endswith(f"/{TRIALS}")
     assert arguments[arguments.index("--package-group") + 1] == settings.name
