@@ -117,6 +117,20 @@ def test_a_settings_file_of_ones_own_is_taken_at_its_word(own: Path, tmp_path: P
         study(StudyOptions(bars=own, settings=mine))
 
 
+def test_automatic_dates_are_as_of_the_newest_bar(own: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.toml"
+    text = (ROOT / "data" / "settings.toml").read_text(encoding="utf-8")
+    for pinned in ("start = 2006-01-03", "test_start = 2011-01-03", "live_start = 2020-01-02"):
+        text = text.replace(f"\n{pinned}", f'\n{pinned.split(" ")[0]} = "auto"')
+    mine.write_text(text, encoding="utf-8")
+    dates = study(StudyOptions(settings=mine)).settings.training.dates
+    assert [str(day) for day in dates] == ["2017-01-01", "2019-01-01", "2021-04-01"]
+    given = StudyOptions(bars=own, settings=mine, start=date(2011, 1, 3))
+    assert [str(day) for day in study(given).settings.training.dates] == ["2011-01-03", "2013-01-03", "2015-01-01"]
+    with pytest.raises(SettingsError, match=r"^settings as of 2014-12-31: training: start < test_start < live_start must hold"):
+        study(StudyOptions(bars=own, settings=mine))
+
+
 def test_quick_is_three_folds_of_two_seeds_unless_more_is_asked() -> None:
     training = study(StudyOptions(quick=True)).settings.training
     assert (training.folds, training.seeds) == (3, (0, 1))
