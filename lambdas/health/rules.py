@@ -159,7 +159,7 @@ RULES = (
         name="model-old",
         threshold=f"{checks.MODEL_WARNING_DAYS} days before max_model_age_days",
         reason="at the limit decide stops trading; the days before it are for training",
-        runbook="The newest package, or the log of the step Due, says why no newer model trades. A pinned live_start must be moved forward.",
+        runbook="The newest package, or the log of step Due, says why no newer model trades. A pinned live_start must be moved forward.",
         broken=checks.model,
     ),
     Rule(
