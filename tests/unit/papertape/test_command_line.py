@@ -99,6 +99,19 @@ def test_help_lists_every_command_in_the_order_of_use() -> None:
 
 
 @pytest.mark.parametrize(
+    ("commands", "file"),
+    [
+        (("demo", "local", "parity", "soak", "train", "evaluate", "backtest"), "data/settings.toml"),
+        (("halt", "resume", "flatten", "status", "explain"), "settings.toml"),
+    ],
+)
+def test_what_trades_the_bundled_bars_has_their_settings_and_what_is_deployed_its_own(commands: tuple[str, ...], file: str) -> None:
+    for command in commands:
+        words = " ".join(call(command, "--help").stdout.replace("│", " ").split()).partition(" --settings ")[2]
+        assert words.partition("[default: ")[2].partition("]")[0].strip("()") == file, command
+
+
+@pytest.mark.parametrize(
     "command", ["train", "evaluate", "backtest", "lookahead", "scoreboard", "halt", "resume", "flatten", "status", "explain"]
 )
 def test_help_shows_examples_that_the_command_understands(command: str) -> None:
