@@ -51,7 +51,7 @@ def due(
     if trades_now is not None and trades_now.configuration == configuration.identity:
         return Due(True, f"{trades_now.version} trades and is of this configuration: a refit on newer data")
     if log.trial(configuration.trial) is not None and (newest is None or newest.trial != configuration.trial):
-        return Due(True, "the judgement of this trial was begun and never registered")
+        return Due(True, "this trial is logged and not the newest package: the same judgement again, no further look")
     last = max(_live_start(Configuration.of_entry(entry)) for entry in judged)
     again = _again(configuration, last=last, log=log)
     words = f"this configuration was judged with live_start {last} and does not trade; it is judged again from {again} on"

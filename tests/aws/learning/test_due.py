@@ -174,7 +174,10 @@ def test_after_an_opened_holdout_the_next_look_waits_until_the_holdout_is_all_ne
 def test_a_judgement_that_was_never_registered_is_finished(weekly: Weekly) -> None:
     """The job ended between the log and the registry: the same trial on the same data is no further look."""
     weekly.log(FIRST)
-    assert weekly.ask(FIRST) == {"due": True, "reason": "the judgement of this trial was begun and never registered"}
+    assert weekly.ask(FIRST) == {
+        "due": True,
+        "reason": "this trial is logged and not the newest package: the same judgement again, no further look",
+    }
     assert weekly.ask(FIRST + timedelta(weeks=1))["due"] is False
 
 
