@@ -147,14 +147,14 @@ def test_corrected_bars_of_known_sessions_are_news_for_what_trades(weekly: Weekl
 @pytest.mark.parametrize("status", ["Rejected", "PendingManualApproval"])
 def test_what_was_judged_and_does_not_trade_is_judged_again_after_a_quarter(weekly: Weekly, status: str) -> None:
     weekly.judged(FIRST, status)
-    asked = {week: weekly.ask(FIRST + timedelta(weeks=week)) for week in range(1, 15)}
+    asked = {week: weekly.ask(FIRST + timedelta(weeks=week)) for week in (1, 6, 12, 13, 14)}
     assert [week for week, answer in asked.items() if answer["due"]] == [13, 14]
     words = "this configuration was judged with live_start 2026-11-21 and does not trade; it is judged again from 2027-02-20 on"
     assert {answer["reason"] for answer in asked.values()} == {words}
 
 
 def test_every_judgement_starts_the_quarter_anew_and_is_charged(weekly: Weekly) -> None:
-    for week in range(53):
+    for week in (0, 1, 12, 13, 14, 25, 26, 38, 39, 51, 52):
         session = FIRST + timedelta(weeks=week)
         if weekly.ask(session)["due"]:
             weekly.judged(session, "Rejected")
