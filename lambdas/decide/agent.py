@@ -8,65 +8,31 @@ shadow, and the look back at what the last session cost, can fail in any way wit
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lambdas.common.api.client import Answer, ExecutionApi
-from lambdas.common.broker.port import Broker, MarketData
-from lambdas.common.lake.lake import Lake
+from lambdas.common.api.client import Answer
 from lambdas.common.ledger.ledger import Ledger
-from lambdas.common.ledger.records import AlertRecord, ServedModel, ShadowDecision, Snapshot
-from lambdas.common.orders.splits import splits_between
+from lambdas.common.ledger.records import AlertRecord, ServedModel, ShadowDecision
 from lambdas.decide.attribution import attribute_session
-from lambdas.decide.data import MarketSnapshot, StaleDataError, market_snapshot, years_needed
-from lambdas.decide.decision import AccountAtClose, ObservedState, observe_state, target
-from lambdas.decide.endpoint import EndpointError, Scores, ask
+from lambdas.decide.data import MarketSnapshot
+from lambdas.decide.decision import ObservedState
+from lambdas.decide.edges import Edges, NoTrade
+from lambdas.decide.endpoint import Scores
+from lambdas.decide.observing import observe_close
+from lambdas.decide.scoring import FIRST_INCUMBENT, refuse_stale, scores_of, weights_of
 from schema.exchange_time import iso, new_york_date
 from schema.lake_layout import decision_key
 from schema.settings import Settings
 from schema.slot import AGENT, decision_id_of
 from trading_env.data.features import FEATURE_HASH
-from trading_env.data.observation import ObservationError
-from trading_env.errors import PapertapeError
 from trading_env.evaluation.attribution import AttributionError
-from trading_env.simulation.policy import PolicyError, make_policy
 from trading_env.simulation.portfolio import PortfolioError
 
-FIRST_INCUMBENT = ServedModel(
-    role="incumbent", policy="equal-weight", spec="equal-weight", model_version="equal-weight", kappa=1.0, since=""
-)
-
-#: The share of a model's inputs that may lie outside of its training's envelope. The worst day of 2008 has 8 % of them there, March 2020
-#: 2 %: beyond 10 % it is another world, or broken data.
-OUTSIDE_LIMIT = 0.10
-
-Array = NDArray[np.float64]
 Result = dict[str, Any]
-
-
-class NoTrade(PapertapeError):  # noqa: N818 -- an outcome, not an error
-    """This slot must pass without an order; `rule` is the health rule that tells why."""
-
-    def __init__(self, rule: str, detail: str) -> None:
-        super().__init__(detail)
-        self.rule = rule
-
-
-@dataclass(frozen=True, kw_only=True)
-class Edges:
-    """Everything outside; `runtime` is SageMaker's runtime client."""
-
-    broker: Broker
-    market_data: MarketData
-    lake: Lake
-    ledger: Ledger
-    runtime: Any
-    execution: ExecutionApi
-    code_version: str
 
 
 def decide(*, time: datetime, settings: Settings, edges: Edges, slot_name: str | None = None) -> Result:
@@ -82,11 +48,12 @@ def decide(*, time: datetime, settings: Settings, edges: Edges, slot_name: str |
     if (made := edges.ledger.decision(decision_id)) is not None:
         return {"outcome": "decided before", "decision_id": decision_id, "state": made.state, "verdict": made.verdict}
     try:
-        as_of, snapshot, observed = _observe(session=session, settings=settings, edges=edges)
+        snapshot, observed = observe_close(session=session, settings=settings, edges=edges)
+        as_of = snapshot.as_of
         incumbent = edges.ledger.incumbent() or FIRST_INCUMBENT
-        _refuse_stale(incumbent, session=session, settings=settings)
-        scored = _scores(incumbent, observed=observed, as_of=as_of, runtime=edges.runtime)
-        weights = _weights(incumbent, observed=observed, values=scored.values)
+        refuse_stale(incumbent, session=session, settings=settings)
+        scored = scores_of(incumbent, observed=observed, as_of=as_of, runtime=edges.runtime)
+        weights = weights_of(incumbent, observed=observed, values=scored.values)
     except NoTrade as reason:
         _alert(edges.ledger, rule=reason.rule, detail=str(reason), subject=f"No decision in slot {slot}", session=session, time=time)
         return {"outcome": "no-trade", "decision_id": decision_id, "rule": reason.rule, "reason": str(reason)}
@@ -140,107 +107,14 @@ def _alert(ledger: Ledger, *, rule: str, detail: str, subject: str, session: dat
     ledger.put_alert(AlertRecord(rule=rule, session=session.isoformat(), subject=subject, detail=detail, time=iso(time)))
 
 
-def _observe(*, session: date, settings: Settings, edges: Edges) -> tuple[date, MarketSnapshot, ObservedState]:
-    # The close before may be of the year before, and then its history begins a year earlier than the session's
-    calendar = edges.lake.calendar(years={*years_needed(session), *years_needed(session.replace(year=session.year - 1, day=1))})
-    earlier = calendar.before(session)
-    if not calendar.is_session(session) or not earlier:
-        raise NoTrade("stale-data", f"the lake's calendar does not reach {session}; run backfill_bars")
-    as_of = earlier[-1]
-    try:
-        snapshot = market_snapshot(lake=edges.lake, symbols=settings.universe.symbols, sessions=earlier, as_of=as_of)
-    except StaleDataError as error:
-        raise NoTrade("stale-data", str(error)) from error
-    account = _account(edges=edges, session=session, as_of=as_of)
-    try:
-        return as_of, snapshot, observe_state(market=snapshot.market, account=account)
-    except (ObservationError, ValueError) as error:
-        raise NoTrade("no-observation", str(error)) from error
-
-
-def _account(*, edges: Edges, session: date, as_of: date) -> AccountAtClose:
-    """The closing snapshot of `as_of`; before the first decision ever, an account in which nothing is held."""
-    ledger, broker = edges.ledger, edges.broker
-    snapshot, pinned = ledger.snapshot(as_of.isoformat()), ledger.breakers().account_id
-    if snapshot is not None and (pinned is None or snapshot.account_id in {None, pinned}):
-        _refuse_pending_splits(snapshot, edges=edges, session=session, as_of=as_of)
-        return _from_snapshot(snapshot)
-    months = {as_of.isoformat()[:7], session.isoformat()[:7]}
-    if ledger.latest_snapshot() is not None or any(ledger.decisions(month) for month in sorted(months)):
-        raise NoTrade("book-unknown", f"the ledger has no closing snapshot of {as_of} of this account; see reconcile")
-    if held := sorted(broker.positions()):
-        what = f"an account without positions, was {', '.join(held)}"
-        raise NoTrade("book-unknown", f"before its first closing snapshot a decision needs {what}; reconcile takes it at the close")
-    return AccountAtClose(cash=float(broker.account().cash), quantities={}, closes={})
-
-
-def _refuse_pending_splits(snapshot: Snapshot, *, edges: Edges, session: date, as_of: date) -> None:
-    """A position that waits for its split would be sized, and judged, at a price that is not its own."""
-    splits = splits_between(edges.market_data, snapshot.positions, first=as_of + timedelta(days=1), last=session)
-    if not splits.events:
-        return
-    held = {symbol: one.quantity for symbol, one in snapshot.positions.items()}
-    pending = splits.pending(held, {}, {symbol: position.quantity for symbol, position in edges.broker.positions().items()})
-    if pending:
-        raise NoTrade("split-pending", "; ".join(pending.values()))
-
-
-def _from_snapshot(snapshot: Snapshot) -> AccountAtClose:
-    return AccountAtClose(
-        cash=float(snapshot.cash),
-        quantities={symbol: float(held.quantity) for symbol, held in snapshot.positions.items()},
-        closes={symbol: float(held.close) for symbol, held in snapshot.positions.items()},
-    )
-
-
-def _refuse_stale(model: ServedModel, *, session: date, settings: Settings) -> None:
-    """A model's age counts from the last data it was trained or judged on, else from its deployment."""
-    if model.policy != "endpoint":
-        return
-    trained_until = date.fromisoformat((model.trained_until or model.since)[:10])
-    age = (session - trained_until).days
-    if age > settings.risk.max_model_age_days:
-        limit = settings.risk.max_model_age_days
-        raise NoTrade("stale-model", f"model {model.model_version} may be {limit} days old, was {age}; train again with later dates")
-
-
-def _scores(model: ServedModel, *, observed: ObservedState, as_of: date, runtime: Any) -> Scores:
-    if model.policy != "endpoint":
-        try:
-            return Scores(make_policy(model.spec).scores(observed.observation))
-        except PolicyError as error:
-            raise NoTrade("model-unavailable", str(error)) from error
-    if model.feature_hash != FEATURE_HASH:
-        raise NoTrade("model-unavailable", f"model {model.model_version} needs feature table {model.feature_hash}, was {FEATURE_HASH}")
-    observation = observed.observation
-    try:
-        scored = ask(runtime=runtime, model=model, as_of=as_of, symbols=observation.symbols, observation=observation.vector)
-    except EndpointError as error:
-        raise NoTrade("model-unavailable", str(error)) from error
-    _refuse_out_of_envelope(model, scored)
-    return scored
-
-
-def _refuse_out_of_envelope(model: ServedModel, scored: Scores) -> None:
-    if scored.outside is not None and scored.outside > OUTSIDE_LIMIT:
-        share = f"{scored.outside:.1%} of its inputs lie outside of what it was trained on, at most {OUTSIDE_LIMIT:.0%}"
-        raise NoTrade("out-of-envelope", f"model {model.model_version}: {share}")
-
-
-def _weights(model: ServedModel, *, observed: ObservedState, values: Array) -> dict[str, float]:
-    if not observed.tradable.any():
-        raise NoTrade("no-observation", f"no name is tradable at the close of {observed.observation.as_of}")
-    return target(observed=observed, scores=values, kappa=model.kappa)
-
-
 def _decide_shadow(*, slot: str, incumbent: ServedModel, as_of: date, observed: ObservedState, edges: Edges, time: datetime) -> None:
     """Record what the shadow would have done with the same observation; its failure is an alert and nothing else."""
     shadow = edges.ledger.shadow()
     if shadow is None or shadow.spec == incumbent.spec:
         return
     try:
-        scored = _scores(shadow, observed=observed, as_of=as_of, runtime=edges.runtime)
-        weights = _weights(shadow, observed=observed, values=scored.values)
+        scored = scores_of(shadow, observed=observed, as_of=as_of, runtime=edges.runtime)
+        weights = weights_of(shadow, observed=observed, values=scored.values)
     except NoTrade as reason:
         failed = NoTrade("shadow-unavailable", str(reason))
         _alert(
@@ -296,5 +170,5 @@ def _audit_record(
     }
 
 
-def _by_symbol(observed: ObservedState, values: Array) -> dict[str, float]:
+def _by_symbol(observed: ObservedState, values: NDArray[np.float64]) -> dict[str, float]:
     return {symbol: float(value) for symbol, value in zip(observed.observation.symbols, values, strict=True)}

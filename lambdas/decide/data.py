@@ -42,6 +42,11 @@ class MarketSnapshot:
     quarantined: int
     missing: Mapping[str, date | None]
 
+    @property
+    def as_of(self) -> date:
+        """The session whose close is the last row."""
+        return date.fromisoformat(str(self.market.sessions[-1]))
+
 
 def years_needed(as_of: date) -> range:
     return range(as_of.year - HISTORY_YEARS, as_of.year + 1)

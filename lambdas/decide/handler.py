@@ -1,7 +1,8 @@
 """In each decision slot: observe the last close, ask the model, send target weights to the execution API.
 
 Event: {"schedule": "decide", "time": "<the slot's instant>", "slot": "open+5"}; a single slot needs no name. A holiday is skipped and said
-so. Every error leaves the function: the schedule may repeat it, because the same slot decides once.
+so. Every error leaves the function: the schedule may repeat it, because the same slot decides once. {"dry_run": true} answers what would
+be decided in the slot that is open or comes next, and does nothing else (`lambdas.decide.dry_run`).
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from lambdas.common.broker.connection import broker_from_environment, market_dat
 from lambdas.common.lake import lake
 from lambdas.common.ledger.ledger import ledger_from_environment
 from lambdas.common.telemetry import entry, logger
-from lambdas.decide.agent import Edges, decide
+from lambdas.decide.agent import decide
+from lambdas.decide.dry_run import dry_run
+from lambdas.decide.edges import Edges
 from schema.exchange_time import parse_utc
 from schema.settings import deployed
 
@@ -37,7 +40,7 @@ class EndpointVariables(environment.Variables):
 
 @entry
 def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
-    variables, time = environment.read(DecideVariables), parse_utc(event["time"])
+    variables = environment.read(DecideVariables)
     edges = Edges(
         broker=broker_from_environment(),
         market_data=market_data_from_environment(),
@@ -47,7 +50,10 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
         execution=execution_api_from_environment(),
         code_version=variables.code_version,
     )
-    result = decide(time=time, settings=deployed(), edges=edges, slot_name=event.get("slot"))
+    if event.get("dry_run"):
+        now = parse_utc(event["time"]) if "time" in event else None
+        return dry_run(settings=deployed(), edges=edges, now=now, slot_name=event.get("slot"))
+    result = decide(time=parse_utc(event["time"]), settings=deployed(), edges=edges, slot_name=event.get("slot"))
     logger.info(result["outcome"], extra=result)
     return result
 

@@ -234,6 +234,62 @@ def test_a_holiday_is_skipped_and_said(run: Any, cloud: Cloud) -> None:
     assert cloud.decisions == 0
 
 
+def stored(ledger: Ledger) -> list[Any]:
+    """Everything that is written anywhere: the ledger's items, and every object of every bucket with its time."""
+    items = boto3.client("dynamodb").scan(TableName=ledger._table.name)["Items"]
+    s3 = boto3.client("s3")
+    names = [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]
+    listed = [(name, one["Key"], one["LastModified"]) for name in names for one in s3.list_objects_v2(Bucket=name).get("Contents", ())]
+    return [items, listed]
+
+
+@pytest.mark.parametrize("now", ["2020-01-01T12:00:00Z", "2020-01-02T14:40:00Z", "2020-01-02T15:30:00Z", "2020-01-03T02:00:00Z"])
+def test_a_dry_run_says_what_would_be_decided_at_any_hour_and_writes_nothing(
+    run: Any, cloud: Cloud, ledger_table: Ledger, exchange: RunningExchange, settings: Settings, now: str
+) -> None:
+    exchange.reset(now=now, cash="100000")
+    before = stored(ledger_table)
+    told = json.loads(json.dumps(run({"dry_run": True})))
+    assert told["targets"] == dict.fromkeys(settings.universe.symbols, 0.125)
+    assert (told["dry_run"], told["strategy"], told["rule"]) == (True, "equal-weight", None)
+    assert told["slot"] == ("2020-01-02/open+5" if now < "2020-01-02T15:05" else "2020-01-03/open+5")
+    assert told["cash"] == pytest.approx(settings.portfolio.cash_buffer)
+    assert "from the close of 2019-12-31" in told["reason"]
+    assert stored(ledger_table) == before
+    assert cloud.decisions == 0
+    assert exchange.books()["orders"] == []
+
+
+def test_a_dry_run_is_the_decision_that_follows(run: Any, served: Any, ledger_table: Ledger) -> None:
+    model = served()
+    told = run({"dry_run": True})
+    assert (told["strategy"], told["model_version"]) == ("endpoint", model.model_version)
+    run()
+    made = ledger_table.decision(DECISION)
+    assert made is not None
+    assert told["targets"] == made.weights
+
+
+def test_a_dry_run_starts_from_the_book_as_it_is_now(run: Any, ledger_table: Ledger, exchange: RunningExchange, served: Any) -> None:
+    """A decision is refused, for nobody knows what this account was worth at the close; a look ahead needs no such proof."""
+    served()
+    by_hand(exchange, "SPY", "100")
+    told = run({"dry_run": True})
+    assert told["rule"] is None
+    assert max(told["targets"], key=told["targets"].get) == "SPY"  # a tenth of the way from all in SPY
+    assert told["cash"] < 0.005
+
+
+def test_a_dry_run_names_what_stands_in_the_way_and_raises_no_alert(run: Any, cloud: Cloud, served: Any, ledger_table: Ledger) -> None:
+    served()
+    cloud.endpoints["papertape-incumbent"] = lambda _body: (500, {})
+    before = stored(ledger_table)
+    told = run({"dry_run": True})
+    assert (told["targets"], told["cash"], told["rule"]) == ({}, None, "model-unavailable")
+    assert "no answer" in told["reason"]
+    assert stored(ledger_table) == before
+
+
 def test_live_features_are_the_batch_s(lake: Lake, settings: Settings) -> None:
     """Three years of history, cut at the session, against the whole of it with the year that follows."""
     fresh = Lake(s3=lake.s3, raw_bucket=lake.raw_bucket)

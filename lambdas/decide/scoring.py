@@ -1,0 +1,70 @@
+"""From an observed state to target weights by a model: is it young enough, what are its scores, can they be traded on.
+
+Promise: scores are a rule's own or the endpoint's; whatever makes a model or its scores doubtful is `NoTrade`, which names the health rule.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lambdas.common.ledger.records import ServedModel
+from lambdas.decide.decision import ObservedState, target
+from lambdas.decide.edges import NoTrade
+from lambdas.decide.endpoint import EndpointError, Scores, ask
+from schema.settings import Settings
+from trading_env.data.features import FEATURE_HASH
+from trading_env.simulation.policy import PolicyError, make_policy
+
+FIRST_INCUMBENT = ServedModel(
+    role="incumbent", policy="equal-weight", spec="equal-weight", model_version="equal-weight", kappa=1.0, since=""
+)
+
+#: The share of a model's inputs that may lie outside of its training's envelope. The worst day of 2008 has 8 % of them there, March 2020
+#: 2 %: beyond 10 % it is another world, or broken data.
+OUTSIDE_LIMIT = 0.10
+
+Array = NDArray[np.float64]
+
+
+def refuse_stale(model: ServedModel, *, session: date, settings: Settings) -> None:
+    """A model's age counts from the last data it was trained or judged on, else from its deployment."""
+    if model.policy != "endpoint":
+        return
+    trained_until = date.fromisoformat((model.trained_until or model.since)[:10])
+    age = (session - trained_until).days
+    if age > settings.risk.max_model_age_days:
+        limit = settings.risk.max_model_age_days
+        raise NoTrade("stale-model", f"model {model.model_version} may be {limit} days old, was {age}; train again with later dates")
+
+
+def scores_of(model: ServedModel, *, observed: ObservedState, as_of: date, runtime: Any) -> Scores:
+    if model.policy != "endpoint":
+        try:
+            return Scores(make_policy(model.spec).scores(observed.observation))
+        except PolicyError as error:
+            raise NoTrade("model-unavailable", str(error)) from error
+    if model.feature_hash != FEATURE_HASH:
+        raise NoTrade("model-unavailable", f"model {model.model_version} needs feature table {model.feature_hash}, was {FEATURE_HASH}")
+    observation = observed.observation
+    try:
+        scored = ask(runtime=runtime, model=model, as_of=as_of, symbols=observation.symbols, observation=observation.vector)
+    except EndpointError as error:
+        raise NoTrade("model-unavailable", str(error)) from error
+    _refuse_out_of_envelope(model, scored)
+    return scored
+
+
+def _refuse_out_of_envelope(model: ServedModel, scored: Scores) -> None:
+    if scored.outside is not None and scored.outside > OUTSIDE_LIMIT:
+        share = f"{scored.outside:.1%} of its inputs lie outside of what it was trained on, at most {OUTSIDE_LIMIT:.0%}"
+        raise NoTrade("out-of-envelope", f"model {model.model_version}: {share}")
+
+
+def weights_of(model: ServedModel, *, observed: ObservedState, values: Array) -> dict[str, float]:
+    if not observed.tradable.any():
+        raise NoTrade("no-observation", f"no name is tradable at the close of {observed.observation.as_of}")
+    return target(observed=observed, scores=values, kappa=model.kappa)
