@@ -54,7 +54,7 @@ class TradingStack(Stack):
         url = f"https://{self.api.rest_api_id}.execute-api.{self.region}.{self.url_suffix}/{STAGE}"
         decide = self._function(
             "decide",
-            timeout=Duration.minutes(5),
+            timeout=Duration.minutes(7),  # an endpoint is asked again for four of them
             memory=1769,  # from here a function has a whole processor
             description="Bars, features, observation, scores, weights",
             EXECUTION_API_URL=url,
@@ -81,11 +81,14 @@ class TradingStack(Stack):
             on=[self.format_arn(service="sagemaker", resource="endpoint", resource_name=f"{settings.name}-*")],
             because="the ledger says which of this app's endpoints decides",
         )
+        # Where an endpoint gives no scores, the package that it serves does
+        decide.may("s3:GetObject", on=[f"{lake.processed_arn}/{MODEL}"], because=EXECUTIONS)
         twice = Retry(attempts=2, within=Duration.minutes(5))
+        patiently = Retry(attempts=2, within=Duration.minutes(15))  # an attempt may take seven; the executor holds the slot's window
         for (name, slot), cron in zip(settings.schedule.deciding.items(), crons, strict=True):
             AlarmedSchedule(
                 self, "".join(word.capitalize() for word in f"{name}-schedule".split("-")), settings=settings, name=name, cron=cron,
-                runs=decide, with_input={"slot": slot}, retry=twice, dead_letters=lake.dead_letters,
+                runs=decide, with_input={"slot": slot}, retry=patiently, dead_letters=lake.dead_letters,
             )  # fmt: skip
         AlarmedSchedule(
             self, "ReconcileSchedule", settings=settings, name="reconcile",

@@ -41,9 +41,12 @@ def decide(*, time: datetime, settings: Settings, edges: Edges, slot_name: str |
     Returns what happened; raises what a retry may heal, and ValueError for a slot that is not scheduled.
     """
     session = new_york_date(time)
-    if not edges.market_data.sessions(session, session):
+    hours = edges.market_data.sessions(session, session)
+    if not hours:
         return {"outcome": "skipped", "reason": f"{session} is not a session"}
-    slot = str(settings.schedule.slot_of(session, slot_name))
+    deciding = settings.schedule.slot_of(session, slot_name)
+    window_ends = deciding.window(hours[0].open, minutes=settings.schedule.slot_window_minutes)[1]
+    retries, slot = edges.retries.within((window_ends - time).total_seconds()), str(deciding)
     decision_id = decision_id_of(AGENT, slot)
     if (made := edges.ledger.decision(decision_id)) is not None:
         return {"outcome": "decided before", "decision_id": decision_id, "state": made.state, "verdict": made.verdict}
@@ -52,7 +55,7 @@ def decide(*, time: datetime, settings: Settings, edges: Edges, slot_name: str |
         as_of = snapshot.as_of
         incumbent = edges.ledger.incumbent() or FIRST_INCUMBENT
         refuse_stale(incumbent, session=session, settings=settings)
-        scored = scores_of(incumbent, observed=observed, as_of=as_of, runtime=edges.runtime)
+        scored = scores_of(incumbent, observed=observed, edges=edges, retries=retries)
         weights = weights_of(incumbent, observed=observed, values=scored.values)
     except NoTrade as reason:
         _alert(edges.ledger, rule=reason.rule, detail=str(reason), subject=f"No decision in slot {slot}", session=session, time=time)
@@ -71,6 +74,7 @@ def decide(*, time: datetime, settings: Settings, edges: Edges, slot_name: str |
     }
     record = _audit_record(body, incumbent=incumbent, snapshot=snapshot, observed=observed, scored=scored, code_version=edges.code_version)
     edges.lake.put_decision_record(decision_key(session, decision_id), record)
+    _tell_of_fallback(incumbent, scored, slot=slot, ledger=edges.ledger, time=time)
     answer = edges.execution.post_decision(body)
     for symbol, last in snapshot.missing.items():
         since = "the lake has none of it at all" if last is None else f"its last is of {last}"
@@ -107,13 +111,22 @@ def _alert(ledger: Ledger, *, rule: str, detail: str, subject: str, session: dat
     ledger.put_alert(AlertRecord(rule=rule, session=session.isoformat(), subject=subject, detail=detail, time=iso(time)))
 
 
+def _tell_of_fallback(model: ServedModel, scored: Scores, *, slot: str, ledger: Ledger, time: datetime) -> None:
+    if scored.fallback is None:
+        return
+    rule = "endpoint-fallback" if model.role == "incumbent" else f"endpoint-fallback:{model.role}"
+    detail = f"{scored.fallback}; the scores were computed from its package, {model.model_uri}, which has the model's hash"
+    subject = f"The {model.role}'s endpoint gave no scores in slot {slot}; its package did"
+    _alert(ledger, rule=rule, detail=detail, subject=subject, session=new_york_date(time), time=time)
+
+
 def _decide_shadow(*, slot: str, incumbent: ServedModel, as_of: date, observed: ObservedState, edges: Edges, time: datetime) -> None:
     """Record what the shadow would have done with the same observation; its failure is an alert and nothing else."""
     shadow = edges.ledger.shadow()
     if shadow is None or shadow.spec == incumbent.spec:
         return
     try:
-        scored = scores_of(shadow, observed=observed, as_of=as_of, runtime=edges.runtime)
+        scored = scores_of(shadow, observed=observed, edges=edges, retries=edges.retries.once())
         weights = weights_of(shadow, observed=observed, values=scored.values)
     except NoTrade as reason:
         failed = NoTrade("shadow-unavailable", str(reason))
@@ -126,6 +139,7 @@ def _decide_shadow(*, slot: str, incumbent: ServedModel, as_of: date, observed: 
             time=time,
         )
         return
+    _tell_of_fallback(shadow, scored, slot=slot, ledger=edges.ledger, time=time)
     edges.ledger.put_shadow_decision(
         ShadowDecision(
             slot=slot,
@@ -163,6 +177,7 @@ def _audit_record(
         "cash_weight": observed.cash_weight,
         "scores": _by_symbol(observed, scored.values),
         "outside": scored.outside,
+        "fallback": scored.fallback,
         "inputs_sha256": snapshot.inputs_sha256,
         "quarantined": snapshot.quarantined,
         "missing": list(snapshot.missing),

@@ -38,12 +38,14 @@ def dry_run(*, settings: Settings, edges: Edges, now: datetime | None = None, sl
     try:
         snapshot, observed = observe_now(session=slot.session, closed=closed, settings=settings, edges=edges)
         refuse_stale(incumbent, session=slot.session, settings=settings)
-        scored = scores_of(incumbent, observed=observed, as_of=snapshot.as_of, runtime=edges.runtime)
+        scored = scores_of(incumbent, observed=observed, edges=edges, retries=edges.retries.once())
         weights = weights_of(incumbent, observed=observed, values=scored.values)
     except NoTrade as refusal:
         return {**told, "targets": {}, "cash": None, "rule": refusal.rule, "reason": str(refusal)}
     cash = _left_in_cash(observed, weights, buffer=settings.portfolio.cash_buffer)
     reason = f"{incumbent.policy} would decide so for slot {slot}, from the close of {snapshot.as_of}"
+    if scored.fallback is not None:
+        reason += f"; its package scored, for the endpoint did not: {scored.fallback}"
     return {**told, "targets": weights, "cash": cash, "rule": None, "reason": reason}
 
 

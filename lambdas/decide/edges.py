@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from lambdas.common.api.client import ExecutionApi
 from lambdas.common.broker.port import Broker, MarketData
 from lambdas.common.lake.lake import Lake
 from lambdas.common.ledger.ledger import Ledger
+from lambdas.decide.endpoint import Retries
 from trading_env.errors import PapertapeError
 
 
@@ -24,10 +23,7 @@ class NoTrade(PapertapeError):  # noqa: N818 -- an outcome, not an error
 
 @dataclass(frozen=True, kw_only=True)
 class Edges:
-    """Everything outside; `runtime` is SageMaker's runtime client.
-
-    `monotonic` and `sleep` are of one clock, in seconds, for what is tried again; market time never comes from them.
-    """
+    """Everything outside; `runtime` is SageMaker's runtime client, `retries` say how long an endpoint is asked again."""
 
     broker: Broker
     market_data: MarketData
@@ -36,5 +32,4 @@ class Edges:
     runtime: Any
     execution: ExecutionApi
     code_version: str
-    monotonic: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
+    retries: Retries = field(default_factory=Retries)

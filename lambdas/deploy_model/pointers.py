@@ -42,6 +42,7 @@ def served(*, package: ModelPackage, endpoint: str, since: str) -> ServedModel:
         since=since,
         trained_until=metadata.evaluated_until or metadata.trained_until,
         model_hash=metadata.model_hash,
+        model_uri=package.model_data,
     )
 
 

@@ -46,8 +46,14 @@ RUNBOOKS: Mapping[str, AlertRunbook] = {
     ),
     "model-unavailable": AlertRunbook(
         "decide",
-        "the endpoint did not answer, or not what its pointer promises (shape, range, version, features); no decision",
+        "neither the endpoint nor the package that it serves gave scores that may be traded on; no decision",
         "Read the endpoint's log. To go on without it, approve another package; the first incumbent is equal weight.",
+    ),
+    "endpoint-fallback": AlertRunbook(
+        "decide",
+        "the endpoint did not answer within the time for it, or not what its pointer promises (shape, range, version, features); "
+        "decide computed the same scores itself, from the package whose hash the pointer names, and traded",
+        "Nothing for this day. Read the endpoint's log before the next; if it is gone, approve the package again to have it made anew.",
     ),
     "out-of-envelope": AlertRunbook(
         "decide",

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from lambdas.decide.handler import RESERVE_SECONDS, EndpointVariables
 from local.replay.schedule import check, year
 from schema.lake_layout import TRIALS
 from schema.settings import Settings
@@ -229,7 +230,7 @@ def test_schedules_fire_in_new_york(aws: Assembly, name: str, cron: str) -> None
 
 def test_no_scheduled_failure_is_silent(aws: Assembly) -> None:
     """The queue of the schedule and of its function are one, and both give up at the same time."""
-    after = {"ingest_quotes": (0, 60), "decide": (2, 300), "reconcile": (2, 300), "backfill_bars": (2, 3600), "health": (2, 600)}
+    after = {"ingest_quotes": (0, 60), "decide": (2, 900), "reconcile": (2, 300), "backfill_bars": (2, 3600), "health": (2, 600)}
     after |= {"report": (2, 600), "build_features": (2, 3600), "train": (2, 3600)}
     handled = {
         resource["Properties"]["FunctionName"]["Ref"]: resource["Properties"]
@@ -278,6 +279,17 @@ def test_decide_may_only_post_decisions_and_ask_our_endpoints(aws: Assembly) -> 
     (ask,) = (one for one in granted if "sagemaker:InvokeEndpoint" in actions(one))
     assert text(ask["Resource"]).endswith(':endpoint/papertape-*"]]}')
     assert actions(ask) == ["sagemaker:InvokeEndpoint"]
+    (read,) = (one for one in granted if "s3:GetObject" in actions(one))
+    assert actions(read) == ["s3:GetObject"]
+    assert [path for path in ('"/raw/*"', '"/models/*/model/model.tar.gz"') if path in text(read["Resource"])] == [
+        '"/raw/*"', '"/models/*/model/model.tar.gz"'
+    ]  # fmt: skip
+    assert len(read["Resource"]) == 2
+
+
+def test_decide_lives_longer_than_it_asks_an_endpoint_again(aws: Assembly) -> None:
+    times = EndpointVariables()
+    assert aws.functions()["decide"]["Timeout"] >= times.endpoint_retry_seconds + RESERVE_SECONDS + times.endpoint_read_timeout
 
 
 def test_only_those_who_trade_read_the_broker_secret(aws: Assembly) -> None:

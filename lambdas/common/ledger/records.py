@@ -289,7 +289,7 @@ class Breakers(Record):
 
 
 class ServedModel(Record):
-    """Who decides (`incumbent`) or only watches (`shadow`)."""
+    """Who decides (`incumbent`) or only watches (`shadow`). `model_uri` is the s3:// archive that its endpoint serves."""
 
     kind: ClassVar[str] = "model"
     role: Literal["incumbent", "shadow"]
@@ -302,6 +302,7 @@ class ServedModel(Record):
     since: str
     trained_until: str | None = None
     model_hash: str | None = None
+    model_uri: str | None = None
 
     def keys(self) -> dict[str, str]:
         return {"pk": "model", "sk": self.role}

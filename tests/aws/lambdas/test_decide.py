@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import requests
+from botocore.exceptions import ReadTimeoutError
 
 from lambdas.backfill_bars.handler import handler as backfill
 from lambdas.common.lake import lake as lakes
@@ -32,7 +33,9 @@ from lambdas.decide import handler as deciding
 from lambdas.decide.attribution import live_day
 from lambdas.decide.data import market_snapshot
 from lambdas.decide.decision import AccountAtClose, observe_state
+from lambdas.decide.endpoint import EndpointError, Retries, ask_again
 from learning import serving
+from learning.packaging import archive
 from local.exchange.server import RunningExchange
 from papertape.market_data import bundled
 from schema.lake_layout import actions_key, bars_key
@@ -46,7 +49,15 @@ from trading_env.data.market import Market, build_market
 from trading_env.data.observation import Layout
 from trading_env.evaluation.attribution import AttributionParts, explain
 from trading_env.evaluation.backtest import BacktestResult, backtest
-from trading_env.simulation.policy import NumpyPolicy, PolicyCard, SeededRandom, array_shapes, save_policy, weights_from_scores
+from trading_env.simulation.policy import (
+    NumpyPolicy,
+    PolicyCard,
+    SeededRandom,
+    array_shapes,
+    outside,
+    save_policy,
+    weights_from_scores,
+)
 from trading_env.simulation.portfolio import Rules
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -94,6 +105,8 @@ def cloud(execution: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
     monkeypatch.setenv("EXECUTION_API_URL", "https://abcdefgh.execute-api.us-east-1.amazonaws.com/v1")
     monkeypatch.setenv("AWS_ENDPOINT_URL_EXECUTE_API", running.url)
     monkeypatch.setenv("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", running.url)
+    for name, seconds in {"CONNECT_TIMEOUT": "0.1", "READ_TIMEOUT": "1", "RETRY_SECONDS": "0", "PAUSE_SECONDS": "0.01"}.items():
+        monkeypatch.setenv(f"ENDPOINT_{name}", seconds)
     deciding._runtime.cache_clear()
     yield running
     deciding._runtime.cache_clear()
@@ -116,7 +129,7 @@ def run(cloud: Cloud, lake: Lake) -> Callable[..., dict[str, Any]]:
 
 
 @pytest.fixture
-def served(cloud: Cloud, ledger_table: Ledger, tmp_path: Path) -> Callable[..., ServedModel]:
+def served(cloud: Cloud, ledger_table: Ledger, buckets: SimpleNamespace, tmp_path: Path) -> Callable[..., ServedModel]:
     """Put a random artifact behind an endpoint and point a role to it; keywords change the pointer."""
     module = serving
 
@@ -144,6 +157,10 @@ def served(cloud: Cloud, ledger_table: Ledger, tmp_path: Path) -> Callable[..., 
             return 200, module.predict_fn(module.input_fn(body, "application/json"), model)
 
         cloud.endpoints[f"papertape-{role}"] = answer
+        uri = f"models/{role}/model/model.tar.gz"
+        boto3.client("s3").put_object(
+            Bucket=buckets.processed, Key=uri, Body=archive({path.name: path.read_bytes() for path in folder.iterdir()})
+        )
         pointer = ServedModel(
             role=role,  # type: ignore[arg-type]
             policy="endpoint",
@@ -155,6 +172,7 @@ def served(cloud: Cloud, ledger_table: Ledger, tmp_path: Path) -> Callable[..., 
             since="2019-12-31T00:00:00Z",
             trained_until="2019-12-31",
             model_hash=model.version,
+            model_uri=f"s3://{buckets.processed}/{uri}",
         ).model_copy(update=changes)
         ledger_table.put_model(pointer)
         return pointer
@@ -281,7 +299,7 @@ def test_a_dry_run_starts_from_the_book_as_it_is_now(run: Any, ledger_table: Led
 
 
 def test_a_dry_run_names_what_stands_in_the_way_and_raises_no_alert(run: Any, cloud: Cloud, served: Any, ledger_table: Ledger) -> None:
-    served()
+    served(model_uri=None)
     cloud.endpoints["papertape-incumbent"] = lambda _body: (500, {})
     before = stored(ledger_table)
     told = run({"dry_run": True})
@@ -500,7 +518,7 @@ GOOD = {"scores": [0.0] * 8, "model_version": "v", "diagnostics": {"feature_hash
 def test_an_endpoint_that_cannot_be_believed_makes_no_decision(
     run: Any, cloud: Cloud, served: Any, ledger_table: Ledger, answer: Answer, named: str
 ) -> None:
-    served(model_version="v")
+    served(model_version="v")  # which is not the hash of its package either
     cloud.endpoints["papertape-incumbent"] = lambda _body: answer
     result = run()
     assert (result["outcome"], result["rule"]) == ("no-trade", "model-unavailable")
@@ -508,7 +526,144 @@ def test_an_endpoint_that_cannot_be_believed_makes_no_decision(
     assert cloud.decisions == 0
 
 
-def test_an_endpoint_that_is_too_slow_makes_no_decision(
+def failing(times: int, then: Callable[[bytes], Answer]) -> tuple[Callable[[bytes], Answer], list[bytes]]:
+    """An endpoint that answers 500 so many times, then as it should; and what it was asked."""
+    asked: list[bytes] = []
+
+    def answer(body: bytes) -> Answer:
+        asked.append(body)
+        return (500, {"message": "cold"}) if len(asked) <= times else then(body)
+
+    return answer, asked
+
+
+def test_an_endpoint_that_fails_twice_and_then_answers_decides(
+    run: Any, cloud: Cloud, served: Any, ledger_table: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENDPOINT_RETRY_SECONDS", "60")
+    served()
+    cloud.endpoints["papertape-incumbent"], asked = failing(2, then=cloud.endpoints["papertape-incumbent"])
+    assert run()["outcome"] == "decided"
+    assert len(asked) == 3
+    assert alerts(ledger_table) == {}
+
+
+def test_with_the_endpoint_down_its_package_decides_bit_for_bit_the_same_and_an_alert_says_so(
+    run: Any, cloud: Cloud, served: Any, ledger_table: Ledger, lake: Lake
+) -> None:
+    model = served()
+    wanted = run({"dry_run": True})["targets"]
+    honest = cloud.endpoints["papertape-incumbent"]
+    cloud.endpoints["papertape-incumbent"], asked = failing(1_000, then=honest)
+    assert run()["outcome"] == "decided"
+    made = ledger_table.decision(DECISION)
+    assert made is not None
+    assert made.weights == wanted
+    assert len(set(made.weights.values())) == 8
+    audit, answer = record(lake), honest(asked[-1])[1]
+    assert [audit["scores"][symbol] for symbol in json.loads(asked[-1])["symbols"]] == answer["scores"]
+    assert audit["outside"] == answer["diagnostics"]["outside"]
+    assert "no answer" in audit["fallback"]
+    said = alerts(ledger_table)["endpoint-fallback"]
+    assert "no answer" in said
+    assert str(model.model_uri) in said
+
+
+@pytest.mark.parametrize("answer", [(200, {"scores": [0.0] * 8}), (400, {"error": "refused"})])
+def test_an_answer_that_another_attempt_would_not_mend_is_not_asked_for_again(
+    run: Any, cloud: Cloud, served: Any, ledger_table: Ledger, answer: Answer
+) -> None:
+    served()
+    asked: list[bytes] = []
+    cloud.endpoints["papertape-incumbent"] = lambda body: (asked.append(body), model_error(answer))[1]
+    assert run()["outcome"] == "decided"
+    assert len(asked) == 1
+    assert "endpoint-fallback" in alerts(ledger_table)
+
+
+def model_error(answer: Answer) -> Answer:
+    """What the runtime makes of an answer of the model's that is none."""
+    status, body = answer
+    return answer if status == 200 else (424, {"OriginalStatusCode": status, "OriginalMessage": json.dumps(body), "Message": "received"})
+
+
+@pytest.mark.parametrize("spoiled", ["another model", "cut off", "gone"])
+def test_a_package_that_cannot_be_verified_trades_nothing(
+    run: Any, cloud: Cloud, served: Any, ledger_table: Ledger, buckets: SimpleNamespace, spoiled: str
+) -> None:
+    served()
+    s3, bucket, key = boto3.client("s3"), buckets.processed, "models/incumbent/model/model.tar.gz"
+    if spoiled == "another model":
+        served("shadow", seed=2)
+        s3.copy_object(Bucket=bucket, Key=key, CopySource=f"{bucket}/models/shadow/model/model.tar.gz")
+    elif spoiled == "cut off":
+        s3.put_object(Bucket=bucket, Key=key, Body=s3.get_object(Bucket=bucket, Key=key)["Body"].read()[:-100])
+    else:
+        s3.delete_object(Bucket=bucket, Key=key)
+    cloud.endpoints["papertape-incumbent"] = lambda _body: (500, {})
+    assert run()["rule"] == "model-unavailable"
+    named = {"another model": "must have the hash", "cut off": "cannot be read", "gone": "is not there"}[spoiled]
+    assert named in alerts(ledger_table)["model-unavailable"]
+    assert cloud.decisions == 0
+
+
+class Day:
+    """A clock that only sleeping and waiting for answers move."""
+
+    def __init__(self) -> None:
+        self.now, self.pauses = 0.0, list[float]()
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.pauses.append(seconds)
+
+    def invoke_endpoint(self, **_: Any) -> Any:
+        """The runtime of an endpoint that never answers: a minute's wait, then nothing."""
+        self.now += self.waits
+        raise ReadTimeoutError(endpoint_url="https://runtime")
+
+    waits = 60.0
+
+
+@pytest.mark.parametrize(
+    ("waits", "seconds", "attempts", "ended"), [(60.0, 240.0, 3, 186.0), (0.0, 240.0, 9, 150.0), (60.0, 100.0, 1, 60.0), (0.0, 0.0, 1, 0.0)]
+)
+def test_an_endpoint_is_asked_again_only_while_another_attempt_can_end_in_time(
+    waits: float, seconds: float, attempts: int, ended: float
+) -> None:
+    day = Day()
+    day.waits = waits
+    retries = Retries(until=240.0, attempt=63.0, monotonic=lambda: day.now, sleep=day.sleep).within(seconds)
+    model = ServedModel(role="incumbent", policy="endpoint", spec="a", endpoint="e", model_version="v", kappa=0.1, since="")
+    with pytest.raises(EndpointError, match="no answer"):
+        ask_again(
+            retries=retries, runtime=day, model=model, as_of=date(2020, 1, 2), symbols=("A",), observation=np.zeros(1, dtype=np.float32)
+        )
+    assert (len(day.pauses) + 1, day.now) == (attempts, ended)
+
+
+def test_nothing_is_asked_again_past_the_slot_s_window(
+    run: Any, cloud: Cloud, served: Any, ledger_table: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENDPOINT_RETRY_SECONDS", "600")
+    served()
+    cloud.endpoints["papertape-incumbent"], asked = failing(1_000, then=cloud.endpoints["papertape-incumbent"])
+    assert run({**SLOT, "time": "2020-01-02T15:04:58.8Z"})["verdict"] == "accepted"
+    assert len(asked) == 1
+
+
+def test_nothing_is_asked_again_when_the_function_has_hardly_time_to_send(
+    run: Any, cloud: Cloud, served: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENDPOINT_RETRY_SECONDS", "600")
+    served()
+    cloud.endpoints["papertape-incumbent"], asked = failing(1_000, then=cloud.endpoints["papertape-incumbent"])
+    context = SimpleNamespace(aws_request_id="r", get_remaining_time_in_millis=lambda: 91_000)
+    assert deciding.handler(SLOT, context)["outcome"] == "decided"
+    assert len(asked) == 1
+
+
+def test_an_endpoint_that_is_too_slow_leaves_the_decision_to_its_package(
     run: Any, cloud: Cloud, served: Any, ledger_table: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     served()
@@ -521,10 +676,9 @@ def test_an_endpoint_that_is_too_slow_makes_no_decision(
         return 200, {}
 
     cloud.endpoints["papertape-incumbent"] = slow
-    assert run()["rule"] == "model-unavailable"
+    assert run()["outcome"] == "decided"
     asked.set()
-    assert "Read timeout" in alerts(ledger_table)["model-unavailable"]
-    assert cloud.decisions == 0
+    assert "Read timeout" in alerts(ledger_table)["endpoint-fallback"]
 
 
 def test_an_observation_from_another_world_makes_no_decision(run: Any, cloud: Cloud, served: Any, ledger_table: Ledger, lake: Lake) -> None:
@@ -552,7 +706,6 @@ def test_an_observation_from_another_world_makes_no_decision(run: Any, cloud: Cl
 
 def test_the_endpoint_measures_how_far_from_its_training_an_observation_lies() -> None:
     """Two names of which one trades, three inputs each and one of the market's: only what may trade is counted, nine sigma are outside."""
-    module = serving
     card = PolicyCard(
         features=("a",), context=("m",), feature_hash="f", schema_version=1, kappa=0.1, trained_on=("S",),
         train_start="2019-01-02", train_end="2019-12-31", seeds=(0,), code_version="test",
@@ -562,11 +715,11 @@ def test_the_endpoint_measures_how_far_from_its_training_an_observation_lies() -
     policy = NumpyPolicy(arrays, card)
     layout = Layout(assets=2, features=1, context=1)
     near = np.array([1.0, 0.5, 1.0, 99.0, 0.0, 0.0, 0.5, 1.0], dtype=np.float32)
-    assert module.outside(policy, near, layout) == 0.0
+    assert outside(policy, near, layout) == 0.0
     far = near.copy()
     far[0] = 1 + 8.1 * 2
-    assert module.outside(policy, far, layout) == 1 / 5
-    assert module.outside(policy, np.where(np.arange(8) == 2, 0, far).astype(np.float32), layout) == 0.0, "nothing may trade"
+    assert outside(policy, far, layout) == 1 / 5
+    assert outside(policy, np.where(np.arange(8) == 2, 0, far).astype(np.float32), layout) == 0.0, "nothing may trade"
 
 
 def test_a_model_of_another_feature_table_is_not_even_asked(run: Any, cloud: Cloud, served: Any, ledger_table: Ledger) -> None:
@@ -595,7 +748,7 @@ def test_the_shadow_watches_the_same_observation(run: Any, served: Any, ledger_t
 
 
 def test_a_failing_shadow_is_an_alert_and_nothing_else(run: Any, cloud: Cloud, served: Any, ledger_table: Ledger) -> None:
-    served("shadow", seed=2)
+    served("shadow", seed=2, model_uri=None)
     cloud.endpoints["papertape-shadow"] = lambda _body: (500, {})
     assert run()["outcome"] == "decided"
     assert "papertape-shadow" in alerts(ledger_table)["shadow-unavailable"]
