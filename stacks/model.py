@@ -33,6 +33,7 @@ from stacks.lake import LakeStack, let_read_objects, let_write_objects
 SERVICE = "sagemaker.amazonaws.com"
 FEATURES = TRAINING.partition("timeframe=")[0]  # what lies before live_start, and nothing later
 VERSIONS = "packages of the group are numbered as they are registered"
+EXECUTIONS = "the pipeline names the folder of its results after the execution"
 
 
 class ModelStack(Stack):
@@ -169,12 +170,15 @@ class ModelStack(Stack):
         )
         lake.let_write_ledger(function)
         function.may("sagemaker:DescribeModelPackage", on=[self._arn("model-package", f"{group}/*")], because=VERSIONS)
+        kinds = {"Model": "model", "EndpointConfig": "endpoint-config", "Endpoint": "endpoint"}
         function.may(
-            *(f"sagemaker:{verb}{kind}" for verb in ("Create", "Describe") for kind in ("Model", "EndpointConfig", "Endpoint")),
-            "sagemaker:UpdateEndpoint",
-            on=[self._arn(kind, f"{settings.name}-*") for kind in ("model", "endpoint-config", "endpoint")],
-            because="models and configurations are named after the version that they serve",
+            *(f"sagemaker:{verb}{kind}" for verb in ("Create", "Describe", "Delete") for kind in kinds),
+            "sagemaker:InvokeEndpoint",
+            on=[self._arn(kind, f"{settings.name}-*") for kind in kinds.values()],
+            because="models, configurations and endpoints are named after the version and the hash that they serve",
         )
+        function.may(*(f"sagemaker:List{kind}s" for kind in kinds), on=["*"], because="listing has no resource; only our names are touched")
+        function.may("s3:GetObject", on=[f"{lake.processed_arn}/{MODELS}*/model/model.tar.gz"], because=EXECUTIONS)
         function.may("iam:PassRole", on=[serving_role.role_arn], conditions={"StringEquals": {"iam:PassedToService": SERVICE}})
         # An endpoint takes minutes: a run that ends before it serves raises, and the next attempt continues
         function.configure_async_invoke(

@@ -1,7 +1,8 @@
 """Which model decides and which one watches: the rules by which a served package becomes a pointer in the ledger.
 
 Promises: a pointer moves only forward (a late event of an older version changes nothing) and only after the endpoint serves; a package
-that is rejected while it decides is replaced by equal weight first. A pointer that already names the package is left as it is.
+that is rejected while it decides is replaced by equal weight first. A pointer that already names the package is left as it is, and its
+endpoint is made anew if it is gone.
 """
 
 from __future__ import annotations
@@ -18,15 +19,25 @@ def point(*, ledger: Ledger, package: ModelPackage, endpoint: str, since: str, d
     incumbent = ledger.incumbent()
     if package.role == "shadow" and incumbent is not None and incumbent.spec == package.arn:
         ledger.put_model(equal_weight(since=since))
-    current = incumbent if package.role == "incumbent" else ledger.shadow()
-    if current is not None and current.policy == "endpoint":
-        if current.spec == package.arn:
-            return "unchanged"
-        if _version(current.spec) > package.version:
-            return "superseded"
+    if _superseded(ledger, package):
+        return "superseded"
     deploy()
+    current = _current(ledger, package)
+    if current is not None and current.spec == package.arn:
+        return "unchanged"
+    if _superseded(ledger, package):  # by another run, in the minutes that this endpoint took
+        return "superseded"
     ledger.put_model(served(package=package, endpoint=endpoint, since=since))
     return "deployed"
+
+
+def _current(ledger: Ledger, package: ModelPackage) -> ServedModel | None:
+    return ledger.incumbent() if package.role == "incumbent" else ledger.shadow()
+
+
+def _superseded(ledger: Ledger, package: ModelPackage) -> bool:
+    current = _current(ledger, package)
+    return current is not None and current.policy == "endpoint" and _version(current.spec) > package.version
 
 
 def served(*, package: ModelPackage, endpoint: str, since: str) -> ServedModel:

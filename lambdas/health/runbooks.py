@@ -63,6 +63,11 @@ RUNBOOKS: Mapping[str, AlertRunbook] = {
     "shadow-unavailable": AlertRunbook(
         "decide", "the shadow did not decide; the incumbent did", "As for model-unavailable; nothing was traded by it."
     ),
+    "model-not-served": AlertRunbook(
+        "deploy_model",
+        "a package was approved or rejected and its endpoint failed, or did not answer as that very model; the pointers stay",
+        "The detail says what the endpoint did; its log is under /aws/sagemaker/Endpoints. Approve the package again to try anew.",
+    ),
     "not-explained": AlertRunbook(
         "decide", "the last session could not be compared with its ideal execution", "The detail names the price or book that is missing."
     ),

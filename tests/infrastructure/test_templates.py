@@ -287,6 +287,19 @@ def test_decide_may_only_post_decisions_and_ask_our_endpoints(aws: Assembly) -> 
     assert len(read["Resource"]) == 2
 
 
+def test_deploy_model_touches_what_carries_the_app_s_name_and_reads_packages_alone(aws: Assembly) -> None:
+    granted = statements(aws, "model", "DeployModelRole")
+    (write,) = (one for one in granted if "sagemaker:CreateEndpoint" in actions(one))
+    kinds = ("Model", "EndpointConfig", "Endpoint")
+    verbs = {f"sagemaker:{verb}{kind}" for verb in ("Create", "Describe", "Delete") for kind in kinds}
+    assert set(actions(write)) == {*verbs, "sagemaker:InvokeEndpoint"}
+    assert [f':{kind}/papertape-*"' in text(write["Resource"]) for kind in ("model", "endpoint-config", "endpoint")] == [True] * 3
+    (listing,) = (one for one in granted if one["Resource"] == "*")
+    assert set(actions(listing)) == {f"sagemaker:List{kind}s" for kind in kinds}
+    (read,) = (one for one in granted if "s3:GetObject" in actions(one))
+    assert text(read["Resource"]).endswith('"/models/*/model/model.tar.gz"]]}')
+
+
 def test_decide_lives_longer_than_it_asks_an_endpoint_again(aws: Assembly) -> None:
     times = EndpointVariables()
     assert aws.functions()["decide"]["Timeout"] >= times.endpoint_retry_seconds + RESERVE_SECONDS + times.endpoint_read_timeout
