@@ -33,8 +33,17 @@ BOOTSTRAP = (
     f'set -e; cd "{PROCESSING_ROOT}/input"; for m in models/*; do ln -s $m/*/output model-${{m##*/}}; done; mkdir ../code; cd ../code; '
     'tar -xzf ../input/code/*; python -m pip install -qr requirements.txt; exec python evaluate.py "$@"'
 )
-# Seeds start side by side: what an account's quota does not take at once waits for its turn
-TAKES_TURNS = {"BackoffRate": 1.0, "IntervalSeconds": 60, "ExpireAfterMin": 180, "ExceptionType": ["SageMaker.RESOURCE_LIMIT"]}
+# Seeds start side by side: what the account's quota or Amazon's capacity does not take at once waits for its turn
+TAKES_TURNS = {
+    "BackoffRate": 1.0,
+    "IntervalSeconds": 60,
+    "ExpireAfterMin": 180,
+    "ExceptionType": ["SageMaker.RESOURCE_LIMIT", "SageMaker.CAPACITY_ERROR"],
+}
+# Amazon's own faults pass; our code's are the same each time and end the step at once. Judging again finds its trial in the log. Faults
+# and throttling of the pipeline service itself are retried by default
+PASSING_FAULTS = {"BackoffRate": 2.0, "IntervalSeconds": 60, "MaxAttempts": 3, "ExceptionType": ["SageMaker.JOB_INTERNAL_ERROR"]}
+RETRIES = [TAKES_TURNS, PASSING_FAULTS]
 METADATA = ("model_hash", "kappa", "feature_hash", "gate", "trained_until", "evaluated_until", "trial", "configuration")
 DEFAULT_REGISTRY = "763104351884"
 REGISTRIES = {
@@ -72,7 +81,11 @@ class Compute:
 
 
 def default_images(region: str) -> Images:
-    """Amazon's CPU images: training nearest to the locked torch 2.13; serving needs no torch, so its older one does."""
+    """Amazon's CPU images: training nearest to the locked torch 2.13; serving needs no torch, so its older one does.
+
+    The serving image is past its support (2026-06-30) and there is none to move to that is known to start: docs/decisions/0021 says which
+    ones were read, and what one deployment in an account would have to show.
+    """
     if region not in REGISTRIES:
         raise ValueError(f"region {region!r} has no known image registry; pass images=, or use one of {', '.join(sorted(REGISTRIES))}")
     registry = f"{REGISTRIES[region]}.dkr.ecr.{region}.amazonaws.com"
@@ -156,7 +169,7 @@ def _train(
     if compute.spot:
         arguments["EnableManagedSpotTraining"] = True
         arguments["StoppingCondition"]["MaxWaitTimeInSeconds"] = 2 * compute.max_seconds
-    return {"Name": f"Train-{seed}", "Type": "Training", "Arguments": arguments, "RetryPolicies": [TAKES_TURNS]}
+    return {"Name": f"Train-{seed}", "Type": "Training", "Arguments": arguments, "RetryPolicies": RETRIES}
 
 
 def _evaluate(
@@ -215,6 +228,7 @@ def _evaluate(
             },
             "StoppingCondition": {"MaxRuntimeInSeconds": compute.max_seconds},
         },
+        "RetryPolicies": RETRIES,
         "PropertyFiles": [{"PropertyFileName": "Evaluation", "OutputName": "evaluation", "FilePath": "evaluation.json"}],
     }
 
@@ -235,6 +249,7 @@ def _register(name: str, status: str, package_group: str, image: str, region: st
                             "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code",
                             "SAGEMAKER_CONTAINER_LOG_LEVEL": "20",
                             "SAGEMAKER_REGION": region,
+                            "SAGEMAKER_MODEL_SERVER_WORKERS": "1",  # one a processor otherwise, each with the whole image's imports
                         },
                         "ModelDataUrl": _join(_output("model"), "model.tar.gz"),
                     }

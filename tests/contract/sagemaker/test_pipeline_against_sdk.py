@@ -51,7 +51,8 @@ from sagemaker.core.workflow.properties import PropertyFile
 from sagemaker.mlops.workflow.condition_step import ConditionStep
 from sagemaker.mlops.workflow.model_step import ModelStep
 from sagemaker.mlops.workflow.pipeline import Pipeline
-from sagemaker.mlops.workflow.retry import SageMakerJobExceptionTypeEnum, SageMakerJobStepRetryPolicy
+from sagemaker.mlops.workflow.retry import SageMakerJobExceptionTypeEnum as OfJob
+from sagemaker.mlops.workflow.retry import SageMakerJobStepRetryPolicy
 from sagemaker.mlops.workflow.steps import ProcessingStep, TrainingStep
 from sagemaker.serve.model_builder import ModelBuilder
 from sagemaker.train import ModelTrainer
@@ -69,6 +70,13 @@ serving_image = image_uris.retrieve(
 def results(*names):
     return Join(on="/", values=["s3://lake/models", ExecutionVariables.PIPELINE_EXECUTION_ID, *names])
 
+retries = [
+    SageMakerJobStepRetryPolicy(
+        exception_types=[OfJob.RESOURCE_LIMIT, OfJob.CAPACITY_ERROR], backoff_rate=1.0, interval_seconds=60, expire_after_mins=180
+    ),
+    SageMakerJobStepRetryPolicy(exception_types=[OfJob.INTERNAL_ERROR], backoff_rate=2.0, interval_seconds=60, max_attempts=3),
+]
+
 def trained(seed):
     trainer = ModelTrainer(
         training_image=training_image,
@@ -81,10 +89,7 @@ def trained(seed):
         output_data_config=OutputDataConfig(s3_output_path=results("train", str(seed))),
         input_data_config=[InputData(channel_name="features", data_source=features)],
     )
-    in_turn = SageMakerJobStepRetryPolicy(
-        exception_types=[SageMakerJobExceptionTypeEnum.RESOURCE_LIMIT], backoff_rate=1.0, interval_seconds=60, expire_after_mins=180
-    )
-    return TrainingStep(f"Train-{seed}", step_args=trainer.train(), retry_policies=[in_turn])
+    return TrainingStep(f"Train-{seed}", step_args=trainer.train(), retry_policies=retries)
 
 trainings = {seed: trained(seed) for seed in given["seeds"]}
 
@@ -124,6 +129,7 @@ evaluate = ProcessingStep(
     ),
     depends_on=list(trainings.values()),
     property_files=[verdict],
+    retry_policies=retries,
 )
 
 def known_later(path):
@@ -138,7 +144,9 @@ def registered(name, status):
         image_uri=serving_image,
         sagemaker_session=session,
         role_arn=given["role"],
-        env_vars={"SAGEMAKER_PROGRAM": "inference.py", "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code"},
+        env_vars={
+            "SAGEMAKER_PROGRAM": "inference.py", "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code", "SAGEMAKER_MODEL_SERVER_WORKERS": "1"
+        },
     )
     arguments = builder.register(
         model_package_group_name="group",

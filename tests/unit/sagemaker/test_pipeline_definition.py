@@ -88,11 +88,26 @@ def test_what_is_registered_says_which_trial_of_which_configuration_it_is() -> N
         assert {value["Std:JsonGet"]["Path"] for value in properties.values()} == {f"metadata.{key}" for key in properties}
 
 
-def test_seeds_that_the_quota_does_not_take_wait_for_their_turn() -> None:
-    """An account may run fewer jobs at once than there are seeds; any other failure is one at once."""
-    for seed in SETTINGS.training.seeds:
-        (policy,) = steps(build())[f"Train-{seed}"]["RetryPolicies"]
-        assert policy["ExceptionType"] == ["SageMaker.RESOURCE_LIMIT"]
+def retried(step: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Exception -> the policy by which the step is run again."""
+    return {kind: policy for policy in step["RetryPolicies"] for kind in policy["ExceptionType"]}
+
+
+@pytest.mark.parametrize("name", [*(f"Train-{seed}" for seed in SETTINGS.training.seeds), "Evaluate"])
+def test_what_the_quota_and_the_capacity_do_not_take_waits_and_amazons_own_faults_are_tried_again(name: str) -> None:
+    """An account may run fewer jobs at once than there are seeds. A fault of our own code is the same each time: it ends the step."""
+    policies = retried(steps(build())[name])
+    for kind in ("SageMaker.RESOURCE_LIMIT", "SageMaker.CAPACITY_ERROR"):
+        assert policies[kind]["ExpireAfterMin"] >= 60
+    assert policies["SageMaker.JOB_INTERNAL_ERROR"]["MaxAttempts"] == 3
+    assert len(policies) == 3, "each named once, and no other"
+    assert all(("MaxAttempts" in policy) != ("ExpireAfterMin" in policy) for policy in policies.values()), "the service takes one of them"
+
+
+def test_an_endpoint_has_one_worker() -> None:
+    for name in ("RegisterApproved", "RegisterRejected"):
+        (container,) = steps(build())[name]["Arguments"]["InferenceSpecification"]["Containers"]
+        assert container["Environment"]["SAGEMAKER_MODEL_SERVER_WORKERS"] == "1"
 
 
 def test_every_reference_names_a_step_and_an_output_that_exist() -> None:
