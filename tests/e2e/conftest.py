@@ -168,16 +168,21 @@ class App:
         return found
 
     @contextmanager
-    def with_broker(self, folder: str, url: str) -> Iterator[None]:
-        """One function's broker is at `url`: nothing else of its configuration changes, and it is put back."""
+    def with_variables(self, folder: str, **changed: str) -> Iterator[None]:
+        """One function has these variables: nothing else of its configuration changes, and they are put back."""
         client, name = self.deployment.client("lambda"), self.deployment.output(FUNCTIONS[folder])
         variables = client.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
-        changed = {**variables, "ALPACA_TRADING_URL": url, "ALPACA_DATA_URL": url}
-        client.update_function_configuration(FunctionName=name, Environment={"Variables": changed})
+        client.update_function_configuration(FunctionName=name, Environment={"Variables": {**variables, **changed}})
         try:
             yield
         finally:
             client.update_function_configuration(FunctionName=name, Environment={"Variables": variables})
+
+    @contextmanager
+    def with_broker(self, folder: str, url: str) -> Iterator[None]:
+        """One function's broker is at `url`."""
+        with self.with_variables(folder, ALPACA_TRADING_URL=url, ALPACA_DATA_URL=url):
+            yield
 
     @contextmanager
     def slow_exchange(self) -> Iterator[Proxy]:
