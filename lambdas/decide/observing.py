@@ -29,6 +29,8 @@ def observe_now(*, session: date, closed: Sequence[date], settings: Settings, ed
     """The newest of the last two `closed` sessions that the lake has bars of, with the positions and the cash of this moment."""
     earlier = _sessions_before(session, edges=edges)
     known = tuple(day for day in earlier if not closed or day <= closed[-1])
+    if len(known) < 2:
+        raise NoTrade("stale-data", f"the lake's calendar holds {len(known)} sessions that have closed; run backfill_bars")
     try:
         snapshot = _market(known, settings=settings, edges=edges)
     except NoTrade:

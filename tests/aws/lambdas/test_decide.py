@@ -87,6 +87,8 @@ class Cloud:
                 content = json.dumps(answer).encode()
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
+                if status == 424:
+                    self.send_header("x-amzn-ErrorType", "ModelError")
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
                 self.wfile.write(content)
@@ -261,7 +263,7 @@ def stored(ledger: Ledger) -> list[Any]:
     return [items, listed]
 
 
-@pytest.mark.parametrize("now", ["2020-01-01T12:00:00Z", "2020-01-02T14:40:00Z", "2020-01-02T15:30:00Z", "2020-01-03T02:00:00Z"])
+@pytest.mark.parametrize("now", ["2020-01-02T14:40:00Z", "2020-01-03T02:00:00Z"])  # in the window, and in the night
 def test_a_dry_run_says_what_would_be_decided_at_any_hour_and_writes_nothing(
     run: Any, cloud: Cloud, ledger_table: Ledger, exchange: RunningExchange, settings: Settings, now: str
 ) -> None:
@@ -306,6 +308,16 @@ def test_a_dry_run_names_what_stands_in_the_way_and_raises_no_alert(run: Any, cl
     assert (told["targets"], told["cash"], told["rule"]) == ({}, None, "model-unavailable")
     assert "no answer" in told["reason"]
     assert stored(ledger_table) == before
+
+
+def test_a_dry_run_over_a_lake_that_is_behind_says_what_to_run(run: Any, exchange: RunningExchange, lake: Lake) -> None:
+    exchange.reset(now="2020-01-06T14:40:00Z", cash="100000")
+    told = run({"dry_run": True})
+    assert (told["slot"], told["targets"], told["rule"]) == ("2020-01-06/open+5", {}, "stale-data")
+    assert "must be of 2020-01-02, was 2019-12-31; run backfill_bars" in told["reason"]
+    for key in lake.raw_index(""):
+        lake.s3.delete_object(Bucket=lake.raw_bucket, Key=key)
+    assert "calendar does not reach 2020-01-06; run backfill_bars" in run({"dry_run": True})["reason"]
 
 
 def test_live_features_are_the_batch_s(lake: Lake, settings: Settings) -> None:
@@ -569,41 +581,31 @@ def test_with_the_endpoint_down_its_package_decides_bit_for_bit_the_same_and_an_
     assert str(model.model_uri) in said
 
 
-@pytest.mark.parametrize("answer", [(200, {"scores": [0.0] * 8}), (400, {"error": "refused"})])
-def test_an_answer_that_another_attempt_would_not_mend_is_not_asked_for_again(
-    run: Any, cloud: Cloud, served: Any, ledger_table: Ledger, answer: Answer
-) -> None:
+def test_a_request_that_the_model_refuses_is_not_sent_again(run: Any, cloud: Cloud, served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENDPOINT_RETRY_SECONDS", "60")
     served()
     asked: list[bytes] = []
-    cloud.endpoints["papertape-incumbent"] = lambda body: (asked.append(body), model_error(answer))[1]
+    refused = {"OriginalStatusCode": 400, "OriginalMessage": '{"field": "observation"}', "Message": "received a client error"}
+    cloud.endpoints["papertape-incumbent"] = lambda body: (asked.append(body), (424, refused))[1]
     assert run()["outcome"] == "decided"
     assert len(asked) == 1
-    assert "endpoint-fallback" in alerts(ledger_table)
 
 
-def model_error(answer: Answer) -> Answer:
-    """What the runtime makes of an answer of the model's that is none."""
-    status, body = answer
-    return answer if status == 200 else (424, {"OriginalStatusCode": status, "OriginalMessage": json.dumps(body), "Message": "received"})
-
-
-@pytest.mark.parametrize("spoiled", ["another model", "cut off", "gone"])
-def test_a_package_that_cannot_be_verified_trades_nothing(
-    run: Any, cloud: Cloud, served: Any, ledger_table: Ledger, buckets: SimpleNamespace, spoiled: str
-) -> None:
+def test_a_package_that_cannot_be_verified_trades_nothing(run: Any, cloud: Cloud, served: Any, buckets: SimpleNamespace) -> None:
     served()
-    s3, bucket, key = boto3.client("s3"), buckets.processed, "models/incumbent/model/model.tar.gz"
-    if spoiled == "another model":
-        served("shadow", seed=2)
-        s3.copy_object(Bucket=bucket, Key=key, CopySource=f"{bucket}/models/shadow/model/model.tar.gz")
-    elif spoiled == "cut off":
-        s3.put_object(Bucket=bucket, Key=key, Body=s3.get_object(Bucket=bucket, Key=key)["Body"].read()[:-100])
-    else:
-        s3.delete_object(Bucket=bucket, Key=key)
+    served("shadow", seed=2)
     cloud.endpoints["papertape-incumbent"] = lambda _body: (500, {})
-    assert run()["rule"] == "model-unavailable"
-    named = {"another model": "must have the hash", "cut off": "cannot be read", "gone": "is not there"}[spoiled]
-    assert named in alerts(ledger_table)["model-unavailable"]
+    s3, bucket, key = boto3.client("s3"), buckets.processed, "models/incumbent/model/model.tar.gz"
+    whole = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+    other = s3.get_object(Bucket=bucket, Key="models/shadow/model/model.tar.gz")["Body"].read()
+    for body, named in ((other, "must have the hash"), (whole[:-100], "cannot be read"), (None, "is not there")):
+        if body is None:
+            s3.delete_object(Bucket=bucket, Key=key)
+        else:
+            s3.put_object(Bucket=bucket, Key=key, Body=body)
+        told = run()
+        assert (told["outcome"], told["rule"]) == ("no-trade", "model-unavailable")
+        assert named in told["reason"]
     assert cloud.decisions == 0
 
 

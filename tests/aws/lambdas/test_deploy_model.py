@@ -291,25 +291,21 @@ def test_an_endpoint_in_service_that_answers_500_moves_no_pointer(register: Regi
     assert alert.subject == "Version 2 is not the incumbent; what was stays"
 
 
-@pytest.mark.parametrize(
-    ("changed", "named"),
-    [
+def test_an_endpoint_that_answers_as_another_model_moves_no_pointer(register: Register, ledger_table: Ledger, runtime: Runtime) -> None:
+    arn = register("Approved")
+    right = {"scores": [0.0, 0.0], "model_version": seed_hash(arn), "diagnostics": {"feature_hash": FEATURE_HASH}}
+    wrong: list[tuple[dict[str, Any], str]] = [
         ({"model_version": "0" * 64}, "model_version must be"),
         ({"diagnostics": {"feature_hash": "0" * 64}}, "feature_hash must be"),
         ({"scores": [0.0]}, "scores must be 2 finite numbers"),
         ({"scores": [0.0, float("nan")]}, "scores must be 2 finite numbers"),
         ({"scores": "none"}, "answers no scores: scores"),
-    ],
-)
-def test_an_endpoint_that_answers_as_another_model_moves_no_pointer(
-    register: Register, ledger_table: Ledger, runtime: Runtime, changed: dict[str, Any], named: str
-) -> None:
-    arn = register("Approved")
-    right = {"scores": [0.0, 0.0], "model_version": seed_hash(arn), "diagnostics": {"feature_hash": FEATURE_HASH}}
-    runtime.instead[endpoint_name(arn, seed_hash(arn))] = lambda _body: (200, right | changed)
-    with pytest.raises(DeploymentError, match=named):
-        send(arn)
-    assert ledger_table.incumbent() is None
+    ]
+    for changed, named in wrong:
+        runtime.instead[endpoint_name(arn, seed_hash(arn))] = lambda _body, changed=changed: (200, right | changed)  # type: ignore[misc]
+        with pytest.raises(DeploymentError, match=named):
+            send(arn)
+        assert ledger_table.incumbent() is None
 
 
 def seed_hash(arn: str) -> str:
