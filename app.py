@@ -38,8 +38,8 @@ def compose(app: cdk.App, *, settings: Settings, target: Target, account: str | 
     """Add the six stacks, and the AwsSolutions rules that they must satisfy. `account` None: whichever the CLI deploys to."""
     env = cdk.Environment(account=account, region=settings.region)
     code = archives.modules("lambdas", "schema", "trading_env", settings=settings, name="code")
-    runtime = Runtime(target=target, code=code)
     name = settings.name
+    runtime = Runtime(app=name, target=target, code=code)
     lake = LakeStack(app, f"{name}-lake", settings=settings, env=env)
     ingest = IngestStack(app, f"{name}-ingest", settings=settings, runtime=runtime, lake=lake, env=env)
     features = FeaturesStack(app, f"{name}-features", settings=settings, lake=lake, env=env)

@@ -45,8 +45,19 @@ class FeaturesStack(Stack):
         script = assets.Asset(self, "Script", path=str(SCRIPT))
         modules = archives.modules("glue_jobs", "schema", "trading_env", settings=settings)
         library = assets.Asset(self, "Modules", path=str(modules.path), asset_hash=modules.key)
-        log_group = logs.LogGroup(self, "JobLogs", retention=logs.RetentionDays.THREE_MONTHS, removal_policy=RemovalPolicy.DESTROY)
-        role = self._role(lake, log_group, [script, library])
+        log_prefix = f"/{settings.name}/build_features"
+        self.log_name = f"{log_prefix}/error"  # the driver's log, whatever became of the run
+        log_groups = [
+            logs.LogGroup(
+                self,
+                f"JobLogs{kind.capitalize()}",
+                log_group_name=f"{log_prefix}/{kind}",
+                retention=logs.RetentionDays.THREE_MONTHS,
+                removal_policy=RemovalPolicy.DESTROY,
+            )
+            for kind in ("error", "output")
+        ]
+        role = self._role(lake, log_groups, [script, library])
         self.job = glue.CfnJob(
             self,
             "BuildFeatures",
@@ -63,8 +74,7 @@ class FeaturesStack(Stack):
                 "--job-language": "python",
                 "--extra-py-files": library.s3_object_url,
                 "--additional-python-modules": ",".join(_pins()),
-                "--enable-continuous-cloudwatch-log": "true",
-                "--continuous-log-logGroup": log_group.log_group_name,
+                "--custom-logGroup-prefix": log_prefix,  # from 5.0 on; --continuous-log-logGroup is for earlier versions
                 "--RAW_BUCKET": lake.raw.bucket_name,
                 "--PROCESSED_BUCKET": lake.processed.bucket_name,
             },
@@ -93,7 +103,7 @@ class FeaturesStack(Stack):
         )
         CfnOutput(self, "GlueJobName", value=self.job.ref)
 
-    def _role(self, lake: LakeStack, log_group: logs.LogGroup, files: list[assets.Asset]) -> iam.Role:
+    def _role(self, lake: LakeStack, log_groups: list[logs.LogGroup], files: list[assets.Asset]) -> iam.Role:
         role = iam.Role(self, "JobRole", assumed_by=iam.ServicePrincipal("glue.amazonaws.com"))
         allow(role, "s3:GetObject", on=[file.bucket.arn_for_objects(file.s3_object_key) for file in files])
         let_read_objects(role, lake.raw_arn, RAW)
@@ -107,7 +117,8 @@ class FeaturesStack(Stack):
             service="logs", resource="log-group", resource_name="/aws-glue/*", arn_format=ArnFormat.COLON_RESOURCE_NAME
         )
         write = ("logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents")
-        allow(role, *write, on=[log_group.log_group_arn, groups], because="the groups of the service, whose names are its own")
+        own = [group.log_group_arn for group in log_groups]
+        allow(role, *write, on=[*own, groups], because="the groups of the service, whose names are its own")
         allow(
             role,
             "cloudwatch:PutMetricData",

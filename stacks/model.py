@@ -2,7 +2,7 @@
 
 The pipeline's definition and the archive of its code come from `sagemaker/`, pure functions that are loaded by path: the folder must
 never be a package (it shares its name with the SDK). There is no endpoint here: `deploy_model` makes and moves endpoints. The group of
-model packages outlives the app; to deploy again under the same name, delete it first.
+model packages outlives the app; to deploy again under the same name, delete it first. A first deployment that rolls back removes it.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class ModelStack(Stack):
             model_package_group_name=settings.name,
             model_package_group_description="Every trained policy, with the gate's verdict",
         )
-        self.group.apply_removal_policy(RemovalPolicy.RETAIN)
+        self.group.apply_removal_policy(RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE)
         job_role = self._job_role(lake, source, images.training)
         definition = pipelines.definition(
             settings=settings,

@@ -121,53 +121,82 @@ class MonitoringStack(Stack):
         function.may("sns:Publish", on=[self.topic.topic_arn])
         return function
 
-    def _alarms(self, *, health: PythonFunction, trading: TradingStack) -> None:
-        self._alarm(
-            "HealthSilent",
-            "Health has not run since yesterday: nothing watches the agent. See its log and its schedule.",
-            health.metric_invocations(period=HOUR, statistic="Sum"),
+    def _alarms(self, *, health: PythonFunction, trading: TradingStack) -> list[cloudwatch.Alarm]:
+        """What nobody writes into the ledger. An alarm's name is the subject of its mail; its text says what to read and to do."""
+        log = {name: function.log_name for name, function in {**trading.functions, "health": health}.items()}
+        errors = {
+            name: (
+                f"{name} raised. Orders are safe: ids are unique, and what is in doubt is UNKNOWN until the broker tells. "
+                f"To do: read {log[name]}; a scheduled run is tried again by itself.",
+                trading.functions[name].metric_errors(period=FIVE_MINUTES),
+            )
+            for name in ("decide", "execute_orders", "reconcile")
+        }
+        return [
+            self._silence(
+                "health-silent",
+                f"Health has not run since yesterday, so nothing watches the agent. To do: read {log['health']}, look at its schedule, "
+                "invoke it once by hand.",
+                health.metric_invocations(period=HOUR, statistic="Sum"),
+            ),
+            *(self._alarm(f"{name.replace('_', '-')}-failed", *told) for name, told in errors.items()),
+            self._alarm(
+                "dead-letter",
+                "A scheduled run or an event failed for good. To do: read the queue, whose address is an output of the lake stack; each "
+                "message names its function and its event. A run that is still wanted is invoked with that event.",
+                # Each arrival is a change: the queue's depth would stay above zero, and a second failure change nothing
+                self._lake.dead_letters.metric_number_of_messages_sent(period=FIVE_MINUTES, statistic="Sum"),
+            ),
+            self._alarm(
+                "api-fault",
+                "The execution API answered 5xx: a function failed or passed 29 seconds. Nothing is sent twice. "
+                f"To do: read {trading.access_log_name}, then {log['execute_orders']} or {log['control']}.",
+                trading.api.metric_server_error(period=FIVE_MINUTES),
+            ),
+            self._alarm(
+                "throttled",
+                "Functions were refused for lack of concurrency. A new account allows ten at once. To do: ask for more in Service Quotas, "
+                f"and read {log['decide']} for what was missed.",
+                cloudwatch.Metric(namespace="AWS/Lambda", metric_name="Throttles", statistic="Sum", period=FIVE_MINUTES),
+            ),
+        ]
+
+    def _alarm(self, name: str, description: str, metric: cloudwatch.IMetric) -> cloudwatch.Alarm:
+        """An alarm that mails at the first of what it counts; without data all is well."""
+        return self._mailing(name, description, metric, threshold=1, comparison=AT_LEAST, missing=cloudwatch.TreatMissingData.NOT_BREACHING)
+
+    def _silence(self, name: str, description: str, metric: cloudwatch.IMetric) -> cloudwatch.Alarm:
+        """An alarm that mails when hours pass without data, of what had data before: after a deployment at night all is well.
+
+        What never ran at all does not ring it; a run that cannot be started, or fails, is a dead letter.
+        """
+        alarm = self._mailing(
+            name,
+            description,
+            metric,
             threshold=1,
             comparison=cloudwatch.ComparisonOperator.LESS_THAN_THRESHOLD,
+            missing=cloudwatch.TreatMissingData.MISSING,
             periods=SILENT_HOURS,
-            missing=cloudwatch.TreatMissingData.BREACHING,
         )
-        for name in ("decide", "execute_orders", "reconcile"):
-            function = trading.functions[name]
-            self._alarm(
-                f"{function.node.id}Errors",
-                f"{name} raised. Orders are safe: ids are unique, and what is in doubt is UNKNOWN until the broker tells. See its log.",
-                function.metric_errors(period=FIVE_MINUTES),
-            )
-        self._alarm(
-            "DeadLetters",
-            "A scheduled run or an event failed for good. Read the queue: each message names its function and its event.",
-            self._lake.dead_letters.metric_approximate_number_of_messages_visible(period=FIVE_MINUTES, statistic="Maximum"),
-        )
-        self._alarm(
-            "ApiFaults",
-            "The execution API answered 5xx: a function failed or passed 29 seconds. See the access log.",
-            trading.api.metric_server_error(period=FIVE_MINUTES),
-        )
-        self._alarm(
-            "Throttled",
-            "Functions were refused for lack of concurrency. A new account allows ten at once: ask for more.",
-            cloudwatch.Metric(namespace="AWS/Lambda", metric_name="Throttles", statistic="Sum", period=FIVE_MINUTES),
-        )
+        alarm.add_insufficient_data_action(actions.SnsAction(self.topic))
+        return alarm
 
-    def _alarm(
+    def _mailing(
         self,
-        construct_id: str,
+        name: str,
         description: str,
         metric: cloudwatch.IMetric,
         *,
-        threshold: float = 1,
-        comparison: cloudwatch.ComparisonOperator = AT_LEAST,
+        threshold: float,
+        comparison: cloudwatch.ComparisonOperator,
+        missing: cloudwatch.TreatMissingData,
         periods: int = 1,
-        missing: cloudwatch.TreatMissingData = cloudwatch.TreatMissingData.NOT_BREACHING,
-    ) -> None:
+    ) -> cloudwatch.Alarm:
         alarm = cloudwatch.Alarm(
             self,
-            construct_id,
+            "".join(word.capitalize() for word in name.split("-")),
+            alarm_name=f"{self._settings.name}-{name}",
             metric=metric,
             threshold=threshold,
             comparison_operator=comparison,
@@ -176,6 +205,7 @@ class MonitoringStack(Stack):
             alarm_description=description,
         )
         alarm.add_alarm_action(actions.SnsAction(self.topic))
+        return alarm
 
     def _job_failures(self, features: FeaturesStack, model: ModelStack) -> None:
         self._on_failure(

@@ -25,7 +25,7 @@ STAGE = "v1"
 EVALUATION, MODEL = f"{MODELS}*/evaluation/evaluation.json", f"{MODELS}*/model/model.tar.gz"
 EXECUTIONS = "the pipeline names the folder of its results after the execution"
 OPEN_MINUTE, CLOSE_MINUTE = 9 * 60 + 30, 16 * 60  # New York
-GATEWAY_TIMEOUT = Duration.seconds(29)  # of a regional API; the executor answers 202 after 20
+GATEWAY_TIMEOUT = Duration.seconds(29)  # of a regional API; the executor answers 202 after 17
 
 
 class TradingStack(Stack):
@@ -141,7 +141,14 @@ class TradingStack(Stack):
         function.may("sagemaker:DescribeModelPackage", on=[packages], because="packages of the group are numbered as they are registered")
 
     def _api(self, settings: Settings, execute: PythonFunction, control: PythonFunction) -> apigateway.RestApi:
-        access_log = logs.LogGroup(self, "AccessLog", retention=logs.RetentionDays.THREE_MONTHS, removal_policy=RemovalPolicy.DESTROY)
+        self.access_log_name = f"/{settings.name}/access_log"
+        access_log = logs.LogGroup(
+            self,
+            "AccessLog",
+            log_group_name=self.access_log_name,
+            retention=logs.RetentionDays.THREE_MONTHS,
+            removal_policy=RemovalPolicy.DESTROY,
+        )
         api = apigateway.RestApi(
             self,
             "ExecutionApi",

@@ -197,7 +197,7 @@ def _page() -> Iterator[str]:
     yield "Written from the tables in `lambdas/health/` by `python -m lambdas.health.rules > docs/alarms.md`; a test compares them."
     yield ""
     yield "Health evaluates these rules over the ledger and the lake, writes the number of broken ones as the metric"
-    yield "`Papertape/UnhealthyRules`, and mails what is new: each rule, and each alert, order or breaker that it names, once per session."
+    yield "`<name>/UnhealthyRules`, and mails what is new: each rule, and each alert, order or breaker that it names, once per session."
     yield "What it cannot see (its own silence, errors, dead letters, failed jobs) is watched by the alarms in `stacks/monitoring.py`."
     for rule in RULES:
         yield ""

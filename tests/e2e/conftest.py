@@ -161,9 +161,9 @@ class App:
         return found
 
     def alarm(self, name: str) -> dict[str, Any]:
-        """The deployed alarm with this construct name."""
+        """The deployed alarm with this name, without the app's."""
         alarms = self.deployment.client("cloudwatch").describe_alarms()["MetricAlarms"]
-        (found,) = [alarm for alarm in alarms if f"-{name}" in alarm["AlarmName"]]
+        (found,) = [alarm for alarm in alarms if alarm["AlarmName"] == f"{self.settings.name}-{name}"]
         assert isinstance(found, dict)
         return found
 

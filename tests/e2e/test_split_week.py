@@ -193,7 +193,7 @@ def bare(small: Settings, synthesized: Path, tmp_path_factory: pytest.TempPathFa
         with pytest.raises(LocalDeploymentError) as refused:
             deployment.backfill(start=HISTORY)
         outcome = app.fire("reconcile", f"{EVE}T22:00:00Z")
-        alarm = app.alarm("ReconcileErrors")["StateValue"]
+        alarm = app.alarm("reconcile-failed")["StateValue"]
         dead, mails = app.dead_letters(), deployment.cloud.published()
         secrets.create_secret(Name=name, SecretString=kept)
         yield Bare(app=app, backfill=str(refused.value), reconcile=outcome, dead=dead, mails=mails, alarm=alarm)

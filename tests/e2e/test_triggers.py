@@ -55,7 +55,7 @@ def day(app: App, trained: TrainingResult) -> LivedDay:
     app.begin(f"{EVE}T22:00:00Z")
     app.dead_letters()
     runs, firings, mails = app.invoked(), app.fired(), len(app.deployment.cloud.published())
-    quiet = tuple(name for name in ("DecideErrors", "DeadLetters") if app.alarm(name)["StateValue"] != "ALARM")
+    quiet = tuple(name for name in ("decide-failed", "dead-letter") if app.alarm(name)["StateValue"] != "ALARM")
     loud = alarming(app)
     registry, ledger = app.deployment.client("sagemaker"), app.deployment.ledger
 
@@ -149,7 +149,7 @@ def test_an_approved_model_decides_and_a_rejected_one_watches(app: App, day: Liv
 
 
 def test_a_failed_run_reaches_the_dead_letters_and_its_alarm_mails(app: App, day: LivedDay) -> None:
-    assert day.quiet == ("DecideErrors", "DeadLetters")
+    assert day.quiet == ("decide-failed", "dead-letter")
     assert day.failed["status"] == "failed"
     (letter,) = day.dead
     assert letter["requestPayload"] == {"schedule": "decide", "slot": "open+5", "time": f"{SECOND}T13:35:00Z"}

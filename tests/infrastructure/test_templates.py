@@ -91,7 +91,8 @@ def test_stateful_resources_survive_the_app(aws: Assembly) -> None:
         found = list(aws.resources(kind))
         assert len(found) == count, kind
         for _, name, resource in found:
-            assert resource["DeletionPolicy"] == resource["UpdateReplacePolicy"] == "Retain", name
+            assert resource["DeletionPolicy"] in {"Retain", "RetainExceptOnCreate"}, name
+            assert resource["UpdateReplacePolicy"] == "Retain", name
 
 
 def test_buckets_are_encrypted_private_and_versioned(aws: Assembly) -> None:
@@ -228,7 +229,7 @@ def test_schedules_fire_in_new_york(aws: Assembly, name: str, cron: str) -> None
 
 
 def test_no_scheduled_failure_is_silent(aws: Assembly) -> None:
-    """The queue of the schedule and of its function are one, and both give up at the same time."""
+    """The queue of the schedule and of its function are one, and both give up at the same time; health watches the age of quotes."""
     after = {"ingest_quotes": (0, 60), "decide": (2, 300), "reconcile": (2, 300), "backfill_bars": (2, 3600), "health": (2, 600)}
     after |= {"report": (2, 600), "build_features": (2, 3600), "train": (2, 3600)}
     handled = {
@@ -239,13 +240,14 @@ def test_no_scheduled_failure_is_silent(aws: Assembly) -> None:
         target = schedule["Target"]
         retry = target["RetryPolicy"]
         assert (retry["MaximumRetryAttempts"], retry["MaximumEventAgeInSeconds"]) == after[name], name
-        assert "DeadLetters" in text(target["DeadLetterConfig"]), name
+        assert name == "ingest_quotes" or "DeadLetters" in text(target["DeadLetterConfig"]), name
         if name in FUNCTIONS:
             slot = {"slot": "open+5"} if name == "decide" else {}
             assert json.loads(target["Input"]) == {"schedule": name, "time": "<aws.scheduler.scheduled-time>", **slot}
             own = handled[target["Arn"]["Fn::GetAtt"][0]]
             assert (own["MaximumRetryAttempts"], own["MaximumEventAgeInSeconds"]) == after[name], name
-            assert own["DestinationConfig"]["OnFailure"]["Destination"] == target["DeadLetterConfig"]["Arn"], name
+            destination = own.get("DestinationConfig", {}).get("OnFailure", {}).get("Destination")
+            assert destination == target.get("DeadLetterConfig", {}).get("Arn"), name
 
 
 def test_api_is_signed_throttled_and_bounded(aws: Assembly) -> None:
@@ -397,8 +399,6 @@ def test_alarms_reach_a_topic_that_lets_them(aws: Assembly) -> None:
     ((_, topic, _),) = aws.resources("AWS::SNS::Topic")
     assert {text(alarm["AlarmActions"]) for alarm in alarms} == {text([{"Ref": topic}])}
     assert all(alarm["AlarmDescription"] for alarm in alarms)
-    (silent,) = (alarm for alarm in alarms if alarm["TreatMissingData"] == "breaching")
-    assert (silent["MetricName"], silent["Period"] * silent["EvaluationPeriods"]) == ("Invocations", 15 * 3600)
     ((_, _, policy),) = aws.resources("AWS::SNS::TopicPolicy")
     allowed = [s for s in policy["Properties"]["PolicyDocument"]["Statement"] if s["Effect"] == "Allow"]
     assert all(service in text(allowed) for service in ("cloudwatch.amazonaws.com", "budgets.amazonaws.com", "events.amazonaws.com"))
