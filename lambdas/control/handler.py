@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Annotated, Any
-from urllib.parse import unquote
 
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 from botocore.exceptions import BotoCoreError, ClientError
@@ -27,6 +26,7 @@ from lambdas.control.status import status_of
 from lambdas.control.trace import Tracer
 from schema.api_requests import StateRequest
 from schema.exchange_time import iso
+from schema.path_segment import identity_of
 
 app = APIGatewayRestResolver()
 
@@ -95,7 +95,7 @@ def get_orders() -> Response[str]:
 
 @app.get("/orders/.+")
 def get_order() -> Response[str]:
-    order_id = unquote(app.current_event.path.partition("/orders/")[2])
+    order_id = identity_of(app.current_event.path.partition("/orders/")[2])
     ledger = ledger_from_environment()
     order = ledger.order(order_id)
     if order is None:
@@ -108,7 +108,7 @@ def get_order() -> Response[str]:
 
 @app.get("/decisions/.+")  # not <id>: a decision id holds a slash, which gateways may have decoded
 def get_decision() -> Response[str]:
-    decision_id = unquote(app.current_event.path.partition("/decisions/")[2])
+    decision_id = identity_of(app.current_event.path.partition("/decisions/")[2])
     ledger = ledger_from_environment()
     decision = ledger.decision(decision_id)
     if decision is None:

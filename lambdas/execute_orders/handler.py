@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from typing import Any
-from urllib.parse import unquote
 
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 from botocore.exceptions import BotoCoreError, ClientError
@@ -23,6 +22,7 @@ from lambdas.common.orders.execution_context import ExecutionContext
 from lambdas.common.telemetry import entry, logger
 from lambdas.execute_orders import service
 from schema.api_requests import DecisionRequest, FlattenRequest, OrderRequest, parse
+from schema.path_segment import identity_of
 from schema.settings import deployed
 
 app = APIGatewayRestResolver()
@@ -48,7 +48,7 @@ def post_order() -> Response[str]:
 
 @app.delete("/orders/<order_id>")
 def delete_order(order_id: str) -> Response[str]:
-    return answer(*service.cancel_order(unquote(order_id), _context()))
+    return answer(*service.cancel_order(identity_of(order_id), _context()))
 
 
 @app.post("/flatten")

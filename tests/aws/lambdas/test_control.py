@@ -10,6 +10,7 @@ from urllib.parse import quote
 import pytest
 
 from lambdas.common.ledger.ledger import Ledger
+from schema.path_segment import segment_of
 
 DECISION = "agent:2020-01-02/open+5"
 
@@ -45,7 +46,7 @@ def test_a_halt_lands_while_a_batch_holds_the_lease(control: Any, ledger_table: 
     assert control("PUT", "/trading-state", {"state": "halted", "reason": "now"}).status == 200
 
 
-@pytest.mark.parametrize("path", [f"/decisions/{quote(DECISION, safe='')}", f"/decisions/{DECISION}"])
+@pytest.mark.parametrize("path", [f"/decisions/{one}" for one in (segment_of(DECISION), quote(DECISION, safe=""), DECISION)])
 def test_a_decision_is_shown_with_its_orders_however_the_gateway_passes_its_id(
     execution: Any, control: Any, exchange: Any, decide: Any, path: str
 ) -> None:
