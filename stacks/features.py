@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import json
+
 from aws_cdk import ArnFormat, CfnOutput, Duration, Environment, RemovalPolicy, Stack
 from aws_cdk import aws_glue as glue
 from aws_cdk import aws_iam as iam
@@ -20,7 +22,8 @@ from stacks.constructs.permissions import acknowledge, allow
 from stacks.lake import OBJECTS, LakeStack, let_read_objects, let_write_objects
 
 SCRIPT = archives.ROOT / "glue_jobs" / "build_features.py"
-LIBRARIES = {"awswrangler", "numpy", "pandas", "pyarrow", "pydantic", "ta-lib"}  # beside Spark and boto3, which the service has
+LIBRARIES = {"numpy", "pandas", "pyarrow", "pydantic", "ta-lib"}  # beside Spark and boto3, which the service has
+QUOTES_LIBRARIES = LIBRARIES | {"awswrangler"}  # of a run in quotes mode, which nothing schedules
 PREFIX = FEATURES.rstrip("/")
 FIRST_YEAR, LAST_YEAR = 1990, 2100
 
@@ -73,7 +76,7 @@ class FeaturesStack(Stack):
             default_arguments={
                 "--job-language": "python",
                 "--extra-py-files": library.s3_object_url,
-                "--additional-python-modules": ",".join(_pins()),
+                "--additional-python-modules": _pins(LIBRARIES),
                 "--custom-logGroup-prefix": log_prefix,  # from 5.0 on; --continuous-log-logGroup is for earlier versions
                 "--RAW_BUCKET": lake.raw.bucket_name,
                 "--PROCESSED_BUCKET": lake.processed.bucket_name,
@@ -102,6 +105,8 @@ class FeaturesStack(Stack):
             dead_letters=lake.dead_letters,
         )
         CfnOutput(self, "GlueJobName", value=self.job.ref)
+        quotes = {"--MODE": "quotes", "--additional-python-modules": _pins(QUOTES_LIBRARIES)}
+        CfnOutput(self, "MinuteBarsArguments", value=json.dumps(quotes), description="Arguments of a run that makes a day's minute bars")
 
     def _role(self, lake: LakeStack, log_groups: list[logs.LogGroup], files: list[assets.Asset]) -> iam.Role:
         role = iam.Role(self, "JobRole", assumed_by=iam.ServicePrincipal("glue.amazonaws.com"))
@@ -162,7 +167,7 @@ class FeaturesStack(Stack):
         table.add_resource_dependency(lake.database)
 
 
-def _pins() -> list[str]:
-    """The locked versions of `LIBRARIES`: the job computes with the same ones as everything else."""
+def _pins(libraries: set[str]) -> str:
+    """The locked versions of `libraries`: the job computes with the same ones as everything else."""
     lock = (archives.ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    return sorted(line for line in lock if line.partition("==")[0].lower() in LIBRARIES)
+    return ",".join(sorted(line for line in lock if line.partition("==")[0].lower() in libraries))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 
 from lambdas.common.environment import TimeBudget
 from schema.settings import Settings
-from tests.infrastructure.assembly import Assembly, Resource
+from tests.infrastructure.assembly import ROOT, Assembly, Resource
 
 #: A cold start may take so long before the function's first line; it is the platform's limit.
 INIT_SECONDS = 10
@@ -163,3 +165,16 @@ def test_each_function_s_log_has_a_name_that_one_can_type(aws: Assembly) -> None
     groups = {name: group["Properties"].get("LogGroupName") for _, name, group in aws.resources("AWS::Logs::LogGroup")}
     for folder, function in aws.functions().items():
         assert groups[function["LoggingConfig"]["LogGroup"]["Ref"]] == f"/papertape/{folder}"
+
+
+def test_a_nightly_run_installs_nothing_that_it_does_not_import(aws: Assembly) -> None:
+    """Only a run in quotes mode, which nothing schedules, writes with awswrangler; its arguments are an output."""
+    ((_, _, job),) = aws.resources("AWS::Glue::Job")
+    nightly = job["Properties"]["DefaultArguments"]["--additional-python-modules"].split(",")
+    arguments = json.loads(aws.templates["features"]["Outputs"]["MinuteBarsArguments"]["Value"])
+    assert arguments["--MODE"] == "quotes"
+    more = set(arguments["--additional-python-modules"].split(",")) - set(nightly)
+    assert [one.partition("==")[0] for one in more] == ["awswrangler"]
+    program = "import sys, glue_jobs.build_features; print('awswrangler' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

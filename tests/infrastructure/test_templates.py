@@ -369,7 +369,6 @@ def test_glue_job_gets_code_and_locked_libraries(aws: Assembly) -> None:
     assert job["Properties"]["GlueVersion"] == "5.1"
     libraries = arguments["--additional-python-modules"].split(",")
     assert sorted(line.partition("==")[0].lower() for line in libraries) == [
-        "awswrangler",
         "numpy",
         "pandas",
         "pyarrow",
