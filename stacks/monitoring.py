@@ -21,6 +21,7 @@ from constructs import Construct
 from schema.lake_layout import FEATURES, RAW, REPORTS
 from schema.settings import Settings
 from stacks.constructs.alarmed_schedule import AlarmedSchedule, Cron, Retry
+from stacks.constructs.dashboard import Dashboard
 from stacks.constructs.function import PythonFunction, Runtime
 from stacks.constructs.permissions import acknowledge
 from stacks.features import FeaturesStack
@@ -72,11 +73,18 @@ class MonitoringStack(Stack):
                 runs=function, retry=retry, dead_letters=lake.dead_letters,
             )  # fmt: skip
         self.functions = {"health": health, "report": report}
-        self._alarms(health=health, trading=trading)
+        alarms = self._alarms(health=health, trading=trading)
         self._job_failures(features, model)
         self._budget(settings)
-        everything = {**ingest.functions, **trading.functions, **model.functions, **self.functions}
-        self._dashboard(settings, everything, trading)
+        Dashboard(
+            self,
+            "Overview",
+            settings=settings,
+            alarms=alarms,
+            functions={**ingest.functions, **trading.functions, **model.functions, **self.functions},
+            api=trading.api,
+            logs={"build_features": features.log_name, "execution API": trading.access_log_name},
+        )
         CfnOutput(self, "AlertTopicArn", value=self.topic.topic_arn)
         CfnOutput(self, "HealthFunction", value=health.function_name)
         CfnOutput(self, "ReportFunction", value=report.function_name)
@@ -247,27 +255,4 @@ class MonitoringStack(Stack):
                 budget_limit=budgets.CfnBudget.SpendProperty(amount=settings.budget.monthly_budget_usd, unit="USD"),
             ),
             notifications_with_subscribers=[notify("FORECASTED", 100), notify("ACTUAL", 80)],
-        )
-
-    def _dashboard(self, settings: Settings, functions: Mapping[str, PythonFunction], trading: TradingStack) -> None:
-        def graph(title: str, metrics: Sequence[cloudwatch.IMetric]) -> cloudwatch.GraphWidget:
-            return cloudwatch.GraphWidget(title=title, left=list(metrics), width=12)
-
-        def named(metric: str) -> list[cloudwatch.IMetric]:
-            return [function.metric(metric, label=name, statistic="Sum", period=HOUR) for name, function in functions.items()]
-
-        slow = [trading.functions[name].metric_duration(label=name, statistic="p99", period=HOUR) for name in ("decide", "execute_orders")]
-        requests = [
-            trading.api.metric_count(period=HOUR),
-            trading.api.metric_client_error(period=HOUR),
-            trading.api.metric_server_error(period=HOUR),
-        ]
-        cloudwatch.Dashboard(
-            self,
-            "Dashboard",
-            dashboard_name=settings.name,
-            widgets=[
-                [graph("Errors", named("Errors")), graph("Invocations", named("Invocations"))],
-                [graph("Duration, p99", slow), graph("Execution API", requests)],
-            ],
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from decimal import Decimal
 
 from lambdas.common.ledger.records import AlertRecord, Attribution, Decision, OrderRecord, ServedModel, Snapshot
 from schema.settings import Settings
@@ -29,7 +30,8 @@ DIFFERENCE_LIMIT = 0.005
 class Facts:
     """The state of the agent at `now` (UTC). `opens`/`closes` are None on a day without a session; `earlier` are the sessions before it.
 
-    `decisions`: the agent's in today's slots, in order; `recent`: its last ones, oldest first; `attribution`: the last that was written.
+    `decisions`: the agent's in today's slots, in order; `recent`: its last ones, oldest first; `attribution`: the last that was written;
+    `orders`: how many the ledger has of today; `peak_equity`: what losses count from, 0 before the first.
     """
 
     now: datetime
@@ -52,11 +54,21 @@ class Facts:
     last_snapshot: Snapshot | None
     recent: tuple[Decision, ...] = ()
     attribution: Attribution | None = None
+    orders: int = 0
+    peak_equity: Decimal = Decimal(0)
 
     @property
     def closed(self) -> date | None:
         """The last session that has a snapshot."""
         return None if self.last_snapshot is None else date.fromisoformat(self.last_snapshot.session)
+
+    @property
+    def model_age_days(self) -> int | None:
+        """Days since the last data of the trained model that decides; None when none does."""
+        model = self.incumbent
+        if model is None or model.policy != "endpoint":
+            return None
+        return (self.day - date.fromisoformat((model.trained_until or model.since)[:10])).days
 
 
 def calendar(facts: Facts, _settings: Settings) -> str:
@@ -157,10 +169,9 @@ def state(facts: Facts, _settings: Settings) -> Mapping[str, str]:
 
 
 def model(facts: Facts, settings: Settings) -> str:
-    model = facts.incumbent
-    if model is None or model.policy != "endpoint":
+    model, age = facts.incumbent, facts.model_age_days
+    if model is None or age is None:
         return ""
-    age = (facts.day - date.fromisoformat((model.trained_until or model.since)[:10])).days
     limit = settings.risk.max_model_age_days
     return f"model {model.model_version[:12]} is {age} days old, at {limit} it stops trading" if age > limit - MODEL_WARNING_DAYS else ""
 

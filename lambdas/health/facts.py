@@ -23,7 +23,7 @@ def gather(*, now: datetime, ledger: Ledger, lake: Lake, settings: Settings) -> 
     day = new_york_date(now)
     calendar = lake.calendar(years=(day.year - 1, day.year))
     opens, closes = calendar.hours(day) or (None, None)
-    manifest, state, snapshot = lake.manifest(), ledger.trading_state(), ledger.latest_snapshot()
+    manifest, (state, breakers), snapshot = lake.manifest(), ledger.switches(), ledger.latest_snapshot()
     alerts = [alert for alert in ledger.alerts(day.isoformat()[:7]) if alert.session == day.isoformat()]
     return Facts(
         now=now,
@@ -37,7 +37,7 @@ def gather(*, now: datetime, ledger: Ledger, lake: Lake, settings: Settings) -> 
         working=tuple(ledger.working_decisions()),
         unsettled=tuple(ledger.unsettled_orders()),
         alerts=tuple(alert for alert in alerts if not alert.rule.startswith(MAILED)),
-        tripped=ledger.breakers().tripped,
+        tripped=breakers.tripped,
         state=state.state,
         state_reason=state.reason,
         incumbent=ledger.incumbent(),
@@ -46,6 +46,8 @@ def gather(*, now: datetime, ledger: Ledger, lake: Lake, settings: Settings) -> 
         last_snapshot=snapshot,
         recent=_recent(ledger, day),
         attribution=max(ledger.attributions((day - RECENT).isoformat(), day.isoformat()), key=lambda one: one.session, default=None),
+        orders=len(ledger.ids_of_day(day.isoformat())),
+        peak_equity=breakers.peak_equity,
     )
 
 

@@ -1,4 +1,4 @@
-"""Every few minutes: evaluate the rules, write how many are broken, mail what is new.
+"""Every few minutes: evaluate the rules, write how many are broken and what the dashboard shows, mail what is new.
 
 Event: {"schedule": "health", "time": "<scheduled time>"}, which is "now". What a rule finds is mailed once per session. The mail goes out
 before the ledger remembers it: after a failure in between, the next run mails again, and nothing is lost.
@@ -18,6 +18,7 @@ from lambdas.common.ledger.records import AlertRecord
 from lambdas.common.telemetry import MetricUnit, entry, logger, metrics
 from lambdas.health.facts import MAILED, gather
 from lambdas.health.mail import compose
+from lambdas.health.measures import measured
 from lambdas.health.rules import evaluate, names
 from schema.exchange_time import iso, parse_utc
 from schema.settings import deployed
@@ -38,7 +39,8 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     store = lake.lake(raw_bucket=variables.raw_bucket, processed_bucket=variables.processed_bucket)
     facts = gather(now=now, ledger=ledger, lake=store, settings=settings)
     findings = evaluate(facts, settings)
-    metrics.add_metric(name="UnhealthyRules", unit=MetricUnit.Count, value=len(names(findings)))
+    for name, (unit, value) in {"UnhealthyRules": (MetricUnit.Count, len(names(findings))), **measured(facts)}.items():
+        metrics.add_metric(name=name, unit=unit, value=value)
 
     session = facts.day.isoformat()
     mailed = {alert.rule for alert in ledger.alerts(session[:7]) if alert.session == session}

@@ -19,7 +19,7 @@ from lambdas.common import telemetry
 from lambdas.common.lake import lake as lakes
 from lambdas.common.lake.lake import Lake
 from lambdas.common.ledger.ledger import Ledger
-from lambdas.common.ledger.records import AlertRecord, Attribution, Decision, OrderRecord, ServedModel, Snapshot
+from lambdas.common.ledger.records import AlertRecord, Attribution, Breakers, Decision, OrderRecord, ServedModel, Snapshot
 from lambdas.health import handler as watching
 from lambdas.health.checks import Facts
 from lambdas.health.mail import compose
@@ -255,6 +255,34 @@ def test_a_well_agent_sends_nothing_and_measures_zero(
     (metric,) = [json.loads(line) for line in capsys.readouterr().out.splitlines() if '"UnhealthyRules"' in line]
     assert metric["UnhealthyRules"] == [0.0]
     assert metric["_aws"]["CloudWatchMetrics"][0]["Namespace"] == "Papertape"
+
+
+def test_what_the_dashboard_shows_is_measured_and_what_is_unknown_is_not(
+    run: Any, lake: Lake, ledger_table: Ledger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def shown(time: str) -> dict[str, float]:
+        capsys.readouterr()
+        run(time)
+        (line,) = [json.loads(line) for line in capsys.readouterr().out.splitlines() if '"UnhealthyRules"' in line]
+        named = [metric["Name"] for metric in line["_aws"]["CloudWatchMetrics"][0]["Metrics"]]
+        return {name: line[name][0] for name in named if name != "UnhealthyRules"}
+
+    new = {"Orders": 0, "OrdersInDoubt": 0, "TradingState": 2, "BreakersTripped": 0, "DataAgeSessions": 0}
+    assert shown("2020-01-02T16:00:00Z") == new, "no snapshot, no model: no equity of zero, no age of zero"
+
+    fence = ledger_table.acquire_lease("a batch", now=0.0, seconds=60)
+    assert fence is not None
+    ledger_table.open_decision(DECISION)
+    ledger_table.open_order(ORDER, fence=fence)
+    ledger_table.put_model(MODEL)
+    ledger_table.put_snapshot(closed("2020-01-02", orders=1))
+    ledger_table.change_breakers(lambda _: Breakers(peak_equity=Decimal(125_000), tripped={"max_drawdown": "fell"}))
+    ledger_table.set_trading_state("halted", reason="a test", time="2020-01-02T21:40:00Z", by="test")
+    assert shown("2020-01-02T21:45:00Z") == {
+        "Orders": 1, "OrdersInDoubt": 1, "TradingState": 0, "BreakersTripped": 1, "DataAgeSessions": 0, "ModelAgeDays": 2,
+        "Equity": 100_000, "Drawdown": 20.0,
+    }  # fmt: skip
+    assert shown("2020-01-06T16:00:00Z")["DataAgeSessions"] == 2, "the lake ends before the sessions of the 2nd and the 3rd"
 
 
 def test_what_is_wrong_is_mailed_once_a_session_with_what_to_do(run: Any, lake: Lake, ledger_table: Ledger, topic: Any) -> None:
