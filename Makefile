@@ -7,7 +7,12 @@ export PYTHONHASHSEED := 0
 
 CDK := PATH="$(CURDIR)/$(BIN):$(NODE)/bin:$$PATH" $(NODE)/bin/node node_modules/aws-cdk/bin/cdk
 
-.PHONY: setup demo test rehearse check bench synth local halt resume flatten status parity soak faults bootstrap deploy destroy lock clean
+# environment=dev: what [environments.dev] of settings.toml overrides, for synth, cost, deploy, destroy and the operator's commands
+ifdef environment
+export PAPERTAPE_ENVIRONMENT := $(environment)
+endif
+
+.PHONY: setup demo test rehearse check lint unit bench synth cost local halt resume flatten status parity soak faults bootstrap deploy diff region destroy lock clean
 
 demo: setup  ## deploy to this laptop, train, judge, trade 2020, report
 	@$(BIN)/papertape demo
@@ -19,11 +24,15 @@ test: check  ## every kind of test; what takes minutes is in rehearse
 rehearse: setup  ## what takes minutes: a year of three policies, the long fault runs, training and killing
 	$(BIN)/pytest -q tests -m rehearse -n 2 --dist loadfile --no-loadscope-reorder
 
-check: setup  ## lint, types, import rules, unit and property tests: about a minute
+check: lint unit  ## lint, types, import rules, unit and property tests: about a minute
+
+lint: setup  ## format, lint, types and import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+unit: setup  ## unit and property tests
 	$(BIN)/pytest -q tests/unit tests/property -n 2
 
 bench: setup .venv-peers/.installed  ## the speeds of benchmarks/README.md beside their peers, on a quiet machine: ten minutes
@@ -31,6 +40,9 @@ bench: setup .venv-peers/.installed  ## the speeds of benchmarks/README.md besid
 
 synth: setup  ## the CloudFormation templates, in cdk.out; needs no account
 	@$(BIN)/python app.py
+
+cost: synth  ## what a month on AWS would cost, by service; needs no account
+	@$(BIN)/papertape cost
 
 local: setup  ## bring the traded year of the last demo back up
 	@$(BIN)/papertape local
@@ -50,8 +62,17 @@ faults: setup  ## docs/faults.md anew, from a run of tests/faults
 bootstrap: setup  ## once an AWS account and region
 	$(CDK) bootstrap
 
-deploy: setup  ## to the AWS account whose credentials are in the environment
-	$(CDK) deploy --all
+deploy: diff  ## to the AWS account of your credentials: shows what changes, asks where there is a terminal (yes=1: never), deploys that
+	@if [ -t 0 ] && [ -z "$(yes)" ]; then printf 'Deploy this? [y/N] '; read -r answer; \
+	  [ "$$answer" = y ] || { echo "papertape: nothing was deployed" >&2; exit 1; }; fi
+	$(CDK) deploy --app cdk.out --all --require-approval never
+
+diff: synth  ## what `make deploy` would change in the account
+	$(CDK) diff --app cdk.out --all
+
+region: setup  ## that of the settings
+	@$(BIN)/python -c 'import os, pathlib, schema.settings as s; \
+	  print(s.load(pathlib.Path("settings.toml"), environment=os.environ.get(s.ENVIRONMENT, "")).region)'
 
 destroy: setup
 	$(CDK) destroy --all

@@ -1,7 +1,8 @@
 """The CDK app: read the settings, compose six stacks, hand each what it needs from the others.
 
 `python app.py` (`make synth`) writes `cdk.out`, needs no account, and gives the same bytes for the same sources. A wrong setting ends it
-with one line and status 1. Context: `settings` names another settings file, and `target=laptop` prepares the functions for this machine's
+with one line and status 1. Context: `settings` names another settings file, `environment` (or the variable PAPERTAPE_ENVIRONMENT) one of
+its environments, and `target=laptop` prepares the functions for this machine's
 Python and pins the account of the local cloud; nothing else in the templates differs.
 """
 
@@ -20,7 +21,7 @@ from schema.loopback import LOCAL_ACCOUNT
 import aws_cdk as cdk
 from cdk_nag import AwsSolutionsChecks
 
-from schema.settings import Settings, SettingsError, load
+from schema.settings import ENVIRONMENT, Settings, SettingsError, load
 from stacks.constructs import archives
 from stacks.constructs.archives import BundleError, Target
 from stacks.constructs.function import Runtime
@@ -79,7 +80,8 @@ def _target(context: object) -> Target:
 def main() -> None:
     app = new_app(os.environ.get("CDK_OUTDIR", str(ROOT / "cdk.out")))
     target = _target(app.node.try_get_context("target"))
-    settings = load(Path(app.node.try_get_context("settings") or ROOT / "settings.toml"))
+    environment = app.node.try_get_context("environment") or os.environ.get(ENVIRONMENT, "")
+    settings = load(Path(app.node.try_get_context("settings") or ROOT / "settings.toml"), environment=environment)
     account = LOCAL_ACCOUNT if target == "laptop" else os.environ.get("CDK_DEFAULT_ACCOUNT")
     compose(app, settings=settings, target=target, account=account)
     app.synth()

@@ -7,6 +7,7 @@ is a failure, 2 a wrong command line, 130 Ctrl-C, 143 SIGTERM. The commands of o
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -48,12 +49,13 @@ from trading_env.errors import PapertapeError
 if TYPE_CHECKING:
     from papertape.operate.client import Client
     from papertape.research.study import StudyOptions
+    from schema.settings import Settings
 
 INTERRUPTED, TERMINATED = 130, 143
 #: As `--help` lists them; the commands of other packages follow.
 IN_ORDER_OF_USE = (
     *("demo", "local", "train", "evaluate", "backtest", "lookahead", "scoreboard", "exchange", "parity", "soak"),
-    *("status", "halt", "resume", "flatten", "explain"),
+    *("status", "halt", "resume", "flatten", "explain", "cost"),
 )
 
 
@@ -215,11 +217,17 @@ OPERATE, DEMO = "Operate a running deployment", ROOT / "out" / "demo"
 
 def _client(on: On, url: str, folder: Path, settings: Path) -> Client:
     from papertape.operate import client
-    from schema.settings import load
 
     if url:
         return client.at_url(url)
-    return client.on_aws(load(settings)) if on is On.AWS else client.on_laptop(folder)
+    return client.on_aws(_deployed_settings(settings)) if on is On.AWS else client.on_laptop(folder)
+
+
+def _deployed_settings(file: Path) -> Settings:
+    """The settings of the environment that is operated: PAPERTAPE_ENVIRONMENT, or the file's own."""
+    from schema.settings import ENVIRONMENT, load
+
+    return load(file, environment=os.environ.get(ENVIRONMENT, ""))
 
 
 @app.command(rich_help_panel=OPERATE, epilog=examples('halt --reason "odd fills"', 'halt --on aws --reason "odd fills"'))
@@ -282,6 +290,19 @@ def explain(
         sound = commands.explain(_client(on, url, folder, settings), identity, as_json=as_json, console=Console())
     if not sound:
         sys.exit(1)
+
+
+@app.command(rich_help_panel=OPERATE, epilog=examples("cost", "cost --templates cdk.out --out out/cost.json"))
+def cost(
+    settings: SettingsFile = SETTINGS,
+    templates: Annotated[Path, typer.Option(help="Where `make synth` wrote the templates.", show_default="cdk.out")] = ROOT / "cdk.out",
+    out: Annotated[Path, typer.Option(help="The estimate as JSON.", show_default="out/cost.json")] = ROOT / "out" / "cost.json",
+) -> None:
+    """Estimate a month's bill on AWS from the synthesized templates, by service, with and without what every account gets for nothing."""
+    with in_plain_words():
+        from papertape.operate import cost as the_cost
+
+        the_cost.run(_deployed_settings(settings), templates=templates, out=out, console=Console())
 
 
 @app.command(epilog=examples("scoreboard"))

@@ -27,6 +27,8 @@ from trading_env.errors import PapertapeError
 BUNDLED = "schema/settings.json"
 #: The variable that names a settings file (TOML or JSON) for code that runs outside of a bundle; read first.
 SETTINGS_FILE = "PAPERTAPE_SETTINGS_FILE"
+#: The variable that names the environment which is synthesized, deployed or operated; empty for the file's own settings.
+ENVIRONMENT = "PAPERTAPE_ENVIRONMENT"
 
 #: Keys of earlier versions, and what to write instead of the given value.
 RENAMED = {
@@ -219,15 +221,41 @@ def quick(settings: Settings) -> Settings:
     return settings.model_copy(update={"training": training})
 
 
-def load(path: Path) -> Settings:
-    """Read and validate `path`; raise `SettingsError` with one line that says what to change."""
+def load(path: Path, *, environment: str = "") -> Settings:
+    """Read and validate `path`; raise `SettingsError` with one line that says what to change.
+
+    A table `[environments.<name>]` at the end of a TOML file holds what differs in the environment `name`; each is validated.
+    """
     try:
         text = path.read_text(encoding="utf-8")
-        return checked_json(text, source=path.name) if path.suffix == ".json" else checked(tomllib.loads(text), source=path.name)
+        if path.suffix == ".json" and not environment:
+            return checked_json(text, source=path.name)
+        documents = _environments(tomllib.loads(text), source=path.name)
     except OSError as error:
         raise SettingsError(f"{path.name}: cannot be read ({error.strerror})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path.name}: is not valid TOML, {error}") from error
+    made = {
+        name: checked(document, source=f"{path.name} [environments.{name}]" if name else path.name) for name, document in documents.items()
+    }
+    if environment not in made:
+        known = ", ".join(name for name in made if name) or "it has no [environments.<name>]"
+        raise SettingsError(f"{path.name}: environment {environment!r} is not allowed: {known}")
+    return made[environment]
+
+
+def _environments(document: dict[str, Any], *, source: str) -> dict[str, dict[str, Any]]:
+    """The file's own settings under "", and those of each environment: the own, overridden."""
+    tables = document.pop("environments", {})
+    if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
+        raise SettingsError(f"{source}: environments must be tables, [environments.<name>]")
+    return {"": document, **{name: _overridden(document, table) for name, table in tables.items()}}
+
+
+def _overridden(document: Mapping[str, Any], by: Mapping[str, Any]) -> dict[str, Any]:
+    """`document` with the values of `by`, section by section."""
+    nested = {key for key, value in by.items() if isinstance(value, dict) and isinstance(document.get(key), dict)}
+    return {**document, **{key: _overridden(document[key], value) if key in nested else value for key, value in by.items()}}
 
 
 def deployed() -> Settings:

@@ -178,3 +178,9 @@ def test_a_nightly_run_installs_nothing_that_it_does_not_import(aws: Assembly) -
     program = "import sys, glue_jobs.build_features; print('awswrangler' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def test_destroying_one_app_leaves_the_gateway_s_role_to_the_others_of_the_account(aws: Assembly) -> None:
+    ((_, _, account),) = aws.resources("AWS::ApiGateway::Account")
+    role = aws.templates["trading"]["Resources"][account["Properties"]["CloudWatchRoleArn"]["Fn::GetAtt"][0]]
+    assert account["DeletionPolicy"] == role["DeletionPolicy"] == "RetainExceptOnCreate"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from local.replay.local_deployment import settings_text
-from schema.settings import SETTINGS_FILE, Settings, SettingsError, deployed, load, quick
+from schema.settings import ENVIRONMENT, SETTINGS_FILE, Settings, SettingsError, deployed, load, quick
 from tests.infrastructure.assembly import ROOT, Assembly, synthesize
 
 TEXT = (ROOT / "settings.toml").read_text(encoding="utf-8")
@@ -153,6 +153,36 @@ def test_code_outside_of_a_bundle_reads_the_file_that_is_named(tmp_path: Path, s
 )
 def test_the_app_ends_with_one_line_and_no_traceback(tmp_path: Path, old: str, new: str, message: str) -> None:
     assert message in refused_by_app(tmp_path, {"settings": str(changed(tmp_path, old, new))})
+
+
+def test_an_environment_overrides_what_it_names_and_nothing_else(tmp_path: Path, settings: Settings) -> None:
+    path = tmp_path / "settings.toml"
+    path.write_text(TEXT + '\n[environments.test]\nname = "mine"\nregion = "eu-west-1"\n[environments.test.risk]\nmax_weight = 0.25\n')
+    other = load(path, environment="test")
+    assert (other.name, other.region, other.risk.max_weight) == ("mine", "eu-west-1", 0.25)
+    same = {"name": settings.name, "region": settings.region, "risk": settings.risk}
+    assert other.model_copy(update=same) == load(path) == settings
+
+
+@pytest.mark.parametrize(
+    ("text", "environment", "message"),
+    [
+        ("", "test", "settings.toml: environment 'test' is not allowed: dev, prod"),
+        ("[environments.test]\nregoin = 'x'\n", "", "settings.toml [environments.test]: regoin = 'x' is not a setting"),
+        ("[environments.test]\nrisk = 1\n", "", "settings.toml [environments.test]: risk = 1 is not allowed"),
+    ],
+)
+def test_a_wrong_environment_is_refused(tmp_path: Path, text: str, environment: str, message: str) -> None:
+    (tmp_path / "settings.toml").write_text(f"{TEXT}\n{text}")
+    with pytest.raises(SettingsError) as refused:
+        load(tmp_path / "settings.toml", environment=environment)
+    assert message in str(refused.value)
+
+
+def test_the_app_takes_its_environment_from_the_context_or_the_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "environment 'moon' is not allowed: dev, prod" in refused_by_app(tmp_path, {"environment": "moon"})
+    monkeypatch.setenv(ENVIRONMENT, "mars")
+    assert "environment 'mars' is not allowed: dev, prod" in refused_by_app(tmp_path, {})
 
 
 def test_an_unknown_target_is_refused(tmp_path: Path) -> None:
