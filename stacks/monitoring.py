@@ -21,7 +21,7 @@ from constructs import Construct
 from schema.lake_layout import FEATURES, RAW, REPORTS
 from schema.settings import Settings
 from stacks.constructs.alarmed_schedule import AlarmedSchedule, Cron, Retry
-from stacks.constructs.dashboard import Dashboard
+from stacks.constructs.dashboard import Overview
 from stacks.constructs.function import PythonFunction, Runtime
 from stacks.constructs.permissions import acknowledge
 from stacks.features import FeaturesStack
@@ -32,7 +32,7 @@ from stacks.trading import TradingStack
 
 HOUR = Duration.hours(1)
 FIVE_MINUTES = Duration.minutes(5)
-# Health runs from 08:00 to 18:59 every day: thirteen hours of silence are a night, fourteen the night on which clocks go back
+# Health runs from 08:00 to 18:59 every day: thirteen hours without a run are a night, fourteen the night on which clocks go back
 SILENT_HOURS = 15
 AT_LEAST = cloudwatch.ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD
 
@@ -76,15 +76,15 @@ class MonitoringStack(Stack):
         alarms = self._alarms(health=health, trading=trading)
         self._job_failures(features, model)
         self._budget(settings)
-        Dashboard(
-            self,
-            "Overview",
+        overview = Overview(
             settings=settings,
             alarms=alarms,
             functions={**ingest.functions, **trading.functions, **model.functions, **self.functions},
             api=trading.api,
             logs={"build_features": features.log_name, "execution API": trading.access_log_name},
         )
+        month = Duration.days(30)
+        cloudwatch.Dashboard(self, "Dashboard", dashboard_name=settings.name, default_interval=month, widgets=overview.widgets())
         CfnOutput(self, "AlertTopicArn", value=self.topic.topic_arn)
         CfnOutput(self, "HealthFunction", value=health.function_name)
         CfnOutput(self, "ReportFunction", value=report.function_name)

@@ -6,11 +6,11 @@ What is shown of trading, `health` measures (lambdas/health/measures.py); the re
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from aws_cdk import Duration
 from aws_cdk import aws_apigateway as apigateway
 from aws_cdk import aws_cloudwatch as cloudwatch
-from constructs import Construct
 
 from schema.settings import Settings
 from stacks.constructs.function import PythonFunction
@@ -19,48 +19,39 @@ HOUR = Duration.hours(1)
 HALF = 12  # of the 24 columns
 
 
-class Dashboard(Construct):
-    """`<settings.name>` in CloudWatch, of `alarms`, what `health` measures, `functions`, the API and other logs by name."""
+@dataclass(frozen=True, kw_only=True)
+class Overview:
+    """What the dashboard shows of `alarms`, of what `health` measures, of `functions`, the API, and other logs by name."""
 
-    def __init__(
-        self,
-        scope: Construct,
-        construct_id: str,
-        *,
-        settings: Settings,
-        alarms: Sequence[cloudwatch.Alarm],
-        functions: Mapping[str, PythonFunction],
-        api: apigateway.RestApi,
-        logs: Mapping[str, str],
-    ) -> None:
-        super().__init__(scope, construct_id)
-        self._settings, self._functions, self._api = settings, functions, api
-        groups = {**{name: function.log_name for name, function in functions.items()}, **logs}
-        cloudwatch.Dashboard(
-            self,
-            "Dashboard",
-            dashboard_name=settings.name,
-            default_interval=Duration.days(30),
-            widgets=[[self._guide(groups), self._alarms(alarms)], *self._trading(), *self._operation()],
-        )
+    settings: Settings
+    alarms: Sequence[cloudwatch.Alarm]
+    functions: Mapping[str, PythonFunction]
+    api: apigateway.RestApi
+    logs: Mapping[str, str]
 
-    def _guide(self, groups: Mapping[str, str]) -> cloudwatch.TextWidget:
+    def widgets(self) -> list[list[cloudwatch.IWidget]]:
+        """Row by row."""
+        return [[self._guide(), self._now()], *self._trading(), *self._operation()]
+
+    def _guide(self) -> cloudwatch.TextWidget:
+        groups = {**{name: function.log_name for name, function in self.functions.items()}, **self.logs}
         listed = "\n".join(f"| {name} | `{group}` |" for name, group in groups.items())
         lines = (
-            f"# {self._settings.name}\n"
-            f"In the project's folder, with credentials of this account:\n"
+            f"# {self.settings.name}\n"
+            "In the project's folder, with credentials of this account:\n"
             "```\n"
             "make status on=aws\n"
             'make halt on=aws reason="..."      # sends nothing more, at once\n'
             'make flatten on=aws reason="..."   # sells all, buys nothing more\n'
             'make resume on=aws reason="..."    # shows what stopped it, and asks\n'
             "```\n"
+            f"Each says first which app it reached: here `stack {self.settings.name}-trading`. If it is another, add `environment=...`.\n\n"
             "Trading state: 2 active, 1 reduce only, 0 halted. What each rule and alert means, and what to do: `docs/alarms.md`.\n\n"
             f"| log of | log group |\n|--|--|\n{listed}"
         )
         return cloudwatch.TextWidget(markdown=lines, width=HALF, height=11)
 
-    def _alarms(self, alarms: Sequence[cloudwatch.Alarm]) -> cloudwatch.Column:
+    def _now(self) -> cloudwatch.Column:
         now = [
             self._measure("TradingState", label="trading state"),
             self._measure("BreakersTripped", label="breakers tripped"),
@@ -68,7 +59,7 @@ class Dashboard(Construct):
             self._measure("UnhealthyRules", label="rules broken"),
         ]
         return cloudwatch.Column(
-            cloudwatch.AlarmStatusWidget(title="Alarms", alarms=list(alarms), width=HALF, height=5),
+            cloudwatch.AlarmStatusWidget(title="Alarms", alarms=list(self.alarms), width=HALF, height=5),
             cloudwatch.SingleValueWidget(title="Now", metrics=now, width=HALF, height=6),
         )
 
@@ -76,7 +67,7 @@ class Dashboard(Construct):
         return [
             [
                 self._graph("Equity at the close, US dollars", [self._measure("Equity")]),
-                self._graph("Drawdown from the high, %", [self._measure("Drawdown")], limit=100 * self._settings.risk.max_drawdown),
+                self._graph("Drawdown from the high, %", [self._measure("Drawdown")], limit=100 * self.settings.risk.max_drawdown),
             ],
             [
                 self._graph("Orders of the day", [self._measure("Orders"), self._measure("OrdersInDoubt")]),
@@ -88,18 +79,18 @@ class Dashboard(Construct):
                 self._graph(
                     "Sessions since the newest bar",
                     [self._measure("DataAgeSessions")],
-                    limit=self._settings.risk.max_bar_age_sessions,
+                    limit=self.settings.risk.max_bar_age_sessions,
                 ),
-                self._graph("Model's age, days", [self._measure("ModelAgeDays")], limit=self._settings.risk.max_model_age_days),
+                self._graph("Model's age, days", [self._measure("ModelAgeDays")], limit=self.settings.risk.max_model_age_days),
             ],
         ]
 
     def _operation(self) -> list[list[cloudwatch.IWidget]]:
         def counted(metric: str) -> list[cloudwatch.IMetric]:
-            return [function.metric(metric, label=name, statistic="Sum", period=HOUR) for name, function in self._functions.items()]
+            return [function.metric(metric, label=name, statistic="Sum", period=HOUR) for name, function in self.functions.items()]
 
-        slow = [self._functions[name].metric_duration(label=name, statistic="p99", period=HOUR) for name in ("decide", "execute_orders")]
-        api = self._api
+        slow = [self.functions[name].metric_duration(label=name, statistic="p99", period=HOUR) for name in ("decide", "execute_orders")]
+        api = self.api
         requests = [api.metric_count(period=HOUR), api.metric_client_error(period=HOUR), api.metric_server_error(period=HOUR)]
         return [
             [self._graph("Errors of functions", counted("Errors")), self._graph("Runs of functions", counted("Invocations"))],
@@ -108,7 +99,7 @@ class Dashboard(Construct):
 
     def _measure(self, name: str, *, label: str | None = None) -> cloudwatch.Metric:
         return cloudwatch.Metric(
-            namespace=self._settings.name,
+            namespace=self.settings.name,
             metric_name=name,
             dimensions_map={"service": "health"},
             statistic="Maximum",

@@ -53,6 +53,7 @@ def test_it_says_how_to_stop_trading_and_where_the_logs_are(aws: Assembly, widge
     (guide,) = (widget["properties"]["markdown"] for widget in widgets if widget["type"] == "text")
     for command in ("status", "halt", "flatten", "resume"):
         assert f"make {command} on=aws" in guide
+    assert "`stack papertape-trading`" in guide, "or one stops another app than the one that is looked at"
     assert "docs/alarms.md" in guide
     groups = {group["Properties"]["LogGroupName"] for _, _, group in aws.resources("AWS::Logs::LogGroup")}
     assert {group for group in groups if f"`{group}`" in guide} == groups - {"/papertape/build_features/output"}
