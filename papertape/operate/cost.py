@@ -112,7 +112,7 @@ def read(folder: Path, *, name: str) -> list[Template]:
     manifest = folder / "manifest.json"  # the folder may hold templates of an earlier name as well
     artifacts = json.loads(manifest.read_text(encoding="utf-8"))["artifacts"] if manifest.exists() else {}
     stacks = [one["properties"]["templateFile"] for one in artifacts.values() if one["type"] == "aws:cloudformation:stack"]
-    files = [folder / file for file in sorted(stacks) if file.startswith(f"{name}-")]
+    files = [folder / file for file in sorted(stacks) if re.fullmatch(rf"{re.escape(name)}-[a-z]+\.template\.json", file)]
     if not files:
         raise CostError(f"{folder} holds no template of {name}: run `make synth` first")
     return [json.loads(file.read_text(encoding="utf-8")) for file in files]

@@ -60,11 +60,17 @@ def test_more_of_anything_costs_more(found: cost.Deployed) -> None:
     assert stream.monthly - bill.monthly == pytest.approx(10.95)
 
 
-def test_templates_of_an_earlier_name_are_not_counted(aws: Assembly, settings: Settings, tmp_path: Path) -> None:
+def test_templates_of_another_name_are_not_counted(aws: Assembly, tmp_path: Path) -> None:
+    """Neither those of an earlier synth in the same folder, nor those of an environment whose name begins alike."""
     shutil.copytree(aws.folder, tmp_path / "cdk.out", ignore=shutil.ignore_patterns("asset.*"))
     for file in aws.folder.glob("papertape-*.template.json"):
         shutil.copy(file, tmp_path / "cdk.out" / file.name.replace("papertape-", "papertape-dev-"))
     assert len(cost.read(tmp_path / "cdk.out", name="papertape")) == len(STACKS)
+    manifest = tmp_path / "cdk.out" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"papertape-', '"papertape-dev-'))
+    assert len(cost.read(tmp_path / "cdk.out", name="papertape-dev")) == len(STACKS)
+    with pytest.raises(cost.CostError, match="holds no template of papertape: run `make synth` first"):
+        cost.read(tmp_path / "cdk.out", name="papertape")
 
 
 @pytest.mark.parametrize(
