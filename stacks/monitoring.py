@@ -221,15 +221,18 @@ class MonitoringStack(Stack):
             source="aws.glue",
             detail_type="Glue Job State Change",
             detail={"jobName": [features.job.ref], "state": ["FAILED", "TIMEOUT", "ERROR"]},
-            message=f"The features job {features.job.ref} ended as {events.EventField.from_path('$.detail.state')}: "
-            f"{events.EventField.from_path('$.detail.message')}",
+            message=f"{self._settings.name}: features were not built, the job ended as {events.EventField.from_path('$.detail.state')}: "
+            f"{events.EventField.from_path('$.detail.message')}. Trading does not need them, training on Saturday does. "
+            f"To do: read {features.log_name}, then start {features.job.ref} once by hand.",
         )
         self._on_failure(
             "TrainingFailed",
             source="aws.sagemaker",
             detail_type="SageMaker Model Building Pipeline Execution Status Change",
             detail={"pipelineArn": [model.pipeline_arn], "currentPipelineExecutionStatus": ["Failed"]},
-            message=f"Training failed: {events.EventField.from_path('$.detail.pipelineExecutionArn')}. The incumbent trades on.",
+            message=f"{self._settings.name}: training failed, and the incumbent trades on. To do: read the failed step of "
+            f"{events.EventField.from_path('$.detail.pipelineExecutionArn')} in /aws/sagemaker/TrainingJobs or ProcessingJobs, "
+            f"then start {model.pipeline_name} once by hand.",
         )
 
     def _on_failure(self, construct_id: str, *, source: str, detail_type: str, detail: Mapping[str, Sequence[str]], message: str) -> None:

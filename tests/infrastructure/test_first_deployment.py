@@ -184,3 +184,11 @@ def test_destroying_one_app_leaves_the_gateway_s_role_to_the_others_of_the_accou
     ((_, _, account),) = aws.resources("AWS::ApiGateway::Account")
     role = aws.templates["trading"]["Resources"][account["Properties"]["CloudWatchRoleArn"]["Fn::GetAtt"][0]]
     assert account["DeletionPolicy"] == role["DeletionPolicy"] == "RetainExceptOnCreate"
+
+
+def test_the_mail_of_a_failed_job_says_of_which_app_and_what_to_do(aws: Assembly) -> None:
+    rules = [rule["Properties"] for stack, _, rule in aws.resources("AWS::Events::Rule") if stack == "monitoring"]
+    mails = [json.dumps(target["InputTransformer"]["InputTemplate"]) for rule in rules for target in rule["Targets"]]
+    assert len(mails) == 2
+    assert all("papertape: " in mail and "To do: read " in mail for mail in mails)
+    assert any("/papertape/build_features/error" in mail for mail in mails)
