@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -163,7 +163,7 @@ def _training(settings: Settings, definition: Mapping[str, Any]) -> tuple[dict[s
     hours = {"Training": (JOB_START_MINUTES + FIT_MINUTES * fits) / 60, "Processing": JUDGING_MINUTES / 60}
     jobs: dict[str, float] = {}
     disk = 0.0
-    for step in definition["Steps"]:
+    for step in _steps(definition["Steps"]):
         arguments = step.get("Arguments", {})
         cluster = arguments.get("ResourceConfig") or arguments.get("ProcessingResources", {}).get("ClusterConfig")
         if cluster is None:
@@ -175,6 +175,15 @@ def _training(settings: Settings, definition: Mapping[str, Any]) -> tuple[dict[s
         jobs[kind] = jobs.get(kind, 0.0) + spent
         disk += spent * cluster["VolumeSizeInGB"]
     return jobs, disk
+
+
+def _steps(steps: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """Every step, those that a condition holds as if it were true and false: the most that a run can cost."""
+    for step in steps:
+        yield step
+        arguments = step.get("Arguments", {})
+        for branch in ("IfSteps", "ElseSteps"):
+            yield from _steps(arguments.get(branch, ()))
 
 
 def runs_a_month(expression: str) -> float:
@@ -198,6 +207,8 @@ def _times(field: str, size: int) -> int:
 
 def usage(found: Deployed) -> dict[str, float]:
     """How much of each thing in `PRICES` a month uses."""
+    if unknown := sorted(found.memory.keys() - SECONDS.keys()):
+        raise CostError(f"how long a run of {', '.join(unknown)} takes is not known: add it to papertape/operate/cost.py")
     decisions = sum(count for name, count in found.runs.items() if name.partition("-")[0] == "decide")
     calls = dict.fromkeys(found.memory, 0.0)
     for name, count in found.runs.items():

@@ -92,6 +92,21 @@ def test_a_machine_without_a_price_is_refused(aws: Assembly, settings: Settings)
         cost.deployed(settings, [model if stack == "model" else aws.templates[stack] for stack in STACKS])
 
 
+def test_a_function_that_nobody_has_timed_is_refused(found: cost.Deployed) -> None:
+    with pytest.raises(cost.CostError, match="how long a run of surprise takes is not known"):
+        cost.usage(replace(found, memory={**found.memory, "surprise": 1.0}))
+
+
+def test_jobs_behind_a_condition_are_counted(aws: Assembly, settings: Settings, found: cost.Deployed) -> None:
+    templates = {stack: json.loads(json.dumps(template)) for stack, template in aws.templates.items()}
+    (pipeline,) = (r["Properties"] for r in templates["model"]["Resources"].values() if r["Type"] == "AWS::SageMaker::Pipeline")
+    body = pipeline["PipelineDefinition"]["PipelineDefinitionBody"]
+    definition = json.loads("".join(part if isinstance(part, str) else "token" for part in body["Fn::Join"][1]))
+    held = {"Name": "Changed", "Type": "Condition", "Arguments": {"IfSteps": definition["Steps"], "ElseSteps": []}}
+    pipeline["PipelineDefinition"]["PipelineDefinitionBody"] = json.dumps({**definition, "Steps": [held]})
+    assert cost.deployed(settings, list(templates.values())) == found
+
+
 def test_the_command_says_prices_assumptions_and_options(aws: Assembly, tmp_path: Path) -> None:
     arguments = ["cost", "--templates", str(aws.folder), "--out", str(tmp_path / "cost.json")]
     shown = CliRunner(env={"COLUMNS": "200"}).invoke(command_line.app, arguments)
