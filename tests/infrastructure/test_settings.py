@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import app as application
 from local.replay.local_deployment import settings_text
 from schema.settings import ENVIRONMENT, SETTINGS_FILE, Settings, SettingsError, deployed, load, quick
 from tests.infrastructure.assembly import ROOT, Assembly, synthesize
@@ -180,9 +181,11 @@ def test_a_wrong_environment_is_refused(tmp_path: Path, text: str, environment: 
 
 
 def test_the_app_takes_its_environment_from_the_context_or_the_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "environment 'moon' is not allowed: dev, prod" in refused_by_app(tmp_path, {"environment": "moon"})
+    assert "settings.toml: environment 'moon' is not allowed: dev, prod" in refused_by_app(tmp_path, {"environment": "moon"})
     monkeypatch.setenv(ENVIRONMENT, "mars")
-    assert "environment 'mars' is not allowed: dev, prod" in refused_by_app(tmp_path, {})
+    monkeypatch.setenv("CDK_OUTDIR", str(tmp_path))
+    with pytest.raises(SettingsError, match="environment 'mars' is not allowed: dev, prod"):
+        application.main()
 
 
 def test_an_unknown_target_is_refused(tmp_path: Path) -> None:
