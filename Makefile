@@ -7,7 +7,8 @@ export PYTHONHASHSEED := 0
 
 CDK := PATH="$(CURDIR)/$(BIN):$(NODE)/bin:$$PATH" $(NODE)/bin/node node_modules/aws-cdk/bin/cdk
 
-.PHONY: setup demo test rehearse check bench synth local halt resume flatten status parity soak faults bootstrap deploy destroy lock clean
+.PHONY: setup demo test rehearse check bench synth local halt resume flatten status parity soak faults bootstrap deploy lock clean
+.PHONY: preflight secret first-run destroy
 
 demo: setup  ## deploy to this laptop, train, judge, trade 2020, report
 	@$(BIN)/papertape demo
@@ -50,11 +51,20 @@ faults: setup  ## docs/faults.md anew, from a run of tests/faults
 bootstrap: setup  ## once an AWS account and region
 	$(CDK) bootstrap
 
+preflight: setup  ## what a deployment needs, checked; changes nothing
+	@$(BIN)/papertape preflight $(if $(on),--on "$$on")
+
+secret: setup  ## asks for the paper account's keys, tries them, stores them
+	@$(BIN)/papertape secret $(if $(on),--on "$$on")
+
 deploy: setup  ## to the AWS account whose credentials are in the environment
 	$(CDK) deploy --all
 
-destroy: setup
-	$(CDK) destroy --all
+first-run: setup  ## after deploy: bars, features, training, a decision without orders; halted=1 to start without trading
+	@$(BIN)/papertape first-run $(if $(halted),--halted) $(if $(on),--on "$$on")
+
+destroy: .venv/.installed  ## remove what runs, and list what stays; yes=1 does not ask
+	@$(BIN)/papertape destroy $(if $(yes),--yes) $(if $(on),--on "$$on")
 
 lock:  ## requirements.txt from requirements.in
 	$(BIN)/pip-compile -q --upgrade --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-header --no-annotate --strip-extras -o requirements.txt requirements.in

@@ -50,10 +50,11 @@ if TYPE_CHECKING:
     from papertape.research.study import StudyOptions
 
 INTERRUPTED, TERMINATED = 130, 143
+JOINING = "papertape.commands"
 #: As `--help` lists them; the commands of other packages follow.
 IN_ORDER_OF_USE = (
     *("demo", "local", "train", "evaluate", "backtest", "lookahead", "scoreboard", "exchange", "parity", "soak"),
-    *("status", "halt", "resume", "flatten", "explain"),
+    *("preflight", "secret", "first-run", "destroy", "status", "halt", "resume", "flatten", "explain"),
 )
 
 
@@ -76,9 +77,13 @@ class Commands(TyperGroup):
         return group.commands[cmd_name]
 
 
+#: Commands of ours that have a module of their own.
+APART = {name: EntryPoint(name, "papertape.deployment_commands:app", JOINING) for name in ("preflight", "secret", "first-run", "destroy")}
+
+
 @cache
 def _joined() -> dict[str, EntryPoint]:
-    return {entry.name: entry for entry in entry_points(group="papertape.commands")}
+    return APART | {entry.name: entry for entry in entry_points(group=JOINING)}
 
 
 app = typer.Typer(cls=Commands, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -343,13 +348,13 @@ def _asked(
 
 
 @contextmanager
-def in_plain_words() -> Iterator[None]:
+def in_plain_words(*, interrupted: str = "interrupted; what was started has been stopped") -> Iterator[None]:
     """Turn an error that a user can fix, and an interruption, into one line and a status."""
     signal.signal(signal.SIGTERM, _terminated)
     try:
         yield
     except KeyboardInterrupt:
-        _end("interrupted; what was started has been stopped", INTERRUPTED)
+        _end(interrupted, INTERRUPTED)
     except Terminated:
         _end("terminated; what was started has been stopped", TERMINATED)
     except PapertapeError as error:

@@ -50,7 +50,13 @@ def run(settings: Settings, *, folder: Path, port: int, console: Console) -> Non
         day = compare(deployment.ledger, deployment.exchange.books(), snapshot.session)
         if day.differences:
             raise RestoreError(f"ledger and exchange differ after {snapshot.session}: {'; '.join(day.differences)}; run `make demo` again")
-        with announced(folder, api_url=deployment.output("ExecutionApiUrl"), cloud_url=deployment.cloud.url, region=settings.region):
+        with announced(
+            folder,
+            api_url=deployment.output("ExecutionApiUrl"),
+            cloud_url=deployment.cloud.url,
+            region=settings.region,
+            broker_url=deployment.exchange.url,
+        ):
             _show(deployment, session=snapshot.session, api=_api(deployment), console=console)
             try:
                 while not threading.Event().wait(CHECK_SECONDS):

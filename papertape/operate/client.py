@@ -41,10 +41,10 @@ class OperatorError(PapertapeError, RuntimeError):
 
 
 @contextmanager
-def announced(folder: Path, *, api_url: str, cloud_url: str, region: str) -> Iterator[None]:
-    """While the block runs, `folder` says where the run's API answers."""
+def announced(folder: Path, *, api_url: str, cloud_url: str, region: str, broker_url: str = "") -> Iterator[None]:
+    """While the block runs, `folder` says where the run's API answers; `broker_url` is its broker, if that is not the vendor's own."""
     file = folder / RUNNING
-    file.write_text(json.dumps({"api": api_url, "cloud": cloud_url, "region": region}) + "\n", encoding="utf-8")
+    file.write_text(json.dumps({"api": api_url, "cloud": cloud_url, "region": region, "broker": broker_url}) + "\n", encoding="utf-8")
     try:
         yield
     finally:
@@ -95,19 +95,29 @@ class Client:
 
 def on_laptop(folder: Path) -> Client:
     """The run that `make local` keeps up in `folder`."""
-    shown = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
-    nothing = f"nothing runs in {shown}: start it with `make local`, or add --on aws (make: on=aws) for the account of your credentials"
+    run = running(folder)
+    return Client(f"the laptop's run in {_shown(folder)}", _local_api(run["api"], cloud=run["cloud"], region=run["region"]))
+
+
+def running(folder: Path) -> dict[str, str]:
+    """What the run in `folder` announced: api, cloud, region, broker; raise OperatorError unless its cloud answers."""
+    remedy = "start it with `make local`, or add --on aws (make: on=aws) for the account of your credentials"
+    nothing = f"nothing runs in {_shown(folder)}: {remedy}"
     try:
         run = json.loads((folder / RUNNING).read_text(encoding="utf-8"))
-        url, cloud, region = run["api"], run["cloud"], run["region"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        found = {**{name: str(run[name]) for name in ("api", "cloud", "region")}, "broker": str(run.get("broker", ""))}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise OperatorError(nothing) from error
-    parts = urlsplit(cloud)
+    parts = urlsplit(found["cloud"])
     try:
         socket.create_connection((parts.hostname or "", parts.port or 0), timeout=2).close()
     except OSError as error:
         raise OperatorError(nothing) from error
-    return Client(f"the laptop's run in {shown}", _local_api(url, cloud=cloud, region=region))
+    return found
+
+
+def _shown(folder: Path) -> Path:
+    return folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
 
 
 def on_aws(settings: Settings) -> Client:

@@ -203,7 +203,7 @@ def test_a_missing_secret_is_one_line_that_names_it_and_the_remedy(bare: Bare) -
     for message in (bare.backfill, bare.reconcile["error"]):
         assert "\n" not in message
         assert "the broker's secret papertape/alpaca cannot be read (ResourceNotFoundException)" in message
-        assert "aws secretsmanager create-secret --name papertape/alpaca" in message
+        assert "store it: make secret" in message
     assert bare.reconcile["status"] == "failed"
 
 

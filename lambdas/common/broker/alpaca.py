@@ -25,14 +25,15 @@ from alpaca.data.historical.stock import StockHistoricalDataClient
 from alpaca.data.requests import CorporateActionsRequest, StockBarsRequest, StockLatestQuoteRequest, StockLatestTradeRequest
 from alpaca.data.timeframe import TimeFrame, TimeFrameUnit
 from alpaca.trading.client import TradingClient
-from alpaca.trading.enums import QueryOrderStatus
-from alpaca.trading.requests import GetCalendarRequest, GetOrdersRequest
+from alpaca.trading.enums import AssetClass, AssetStatus, QueryOrderStatus
+from alpaca.trading.requests import GetAssetsRequest, GetCalendarRequest, GetOrdersRequest
 from botocore.exceptions import ClientError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lambdas.common.broker import alpaca_wire as wire
 from lambdas.common.broker.port import (
     Account,
+    Asset,
     BrokerRefused,
     BrokerUnavailable,
     Clock,
@@ -67,10 +68,13 @@ class Credentials(BaseModel):
     live: bool = False
 
 
-class BrokerVariables(Variables):
-    broker_secret_arn: str
+class BrokerAddresses(Variables):
     alpaca_trading_url: str = PAPER_TRADING
     alpaca_data_url: str = DATA
+
+
+class BrokerVariables(BrokerAddresses):
+    broker_secret_arn: str
     allow_live_trading: str = ""
     broker_connect_timeout: float = Field(default=3.0, gt=0, le=10)
     broker_read_timeout: float = Field(default=10.0, gt=0, le=15)
@@ -143,6 +147,11 @@ class AlpacaBroker:
 
     def account(self) -> Account:
         return wire.account_of(self._trading.get_account())
+
+    def assets(self) -> dict[str, Asset]:
+        request = GetAssetsRequest(status=AssetStatus.ACTIVE, asset_class=AssetClass.US_EQUITY)
+        listed = [wire.asset_of(row) for row in wire.rows(self._trading.get_all_assets(request), "assets")]
+        return {asset.symbol: asset for asset in listed}
 
     def positions(self) -> dict[str, Position]:
         held = [wire.position_of(row) for row in wire.rows(self._trading.get_all_positions(), "positions")]
@@ -237,6 +246,16 @@ def broker_from_environment(*, environ: Mapping[str, str] | None = None) -> Alpa
     return _broker(read(BrokerVariables, environ=os.environ if environ is None else environ))
 
 
+def paper_account(secret: str, *, environ: Mapping[str, str]) -> AlpacaBroker:
+    """Return the paper account of the keys in `secret`, the text of a secret; real money is out of reach, whatever it says."""
+    addresses = read(BrokerAddresses, environ=environ)
+    return AlpacaBroker(
+        credentials=_parsed(secret, remedy="store the keys again: make secret"),
+        trading_url=addresses.alpaca_trading_url,
+        data_url=addresses.alpaca_data_url,
+    )
+
+
 @lru_cache(maxsize=4)
 def _broker(variables: BrokerVariables) -> AlpacaBroker:
     return AlpacaBroker(
@@ -266,14 +285,18 @@ def _rotated(arn: str) -> tuple[str, str] | None:
 
 def _credentials(arn: str) -> Credentials:
     name = arn.rsplit(":", 1)[-1]
-    shape = '{"key_id": "...", "secret_key": "..."}'
-    remedy = f"store it: aws secretsmanager create-secret --name {name} --secret-string '{shape}'"
+    remedy = "store it: make secret"
     try:
         value = boto3.client("secretsmanager").get_secret_value(SecretId=arn)["SecretString"]
     except (ClientError, KeyError) as error:
         code = error.response["Error"]["Code"] if isinstance(error, ClientError) else "no text in it"
         raise BrokerRefused(f"the broker's secret {name} cannot be read ({code}); {remedy}") from None
+    return _parsed(value, name=name, remedy=remedy)
+
+
+def _parsed(text: str, *, remedy: str, name: str = "") -> Credentials:
     try:
-        return Credentials.model_validate(json.loads(value))
+        return Credentials.model_validate(json.loads(text))
     except (ValueError, ValidationError):
-        raise BrokerRefused(f"the broker's secret {name} is not {shape}; {remedy}") from None
+        shape = '{"key_id": "...", "secret_key": "..."}'
+        raise BrokerRefused(f"the broker's secret {name or 'text'} is not {shape}; {remedy}") from None

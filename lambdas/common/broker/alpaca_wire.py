@@ -14,6 +14,7 @@ from typing import Any
 from lambdas.common.broker.port import (
     Account,
     AlreadyAccepted,
+    Asset,
     BrokerUnavailable,
     Clock,
     Order,
@@ -117,6 +118,11 @@ def account_of(raw: Any) -> Account:
             equity=_number(raw["equity"]),
             blocked=_flag(raw["trading_blocked"]) or _flag(raw["account_blocked"]),
         )
+
+
+def asset_of(row: dict[str, Any]) -> Asset:
+    with reading("assets"):
+        return Asset(symbol=str(row["symbol"]), tradable=_flag(row["tradable"]), fractionable=_flag(row["fractionable"]))
 
 
 def position_of(row: dict[str, Any]) -> Position:

@@ -141,6 +141,15 @@ class Trade:
     price: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class Asset:
+    """A listed name as the broker trades it: whether at all now, and whether in fractions of a share."""
+
+    symbol: str
+    tradable: bool
+    fractionable: bool
+
+
 class Submittable(Protocol):
     """What `submit` needs to know of an order."""
 
@@ -194,6 +203,20 @@ class Broker(Calendar, Protocol):
 
     def cancel(self, order_id: str) -> None:
         """Ask the broker to cancel; the order's status tells whether it was in time. Raises as `submit` does."""
+
+
+class AccountReads(Calendar, Protocol):
+    """What may be asked of an account and its market before anything trades; nothing here can order. A failed read: `BrokerUnavailable`."""
+
+    def clock(self) -> Clock: ...
+
+    def account(self) -> Account: ...
+
+    def assets(self) -> dict[str, Asset]:
+        """Return the active US shares by symbol; a name that is not there is not active."""
+
+    def daily_bars(self, symbols: Sequence[str], start: date, end: date) -> list[dict[str, Any]]:
+        """Return bars as `MarketData.daily_bars` does."""
 
 
 class MarketData(Calendar, Protocol):

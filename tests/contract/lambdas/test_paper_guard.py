@@ -69,6 +69,7 @@ CALLS: dict[str, Callable[[AlpacaBroker], object]] = {
     "clock": lambda broker: broker.clock(),
     "sessions": lambda broker: broker.sessions(DAY, DAY),
     "account": lambda broker: broker.account(),
+    "assets": lambda broker: broker.assets(),
     "positions": lambda broker: broker.positions(),
     "open_orders": lambda broker: broker.open_orders(),
     "orders_since": lambda broker: broker.orders_since(NOON),
