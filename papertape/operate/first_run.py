@@ -58,6 +58,8 @@ def dry_run(running: DeployedApp) -> dict[str, Any]:
     decision = running.invoke("DecideFunction", {"dry_run": True})
     if decision.get("dry_run") is not True:
         raise OperatorError(f"the deployed decide does not know dry_run, it answered {decision}: deploy this version with `make deploy`")
+    if not decision["targets"]:
+        raise OperatorError(f"slot {decision['slot']} would pass without an order: {decision['reason']}; mend that and repeat this")
     return decision
 
 
@@ -109,8 +111,7 @@ def _broker(cloud: AppCloud) -> AccountReads:
 
 def _targets(decision: Mapping[str, Any]) -> Sequence[str]:
     held = sorted(decision["targets"].items(), key=lambda item: (-item[1], item[0]))
-    weights = ", ".join(f"{symbol} {weight:.1%}" for symbol, weight in held)
-    return [line for line in (weights, str(decision.get("reason") or "")) if line]
+    return [", ".join(f"{symbol} {weight:.1%}" for symbol, weight in held), str(decision["reason"])]
 
 
 @dataclass

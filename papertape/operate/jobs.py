@@ -193,9 +193,8 @@ class TrainingVerdict:
     def words(self) -> list[str]:
         if self.evaluation is None:
             return ["it ended without a new judgement"]
-        gate = self.evaluation["gate"]
-        verdict = "passed the gate" if gate["passed"] else "refused by the gate"
-        return [f"{verdict}: {'; '.join(gate['reasons'])}" if gate["reasons"] else verdict, str(self.evaluation["answer"])]
+        passed = self.evaluation["gate"]["passed"]
+        return ["passed the gate" if passed else "refused by the gate: it is watched and does not trade", str(self.evaluation["answer"])]
 
 
 def training(run: DeployedApp, note: Note) -> TrainingVerdict:

@@ -160,7 +160,7 @@ def _quotas(cloud: AppCloud) -> Iterator[CheckResult]:
         try:
             answer = _quota(client, quota)
         except (BotoCoreError, ClientError) as error:
-            yield CheckResult(check=check, state="not available here", found=f"{quota.name}: {_said(error)}")
+            yield CheckResult(check=check, state="not available here", found=f"{quota.name} cannot be asked ({_said(error)})")
             continue
         value, name = float(answer["Value"]), str(answer.get("QuotaName", quota.name))
         short = value < quota.wanted
