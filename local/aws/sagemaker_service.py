@@ -231,6 +231,13 @@ def create_model_package_group(request: Record, *, exists: bool = False) -> Reco
     return {"ModelPackageGroupArn": group["ModelPackageGroupArn"]}
 
 
+def _delete_group(request: Record) -> Record:
+    name = find("model-package-group", request["ModelPackageGroupName"])["ModelPackageGroupName"]
+    if any(package["ModelPackageGroupName"] == name for package in stores["model-package"].values()):
+        raise RefusalError(f"Model package group {name} still holds model packages.")
+    return _delete("model-package-group", "ModelPackageGroupName")(request)
+
+
 def forget(kind: str, name: str) -> None:
     """Remove what a template created."""
     stores[kind].pop(name.rsplit("/", 1)[-1], None)
@@ -253,6 +260,7 @@ OPERATIONS: dict[str, Callable[[Record], Record]] = {
     "CreateModelPackageGroup": create_model_package_group,
     "DescribeModelPackageGroup": lambda r: find("model-package-group", r["ModelPackageGroupName"]),
     "ListModelPackageGroups": _list("model-package-group", "ModelPackageGroupSummaryList"),
+    "DeleteModelPackageGroup": _delete_group,
     "CreateModelPackage": create_model_package,
     "DescribeModelPackage": lambda r: find("model-package", r["ModelPackageName"]),
     "UpdateModelPackage": _update_model_package,

@@ -29,17 +29,18 @@ from schema.settings import Settings
 from schema.slot import Slot
 
 CALENDAR_DAYS = 14
+PAUSE = 5.0  # seconds between two looks at a job
 STARTED_HALTED = "first run: started halted"
 
 
-def run(cloud: AppCloud, *, halted: bool, console: Console, pause: float = 5.0) -> None:
+def run(cloud: AppCloud, *, halted: bool, console: Console) -> None:
     """Carry out every step that does not stand, and say what happens next; with `halted`, nothing trades until it is resumed."""
     if not preflight.run(cloud, console=console):
         raise OperatorError("preflight found what must be mended first; nothing was started")
     outputs = cloud.outputs()
     if halted:
         cloud.execution_api().halt(STARTED_HALTED)
-    running = DeployedApp(cloud=cloud, outputs=outputs, broker=_broker(cloud), pause=pause)
+    running = DeployedApp(cloud=cloud, outputs=outputs, broker=_broker(cloud), pause=PAUSE)
     with _step("backfill", console) as step:
         step.done(jobs.backfill(running, step.note))
     with _step("features", console) as step:

@@ -10,7 +10,7 @@ import gzip
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -34,13 +34,12 @@ PIPELINE_RUNNING = {"Executing", "Stopping"}
 
 @dataclass(frozen=True, kw_only=True)
 class DeployedApp:
-    """A deployed app, its stacks' outputs, its broker, and how long to pause between two looks at a job."""
+    """A deployed app, its stacks' outputs, its broker, and how many seconds to pause between two looks at a job."""
 
     cloud: AppCloud
     outputs: Mapping[str, str]
     broker: AccountReads
-    pause: float = 5.0
-    sleep: Callable[[float], None] = field(default=time.sleep, repr=False)
+    pause: float
 
     @property
     def settings(self) -> Settings:
@@ -275,7 +274,7 @@ def _wait(run: DeployedApp, look: Callable[[], dict[str, Any]], *, running: Call
             seen = None
         if seen is not None and not running(seen):
             return seen
-        run.sleep(run.pause)
+        time.sleep(run.pause)
 
 
 def _is_definite(error: Exception) -> bool:

@@ -61,7 +61,6 @@ def test_a_first_run_arms_the_account_and_a_second_finds_everything_standing(dep
 
     gone = terminal("destroy", "--yes")
     assert gone.exit_code == 0, gone.output
-    print(gone.output)
     sagemaker = deployment.client("sagemaker")
     assert sagemaker.list_endpoints()["Endpoints"] == sagemaker.list_models()["Models"] == []
     assert f"stack {small.name}-lake; its buckets, table and queue stay even then" in gone.stdout
