@@ -22,8 +22,9 @@ from papertape.operate.secret import secret_name
 
 #: What stays, and holds everything that cannot be had again.
 KEPT = "lake"
-#: What SageMaker calls the endpoint, configuration or model of a model package: the app's name, then a role, a version or a hash.
-MADE = r"-(incumbent|shadow|v?\d+|[0-9a-f]{8,64})(-[a-z0-9-]+)?"
+#: How what the app makes in SageMaker is called, after the name of the app: by version and hash of the model, or by role.
+MADE = r"-(\d+-[0-9a-f]{8,64}|\d+(-(incumbent|shadow))?|incumbent|shadow)"
+PAUSE, LOOKS = 5.0, 720  # seconds between two looks at a stack that goes, and how many: an hour
 #: States of a stack that is being made or changed, which has to end first.
 BUSY = re.compile(r"_IN_PROGRESS$")
 
@@ -36,7 +37,7 @@ class Leftover:
     command: str
 
 
-def run(cloud: AppCloud, *, yes: bool, console: Console, pause: float = 5.0) -> None:
+def run(cloud: AppCloud, *, yes: bool, console: Console) -> None:
     """Show what goes, ask unless `yes`, remove it, and list what stays."""
     console.print(cloud.name)
     stacks = [part for part in reversed(STACKS) if part != KEPT and cloud.described(part) is not None]
@@ -49,7 +50,7 @@ def run(cloud: AppCloud, *, yes: bool, console: Console, pause: float = 5.0) -> 
         raise OperatorError("nothing was removed; to go on answer y, or add --yes (make: yes=1)")
     for part in stacks:
         with console.status(f"removing {cloud.stack(part)}"):
-            _delete_stack(cloud, part, pause=pause)
+            _delete_stack(cloud, part)
         console.print(f"removed stack {cloud.stack(part)}", highlight=False)
     for what, delete in (*made, *_made_since(cloud, made)):
         with asking(f"{what} cannot be removed"):
@@ -60,7 +61,7 @@ def run(cloud: AppCloud, *, yes: bool, console: Console, pause: float = 5.0) -> 
         console.print(f"  {left.what}\n    {left.command}", soft_wrap=True, highlight=False, markup=False)
 
 
-def _delete_stack(cloud: AppCloud, part: str, *, pause: float) -> None:
+def _delete_stack(cloud: AppCloud, part: str) -> None:
     client, name = cloud.client("cloudformation"), cloud.stack(part)
     stack = cloud.described(part)
     if stack is not None and BUSY.search(stack["StackStatus"]) and not stack["StackStatus"].startswith("DELETE"):
@@ -68,7 +69,7 @@ def _delete_stack(cloud: AppCloud, part: str, *, pause: float) -> None:
     with asking(f"stack {name} cannot be removed"):
         client.delete_stack(StackName=name)
         try:
-            client.get_waiter("stack_delete_complete").wait(StackName=name, WaiterConfig={"Delay": pause, "MaxAttempts": 720})
+            client.get_waiter("stack_delete_complete").wait(StackName=name, WaiterConfig={"Delay": PAUSE, "MaxAttempts": LOOKS})
         except WaiterError as error:
             events = client.describe_stack_events(StackName=name)["StackEvents"]
             failed = [e for e in events if e["ResourceStatus"] == "DELETE_FAILED" and e["LogicalResourceId"] != name]
@@ -94,7 +95,7 @@ def _made(cloud: AppCloud) -> Iterator[Removal]:
             pages = client.get_paginator(listing).paginate(NameContains=name)
             found = sorted(entry[field] for page in pages for entry in page[key])
         for one in found:
-            if one == name or re.fullmatch(re.escape(name) + MADE, one):
+            if re.fullmatch(re.escape(name) + MADE, one):
                 yield f"{kind} {one}", partial(delete, **{field: one})
     yield from _packages(client, name)
 

@@ -79,9 +79,9 @@ class Stacks:
         name = request["StackName"]
         if operation == "DeleteStack":
             self.on_delete(name)
+            self.deleted.append(name)
             if name not in self.stuck:
                 self.deployed.pop(name, None)
-                self.deleted.append(name)
             return 200, "<DeleteStackResponse/>"
         if operation == "DescribeStackEvents":
             event = f"<LogicalResourceId>Thing</LogicalResourceId><ResourceStatusReason>{self.stuck[name]}</ResourceStatusReason>"

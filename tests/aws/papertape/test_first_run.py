@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -16,10 +17,13 @@ import boto3
 import pytest
 from typer.testing import CliRunner, Result
 
+from lambdas.common.broker.paper import paper_account
 from lambdas.common.ledger.ledger import Ledger
 from local.exchange.server import RunningExchange
 from papertape import command_line
 from papertape.operate import first_run
+from papertape.operate.cloud import AppCloud
+from papertape.operate.jobs import DeployedApp, lacking
 from papertape.operate.preflight import BOOTSTRAP_VERSION
 from schema.lake_layout import FEATURES_MANIFEST, TRAINING, TRAINING_MANIFEST, bars_key
 from schema.settings import Settings
@@ -221,12 +225,17 @@ def test_what_stands_is_not_done_again(account: Account) -> None:
     assert account.started == ["glue", "pipeline", "decide"], "another deployment has other settings or other code"
 
 
-@pytest.mark.parametrize("last", ["2019-12-30", None])
-def test_a_symbol_that_lags_or_is_new_is_backfilled(account: Account, last: str | None) -> None:
-    first, *others = account.settings.universe.symbols
+def test_symbols_that_lag_or_are_new_are_backfilled(account: Account) -> None:
+    new, lagging, *others = account.settings.universe.symbols
     account.fill(*others)
-    if last:
-        account.fill(first, last=last)
+    account.fill(lagging, last="2019-12-30")
+    boto3.client("s3").put_object(
+        Bucket=account.raw, Key=bars_key(new, 2019), Body=gzip.compress(json.dumps({"ts": "2019-12-31T05:00:00Z"}).encode())
+    )
+    broker = paper_account('{"key_id": "local-key", "secret_key": "local-secret"}', environ=os.environ)
+    cloud = AppCloud(name="here", settings=account.settings, session=boto3.Session())
+    app = DeployedApp(cloud=cloud, outputs={"RawBucket": account.raw}, broker=broker, pause=0)
+    assert lacking(app, last=date.fromisoformat(LAST)) == [new, lagging]
     assert account.run().exit_code == 0
     assert account.jobs.started[0] == ("backfill", {"start": "2017-01-01"})
 
