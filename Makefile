@@ -8,7 +8,7 @@ export PYTHONHASHSEED := 0
 CDK := PATH="$(CURDIR)/$(BIN):$(NODE)/bin:$$PATH" $(NODE)/bin/node node_modules/aws-cdk/bin/cdk
 
 .PHONY: setup demo test rehearse check bench synth local halt resume flatten status parity soak faults bootstrap deploy lock clean
-.PHONY: preflight secret first-run destroy
+.PHONY: preflight secret bootstrapped first-run destroy
 
 demo: setup  ## deploy to this laptop, train, judge, trade 2020, report
 	@$(BIN)/papertape demo
@@ -51,13 +51,16 @@ faults: setup  ## docs/faults.md anew, from a run of tests/faults
 bootstrap: setup  ## once an AWS account and region
 	$(CDK) bootstrap
 
+bootstrapped: setup  ## bootstrap, unless that was done
+	@$(BIN)/papertape preflight --only bootstrap || $(CDK) bootstrap
+
 preflight: setup  ## what a deployment needs, checked; changes nothing
 	@$(BIN)/papertape preflight $(if $(on),--on "$$on")
 
 secret: setup  ## asks for the paper account's keys, tries them, stores them
 	@$(BIN)/papertape secret $(if $(on),--on "$$on")
 
-deploy: setup  ## to the AWS account whose credentials are in the environment
+deploy: setup bootstrapped  ## to the AWS account whose credentials are in the environment
 	$(CDK) deploy --all
 
 first-run: setup  ## after deploy: bars, features, training, a decision without orders; halted=1 to start without trading

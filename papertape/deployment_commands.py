@@ -26,13 +26,18 @@ def _cloud(on: On, folder: Path, settings: Path) -> AppCloud:
     return cloud.aws(load(settings)) if on is On.AWS else cloud.laptop(load(settings), folder)
 
 
-@app.command(rich_help_panel=DEPLOY, epilog=examples("preflight", "preflight --settings mine.toml"))
-def preflight(on: Where = On.AWS, folder: Run = DEMO, settings: SettingsFile = SETTINGS) -> None:
+@app.command(rich_help_panel=DEPLOY, epilog=examples("preflight", "preflight --only quotas"))
+def preflight(
+    only: Annotated[str, typer.Option(metavar="CHECK", help="Make this check alone: bootstrap, leftovers, quotas, broker or mail.")] = "",
+    on: Where = On.AWS,
+    folder: Run = DEMO,
+    settings: SettingsFile = SETTINGS,
+) -> None:
     """Check what a deployment needs, before and after it; change nothing. Status 1 if something must be mended first."""
     with in_plain_words():
         from papertape.operate import preflight
 
-        ready = preflight.run(_cloud(on, folder, settings), console=Console())
+        ready = preflight.run(_cloud(on, folder, settings), only=only, console=Console())
     if not ready:
         sys.exit(1)
 

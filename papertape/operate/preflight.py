@@ -76,11 +76,13 @@ def quotas(settings: Settings) -> tuple[Quota, ...]:
     )
 
 
-def run(cloud: AppCloud, *, console: Console) -> bool:
-    """Show every finding; return whether none of them stops."""
+def run(cloud: AppCloud, *, only: str = "", console: Console) -> bool:
+    """Show every finding, or those of the check `only`; return whether none of them stops."""
+    if only and only not in CHECKS:
+        raise OperatorError(f"--only must be one of {', '.join(CHECKS)}, was {only}")
     console.print(cloud.name)
     stopped = 0
-    for finding in findings(cloud):
+    for finding in findings(cloud, only=only):
         stopped += finding.state == "stop"
         line = f"[{STYLES[finding.state]}]{finding.state:<8}[/] {finding.check}: {escape(finding.found)}"
         console.print(line + (f"; {escape(finding.remedy)}" if finding.remedy else ""), soft_wrap=True, highlight=False)
@@ -89,7 +91,7 @@ def run(cloud: AppCloud, *, console: Console) -> bool:
     return not stopped
 
 
-def findings(cloud: AppCloud) -> Iterator[CheckResult]:
+def findings(cloud: AppCloud, *, only: str = "") -> Iterator[CheckResult]:
     """Each check in turn, as soon as it is made."""
     yield _tools()
     known = _credentials(cloud)
@@ -98,10 +100,9 @@ def findings(cloud: AppCloud) -> Iterator[CheckResult]:
         rest = "bootstrap, leftovers, quotas, secret, symbols, dates, mail"
         yield CheckResult(check=rest, state="not available here", found="not asked, for want of credentials")
         return
-    checks: dict[str, Callable[[AppCloud], Iterator[CheckResult]]] = {
-        "bootstrap": _bootstrap, "leftovers": _leftovers, "quotas": _quotas, "broker": _broker, "mail": _mail,
-    }  # fmt: skip
-    for name, check in checks.items():
+    for name, check in CHECKS.items():
+        if only not in {"", name}:
+            continue
         try:
             yield from check(cloud)
         except (BotoCoreError, ClientError, OperatorError) as error:
@@ -264,6 +265,16 @@ def _mail(cloud: AppCloud) -> Iterator[CheckResult]:
         yield CheckResult(check="mail", state="warning", found=f"{address} has not confirmed the subscription", remedy=remedy)
     else:
         yield CheckResult(check="mail", state="warning", found=f"{address} is not subscribed", remedy="run `make deploy` again")
+
+
+#: What needs credentials, in order.
+CHECKS: dict[str, Callable[[AppCloud], Iterator[CheckResult]]] = {
+    "bootstrap": _bootstrap,
+    "leftovers": _leftovers,
+    "quotas": _quotas,
+    "broker": _broker,
+    "mail": _mail,
+}
 
 
 def _said(error: Exception) -> str:

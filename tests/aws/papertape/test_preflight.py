@@ -224,3 +224,11 @@ def test_keys_that_do_not_work_are_not_stored(file: str, typed: str, told: str) 
     assert result.exit_code == 1
     assert told in result.stderr
     assert boto3.client("secretsmanager", region_name=REGION).list_secrets()["SecretList"] == []
+
+
+def test_one_check_alone(granted: tuple[dict[str, float], Service], file: str) -> None:
+    result = call("preflight", "--only", "bootstrap", "--settings", file)
+    assert (result.exit_code, list(lines(result))) == (1, ["tools", "credentials", "bootstrap"])
+    assert granted[1].calls == []
+    wrong = call("preflight", "--only", "weather", "--settings", file)
+    assert wrong.stderr == "papertape: --only must be one of bootstrap, leftovers, quotas, broker, mail, was weather\n"
