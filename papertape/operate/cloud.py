@@ -73,6 +73,11 @@ class AppCloud:
                 raise
         return stack
 
+    @property
+    def make_option(self) -> str:
+        """What the operator's commands of make need to reach this one."""
+        return "" if self.api else " on=aws"
+
     def execution_api(self) -> Client:
         return self.api or on_aws(self.settings)
 

@@ -51,7 +51,7 @@ def run(cloud: AppCloud, *, halted: bool, console: Console) -> None:
     with _step("decision", console) as step:
         decision = dry_run(running)
         step.done(f"{decision['slot']} by {decision['strategy']}; nothing was ordered", *_targets(decision))
-    console.print("\n".join(["", *ahead(running)]), soft_wrap=True, highlight=False, markup=False)
+    console.print("\n".join(["", *ahead(running, strategy=decision["strategy"])]), soft_wrap=True, highlight=False, markup=False)
 
 
 def dry_run(running: DeployedApp) -> dict[str, Any]:
@@ -64,25 +64,26 @@ def dry_run(running: DeployedApp) -> dict[str, Any]:
     return decision
 
 
-def ahead(running: DeployedApp) -> list[str]:
-    """What happens next, and when: in New York's time and in this machine's."""
+def ahead(running: DeployedApp, *, strategy: str) -> list[str]:
+    """What happens next, and when: in New York's time and in this machine's; `strategy` is the one that decides as of now."""
+    settings, on = running.settings, running.cloud.make_option
     state = running.cloud.execution_api().status()["trading_state"]
-    begins, slot = next_slot(running.broker, running.settings)
-    when = f"{told(begins, NEW_YORK)} New York ({told(begins, None)} here)"
-    held = running.broker.account()
-    mail = running.settings.alert_email or "nobody: alert_email is empty"
-    gate = "by itself" if running.settings.model.approval == "automatic" else "once you approve it in the model registry"
+    begins, slot = next_slot(running.broker, settings)
+    when = f"{slot} at {told(begins, NEW_YORK)} New York ({told(begins, None)} here)"
+    equity, names = running.broker.account().equity, len(settings.universe.symbols)
+    at_once = f"equal weight decides, and puts the whole account, ${equity:,.2f}, into {names} names at once"
+    resume = f'`make resume{on} reason="..."`'
+    armed = f"Armed. Next decision: {when}: {at_once if strategy == 'equal-weight' else f'{strategy} decides'}."
     trades = {
-        "active": f"Armed. Next decision: {slot} at {when}. Until a model has passed the gate it is equal weight, which puts the whole "
-        f"account, ${held.equity:,.2f}, into {len(running.settings.universe.symbols)} names at once. "
-        'Not yet? `make halt on=aws reason="..."`.',
-        "halted": f'Halted ({state["reason"]}): no order until `make resume on=aws reason="..."`. Next slot: {slot} at {when}.',
-        "reduce_only": f'It only sells ({state["reason"]}) until `make resume on=aws reason="..."`. Next slot: {slot} at {when}.',
+        "active": f'{armed} Not yet? `make halt{on} reason="..."`.',
+        "halted": f"Halted ({state['reason']}): no order until {resume}. Next slot: {when}.",
+        "reduce_only": f"It only sells ({state['reason']}) until {resume}. Next slot: {when}.",
     }
+    gate = "by itself" if settings.model.approval == "automatic" else "once you approve it in the model registry"
     return [
         trades[state["state"]],
         f"Every night: bars, then features. Every week: training; a model that passes the gate trades from then on, {gate}.",
-        f"Mails go to {mail}. Look at it with `make status on=aws`.",
+        f"Mails go to {settings.alert_email or 'nobody: alert_email is empty'}. Look at it with `make status{on}`.",
     ]
 
 

@@ -10,6 +10,7 @@ from typer.testing import CliRunner, Result
 
 from local.replay.local_deployment import LocalDeployment
 from papertape import command_line
+from papertape.operate.client import announced
 from schema.settings import Settings
 from tests.e2e.conftest import EVE, FIRST
 from tests.settings_files import settings_file
@@ -51,11 +52,14 @@ def test_a_first_run_arms_the_account_and_a_second_finds_everything_standing(dep
     assert f"Armed. Next decision: {FIRST}/open+5 at Wed {FIRST} 09:35 New York" in first.stdout
     assert deployment.exchange.books()["orders"] == []
 
-    second = terminal("first-run", "--halted")
+    api, cloud = deployment.output("ExecutionApiUrl"), deployment.cloud.url
+    with announced(deployment.run_dir, api_url=api, cloud_url=cloud, region=small.region, broker_url=deployment.exchange.url):
+        arguments = ["first-run", "--halted", "--on", "laptop", "--folder", str(deployment.run_dir), "--settings", settings_file(small)]
+        second = CliRunner(env={"COLUMNS": "300"}).invoke(command_line.app, arguments)
     assert second.exit_code == 0, second.output
     for line in ("backfill  stands", "features  stands", "training  stands"):
         assert line in second.stdout
-    assert "Halted (first run: started halted): no order until" in second.stdout
+    assert "Halted (first run: started halted): no order until `make resume reason=" in second.stdout
     assert "8 of 8 active and tradable" in second.stdout
     assert "not available here" in second.stdout, "the local cloud has no quotas, and preflight says so"
 

@@ -203,8 +203,8 @@ def test_an_empty_account_gets_bars_features_a_model_and_a_decision(account: Acc
     assert "refused by the gate: it is watched and does not trade" in result.stdout
     assert "PPO is not shown to beat equal weight." in result.stdout
     assert "decision  2020-01-02/open+5 by equal-weight; nothing was ordered" in result.stdout
-    assert "Next decision: 2020-01-02/open+5 at Thu 2020-01-02 09:35 New York (Thu 2020-01-02 15:35 here)" in result.stdout
-    assert "puts the whole account, $100,000.00, into 8 names at once" in result.stdout
+    assert "Armed. Next decision: 2020-01-02/open+5 at Thu 2020-01-02 09:35 New York (Thu 2020-01-02 15:35 here)" in result.stdout
+    assert "equal weight decides, and puts the whole account, $100,000.00, into 8 names at once" in result.stdout
 
 
 def test_what_stands_is_not_done_again(account: Account) -> None:
