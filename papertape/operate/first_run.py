@@ -46,8 +46,7 @@ def run(cloud: AppCloud, *, halted: bool, console: Console) -> None:
     with _step("features", console) as step:
         step.done(jobs.features(running, step.note))
     with _step("training", console) as step:
-        verdict = jobs.training(running, step.note)
-        step.done("stands" if verdict.stood else "trained and judged", *verdict.words())
+        step.done(*jobs.training(running, step.note).words())
     with _step("decision", console) as step:
         decision = dry_run(running)
         step.done(f"{decision['slot']} by {decision['strategy']}; nothing was ordered", *_targets(decision))

@@ -183,17 +183,18 @@ def _wait_for_glue(run: DeployedApp, identity: str, note: Note) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingVerdict:
-    """What a finished execution of the pipeline said; no `evaluation` where it ended without judging a model."""
+    """What a finished execution of the pipeline said of its model; no `evaluation` where it made none, for a `reason` of its own."""
 
-    execution: str
     evaluation: Mapping[str, Any] | None
+    reason: str
     stood: bool
 
     def words(self) -> list[str]:
         if self.evaluation is None:
-            return ["it ended without a new judgement"]
+            return [f"no new model: {self.reason}"]
         passed = self.evaluation["gate"]["passed"]
-        return ["passed the gate" if passed else "refused by the gate: it is watched and does not trade", str(self.evaluation["answer"])]
+        verdict = "passed the gate" if passed else "refused by the gate: it is watched and does not trade"
+        return ["stands" if self.stood else "trained and judged", verdict, str(self.evaluation["answer"])]
 
 
 def training(run: DeployedApp, note: Note) -> TrainingVerdict:
@@ -232,9 +233,10 @@ def _trained(run: DeployedApp) -> str | None:
 
 
 def _verdict(run: DeployedApp, execution: str, *, stood: bool) -> TrainingVerdict:
-    key = f"{MODELS}{execution.rsplit('/', 1)[1]}/evaluation/evaluation.json"
-    found = stored_json(run.cloud, bucket=run.outputs["ProcessedBucket"], key=key)
-    return TrainingVerdict(execution=execution, evaluation=found, stood=stood)
+    folder, bucket = f"{MODELS}{execution.rsplit('/', 1)[1]}", run.outputs["ProcessedBucket"]
+    evaluation = stored_json(run.cloud, bucket=bucket, key=f"{folder}/evaluation/evaluation.json")
+    due = None if evaluation else stored_json(run.cloud, bucket=bucket, key=f"{folder}/due/due.json")
+    return TrainingVerdict(evaluation=evaluation, reason=due["reason"] if due else f"{execution} left no evaluation", stood=stood)
 
 
 def _wait_for_pipeline(run: DeployedApp, execution: str, note: Note) -> None:

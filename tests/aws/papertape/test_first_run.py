@@ -46,6 +46,9 @@ class Jobs:
     decision: dict[str, Any] = field(default_factory=dict)
     started: list[tuple[str, Any]] = field(default_factory=list)
     times: dict[str, float] = field(default_factory=dict)
+    judged: tuple[str, dict[str, Any]] = (
+        "evaluation/evaluation.json", {"answer": "PPO is not shown to beat equal weight.", "gate": {"passed": False}}
+    )  # fmt: skip
     failing: set[str] = field(default_factory=set)
     lost: int = 0
 
@@ -113,11 +116,9 @@ class Jobs:
         states = self.pipeline[request["PipelineExecutionArn"]]
         state = states.pop(0) if len(states) > 1 else states[0]
         if state == "Succeeded":
-            body = {"answer": "PPO is not shown to beat equal weight.", "gate": {"passed": False}}
-            name = request["PipelineExecutionArn"].rsplit("/", 1)[1]
-            boto3.client("s3").put_object(
-                Bucket=self.processed, Key=f"models/{name}/evaluation/evaluation.json", Body=json.dumps(body).encode()
-            )
+            result, body = self.judged
+            key = f"models/{request['PipelineExecutionArn'].rsplit('/', 1)[1]}/{result}"
+            boto3.client("s3").put_object(Bucket=self.processed, Key=key, Body=json.dumps(body).encode())
         return {"PipelineExecutionStatus": state, "PipelineExecutionArn": request["PipelineExecutionArn"]}
 
     def start_pipeline_execution(self, request: Any) -> Any:
@@ -144,7 +145,7 @@ class Account:
     def fill(self, *symbols: str, last: str = LAST) -> None:
         """Bars of the symbols from the start of history to `last`."""
         for symbol in symbols:
-            for year, day in ((2017, "2017-01-03"), (int(last[:4]), last)):
+            for year, day in ((2016, "2016-01-04"), (int(last[:4]), last)):
                 line = json.dumps({"symbol": symbol, "ts": f"{day}T05:00:00Z"}) + "\n"
                 boto3.client("s3").put_object(Bucket=self.raw, Key=bars_key(symbol, year), Body=gzip.compress(line.encode()))
 
@@ -165,7 +166,7 @@ def account(
         "BackfillBarsFunction": "backfill", "DecideFunction": "decide", "GlueJobName": "features", "PipelineName": "training",
         "ExecutionApiUrl": API,
     }  # fmt: skip
-    dates = {"start": date(2018, 1, 2), "test_start": date(2019, 1, 2), "live_start": date(2019, 12, 2)}
+    dates = {"start": date(2017, 1, 3), "test_start": date(2018, 2, 1), "live_start": date(2019, 12, 2)}
     own = settings.model_copy(update={"training": settings.training.model_copy(update=dates)})
     symbols = own.universe.symbols
     decision = {"dry_run": True, "slot": "2020-01-02/open+5", "strategy": "equal-weight", "targets": dict.fromkeys(symbols, 0.125)}
@@ -195,7 +196,7 @@ def test_an_empty_account_gets_bars_features_a_model_and_a_decision(account: Acc
         time.tzset()
     assert result.exit_code == 0, result.output
     assert account.jobs.started == [
-        ("backfill", {"start": "2017-01-01"}),
+        ("backfill", {"start": "2016-01-01"}),
         ("glue", {"--EVENT_TIME": EVE}),
         ("pipeline", "training"),
         ("decide", {"dry_run": True}),
@@ -237,7 +238,7 @@ def test_symbols_that_lag_or_are_new_are_backfilled(account: Account) -> None:
     app = DeployedApp(cloud=cloud, outputs={"RawBucket": account.raw}, broker=broker, pause=0)
     assert lacking(app, last=date.fromisoformat(LAST)) == [new, lagging]
     assert account.run().exit_code == 0
-    assert account.jobs.started[0] == ("backfill", {"start": "2017-01-01"})
+    assert account.jobs.started[0] == ("backfill", {"start": "2016-01-01"})
 
 
 def test_a_job_that_runs_already_is_waited_for_and_not_started_twice(account: Account) -> None:
@@ -286,6 +287,13 @@ def test_what_fails_says_why_in_one_line(account: Account, spoil: Callable[[Jobs
     account.fill(*account.settings.universe.symbols)
     spoil(account.jobs)
     assert told in refused(account.run())
+
+
+def test_a_training_that_is_not_due_says_why(account: Account) -> None:
+    account.jobs.judged = ("due/due.json", {"due": False, "reason": "nothing changed: version 3 was made from the same data"})
+    result = account.run()
+    assert result.exit_code == 0, result.output
+    assert "training  no new model: nothing changed: version 3 was made from the same data" in result.stdout
 
 
 def test_started_halted_it_says_that_nothing_will_be_bought(account: Account, ledger_table: Ledger) -> None:

@@ -46,7 +46,7 @@ def there(settings: Settings, monkeypatch: pytest.MonkeyPatch, exchange: Running
     monkeypatch.setenv("AWS_DEFAULT_REGION", SHELLS)
     monkeypatch.delenv("AWS_REGION")
     training = settings.training.model_copy(
-        update={"start": date(2018, 1, 2), "test_start": date(2019, 1, 2), "live_start": date(2019, 12, 2)}
+        update={"start": date(2017, 1, 3), "test_start": date(2018, 2, 1), "live_start": date(2019, 12, 2)}
     )
     return settings.model_copy(update={"region": REGION, "training": training, "alert_email": "me@example.org"})
 
