@@ -28,7 +28,7 @@ from schema.exchange_time import new_york_date
 from schema.settings import Settings
 
 BOOTSTRAP_VERSION, OLDEST_BOOTSTRAP = "/cdk-bootstrap/hnb659fds/version", 30
-ENDPOINT_CONCURRENCY = 2  # of each endpoint, incumbent and shadow
+ENDPOINTS, ENDPOINT_CONCURRENCY = 3, 2  # the incumbent's, the shadow's, and the next one's while it is tried; of each
 PROBE_DAYS = 15  # within which a listed name has had a session
 
 State = Literal["ok", "warning", "stop", "not available here"]
@@ -59,7 +59,7 @@ class Quota:
 
 def quotas(settings: Settings) -> tuple[Quota, ...]:
     """What the settings need, by Service Quotas' own codes and names."""
-    seeds, endpoints = len(settings.training.seeds), 2 * ENDPOINT_CONCURRENCY
+    seeds, at_once = len(settings.training.seeds), ENDPOINTS * ENDPOINT_CONCURRENCY
     together = "seeds take turns, for up to three hours"
     return (
         Quota(service="sagemaker", code="L-611FA074", name="ml.m5.large for training job usage", least=1, wanted=seeds, otherwise=together),
@@ -69,8 +69,8 @@ def quotas(settings: Settings) -> tuple[Quota, ...]:
             code="L-96300102",
             name="Maximum total concurrency that can be allocated across all serverless endpoints",
             least=ENDPOINT_CONCURRENCY,
-            wanted=endpoints,
-            otherwise="there is no room for a second endpoint, of a model that is only watched",
+            wanted=at_once,
+            otherwise="the next model, or one that is only watched, may find no room for its endpoint",
         ),
         Quota(service="lambda", code="L-B99A9384", name="Concurrent executions", least=10, wanted=10, otherwise=""),
     )
