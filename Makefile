@@ -7,8 +7,7 @@ export PYTHONHASHSEED := 0
 
 CDK := PATH="$(CURDIR)/$(BIN):$(NODE)/bin:$$PATH" $(NODE)/bin/node node_modules/aws-cdk/bin/cdk
 
-.PHONY: setup demo test rehearse check bench synth local halt resume flatten status parity soak faults bootstrap deploy lock clean
-.PHONY: preflight secret bootstrapped first-run destroy
+.PHONY: setup demo test rehearse check bench synth local halt resume flatten status parity soak faults bootstrap deploy destroy lock clean
 
 demo: setup  ## deploy to this laptop, train, judge, trade 2020, report
 	@$(BIN)/papertape demo
@@ -39,6 +38,20 @@ local: setup  ## bring the traded year of the last demo back up
 halt resume flatten status: .venv/.installed  ## what `make local` holds up, or with on=aws the account: reason="..." and yes=1 as they ask
 	@$(BIN)/papertape $@ $(if $(reason),--reason "$$reason") $(if $(on),--on "$$on") $(if $(yes),--yes)
 
+.PHONY: preflight secret bootstrapped first-run
+preflight secret: setup  ## what a deployment needs, checked; the paper account's keys: asked, tried, stored
+	@$(BIN)/papertape $@ $(if $(on),--on "$$on")
+
+deploy: bootstrapped  # before its own recipe, below
+bootstrapped: setup  ## bootstrap, unless that was done
+	@$(BIN)/papertape preflight --only bootstrap || $(CDK) bootstrap
+
+first-run: setup  ## after deploy: bars, features, training, a decision without orders; halted=1 starts without trading
+	@$(BIN)/papertape first-run $(if $(halted),--halted) $(if $(on),--on "$$on")
+
+destroy: .venv/.installed  ## remove what runs, and list what stays; yes=1 does not ask
+	@$(BIN)/papertape destroy $(if $(yes),--yes) $(if $(on),--on "$$on")
+
 parity: setup  ## 2020 through the deployed functions against the backtest, three policies
 	@$(BIN)/papertape parity
 
@@ -51,23 +64,8 @@ faults: setup  ## docs/faults.md anew, from a run of tests/faults
 bootstrap: setup  ## once an AWS account and region
 	$(CDK) bootstrap
 
-bootstrapped: setup  ## bootstrap, unless that was done
-	@$(BIN)/papertape preflight --only bootstrap || $(CDK) bootstrap
-
-preflight: setup  ## what a deployment needs, checked; changes nothing
-	@$(BIN)/papertape preflight $(if $(on),--on "$$on")
-
-secret: setup  ## asks for the paper account's keys, tries them, stores them
-	@$(BIN)/papertape secret $(if $(on),--on "$$on")
-
-deploy: setup bootstrapped  ## to the AWS account whose credentials are in the environment
+deploy: setup  ## to the AWS account whose credentials are in the environment
 	$(CDK) deploy --all
-
-first-run: setup  ## after deploy: bars, features, training, a decision without orders; halted=1 to start without trading
-	@$(BIN)/papertape first-run $(if $(halted),--halted) $(if $(on),--on "$$on")
-
-destroy: .venv/.installed  ## remove what runs, and list what stays; yes=1 does not ask
-	@$(BIN)/papertape destroy $(if $(yes),--yes) $(if $(on),--on "$$on")
 
 lock:  ## requirements.txt from requirements.in
 	$(BIN)/pip-compile -q --upgrade --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-header --no-annotate --strip-extras -o requirements.txt requirements.in
