@@ -187,6 +187,19 @@ def test_after_the_deploy_the_mail_must_be_confirmed(
     assert (result.exit_code, state(result, "mail")) == (0, "ok"), "moto confirms at once"
 
 
+def test_a_mail_that_nobody_confirmed_warns(
+    ready: None, granted: tuple[dict[str, float], Service], file: str, stacks: Stacks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stacks.deployed["papertape-monitoring"] = {"AlertTopicArn": f"arn:aws:sns:{REGION}:123456789012:alerts"}
+    member = "<member><Endpoint>me@example.org</Endpoint><SubscriptionArn>PendingConfirmation</SubscriptionArn></member>"
+    result = f"<ListSubscriptionsByTopicResult><Subscriptions>{member}</Subscriptions></ListSubscriptionsByTopicResult>"
+    with answering(lambda *_: (200, f"<ListSubscriptionsByTopicResponse>{result}</ListSubscriptionsByTopicResponse>")) as sns:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_SNS", sns.url)
+        shown = call("preflight", "--settings", file)
+    assert (shown.exit_code, state(shown, "mail")) == (0, "warning")
+    assert "me@example.org has not confirmed the subscription; click the link in AWS's mail" in lines(shown)["mail"]
+
+
 def test_a_group_of_an_earlier_deployment_stops_the_next(ready: None, granted: tuple[dict[str, float], Service], file: str) -> None:
     boto3.client("sagemaker", region_name=REGION).create_model_package_group(ModelPackageGroupName="papertape")
     result = call("preflight", "--settings", file)
