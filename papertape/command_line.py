@@ -53,8 +53,8 @@ INTERRUPTED, TERMINATED = 130, 143
 JOINING = "papertape.commands"
 #: As `--help` lists them; the commands of other packages follow.
 IN_ORDER_OF_USE = (
-    *("preflight", "secret", "first-run", "destroy"),
     *("demo", "local", "train", "evaluate", "backtest", "lookahead", "scoreboard", "exchange", "parity", "soak"),
+    *("preflight", "secret", "first-run", "destroy"),
     *("status", "halt", "resume", "flatten", "explain"),
 )
 

@@ -98,6 +98,11 @@ def test_help_lists_every_command_in_the_order_of_use() -> None:
     assert names == list(command_line.IN_ORDER_OF_USE)
 
 
+@pytest.mark.parametrize("command", ["preflight", "secret", "first-run", "destroy"])
+def test_commands_of_a_module_of_their_own_show_examples_too(command: str) -> None:
+    assert f"papertape {command}" in call(command, "--help").stdout.partition("Examples:")[2]
+
+
 @pytest.mark.parametrize(
     "command", ["train", "evaluate", "backtest", "lookahead", "scoreboard", "halt", "resume", "flatten", "status", "explain"]
 )
