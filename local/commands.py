@@ -1,4 +1,4 @@
-"""The commands of the local deployment: demo, local, parity, soak, and the exchange alone. They join `papertape` by its entry point."""
+"""The commands of the local deployment: demo, local, paper, parity, soak, and the exchange. They join `papertape` by its entry point."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from local.paper.service_file import ServiceKind, service_file
 from papertape.command_line import in_plain_words
 from papertape.options import ROOT, SETTINGS, End, SettingsFile, Start, examples
 
@@ -42,6 +43,31 @@ def local(
         restore.run(load(settings), folder=folder, port=port, console=Console())
 
 
+@app.command(epilog=examples("paper", "paper --service systemd", "paper --exchange http://127.0.0.1:8090"))
+def paper(
+    settings: SettingsFile = SETTINGS,
+    exchange: Annotated[
+        str, typer.Option(help="An exchange on this machine instead of Alpaca; its clock rules.", show_default="Alpaca's paper account")
+    ] = "",
+    service: Annotated[
+        ServiceKind | None, typer.Option(help="Print the file that starts it with the computer, and end.", show_default=False)
+    ] = None,
+    new_keys: Annotated[bool, typer.Option("--new-keys", help="Ask for the account's keys again.")] = False,
+    port: Annotated[int, typer.Option(help="The emulator's port; 0 picks a free one.", min=0, max=65535)] = 0,
+    folder: Annotated[Path, typer.Option(help="The run's folder.", show_default="out/paper")] = ROOT / "out" / "paper",
+) -> None:
+    """Trade an Alpaca paper account from this machine, by the real clock, until Ctrl-C; no AWS account is needed."""
+    if service is not None:
+        print(service_file(service, folder=folder.resolve()), end="")
+        return
+    with in_plain_words():
+        from local.paper import run
+        from schema.settings import load
+
+        options = run.PaperOptions(folder=folder.resolve(), exchange=exchange.rstrip("/"), port=port, new_keys=new_keys)
+        run.run(load(settings), options, console=Console())
+
+
 @app.command(epilog=examples("exchange --port 8090", "exchange --data prices.csv --now 2024-03-04T14:30:00Z --faults plan.toml"))
 def exchange(
     data: Annotated[
@@ -51,13 +77,14 @@ def exchange(
     faults: Annotated[Path | None, typer.Option(help="A fault plan in TOML, see docs/exchange.md.", show_default="none")] = None,
     now: Annotated[str, typer.Option(help="The clock's start; POST /admin/clock moves it.")] = "2020-01-02T14:35:00Z",
     cash: Annotated[str, typer.Option(help="US dollars to start with.")] = "100000",
+    speed: Annotated[str, typer.Option(help="Market seconds per second: 1 is real time, 0 a clock that only you move.")] = "0",
 ) -> None:
     """Serve an Alpaca-compatible paper exchange over recorded bars until Ctrl-C, with faults if you give a plan."""
     with in_plain_words():
         from local.exchange.server import ExchangeConfig
         from local.exchange.serving import serve
 
-        serve(ExchangeConfig(now=now, cash=cash, port=port, data=data, faults=faults), ready_file=None, parent_pid=None)
+        serve(ExchangeConfig(now=now, cash=cash, port=port, data=data, faults=faults, speed=speed), ready_file=None, parent_pid=None)
 
 
 @app.command()

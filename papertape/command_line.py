@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 INTERRUPTED, TERMINATED = 130, 143
 #: As `--help` lists them; the commands of other packages follow.
 IN_ORDER_OF_USE = (
-    *("demo", "local", "train", "evaluate", "backtest", "lookahead", "scoreboard", "exchange", "parity", "soak"),
+    *("demo", "local", "paper", "train", "evaluate", "backtest", "lookahead", "scoreboard", "exchange", "parity", "soak"),
     *("status", "halt", "resume", "flatten", "explain"),
 )
 
@@ -200,30 +200,34 @@ class On(StrEnum):
     """Where the Papertape runs that a command operates."""
 
     LAPTOP = "laptop"
+    PAPER = "paper"
     AWS = "aws"
 
 
 Where = Annotated[
-    On, typer.Option("--on", envvar="PAPERTAPE_ON", help="laptop: what `make local` keeps up; aws: the account of your credentials.")
+    On,
+    typer.Option("--on", envvar="PAPERTAPE_ON", help="laptop: what runs here; paper: `make paper`; aws: the account of your credentials."),
 ]
 Url = Annotated[str, typer.Option(help="The execution API's address, instead of --on.", show_default=False)]
-Run = Annotated[Path, typer.Option("--folder", help="The folder of the laptop's run.", show_default="out/demo")]
+Run = Annotated[Path | None, typer.Option("--folder", help="The folder of the laptop's run.", show_default="the one that is up")]
 Reason = Annotated[str, typer.Option(help="Why; recorded with the change.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print the API's response.")]
-OPERATE, DEMO = "Operate a running deployment", ROOT / "out" / "demo"
+OPERATE = "Operate a running deployment"
 
 
-def _client(on: On, url: str, folder: Path, settings: Path) -> Client:
+def _client(on: On, url: str, folder: Path | None, settings: Path) -> Client:
     from papertape.operate import client
     from schema.settings import load
 
     if url:
         return client.at_url(url)
-    return client.on_aws(load(settings)) if on is On.AWS else client.on_laptop(folder)
+    if on is On.AWS:
+        return client.on_aws(load(settings))
+    return client.on_laptop(client.PAPER if on is On.PAPER and folder is None else folder)
 
 
 @app.command(rich_help_panel=OPERATE, epilog=examples('halt --reason "odd fills"', 'halt --on aws --reason "odd fills"'))
-def halt(reason: Reason = "", on: Where = On.LAPTOP, url: Url = "", folder: Run = DEMO, settings: SettingsFile = SETTINGS) -> None:
+def halt(reason: Reason = "", on: Where = On.LAPTOP, url: Url = "", folder: Run = None, settings: SettingsFile = SETTINGS) -> None:
     """Stop sending orders at once, even within a batch; positions and open orders stay."""
     with in_plain_words():
         from papertape.operate import commands
@@ -238,7 +242,7 @@ def resume(
     account: Annotated[str, typer.Option(help="Continue with this account, after the broker's was reset.", show_default=False)] = "",
     on: Where = On.LAPTOP,
     url: Url = "",
-    folder: Run = DEMO,
+    folder: Run = None,
     settings: SettingsFile = SETTINGS,
 ) -> None:
     """Resume trading, after showing what stopped it and which breakers are re-armed, and asking."""
@@ -249,7 +253,7 @@ def resume(
 
 
 @app.command(rich_help_panel=OPERATE, epilog=examples('flatten --reason "away"', 'flatten --on aws --reason "odd fills"'))
-def flatten(reason: Reason = "", on: Where = On.LAPTOP, url: Url = "", folder: Run = DEMO, settings: SettingsFile = SETTINGS) -> None:
+def flatten(reason: Reason = "", on: Where = On.LAPTOP, url: Url = "", folder: Run = None, settings: SettingsFile = SETTINGS) -> None:
     """Cancel open orders, sell every position (after the next open if the market is closed), and buy nothing until resume."""
     with in_plain_words():
         from papertape.operate import commands
@@ -258,7 +262,7 @@ def flatten(reason: Reason = "", on: Where = On.LAPTOP, url: Url = "", folder: R
 
 
 @app.command(rich_help_panel=OPERATE, epilog=examples("status", "status --on aws", "status --json"))
-def status(on: Where = On.LAPTOP, url: Url = "", folder: Run = DEMO, settings: SettingsFile = SETTINGS, as_json: Json = False) -> None:
+def status(on: Where = On.LAPTOP, url: Url = "", folder: Run = None, settings: SettingsFile = SETTINGS, as_json: Json = False) -> None:
     """Show trading state, breakers, last snapshot and decision, open orders, models and alerts; status 0 even if halted."""
     with in_plain_words():
         from papertape.operate import commands
@@ -271,7 +275,7 @@ def explain(
     identity: Annotated[str, typer.Argument(metavar="ID", help="A decision id or a client order id.", show_default=False)],
     on: Where = On.LAPTOP,
     url: Url = "",
-    folder: Run = DEMO,
+    folder: Run = None,
     settings: SettingsFile = SETTINGS,
     as_json: Json = False,
 ) -> None:

@@ -41,6 +41,7 @@ from local.aws.sagemaker_records import (
     stores,
 )
 
+STOPPED = "the emulator was stopped while it ran"
 _executions: dict[str, PipelineExecution] = {}
 
 
@@ -301,10 +302,12 @@ async def handle_request(method: str, path: str, headers: dict[str, str], body: 
 
 
 def get_state() -> Record:
-    for record in stores["execution"]._data.values():
+    """A copy; an execution under way is failed in it, because whoever reads it back does not run it."""
+    state: Record = copy.deepcopy(stores)
+    for record in state["execution"]._data.values():
         if record["PipelineExecutionStatus"] in ("Executing", "Stopping"):
-            record |= {"PipelineExecutionStatus": "Failed", "FailureReason": "the emulator was stopped while it ran"}
-    return copy.deepcopy(stores)
+            record |= {"PipelineExecutionStatus": "Failed", "FailureReason": STOPPED}
+    return state
 
 
 def load_persisted_state(data: Record) -> None:

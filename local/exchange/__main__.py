@@ -28,6 +28,7 @@ def main() -> int:
         dividends=options.dividends,
         journal=options.journal,
         faults=options.faults,
+        speed=options.speed,
         key_id=os.environ.get(KEY_VARIABLE, "local-key"),
         secret_key=os.environ.get(SECRET_VARIABLE, "local-secret"),
     )
@@ -52,6 +53,7 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument("--dividends", choices=("ignore", "credit"), default="ignore", help="paper accounts get none (default)")
     parser.add_argument("--journal", type=Path, help="file that keeps the account across restarts")
     parser.add_argument("--faults", type=Path, help="a fault plan, TOML: see docs/exchange.md")
+    parser.add_argument("--speed", default="0", help="market seconds per second; 0 (default): only POST /admin/clock moves the clock")
     parser.add_argument("--ready-file", type=Path, help="written with the ready line once the server listens")
     parser.add_argument("--parent-pid", type=int, help="end when this process is no longer the parent")
     return parser

@@ -30,6 +30,7 @@ from local.exchange.http.parsing import parse_moment
 from local.exchange.journal import Journal
 from local.exchange.orders import Refused
 from local.exchange.recorded_market import RecordedMarket
+from local.exchange.running_clock import RunningClock
 from local.exchange.server import HOST, ExchangeConfig, ExchangeError
 from local.exchange.sessions import ExchangeCalendar
 from local.exchange.venue import Dividends, Venue
@@ -43,7 +44,10 @@ TERMS = ("now", "cash", "fee_bps", "slippage_bps", "dividends")
 def serve(config: ExchangeConfig, *, ready_file: Path | None, parent_pid: int | None) -> None:
     """Serve until a signal, or until `parent_pid` is no longer the parent. Raises `ExchangeError` when it cannot start."""
     listener = _listen(config.port)
-    app = create_app(venue=_venue(config), keys=Keys(key_id=config.key_id, secret_key=config.secret_key))
+    venue, speed = _venue(config), float(_decimal(config.speed, "speed"))
+    app: Application = create_app(venue=venue, keys=Keys(key_id=config.key_id, secret_key=config.secret_key))
+    if speed:
+        app = RunningClock(app, venue=venue, speed=speed)
     server = uvicorn.Server(
         uvicorn.Config(
             app,

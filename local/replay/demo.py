@@ -28,6 +28,7 @@ from local.aws.emulator import ROOT
 from local.exchange.sessions import ExchangeCalendar
 from local.replay import schedule as replay_schedule
 from local.replay.driver import Day, Replayed, replay
+from local.replay.folder_lock import refuse_in_use
 from local.replay.local_deployment import LocalDeployment, TrainingResult, synthesize
 from local.replay.progress import Show, Stage, Timings
 from local.replay.schedule import ScheduleEntry
@@ -47,6 +48,7 @@ EVE = "2020-01-01"  # the evening before the first decision: history is known, 2
 
 def run(settings: Settings, *, console: Console, port: int = 0) -> dict[str, Any]:
     """Run the demo with the quick form of `settings`; return the summary that it also wrote."""
+    refuse_in_use(FOLDER)
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True)
     settings = quick(settings)

@@ -1,8 +1,8 @@
 """The client of a running Papertape's execution API, on this laptop or on AWS; every call is signed.
 
-The laptop's run (`make local`) is found by the file that it leaves in its folder while it is up; on AWS the API's address is an output of
-the trading stack in the account of the environment's credentials. Promise: only the named API is called. Failure: `OperatorError`, one
-line with the remedy, when the API cannot be found, refuses, or does not respond.
+The laptop's run (`make paper` or `make local`) is found by the file that it leaves in its folder while it is up; on AWS the API's address
+is an output of the trading stack in the account of the environment's credentials. Promise: only the named API is called. Failure:
+`OperatorError`, one line with the remedy, when the API cannot be found, refuses, or does not respond.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from schema.settings import Settings
 from trading_env.errors import PapertapeError
 
 RUNNING = "running.json"
+DEMO, PAPER = ROOT / "out" / "demo", ROOT / "out" / "paper"
 LOCAL_PATH = re.compile(r"^/restapis/(?P<id>[^/]+)/(?P<stage>[^/]+)/_user_request_/?$")
 AWS_HOST = re.compile(r"^[a-z0-9]+\.execute-api\.(?P<region>[a-z0-9-]+)\.amazonaws\.com$")
 
@@ -41,14 +42,18 @@ class OperatorError(PapertapeError, RuntimeError):
 
 
 @contextmanager
-def announced(folder: Path, *, api_url: str, cloud_url: str, region: str) -> Iterator[None]:
-    """While the block runs, `folder` says where the run's API answers."""
+def announced(folder: Path, *, api_url: str, cloud_url: str, region: str, name: str = "local") -> Iterator[None]:
+    """While the block runs, `folder` says where the API of `make <name>` answers. Another process's announcement is left alone."""
     file = folder / RUNNING
-    file.write_text(json.dumps({"api": api_url, "cloud": cloud_url, "region": region}) + "\n", encoding="utf-8")
+    run = {"api": api_url, "cloud": cloud_url, "region": region, "pid": os.getpid(), "name": name}
+    partial = folder / f"{RUNNING}.part"
+    partial.write_text(json.dumps(run) + "\n", encoding="utf-8")
+    partial.replace(file)
     try:
         yield
     finally:
-        file.unlink(missing_ok=True)
+        if (_announcement(folder) or run) == run:
+            file.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -93,21 +98,42 @@ class Client:
         raise OperatorError(f"{self.name}: {what} was refused with {answer.status}: {reason}")
 
 
-def on_laptop(folder: Path) -> Client:
-    """The run that `make local` keeps up in `folder`."""
-    shown = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
-    nothing = f"nothing runs in {shown}: start it with `make local`, or add --on aws (make: on=aws) for the account of your credentials"
+def on_laptop(folder: Path | None = None) -> Client:
+    """The run that `make paper` or `make local` keeps up in `folder`; without one, whichever of the two is up."""
+    folders = [folder] if folder is not None else [PAPER, DEMO]
+    up = [(one, run) for one in folders if (run := _announcement(one)) is not None and _answers(run["cloud"])]
+    if not up:
+        places = " nor in ".join(_shown(one) for one in folders)
+        raise OperatorError(
+            f"nothing runs in {places}: start it with `make {'paper' if folder == PAPER else 'local'}`, "
+            "or add --on aws (make: on=aws) for the account of your credentials"
+        )
+    if len(up) > 1:
+        raise OperatorError("both `make paper` and `make local` are up: add --on paper (make: on=paper) or --folder out/demo")
+    (found, run) = up[0]
+    return Client(f"the laptop's run in {_shown(found)}", _local_api(run["api"], cloud=run["cloud"], region=run["region"]))
+
+
+def _announcement(folder: Path) -> Document | None:
+    """What a run in `folder` says of itself."""
     try:
-        run = json.loads((folder / RUNNING).read_text(encoding="utf-8"))
-        url, cloud, region = run["api"], run["cloud"], run["region"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise OperatorError(nothing) from error
+        run: Document = json.loads((folder / RUNNING).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return run if isinstance(run, dict) and {"api", "cloud", "region"} <= run.keys() else None
+
+
+def _answers(cloud: str) -> bool:
     parts = urlsplit(cloud)
     try:
         socket.create_connection((parts.hostname or "", parts.port or 0), timeout=2).close()
-    except OSError as error:
-        raise OperatorError(nothing) from error
-    return Client(f"the laptop's run in {shown}", _local_api(url, cloud=cloud, region=region))
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _shown(folder: Path) -> str:
+    return str(folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder)
 
 
 def on_aws(settings: Settings) -> Client:

@@ -17,3 +17,9 @@ def broker_from_environment() -> Broker:
 def market_data_from_environment() -> MarketData:
     """Return this process's market data; raise as `broker_from_environment` does."""
     return alpaca.broker_from_environment()
+
+
+def paper_account(*, key_id: str, secret_key: str, url: str = "") -> Broker:
+    """The paper account of a pair of keys, or an exchange on this machine at `url`; raise `BrokerRefused` for any other address."""
+    keys = alpaca.Credentials(key_id=key_id, secret_key=secret_key)
+    return alpaca.AlpacaBroker(credentials=keys, trading_url=url or alpaca.PAPER_TRADING, data_url=url or alpaca.DATA)
