@@ -73,13 +73,14 @@ class Generations:
                     os.link(before / file, after / file)
                 else:
                     self._write(service, _copied(read), before=before, after=after)
+            _flush_folder(after)
+            self._point_to(after)
         except (OSError, TypeError, ValueError, RuntimeError) as error:
             shutil.rmtree(after, ignore_errors=True)
             raise StateError(f"the local cloud's state was not saved ({error}); the one before stays") from error
-        _flush_folder(after)
-        self._point_to(after)
-        if before is not None:
-            shutil.rmtree(before, ignore_errors=True)
+        for other in self.folder.iterdir():
+            if other.name.isdigit() and other != after:
+                shutil.rmtree(other, ignore_errors=True)
 
     def _write(self, service: str, state: Any, *, before: Path | None, after: Path) -> None:
         file = f"{service}.json"

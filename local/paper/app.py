@@ -67,7 +67,7 @@ class PaperApp:
 
     def publish(self, *, subject: str, message: str) -> None:
         topic = self._deployment.output("AlertTopicArn")
-        self._deployment.client("sns").publish(TopicArn=topic, Subject=subject[:100], Message=message)
+        self._deployment.client("sns").publish(TopicArn=topic, Subject=f"{self._prefix}: {subject}"[:100], Message=message)
 
     def published(self) -> Sequence[Mapping[str, Any]]:
         return self._deployment.cloud.published()

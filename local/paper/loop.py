@@ -180,12 +180,12 @@ class PaperLoop:
 
     def _missed(self, due: Mapping[str, Sequence[datetime]], now: datetime) -> list[tuple[datetime, str]]:
         """Slots whose window is over and that nobody has decided; a day without a session has none."""
+        deciding = [(self._schedules[name], moments) for name, moments in due.items() if self._schedules[name].deciding]
         return sorted(
-            (moment, self._schedules[name].slot)
-            for name, moments in due.items()
-            if self._schedules[name].deciding
+            (moment, one.slot)
+            for one, moments in deciding
             for moment in moments
-            if (moment != moments[-1] or now - moment > self._schedules[name].late) and self._cloud.undecided(moment, self._schedules[name].slot)
+            if (moment != moments[-1] or now - moment > one.late) and self._cloud.undecided(moment, one.slot)
         )
 
     def _fire(self, firing: Firing, *, start: str = "") -> None:
@@ -216,9 +216,10 @@ class PaperLoop:
         ]
         if lines:
             first = f"{new_york_date(missed[0][0])}/{missed[0][1]}"
-            body = [f"Papertape was {why}, until {_shown(now)}.", "", *lines, "", "Positions were carried. Open orders were reconciled."]
+            body = [f"Papertape was {why}, until {_shown(now)}.", "", *lines, "", "Positions were carried, open orders reconciled."]
             body += ["", "Also due meanwhile, of which what the next slot needs was caught up:", *others] if others else []
-            self._cloud.publish(subject=f"{len(lines)} missed: slot {first}", message="\n".join(body))
+            more = f" and {len(lines) - 1} more" if len(lines) > 1 else ""
+            self._cloud.publish(subject=f"slot {first}{more} missed", message="\n".join(body))
 
     def _end(self, now: datetime, *, saved: bool) -> None:
         for file in self._mailbox.keep(self._cloud.published(), time=iso(now)):

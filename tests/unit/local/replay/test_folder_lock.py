@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -39,11 +39,8 @@ def holder(folder: Path, *, child_lives: str) -> Iterator[tuple[subprocess.Popen
     finally:
         process.kill()
         process.communicate()
-        for pid in (child,):
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
 
 
 def test_the_second_in_a_folder_is_refused_in_one_line_that_names_the_first(tmp_path: Path) -> None:
