@@ -30,6 +30,7 @@ from papertape.operate.client import announced
 from schema.exchange_time import NEW_YORK, iso
 from schema.lake_layout import FEATURES_MANIFEST
 from schema.settings import Settings
+from trading_env.errors import PapertapeError
 
 #: Before anything that a vendor has: the backfill begins where its history does.
 FIRST_BARS = "2005-01-03"
@@ -55,11 +56,26 @@ class PaperOptions:
 def run(settings: Settings, options: PaperOptions, *, console: Console) -> None:
     """Deploy or go on, then fire the schedules until Ctrl-C or SIGTERM."""
     broker = PaperBroker(options.exchange)
+    _refuse_another_broker(options)
     asked = _asked_first(options)
     with LocalDeployment(
         options.folder, settings=settings, now="2020-01-02T00:00:00Z", cloud_port=options.port, broker=broker
     ) as deployment:
         PaperRun(deployment, options, console=console).run(asked)
+
+
+def _refuse_another_broker(options: PaperOptions) -> None:
+    """A folder's ledger is of one account: a run on Alpaca never goes on at an exchange on this machine, nor the other way round."""
+    file, wanted = options.folder / "broker.json", "exchange" if options.exchange else "alpaca"
+    if file.exists():
+        bound = json.loads(file.read_text(encoding="utf-8"))["broker"]
+        if bound != wanted:
+            shown, names = options.folder, {"alpaca": "Alpaca's paper account", "exchange": "an exchange on this machine"}
+            raise PaperRunError(f"{shown} trades {names[bound]}, not {names[wanted]}: choose another --folder")
+
+
+class PaperRunError(PapertapeError, RuntimeError):
+    """The run cannot go on as it was asked to; the message is one line with the remedy."""
 
 
 def _asked_first(options: PaperOptions) -> tuple[str, str] | None:
@@ -109,6 +125,8 @@ class PaperRun:
             asked = paper_keys.ask()
         broker, account = paper_keys.opened(asked or deployment.stored_keys(), url=self._options.exchange)
         if asked is not None:
+            kind = "exchange" if self._options.exchange else "alpaca"
+            (self._options.folder / "broker.json").write_text(json.dumps({"broker": kind}) + "\n", encoding="utf-8")
             deployment.store_keys(asked)
             deployment.cloud.save(whole=True)
         return broker, account

@@ -104,9 +104,9 @@ def on_laptop(folder: Path | None = None) -> Client:
     up = [(one, run) for one in folders if (run := _announcement(one)) is not None and _answers(run["cloud"])]
     if not up:
         places = " nor in ".join(_shown(one) for one in folders)
+        starts = "`make paper` or `make local`" if folder is None else "`make paper`" if folder == PAPER else "`make local`"
         raise OperatorError(
-            f"nothing runs in {places}: start it with `make {'paper' if folder == PAPER else 'local'}`, "
-            "or add --on aws (make: on=aws) for the account of your credentials"
+            f"nothing runs in {places}: start it with {starts}, or add --on aws (make: on=aws) for the account of your credentials"
         )
     if len(up) > 1:
         raise OperatorError("both `make paper` and `make local` are up: add --on paper (make: on=paper) or --folder out/demo")

@@ -139,10 +139,15 @@ def prepared(small: Settings, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-def shorten_leases(folder: Path) -> None:
+def service(name: str, folder: Path) -> Any:
+    """A client of the local cloud that is up in `folder`."""
     cloud = json.loads((folder / "running.json").read_text(encoding="utf-8"))["cloud"]
     keys = {"aws_access_key_id": LOCAL_ACCOUNT, "aws_secret_access_key": LOCAL_SECRET}
-    client = boto3.Session().client("lambda", endpoint_url=cloud, region_name="us-east-1", **keys)
+    return boto3.Session().client(name, endpoint_url=cloud, region_name="us-east-1", **keys)
+
+
+def shorten_leases(folder: Path) -> None:
+    client = service("lambda", folder)
     for page in client.get_paginator("list_functions").paginate():
         for function in page["Functions"]:
             if any(name in function["FunctionName"] for name in ("ExecuteOrders", "Reconcile")):
@@ -261,3 +266,26 @@ def test_a_power_cut_in_the_slot_leaves_the_same_books_and_no_order_twice(
             assert status["unsettled"] == []
             run.stop()
         assert books(one.exchange) == undisturbed[2]
+
+
+def test_a_training_that_a_crash_cut_off_is_begun_again_in_the_background(prepared: Path, tmp_path: Path) -> None:
+    saturday = "2020-08-29T10:00:20Z"
+    with machine(prepared, tmp_path) as one:
+
+        def executions() -> list[str]:
+            sagemaker = service("sagemaker", one.folder)
+            (pipeline,) = sagemaker.list_pipelines()["PipelineSummaries"]
+            found = sagemaker.list_pipeline_executions(PipelineName=pipeline["PipelineName"])["PipelineExecutionSummaries"]
+            return sorted(execution["PipelineExecutionStatus"] for execution in found)
+
+        with one.paper() as run:
+            run.wait_for(READY)
+            one.exchange.advance(saturday)
+            wait_until(lambda: executions() == ["Executing"])
+            run.wait_for(f"slot {FIRST}/open+5 at")  # the pass goes on to its end, and saves
+            time.sleep(1)
+            run.power_cut()
+        with one.paper() as run:
+            run.wait_for("the training that was under way begins again")
+            wait_until(lambda: executions() == ["Executing", "Failed"])
+            run.stop()

@@ -16,6 +16,7 @@ from lambdas.common.ledger.ledger import Ledger
 from lambdas.common.ledger.records import AlertRecord, Breakers, OrderRecord
 from local.exchange.server import RunningExchange
 from papertape import command_line
+from papertape.operate import client
 from papertape.operate.client import RUNNING, announced
 from schema.loopback import LOCAL_ACCOUNT, LOCAL_SECRET
 from tests.aws.gateway import Gateway, serving
@@ -184,6 +185,25 @@ def test_the_laptop_is_found_by_its_folder_while_it_is_up(gateway: Gateway, tmp_
         port = ended.getsockname()[1]
     (tmp_path / RUNNING).write_text(killed.replace(gateway.url, f"http://127.0.0.1:{port}"), encoding="utf-8")
     assert refused(call("status", "--folder", str(tmp_path))).startswith(nothing), "a run that was killed leaves its file behind"
+
+
+def test_the_paper_run_is_found_without_a_folder_and_two_runs_must_be_told_apart(
+    gateway: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paper, demo = tmp_path / "paper", tmp_path / "demo"
+    for name, folder in (("PAPER", paper), ("DEMO", demo)):
+        folder.mkdir()
+        monkeypatch.setattr(client, name, folder)
+    nothing = f"papertape: nothing runs in {paper} nor in {demo}: start it with `make paper` or `make local`, or add --on aws"
+    assert refused(call("status")).startswith(nothing)
+    here = {"api_url": API, "cloud_url": gateway.url, "region": "us-east-1"}
+    with announced(paper, **here):
+        assert call("halt", "--reason", "x").stdout.splitlines()[0] == f"the laptop's run in {paper}"
+        with announced(demo, **here):
+            assert "both `make paper` and `make local` are up: add --on paper" in refused(call("status"))
+            assert call("status", "--on", "paper").stdout.splitlines()[0] == f"the laptop's run in {paper}"
+            assert call("status", "--folder", str(demo)).stdout.splitlines()[0] == f"the laptop's run in {demo}"
+    assert "start it with `make paper`, or" in refused(call("status", "--on", "paper"))
 
 
 def test_who_signs_with_another_key_is_told_so(control: Any, ledger_table: Ledger) -> None:
