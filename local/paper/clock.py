@@ -10,7 +10,7 @@ from typing import Protocol
 POLL_SECONDS = 0.05
 
 
-class Clock(Protocol):
+class RunClock(Protocol):
     """Tells the time, UTC, and waits; it may wake up late, as a laptop does that was asleep."""
 
     def now(self) -> datetime: ...

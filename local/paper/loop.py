@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
-from local.paper.clock import Clock
+from local.paper.clock import RunClock
 from local.paper.mailbox import Mailbox
 from local.paper.schedules import CAUGHT_UP, RECONCILE, DeployedSchedule
 from schema.exchange_time import NEW_YORK, iso, new_york_date, parse_utc
@@ -86,7 +86,7 @@ class PaperLoop:
         self,
         *,
         cloud: PaperCloud,
-        clock: Clock,
+        clock: RunClock,
         schedules: Sequence[DeployedSchedule],
         alive: LastAlive,
         mailbox: Mailbox,

@@ -21,7 +21,7 @@ from lambdas.common.broker.port import Account, Broker
 from local.aws.emulator import ROOT
 from local.paper import keys as paper_keys
 from local.paper.app import PaperApp
-from local.paper.clock import Clock, ExchangeClock, WallClock
+from local.paper.clock import ExchangeClock, RunClock, WallClock
 from local.paper.loop import LastAlive, PaperLoop
 from local.paper.mailbox import Mailbox
 from local.paper.schedules import DeployedSchedule
@@ -95,7 +95,7 @@ class PaperRun:
 
     def run(self, asked: tuple[str, str] | None) -> None:
         broker, account = self._open(asked)
-        clock: Clock = ExchangeClock(lambda: broker.clock().now) if self._options.exchange else WallClock()
+        clock: RunClock = ExchangeClock(lambda: broker.clock().now) if self._options.exchange else WallClock()
         self._warn_of_skew(clock, broker)
         self._deploy()
         self._first_run(clock)
@@ -131,7 +131,7 @@ class PaperRun:
             deployment.cloud.save(whole=True)
         return broker, account
 
-    def _warn_of_skew(self, clock: Clock, broker: Broker) -> None:
+    def _warn_of_skew(self, clock: RunClock, broker: Broker) -> None:
         ahead = (clock.now() - broker.clock().now).total_seconds()
         if abs(ahead) > SKEW_SECONDS:
             self._say(f"this machine's clock is {ahead:+.0f} s off the broker's: set it, slots are fired by it")
@@ -151,7 +151,7 @@ class PaperRun:
         made.write_text(json.dumps({"fingerprint": wanted}) + "\n", encoding="utf-8")
         self._say(f"deployed {done.stacks} stacks, {done.resources} resources")
 
-    def _first_run(self, clock: Clock) -> None:
+    def _first_run(self, clock: RunClock) -> None:
         """Bars, features and a first training for the universe as it is; nothing where that was done."""
         done, symbols = self._options.folder / "prepared.json", sorted(self._settings.universe.symbols)
         if done.exists() and json.loads(done.read_text(encoding="utf-8"))["symbols"] == symbols and self._has_features():
