@@ -39,4 +39,5 @@ def opened(keys: tuple[str, str], *, url: str = "") -> tuple[Broker, Account]:
         broker = paper_account(key_id=keys[0], secret_key=keys[1], url=url)
         return broker, broker.account()
     except BrokerError as error:
-        raise KeysError(f"the paper account does not open with these keys ({error}); `papertape paper --new-keys` asks again") from error
+        remedy = "see the network, or give other keys with `papertape paper --new-keys`"
+        raise KeysError(f"the paper account does not open with these keys ({error}): {remedy}") from error

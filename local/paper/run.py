@@ -176,16 +176,16 @@ class PaperRun:
             return False
 
     def _show(self, account: Account, schedules: tuple[DeployedSchedule, ...], *, now: datetime) -> None:
-        console, folder = self._console, self._options.folder
+        folder = self._options.folder
         where = self._options.exchange or "Alpaca's paper account"
-        console.print(f"Papertape trades {where}: equity ${account.equity:,.2f}, cash ${account.cash:,.2f}. No real money is reachable.")
+        self._say(f"Papertape trades {where}: equity ${account.equity:,.2f}, cash ${account.cash:,.2f}. No real money is reachable.")
         for one in schedules:
             if one.deciding:
                 at = one.cron.next(now)
-                console.print(f"next slot {one.slot}: {at.astimezone(NEW_YORK):%a %Y-%m-%d %H:%M} New York, {at.astimezone():%H:%M} here")
-        console.print(f"mails: {folder / 'mail'}; this machine must be awake in the slot and five minutes past the close", soft_wrap=True)
-        console.print("In another terminal: make status, make halt reason=..., make resume reason=..., make flatten reason=...")
-        console.print("Ctrl-C stops it.")
+                self._say(f"next slot {one.slot}: {at.astimezone(NEW_YORK):%a %Y-%m-%d %H:%M} New York, {at.astimezone():%H:%M} here")
+        self._say(f"mails: {folder / 'mail'}; this machine must be awake in the slot and five minutes past the close")
+        self._say("In another terminal: make status, make halt reason=..., make resume reason=..., make flatten reason=...")
+        self._say("Ctrl-C stops it.")
 
     def _say(self, line: str) -> None:
         self._console.print(line, soft_wrap=True, highlight=False, markup=False)

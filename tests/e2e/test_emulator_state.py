@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import boto3
 import pytest
@@ -25,8 +25,10 @@ class Cloud:
     def __init__(self, emulator: Emulator) -> None:
         self.emulator = emulator
         keys = {"aws_access_key_id": LOCAL_ACCOUNT, "aws_secret_access_key": LOCAL_SECRET}
-        self.dynamodb: Any = boto3.Session().client("dynamodb", endpoint_url=emulator.url, region_name=emulator.region, **keys)
-        self.secrets: Any = boto3.Session().client("secretsmanager", endpoint_url=emulator.url, region_name=emulator.region, **keys)
+        self.dynamodb, self.secrets, self.logs = (
+            boto3.Session().client(name, endpoint_url=emulator.url, region_name=emulator.region, **keys)
+            for name in ("dynamodb", "secretsmanager", "logs")
+        )
 
     def create(self) -> None:
         key = {"AttributeName": "pk", "KeyType": "HASH"}
@@ -39,6 +41,16 @@ class Cloud:
 
     def items(self) -> dict[str, str]:
         return {item["pk"]["S"]: item["value"]["S"] for item in self.dynamodb.scan(TableName=TABLE)["Items"]}
+
+    def log(self, *, events: int) -> None:
+        self.logs.create_log_group(logGroupName="g")
+        self.logs.create_log_stream(logGroupName="g", logStreamName="s")
+        now = int(time.time() * 1000)
+        lines = [{"timestamp": now, "message": str(number)} for number in range(events)]
+        self.logs.put_log_events(logGroupName="g", logStreamName="s", logEvents=lines)
+
+    def logged(self) -> int:
+        return len(self.logs.get_log_events(logGroupName="g", logStreamName="s", startFromHead=True, limit=10_000)["events"])
 
     def crash(self) -> None:
         os.killpg(self.emulator.process.pid, signal.SIGKILL)
@@ -88,7 +100,9 @@ def test_a_save_that_fails_leaves_the_one_before_and_a_cut_off_one_is_not_read(t
     with up(tmp_path, durable=False) as cloud:
         cloud.create()
         cloud.put("saved", "1")
+        cloud.log(events=6000)
         cloud.emulator.save()
+        assert cloud.logged() == 5000, "a year of minutes would fill the disk"
         generation = (state / "CURRENT").read_text(encoding="utf-8").strip()
         cloud.put("later", "2")
         (state / "CURRENT.part").mkdir()

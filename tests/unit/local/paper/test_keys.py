@@ -110,5 +110,5 @@ def test_wrong_keys_are_one_line_with_the_remedy(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(requests.Session, "send", to_the_exchange)
     _, account = keys.opened(("local-key", "local-secret"), url="http://127.0.0.1:9")
     assert float(account.equity) == 100_000
-    with pytest.raises(keys.KeysError, match=r"`papertape paper --new-keys` asks again"):
+    with pytest.raises(keys.KeysError, match="give other keys with `papertape paper --new-keys`"):
         keys.opened(("local-key", SECRET), url="http://127.0.0.1:9")

@@ -12,9 +12,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from local.aws.emulator import ROOT
+from local.replay import demo
 from local.replay.folder_lock import FolderInUseError, locked
 from papertape.operate.client import RUNNING, announced
+from schema.settings import load
 
 HOLDS = """
 import subprocess, sys, time
@@ -38,9 +42,9 @@ def holder(folder: Path, *, child_lives: str) -> Iterator[tuple[subprocess.Popen
         yield process, child
     finally:
         process.kill()
-        process.communicate()
         with suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)
+            os.kill(child, signal.SIGKILL)  # it holds the pipe open
+        process.communicate()
 
 
 def test_the_second_in_a_folder_is_refused_in_one_line_that_names_the_first(tmp_path: Path) -> None:
@@ -58,6 +62,16 @@ def test_the_folder_of_a_killed_run_is_free_when_its_children_have_ended(tmp_pat
         with locked(tmp_path / "run"):
             assert 0.2 < time.monotonic() - started < 15
     assert (tmp_path / "run.lock").read_text(encoding="utf-8") == f"{os.getpid()}\n"
+
+
+def test_the_demo_leaves_a_folder_alone_in_which_somebody_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "demo"
+    folder.mkdir()
+    (folder / "traded.json").write_text("{}", encoding="utf-8")
+    monkeypatch.setattr(demo, "FOLDER", folder)
+    with holder(folder, child_lives="60"), pytest.raises(FolderInUseError):
+        demo.run(load(ROOT / "settings.toml"), console=Console())
+    assert (folder / "traded.json").exists()
 
 
 def test_the_announcement_of_another_run_is_left_alone(tmp_path: Path) -> None:
