@@ -59,21 +59,23 @@ class Firing:
 
 
 class LastAlive:
-    """Until when every firing was accounted for, on the disk."""
+    """Until when every firing was accounted for, and what is still owed of them by schedule, on the disk."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
 
-    def read(self) -> datetime | None:
+    def read(self) -> tuple[datetime, dict[str, datetime]] | None:
         try:
-            return parse_utc(json.loads(self._file.read_text(encoding="utf-8"))["accounted_until"])
+            document = json.loads(self._file.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
+        return parse_utc(document["accounted_until"]), {name: parse_utc(time) for name, time in document["owed"].items()}
 
-    def write(self, moment: datetime) -> None:
+    def write(self, moment: datetime, *, owed: Mapping[str, datetime]) -> None:
+        document = {"accounted_until": iso(moment), "owed": {name: iso(time) for name, time in owed.items()}, "pid": os.getpid()}
         partial = self._file.with_suffix(".part")
         with partial.open("w", encoding="utf-8") as file:
-            file.write(json.dumps({"accounted_until": iso(moment), "pid": os.getpid()}) + "\n")
+            file.write(json.dumps(document) + "\n")
             file.flush()
             os.fsync(file.fileno())
         partial.replace(self._file)
@@ -105,11 +107,14 @@ class PaperLoop:
 
     def start(self) -> None:
         """Account for the time since the loop was last alive; the first time there is none."""
-        now, last = self._clock.now(), self._alive.read()
-        self._since = now if last is None else min(last, now)
-        if last is not None:
+        now, read = self._clock.now(), self._alive.read()
+        if read is not None:
+            last, owed = read
+            self._since = min(last, now)
+            self._retries = [Firing(now, name, scheduled) for name, scheduled in owed.items() if name in self._schedules]
             self._return(now, why=f"not running since {_shown(last)}", interrupted=self._cloud.training_interrupted())
         else:
+            self._since = now
             self._end(now, saved=True)
 
     def step(self) -> None:
@@ -126,7 +131,7 @@ class PaperLoop:
 
     def _return(self, now: datetime, *, why: str, interrupted: bool) -> None:
         """After an absence: reconcile, the bars, slots still within their window, what else is caught up; say what was missed."""
-        since, due = self._since, self._due(now)
+        since, due = self._since, {**{name: [scheduled] for name, scheduled in self._owed().items()}, **self._due(now)}
         self._retries = []
         self._say(f"back at {_shown(now)}, {why}")
         self._fire(Firing(now, RECONCILE, now))
@@ -172,6 +177,10 @@ class PaperLoop:
         found = {name: self._schedules[name].cron.between(self._since, now) for name in names}
         return dict(sorted(found.items(), key=lambda item: (item[1][-1], item[0])))
 
+    def _owed(self) -> dict[str, datetime]:
+        """What failed and is not given up, by schedule."""
+        return {retry.name: retry.scheduled for retry in self._retries if retry.name in CAUGHT_UP}
+
     def _next(self, name: str) -> datetime:
         """When a schedule fires next, after what is accounted for."""
         if name not in self._upcoming or self._upcoming[name] <= self._since:
@@ -195,8 +204,9 @@ class PaperLoop:
             self._tell([(firing.scheduled, one.slot)], {}, now=now, why="busy")
             return
         again = one.retry_at(firing.scheduled, attempt=firing.attempt, failed=now)
+        final = one.alarms(attempt=firing.attempt, again=again is not None)
         time = iso(firing.scheduled.replace(microsecond=0))
-        outcome = self._cloud.backfill(start=start) if start else self._cloud.fire(firing.name, time, final=again is None)
+        outcome = self._cloud.backfill(start=start) if start else self._cloud.fire(firing.name, time, final=final)
         if outcome["status"] == "succeeded":
             if line := _outcome(outcome.get("payload")):
                 self._say(f"{_shown(firing.scheduled)} {firing.name}: {line}")
@@ -230,7 +240,7 @@ class PaperLoop:
         if saved:  # else nothing was due since the last time, and nothing is lost
             self._cloud.save()
             self._saved = now
-            self._alive.write(now)
+            self._alive.write(now, owed=self._owed())
 
 
 def _outcome(payload: object) -> str:

@@ -20,6 +20,8 @@ CAUGHT_UP = ("backfill_bars", "build_features", "train", "report")
 RECONCILE = "reconcile"
 #: What Lambda waits before the second and the third attempt of an asynchronous call.
 PAUSES = (timedelta(minutes=1), timedelta(minutes=2))
+#: And what is caught up waits for after that: a laptop's network may be gone for a night.
+OWED_PAUSE = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +39,18 @@ class DeployedSchedule:
         return bool(self.slot)
 
     def retry_at(self, scheduled: datetime, *, attempt: int, failed: datetime) -> datetime | None:
-        """When a failed `attempt` (the first is 1) is followed by another; None: it was the last."""
-        if attempt > min(self.attempts, len(PAUSES)):
+        """When a failed `attempt` (the first is 1) is followed by another; None: it was the last. What is caught up is never given up."""
+        if attempt <= min(self.attempts, len(PAUSES)):
+            at = failed + PAUSES[attempt - 1]
+        elif self.name in CAUGHT_UP:
+            at = failed + OWED_PAUSE
+        else:
             return None
-        at = failed + PAUSES[attempt - 1]
         return at if at - scheduled <= self.late else None
+
+    def alarms(self, *, attempt: int, again: bool) -> bool:
+        """Whether the failure of `attempt` is a dead letter: AWS would not try again."""
+        return attempt == self.attempts + 1 or not again
 
 
 def deployed_schedules(documents: Iterable[dict[str, Any]], *, prefix: str, schedule: Schedule) -> tuple[DeployedSchedule, ...]:

@@ -14,10 +14,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from local.aws.emulator import ROOT, STOP_SECONDS
+from local.aws.emulator import ROOT
 from trading_env.errors import PapertapeError
 
 PAUSE = 0.1
+#: What a cloud whose driver was killed may take to save its state, on a busy machine.
+ENDING_SECONDS = 60.0
 
 
 class FolderInUseError(PapertapeError, RuntimeError):
@@ -47,7 +49,7 @@ def refuse_in_use(folder: Path) -> None:
 
 def _take(descriptor: int, folder: Path) -> None:
     """Take the lock; wait for the children of a dead process, who are about to end, and for nobody else."""
-    deadline = time.monotonic() + STOP_SECONDS
+    deadline = time.monotonic() + ENDING_SECONDS
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -213,6 +213,16 @@ def test_a_failed_decision_is_tried_again_after_one_and_two_minutes_and_then_giv
     assert [when for _, _, when in healed.of("decide")] == ["23 09:35", "23 09:36"]
 
 
+def test_bars_that_failed_are_owed_until_they_are_there_across_a_restart_too(tmp_path: Path) -> None:
+    run = Run(tmp_path, f"{MONDAY}T17:58", failing={"backfill_bars": 99}).until(f"{MONDAY}T18:25")
+    assert [when for _, _, when in run.of("backfill_bars")] == [f"23 18:{minute:02d}" for minute in (0, 1, 3, 13, 23)]
+    finals = [final for (name, _, _), final in zip(run.cloud.fired, run.cloud.finals, strict=True) if name == "backfill_bars"]
+    assert finals == [False, False, True, False, False], "one dead letter"
+    later = Run(tmp_path, "2026-11-24T09:20").until("2026-11-24T09:36")
+    assert later.of("backfill_bars", "decide") == [("backfill_bars", "23 18:00", "24 09:20"), ("decide", "24 09:35", "24 09:35")]
+    assert Run(tmp_path, "2026-11-24T09:40").until("2026-11-24T09:41").of("backfill_bars") == [], "and no longer"
+
+
 def test_without_the_last_bars_the_slot_waits_for_them(tmp_path: Path) -> None:
     Run(tmp_path, f"{MONDAY}T17:00").until(f"{MONDAY}T17:10")
     run = Run(tmp_path, "2026-11-24T09:40", failing={"backfill_bars": 1}).until("2026-11-24T09:45")
