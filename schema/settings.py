@@ -194,6 +194,14 @@ class ModelSettings(Section):
     approval: Literal["automatic", "manual"]
 
 
+class GateSettings(Section):
+    """What a model does that the gate refused: `shadow`, it only watches; `trade`, it trades where no model has passed, never with real
+    money (docs/decisions/0024-a-refused-model-on-paper.md).
+    """
+
+    refused: Literal["shadow", "trade"] = "shadow"
+
+
 class Budget(Section):
     monthly_budget_usd: Annotated[float, Field(gt=0)]
 
@@ -211,6 +219,7 @@ class Settings(Section):
     reward: RewardSettings
     model: ModelSettings
     budget: Budget
+    gate: GateSettings = GateSettings()
 
 
 def quick(settings: Settings) -> Settings:

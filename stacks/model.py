@@ -169,6 +169,12 @@ class ModelStack(Stack):
         )
         lake.let_write_ledger(function)
         function.may("sagemaker:DescribeModelPackage", on=[self._arn("model-package", f"{group}/*")], because=VERSIONS)
+        function.may("s3:ListBucket", on=[lake.processed_arn])
+        function.may(
+            "s3:GetObject",
+            on=[f"{lake.processed_arn}/{MODELS}*/evaluation/evaluation.json"],
+            because="the pipeline names the folder of its results after the execution",
+        )
         function.may(
             *(f"sagemaker:{verb}{kind}" for verb in ("Create", "Describe") for kind in ("Model", "EndpointConfig", "Endpoint")),
             "sagemaker:UpdateEndpoint",
@@ -183,11 +189,11 @@ class ModelStack(Stack):
         events.Rule(
             self,
             "OnVerdict",
-            description="A model package was approved or rejected",
+            description="A model package was approved or rejected, or waits for it",
             event_pattern=events.EventPattern(
                 source=["aws.sagemaker"],
                 detail_type=["SageMaker Model Package State Change"],
-                detail={"ModelPackageGroupName": [group], "ModelApprovalStatus": ["Approved", "Rejected"]},
+                detail={"ModelPackageGroupName": [group], "ModelApprovalStatus": ["Approved", "Rejected", "PendingManualApproval"]},
             ),
             targets=[
                 targets.LambdaFunction(

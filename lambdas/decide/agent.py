@@ -1,4 +1,4 @@
-"""One decision: observe the last close, ask the incumbent, record, send; then let the shadow watch.
+"""One decision: observe the last close, ask the model that trades, record, send; then let the other one watch.
 
 Promises: the decision id is the strategy and the slot, so the same event decides once; the audit record is written before anything can be
 ordered; whatever makes the data, the book or the model doubtful ends in `no-trade` with an alert that names it, never in a guess. A
@@ -20,6 +20,7 @@ from lambdas.common.broker.port import Broker, MarketData
 from lambdas.common.lake.lake import Lake
 from lambdas.common.ledger.ledger import Ledger
 from lambdas.common.ledger.records import AlertRecord, ServedModel, ShadowDecision, Snapshot
+from lambdas.common.ledger.roles import roles_now, trader_now
 from lambdas.common.orders.splits import splits_between
 from lambdas.decide.attribution import attribute_session
 from lambdas.decide.data import MarketSnapshot, StaleDataError, market_snapshot, years_needed
@@ -35,10 +36,6 @@ from trading_env.errors import PapertapeError
 from trading_env.evaluation.attribution import AttributionError
 from trading_env.simulation.policy import PolicyError, make_policy
 from trading_env.simulation.portfolio import PortfolioError
-
-FIRST_INCUMBENT = ServedModel(
-    role="incumbent", policy="equal-weight", spec="equal-weight", model_version="equal-weight", kappa=1.0, since=""
-)
 
 #: The share of a model's inputs that may lie outside of its training's envelope. The worst day of 2008 has 8 % of them there, March 2020
 #: 2 %: beyond 10 % it is another world, or broken data.
@@ -83,10 +80,10 @@ def decide(*, time: datetime, settings: Settings, edges: Edges, slot_name: str |
         return {"outcome": "decided before", "decision_id": decision_id, "state": made.state, "verdict": made.verdict}
     try:
         as_of, snapshot, observed = _observe(session=session, settings=settings, edges=edges)
-        incumbent = edges.ledger.incumbent() or FIRST_INCUMBENT
-        _refuse_stale(incumbent, session=session, settings=settings)
-        scored = _scores(incumbent, observed=observed, as_of=as_of, runtime=edges.runtime)
-        weights = _weights(incumbent, observed=observed, values=scored.values)
+        model = trader_now(edges.ledger, settings)
+        _refuse_stale(model, session=session, settings=settings)
+        scored = _scores(model, observed=observed, as_of=as_of, runtime=edges.runtime)
+        weights = _weights(model, observed=observed, values=scored.values)
     except NoTrade as reason:
         _alert(edges.ledger, rule=reason.rule, detail=str(reason), subject=f"No decision in slot {slot}", session=session, time=time)
         return {"outcome": "no-trade", "decision_id": decision_id, "rule": reason.rule, "reason": str(reason)}
@@ -95,14 +92,14 @@ def decide(*, time: datetime, settings: Settings, edges: Edges, slot_name: str |
         "decision_id": decision_id,
         "slot": slot,
         "strategy": AGENT,
-        "model_version": incumbent.model_version,
+        "model_version": model.model_version,
         "data_as_of": as_of.isoformat(),
         "weights": weights,
         "scores": _by_symbol(observed, scored.values),
         "feature_hash": FEATURE_HASH,
         "observation_hash": observed.sha256,
     }
-    record = _audit_record(body, incumbent=incumbent, snapshot=snapshot, observed=observed, scored=scored, code_version=edges.code_version)
+    record = _audit_record(body, model=model, snapshot=snapshot, observed=observed, scored=scored, code_version=edges.code_version)
     edges.lake.put_decision_record(decision_key(session, decision_id), record)
     answer = edges.execution.post_decision(body)
     for symbol, last in snapshot.missing.items():
@@ -110,13 +107,13 @@ def decide(*, time: datetime, settings: Settings, edges: Edges, slot_name: str |
         detail = f"{symbol} has no bar of {as_of}, {since}; it is left out and its position carried"
         left_out = f"{symbol} is left out of slot {slot}"
         _alert(edges.ledger, rule=f"missing-bar:{symbol}", detail=detail, subject=left_out, session=session, time=time)
-    _decide_shadow(slot=slot, incumbent=incumbent, as_of=as_of, observed=observed, edges=edges, time=time)
+    _decide_shadow(slot=slot, traded=model, settings=settings, as_of=as_of, observed=observed, edges=edges, time=time)
     _attribute(snapshot, settings=settings, edges=edges, session=session, time=time)
     return _outcome(
         answer,
         decision_id=decision_id,
         as_of=as_of.isoformat(),
-        model_version=incumbent.model_version,
+        model_version=model.model_version,
         missing=list(snapshot.missing),
     )
 
@@ -197,8 +194,7 @@ def _refuse_stale(model: ServedModel, *, session: date, settings: Settings) -> N
     """A model's age counts from the last data it was trained or judged on, else from its deployment."""
     if model.policy != "endpoint":
         return
-    trained_until = date.fromisoformat((model.trained_until or model.since)[:10])
-    age = (session - trained_until).days
+    age = (session - model.known_until).days
     if age > settings.risk.max_model_age_days:
         limit = settings.risk.max_model_age_days
         raise NoTrade("stale-model", f"model {model.model_version} may be {limit} days old, was {age}; train again with later dates")
@@ -233,10 +229,12 @@ def _weights(model: ServedModel, *, observed: ObservedState, values: Array) -> d
     return target(observed=observed, scores=values, kappa=model.kappa)
 
 
-def _decide_shadow(*, slot: str, incumbent: ServedModel, as_of: date, observed: ObservedState, edges: Edges, time: datetime) -> None:
-    """Record what the shadow would have done with the same observation; its failure is an alert and nothing else."""
-    shadow = edges.ledger.shadow()
-    if shadow is None or shadow.spec == incumbent.spec:
+def _decide_shadow(
+    *, slot: str, traded: ServedModel, settings: Settings, as_of: date, observed: ObservedState, edges: Edges, time: datetime
+) -> None:
+    """Record what the model that watches would have done with the same observation; its failure is an alert and nothing else."""
+    shadow = roles_now(edges.ledger, settings).watches
+    if shadow is None or shadow.spec == traded.spec:
         return
     try:
         scored = _scores(shadow, observed=observed, as_of=as_of, runtime=edges.runtime)
@@ -275,13 +273,13 @@ def _attribute(snapshot: MarketSnapshot, *, settings: Settings, edges: Edges, se
 
 
 def _audit_record(
-    body: Mapping[str, Any], *, incumbent: ServedModel, snapshot: MarketSnapshot, observed: ObservedState, scored: Scores, code_version: str
+    body: Mapping[str, Any], *, model: ServedModel, snapshot: MarketSnapshot, observed: ObservedState, scored: Scores, code_version: str
 ) -> dict[str, Any]:
     """All that is needed to decide again and get the same weights."""
     return {
         "schema": 1,
         "decision": dict(body),
-        "model": incumbent.model_dump(mode="json"),
+        "model": model.model_dump(mode="json"),
         "observation": [float(value) for value in observed.observation.vector],
         "symbols": list(observed.observation.symbols),
         "tradable": [bool(value) for value in observed.tradable],

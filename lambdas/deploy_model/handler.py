@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import boto3
 
 from lambdas.common import environment
+from lambdas.common.lake.provenance import default_registry
 from lambdas.common.ledger.ledger import ledger_from_environment
 from lambdas.common.telemetry import entry, logger
 from lambdas.deploy_model.packages import describe, serve
 from lambdas.deploy_model.pointers import point
+from lambdas.deploy_model.verdict import refusals
 
 POLL_SECONDS = 5.0
 RESERVE_MS = 15_000
@@ -41,7 +44,8 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         wait = _wait_while_time_is_left(context.get_remaining_time_in_millis if context else lambda: 0)
         serve(sagemaker=sagemaker, package=package, endpoint=endpoint, role_arn=variables.serving_role_arn, wait=wait)
 
-    outcome = point(ledger=ledger, package=package, endpoint=endpoint, since=event["time"], deploy=deploy)
+    reasons = partial(refusals, default_registry(), package)
+    outcome = point(ledger=ledger, package=package, endpoint=endpoint, since=event["time"], deploy=deploy, refused=reasons)
     made_by = {"trial": package.metadata.trial or "", "configuration": package.metadata.configuration or ""}
     return _outcome(outcome, package=package.arn, endpoint=endpoint, role=package.role, **made_by)
 

@@ -13,8 +13,13 @@ from lambdas.common.ledger.records import ServedModel
 from lambdas.deploy_model.packages import ModelPackage
 
 
-def point(*, ledger: Ledger, package: ModelPackage, endpoint: str, since: str, deploy: Callable[[], None]) -> str:
-    """Deploy the package and point its role to it; returns "deployed", "unchanged" or "superseded"."""
+def point(
+    *, ledger: Ledger, package: ModelPackage, endpoint: str, since: str, deploy: Callable[[], None], refused: Callable[[], tuple[str, ...]]
+) -> str:
+    """Deploy the package and point its role to it; returns "deployed", "unchanged" or "superseded".
+
+    `refused` gives the gate's reasons against a package that it refused.
+    """
     incumbent = ledger.incumbent()
     if package.role == "shadow" and incumbent is not None and incumbent.spec == package.arn:
         ledger.put_model(equal_weight(since=since))
@@ -24,12 +29,13 @@ def point(*, ledger: Ledger, package: ModelPackage, endpoint: str, since: str, d
             return "unchanged"
         if _version(current.spec) > package.version:
             return "superseded"
+    reasons = refused() if package.role == "shadow" else ()
     deploy()
-    ledger.put_model(served(package=package, endpoint=endpoint, since=since))
+    ledger.put_model(served(package=package, endpoint=endpoint, since=since, refused=reasons))
     return "deployed"
 
 
-def served(*, package: ModelPackage, endpoint: str, since: str) -> ServedModel:
+def served(*, package: ModelPackage, endpoint: str, since: str, refused: tuple[str, ...] = ()) -> ServedModel:
     metadata = package.metadata
     return ServedModel(
         role=package.role,
@@ -40,8 +46,10 @@ def served(*, package: ModelPackage, endpoint: str, since: str) -> ServedModel:
         kappa=metadata.kappa,
         feature_hash=metadata.feature_hash,
         since=since,
-        trained_until=metadata.evaluated_until or metadata.trained_until,
+        trained_until=metadata.trained_until,
+        evaluated_until=metadata.evaluated_until,
         model_hash=metadata.model_hash,
+        refused=refused,
     )
 
 

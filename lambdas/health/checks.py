@@ -160,7 +160,7 @@ def model(facts: Facts, settings: Settings) -> str:
     model = facts.incumbent
     if model is None or model.policy != "endpoint":
         return ""
-    age = (facts.day - date.fromisoformat((model.trained_until or model.since)[:10])).days
+    age = (facts.day - model.known_until).days
     limit = settings.risk.max_model_age_days
     return f"model {model.model_version[:12]} is {age} days old, at {limit} it stops trading" if age > limit - MODEL_WARNING_DAYS else ""
 

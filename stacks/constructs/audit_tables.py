@@ -17,7 +17,8 @@ Columns = tuple[tuple[str, str], ...]
 NUMBERS, FLAGS, TEXTS, SHARES = "array<double>", "array<boolean>", "array<string>", "map<string,double>"
 SERVED: Columns = (
     ("role", "string"), ("policy", "string"), ("spec", "string"), ("endpoint", "string"), ("model_version", "string"), ("kappa", "double"),
-    ("feature_hash", "string"), ("since", "string"), ("trained_until", "string"), ("model_hash", "string"),
+    ("feature_hash", "string"), ("since", "string"), ("trained_until", "string"), ("evaluated_until", "string"), ("model_hash", "string"),
+    ("refused", TEXTS),
 )  # fmt: skip
 ASKED: Columns = (
     ("decision_id", "string"), ("slot", "string"), ("strategy", "string"), ("model_version", "string"), ("data_as_of", "string"),

@@ -57,6 +57,7 @@ def test_the_settings_of_this_repository_are_valid(settings: Settings) -> None:
         ),
         ("live_start = 2020-01-02", 'live_start = "soon"', "training.live_start = 'soon' is not allowed"),
         ("seeds = [0, 1,", "seeds = [1, 1,", "training: seeds must be distinct, was [1, 1, 2"),
+        ('refused = "shadow"', 'refused = "live"', "gate.refused = 'live' is not allowed: Input should be 'shadow' or 'trade'"),
         ("purge_sessions = 5 ", "purge_sessions = 0 ", "training.purge_sessions = 0 is not allowed"),
         ("holdout_sessions = 252", "holdout_sessions = 20", "training.holdout_sessions = 20 is not allowed"),
         (
@@ -101,6 +102,11 @@ def test_settings_that_the_laptop_writes_for_the_app_are_read_back_the_same(tmp_
     for one in (settings, quick(settings), odd):
         (tmp_path / "settings.toml").write_text(settings_text(one), encoding="utf-8")
         assert load(tmp_path / "settings.toml") == one
+
+
+def test_without_a_gate_section_a_refused_model_only_watches(tmp_path: Path) -> None:
+    whole = '[gate]\n' + TEXT.partition("[gate]\n")[2].partition("[budget]")[0]
+    assert load(changed(tmp_path, whole, "")).gate.refused == "shadow"
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -126,6 +126,7 @@ class AlpacaBroker:
         renew: Callable[[], tuple[str, str] | None] = lambda: None,
     ) -> None:
         refuse_foreign_broker(trading_url=trading_url, data_url=data_url, environment_switch=live_switch, secret_switch=credentials.live)
+        self.real_money = live_switch == LIVE_SWITCH or credentials.live
         keys: dict[str, Any] = {"api_key": credentials.key_id, "secret_key": credentials.secret_key, "raw_data": True}
         self._trading = _Trading(**keys, paper=trading_url != LIVE_TRADING, url_override=trading_url)
         self._stocks = _Stocks(**keys, url_override=data_url)

@@ -6,12 +6,19 @@ Another broker or vendor is a module beside `alpaca` that fulfils a port, and it
 from __future__ import annotations
 
 from lambdas.common.broker import alpaca
-from lambdas.common.broker.port import Broker, MarketData
+from lambdas.common.broker.port import Broker, BrokerRefused, MarketData
+from schema.settings import deployed
 
 
 def broker_from_environment() -> Broker:
-    """Return this process's broker; raise `BrokerRefused` where its address, its secret or its switches forbid it."""
-    return alpaca.broker_from_environment()
+    """Return this process's broker; raise `BrokerRefused` where its address, its secret or its switches forbid it.
+
+    A model that the gate refused may trade on paper only: with `[gate] refused = "trade"` no switch for real money may be on.
+    """
+    broker = alpaca.broker_from_environment()
+    if broker.real_money and (refused := deployed().gate.refused) != "shadow":
+        raise BrokerRefused(f'gate.refused must be "shadow" where a switch for real money is on, was "{refused}"; deploy again')
+    return broker
 
 
 def market_data_from_environment() -> MarketData:

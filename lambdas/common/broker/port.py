@@ -166,6 +166,10 @@ class Broker(Calendar, Protocol):
     def list_limit(self) -> int:
         """What one list of orders holds at most."""
 
+    @property
+    def real_money(self) -> bool:
+        """Whether a switch for real money is on, be it one of several."""
+
     def clock(self) -> Clock: ...
 
     def account(self) -> Account: ...

@@ -6,6 +6,7 @@ from the broker's clock. `docs/ledger.md` lists every access pattern.
 
 from __future__ import annotations
 
+from datetime import date
 from decimal import Decimal
 from typing import Annotated, ClassVar, Literal
 
@@ -289,7 +290,11 @@ class Breakers(Record):
 
 
 class ServedModel(Record):
-    """Who decides (`incumbent`) or only watches (`shadow`)."""
+    """What passed the gate (`incumbent`) or was refused by it (`shadow`); `roles` says which of the two trades.
+
+    `refused`: the gate's own sentences, without the checks that passed; none of a model that passed, was withdrawn by a person, or whose
+    verdict is not known.
+    """
 
     kind: ClassVar[str] = "model"
     role: Literal["incumbent", "shadow"]
@@ -301,7 +306,14 @@ class ServedModel(Record):
     feature_hash: str = ""
     since: str
     trained_until: str | None = None
+    evaluated_until: str | None = None
     model_hash: str | None = None
+    refused: tuple[str, ...] = ()
+
+    @property
+    def known_until(self) -> date:
+        """The last session that it was trained or judged on, else its deployment: its age counts from here."""
+        return date.fromisoformat((self.evaluated_until or self.trained_until or self.since)[:10])
 
     def keys(self) -> dict[str, str]:
         return {"pk": "model", "sk": self.role}

@@ -309,7 +309,7 @@ def _age_days(model: ServedModel | None, decision: Decision, session: date) -> f
     """Days since the last data that the serving model was trained or judged on; None when the decision rests on no trained model."""
     if model is None or model.policy != "endpoint" or model.model_version != decision.model_version:
         return None
-    return float((session - date.fromisoformat((model.trained_until or model.since)[:10])).days)
+    return float((session - model.known_until).days)
 
 
 def proposed(planned: PlannedOrder) -> ProposedOrder:

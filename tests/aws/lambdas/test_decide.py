@@ -26,6 +26,7 @@ import requests
 from lambdas.backfill_bars.handler import handler as backfill
 from lambdas.common.lake import lake as lakes
 from lambdas.common.lake.lake import Lake
+from lambdas.common.ledger.item import LedgerCorrupt
 from lambdas.common.ledger.ledger import Ledger
 from lambdas.common.ledger.records import Held, ServedModel, Snapshot
 from lambdas.decide import handler as deciding
@@ -36,7 +37,7 @@ from learning import serving
 from local.exchange.server import RunningExchange
 from papertape.market_data import bundled
 from schema.lake_layout import actions_key, bars_key
-from schema.settings import SETTINGS_FILE, Settings
+from schema.settings import SETTINGS_FILE, GateSettings, Settings
 from schema.trading_rules import limits_of, rules_of
 from tests.lakes import calendar_objects, fill_raw
 from tests.markets import market_of
@@ -536,6 +537,56 @@ def test_the_shadow_watches_the_same_observation(run: Any, served: Any, ledger_t
     assert seen.observation_hash == made.observation_hash
     assert sum(seen.weights.values()) == pytest.approx(1.0)
     assert seen.weights != made.weights
+
+
+REFUSED = ("the mean excess is -3.1 bp per year, above 0 is asked", "2 seeds, 10 are needed", "1 fold, 8 are needed")
+
+
+@pytest.fixture
+def refused_trades(settings: Settings, exchange: RunningExchange, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    changed = settings.model_copy(update={"gate": GateSettings(refused="trade")})
+    monkeypatch.setenv(SETTINGS_FILE, settings_file(changed))
+    return changed
+
+
+def test_a_refused_model_trades_on_paper_when_told_to_and_equal_weight_watches(
+    run: Any, served: Any, ledger_table: Ledger, lake: Lake, refused_trades: Settings
+) -> None:
+    challenger = served("shadow", seed=2, refused=REFUSED)
+    assert run()["model_version"] == challenger.model_version
+    made, (seen,) = ledger_table.decision(DECISION), ledger_table.shadow_decisions("2020-01")
+    assert made is not None
+    assert (made.verdict, made.model_version, seen.model_version) == ("accepted", challenger.model_version, "equal-weight")
+    assert seen.weights == dict.fromkeys(refused_trades.universe.symbols, pytest.approx(1 / 8))
+    assert record(lake)["model"]["refused"] == list(REFUSED)
+
+
+@pytest.mark.parametrize("reasons", [REFUSED, ()])
+def test_a_model_that_passed_is_never_displaced_and_one_without_a_verdict_never_trades(
+    run: Any, served: Any, ledger_table: Ledger, refused_trades: Settings, reasons: tuple[str, ...]
+) -> None:
+    served("shadow", seed=2, refused=reasons)
+    traded = served("incumbent", seed=1).model_version if reasons else "equal-weight"
+    assert run()["model_version"] == traded
+    assert [one.model_version != traded for one in ledger_table.shadow_decisions("2020-01")] == [True]
+
+
+def test_a_refused_model_past_its_age_stops_trading_too(
+    run: Any, cloud: Cloud, served: Any, ledger_table: Ledger, refused_trades: Settings
+) -> None:
+    served("shadow", refused=REFUSED, trained_until="2018-08-19", evaluated_until=None)
+    assert run()["rule"] == "stale-model"
+    assert cloud.decisions == 0
+
+
+def test_a_shadow_that_cannot_be_read_does_not_stop_the_decision(run: Any, served: Any, ledger_table: Ledger) -> None:
+    served("shadow")
+    ledger_table._table.update_item(Key={"pk": "model", "sk": "shadow"}, UpdateExpression="REMOVE kappa")
+    with pytest.raises(LedgerCorrupt):
+        run()
+    made = ledger_table.decision(DECISION)
+    assert made is not None
+    assert made.verdict == "accepted"
 
 
 def test_a_failing_shadow_is_an_alert_and_nothing_else(run: Any, cloud: Cloud, served: Any, ledger_table: Ledger) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import date
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,7 +19,9 @@ from lambdas.deploy_model import handler as deploying
 from lambdas.deploy_model.packages import DeploymentError, NotServingYetError
 
 GROUP = "papertape"
-METADATA = {"model_hash": "a" * 64, "kappa": "0.1", "feature_hash": "f" * 64, "gate": "passed", "evaluated_until": "2019-12-31"}
+BUCKET, EVALUATION = "papertape-processed", "models/1/evaluation/evaluation.json"
+METADATA = {"model_hash": "a" * 64, "kappa": "0.1", "feature_hash": "f" * 64, "gate": "passed", "trained_until": "2018-12-21",
+            "evaluated_until": "2019-12-31"}  # fmt: skip
 Register = Callable[..., str]
 
 
@@ -44,9 +47,14 @@ def sagemaker(ledger_table: Ledger, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.fixture
 def register(sagemaker: Any) -> Register:
-    def register(status: str, **metadata: str) -> str:
+    def register(status: str, *, evaluation: dict[str, Any] | None = None, **metadata: str) -> str:
         container = {"Image": "registry/pytorch-inference:2.6.0", "ModelDataUrl": "s3://papertape-processed/models/1/model.tar.gz"}
+        metrics = {"ModelQuality": {"Statistics": {"ContentType": "application/json", "S3Uri": f"s3://{BUCKET}/{EVALUATION}"}}}
+        if evaluation is not None:
+            boto3.client("s3").create_bucket(Bucket=BUCKET)
+            boto3.client("s3").put_object(Bucket=BUCKET, Key=EVALUATION, Body=json.dumps(evaluation).encode())
         arn = sagemaker.create_model_package(
+            **({} if evaluation is None else {"ModelMetrics": metrics}),
             ModelPackageGroupName=GROUP,
             ModelPackageDescription="a policy",
             ModelApprovalStatus=status,
@@ -85,7 +93,8 @@ def test_an_approved_package_becomes_the_incumbent(sagemaker: Any, register: Reg
     model = ledger_table.incumbent()
     assert model is not None
     assert (model.policy, model.spec, model.endpoint, model.kappa) == ("endpoint", arn, "papertape-incumbent", 0.1)
-    assert (model.model_version, model.feature_hash, model.trained_until) == ("a" * 64, "f" * 64, "2019-12-31")
+    assert (model.model_version, model.feature_hash, model.known_until) == ("a" * 64, "f" * 64, date(2019, 12, 31))
+    assert (model.trained_until, model.evaluated_until) == ("2018-12-21", "2019-12-31"), "the holdout is no training"
     assert ledger_table.shadow() is None
 
 
@@ -103,6 +112,28 @@ def test_a_rejected_package_becomes_the_shadow(register: Register, ledger_table:
     assert shadow is not None
     assert (shadow.spec, shadow.endpoint) == (arn, "papertape-shadow")
     assert ledger_table.incumbent() is None
+
+
+def judged(*, passed: bool, model: str = "a" * 64) -> dict[str, Any]:
+    reasons = ["refused: the mean excess is -3.1 bp per year", "refused: 2 seeds, 10 are needed", "passed: turnover 0.6 %"]
+    return {"hashes": {"model_hash": model}, "gate": {"passed": passed, "reasons": reasons}}
+
+
+def test_the_shadow_carries_the_gates_reasons_against_it(register: Register, ledger_table: Ledger) -> None:
+    send(register("Rejected", evaluation=judged(passed=False)))
+    shadow = ledger_table.shadow()
+    assert shadow is not None
+    assert shadow.refused == ("the mean excess is -3.1 bp per year", "2 seeds, 10 are needed")
+
+
+@pytest.mark.parametrize("evaluation", [judged(passed=True), judged(passed=False, model="b" * 64), {}])
+def test_what_a_person_rejected_or_nobody_judged_carries_no_verdict(
+    register: Register, ledger_table: Ledger, evaluation: dict[str, Any]
+) -> None:
+    send(register("Rejected", evaluation=evaluation))
+    shadow = ledger_table.shadow()
+    assert shadow is not None
+    assert shadow.refused == ()
 
 
 def test_a_pending_or_foreign_package_changes_nothing(
