@@ -9,8 +9,8 @@ CDK := PATH="$(CURDIR)/$(BIN):$(NODE)/bin:$$PATH" $(NODE)/bin/node node_modules/
 
 .PHONY: setup demo test rehearse check bench synth local halt resume flatten status parity soak faults bootstrap deploy destroy lock clean
 
-demo: setup  ## deploy to this laptop, train, judge, trade 2020, report
-	@$(BIN)/papertape demo
+demo: setup  ## deploy to this laptop, train, judge, trade 2020, report; agent=trade: by the challenger that the gate refuses
+	@$(BIN)/papertape demo $(if $(agent),--agent "$(agent)")
 
 test: check  ## every kind of test; what takes minutes is in rehearse
 	$(BIN)/pytest -q tests/contract tests/aws tests/infrastructure tests/learning tests/faults -m "not rehearse" -n 3 --dist loadgroup

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -15,17 +16,26 @@ from papertape.options import ROOT, SETTINGS, End, SettingsFile, Start, examples
 app = typer.Typer(add_completion=False)
 
 
-@app.command()
+class RefusedAgent(StrEnum):
+    SHADOW = "shadow"
+    TRADE = "trade"
+
+
+@app.command(epilog=examples("demo", "demo --agent trade"))
 def demo(
     settings: SettingsFile = SETTINGS,
     port: Annotated[int, typer.Option(help="The emulator's port; 0 picks a free one.", min=0, max=65535)] = 0,
+    agent: Annotated[
+        RefusedAgent | None,
+        typer.Option(help="What the challenger does that the gate refuses.", show_default="gate.refused of the settings"),
+    ] = None,
 ) -> None:
     """Deploy to your laptop, train, evaluate, trade 2020, and write out/demo/report.html."""
     with in_plain_words():
         from local.replay import demo as the_demo
         from schema.settings import load
 
-        the_demo.run(load(settings), console=Console(), port=port)
+        the_demo.run(load(settings), console=Console(), port=port, agent=None if agent is None else agent.value)
 
 
 @app.command()

@@ -105,7 +105,7 @@ def test_settings_that_the_laptop_writes_for_the_app_are_read_back_the_same(tmp_
 
 
 def test_without_a_gate_section_a_refused_model_only_watches(tmp_path: Path) -> None:
-    whole = '[gate]\n' + TEXT.partition("[gate]\n")[2].partition("[budget]")[0]
+    whole = "[gate]\n" + TEXT.partition("[gate]\n")[2].partition("[budget]")[0]
     assert load(changed(tmp_path, whole, "")).gate.refused == "shadow"
 
 
