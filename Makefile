@@ -7,7 +7,7 @@ export PYTHONHASHSEED := 0
 
 CDK := PATH="$(CURDIR)/$(BIN):$(NODE)/bin:$$PATH" $(NODE)/bin/node node_modules/aws-cdk/bin/cdk
 
-.PHONY: setup demo test rehearse check bench synth local halt resume flatten status parity soak faults bootstrap deploy destroy lock clean
+.PHONY: setup demo test rehearse check bench synth local halt resume flatten status explain parity soak faults bootstrap deploy destroy lock clean
 
 demo: setup  ## deploy to this laptop, train, judge, trade 2020, report; agent=trade: by the challenger that the gate refuses
 	@$(BIN)/papertape demo $(if $(agent),--agent "$(agent)")
@@ -35,8 +35,16 @@ synth: setup  ## the CloudFormation templates, in cdk.out; needs no account
 local: setup  ## bring the traded year of the last demo back up
 	@$(BIN)/papertape local
 
+# As typed: make would expand a dollar sign in them, and so would what it exports
+export TYPED_REASON := $(value reason)
+export TYPED_ID := $(value id)
+unexport reason id
+
 halt resume flatten status: .venv/.installed  ## what `make local` holds up, or with on=aws the account: reason="..." and yes=1 as they ask
-	@$(BIN)/papertape $@ $(if $(reason),--reason "$$reason") $(if $(on),--on "$$on") $(if $(yes),--yes)
+	@$(BIN)/papertape $@ $(if $(TYPED_REASON),--reason "$$TYPED_REASON") $(if $(on),--on "$$on") $(if $(yes),--yes)
+
+explain: .venv/.installed  ## an order or a decision back to its data: id=..., with day=... a symbol's orders
+	@$(BIN)/papertape $@ "$$TYPED_ID" $(if $(day),--day "$$day") $(if $(on),--on "$$on")
 
 parity: setup  ## 2020 through the deployed functions against the backtest, three policies
 	@$(BIN)/papertape parity

@@ -50,6 +50,9 @@ if TYPE_CHECKING:
     from papertape.research.study import StudyOptions
 
 INTERRUPTED, TERMINATED = 130, 143
+#: What the examples explain: of the demo's year.
+A_DECISION = "agent:2020-12-31/open+5"
+AN_ORDER = "pt1-ejfuel4lzekwkugey2plrfjtw5xjyetciqnxbw5z"
 #: As `--help` lists them; the commands of other packages follow.
 IN_ORDER_OF_USE = (
     *("demo", "local", "train", "evaluate", "backtest", "lookahead", "scoreboard", "exchange", "parity", "soak"),
@@ -266,9 +269,14 @@ def status(on: Where = On.LAPTOP, url: Url = "", folder: Run = DEMO, settings: S
         commands.status(_client(on, url, folder, settings), as_json=as_json, console=Console())
 
 
-@app.command(rich_help_panel=OPERATE, epilog=examples("explain agent:2020-12-31/open+5", "explain pt1-jzohzbvq2udixcm6wvqbkrfj4q --json"))
+@app.command(
+    rich_help_panel=OPERATE, epilog=examples(f"explain {A_DECISION}", f"explain {AN_ORDER} --json", "explain SPY --day 2020-12-31")
+)
 def explain(
-    identity: Annotated[str, typer.Argument(metavar="ID", help="A decision id or a client order id.", show_default=False)],
+    identity: Annotated[
+        str, typer.Argument(metavar="ID", help="A decision id or a client order id; with --day, a symbol.", show_default=False)
+    ],
+    day: Annotated[str, typer.Option(help="Explain the symbol's orders of this day, YYYY-MM-DD.", show_default=False)] = "",
     on: Where = On.LAPTOP,
     url: Url = "",
     folder: Run = DEMO,
@@ -279,7 +287,7 @@ def explain(
     with in_plain_words():
         from papertape.operate import commands
 
-        sound = commands.explain(_client(on, url, folder, settings), identity, as_json=as_json, console=Console())
+        sound = commands.explain(_client(on, url, folder, settings), identity, day=day, as_json=as_json, console=Console())
     if not sound:
         sys.exit(1)
 

@@ -15,6 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import ValidationError
 
 from lambdas.common import environment
+from lambdas.common.api.caller import caller, requested_at
 from lambdas.common.api.responses import answer, refusals
 from lambdas.common.broker.connection import broker_from_environment, market_data_from_environment
 from lambdas.common.broker.port import BrokerError
@@ -54,7 +55,8 @@ def delete_order(order_id: str) -> Response[str]:
 @app.post("/flatten")
 def post_flatten() -> Response[str]:
     request = parse(FlattenRequest, app.current_event.body, settings=deployed())
-    return answer(*service.flatten(request, _context()))
+    asked = app.current_event["requestContext"]
+    return answer(*service.flatten(request, _context(), by=caller(asked), time=requested_at(asked)))
 
 
 @app.exception_handler(ValidationError)  # type: ignore[untyped-decorator]  # Powertools does not type it

@@ -46,7 +46,7 @@ class Facts:
     tripped: Mapping[str, str]
     state: str
     state_reason: str
-    incumbent: ServedModel | None
+    trader: ServedModel | None
     features_end: date | None
     newest_bar: date | None
     last_snapshot: Snapshot | None
@@ -113,7 +113,7 @@ def drift(facts: Facts, _settings: Settings) -> Mapping[str, str]:
 
 
 def constant(facts: Facts, _settings: Settings) -> str:
-    model = facts.incumbent
+    model = facts.trader
     if model is None or model.policy != "endpoint":
         return ""
     scores = [decision.scores for decision in facts.recent if decision.model_version == model.model_version and decision.scores]
@@ -157,7 +157,7 @@ def state(facts: Facts, _settings: Settings) -> Mapping[str, str]:
 
 
 def model(facts: Facts, settings: Settings) -> str:
-    model = facts.incumbent
+    model = facts.trader
     if model is None or model.policy != "endpoint":
         return ""
     age = (facts.day - model.known_until).days

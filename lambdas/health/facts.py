@@ -8,6 +8,7 @@ from datetime import date, datetime, timedelta
 from lambdas.common.lake.lake import Lake
 from lambdas.common.ledger.ledger import Ledger
 from lambdas.common.ledger.records import Decision
+from lambdas.common.ledger.roles import trader_now
 from lambdas.health.checks import Facts
 from schema.exchange_time import new_york_date, parse_utc
 from schema.lake_layout import BARS, bars_key
@@ -40,7 +41,7 @@ def gather(*, now: datetime, ledger: Ledger, lake: Lake, settings: Settings) -> 
         tripped=ledger.breakers().tripped,
         state=state.state,
         state_reason=state.reason,
-        incumbent=ledger.incumbent(),
+        trader=trader_now(ledger, settings),
         features_end=None if manifest is None else date.fromisoformat(manifest["end"]),
         newest_bar=_newest_bar(lake, symbol=settings.universe.required_benchmark, day=day),
         last_snapshot=snapshot,

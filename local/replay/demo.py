@@ -2,9 +2,9 @@
 
 Each stage is what a user of an AWS account does or what a schedule does, on the deployed functions. What is deployed is what a user of
 `settings.quick` would deploy: three folds of two seeds, which the gate never passes, so that the year is traded by equal weight while the
-challenger watches, or with `agent="trade"` by the refused challenger. The run leaves `out/demo/`: the report, the page of the evaluation, `summary.json`, `traded.json` (a line per session),
-the settings, the local cloud's saved state and every log. A stage that fails raises a `PapertapeError` of one line; the processes that the
-run started end with it.
+challenger watches, or with `agent="trade"` by the refused challenger. The run leaves `out/demo/`: the report, the page of the evaluation,
+`summary.json`, `traded.json` (a line per session), the settings, the local cloud's saved state and every log. A stage that fails raises a
+`PapertapeError` of one line; the processes that the run started end with it.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from lambdas.common.api.client import Answer, ExecutionApi, ExecutionApiError
 from lambdas.common.environment import VariablesError
@@ -59,7 +59,7 @@ class Client:
     api: ExecutionApi
 
     def status(self) -> Document:
-        return self._request("GET /status", self.api.status)
+        return self._request("GET /status", self.api.status, reads=True)
 
     def halt(self, reason: str) -> Document:
         return self._request("the halt", lambda: self.api.halt(reason))
@@ -72,19 +72,39 @@ class Client:
         return self._request("the flatten", lambda: self.api.flatten(reason), also={202})
 
     def traced(self, identity: str) -> Document:
-        """The order or the decision called `identity`, with its trace."""
-        reads = [self.api.order, self.api.decision]
-        for read in reversed(reads) if ":" in identity else reads:
-            found = self._request(f"GET of {identity}", partial(read, identity), also={404})
+        """The order or the decision called `identity`, with its trace. Only decisions have a colon, and orders never a slash."""
+        reads: list[Callable[[str], Answer]] = [self.api.decision] if ":" in identity else []
+        reads += [self.api.order] if "/" not in identity else []
+        for read in reads:
+            found = self._request(f"GET of {identity}", partial(read, identity), also={404}, reads=True)
             if "trace" in found:
                 return found
-        raise OperatorError(f"{self.name} has no order and no decision {identity}; `status` names the last decision, and that its orders")
+        raise OperatorError(
+            f"{self.name} has no order and no decision {identity}; a decision is called like agent:2020-12-31/open+5, an order like "
+            "pt1-..., and `status` names the last decision"
+        )
 
-    def _request(self, what: str, call: Callable[[], Answer], *, also: frozenset[int] | set[int] = frozenset()) -> Document:
+    def orders_of(self, symbol: str, day: str) -> list[Document]:
+        """The orders of `symbol` on `day` (ISO date), oldest first."""
+        found: list[Document] = []
+        cursor: str | None = None
+        while True:
+            page = self._request("GET /orders", partial(self.api.orders, day[:7], cursor=cursor), reads=True)
+            found += [order for order in page["orders"] if (order["symbol"], order["created_at"][:10]) == (symbol, day)]
+            if (cursor := page["cursor"]) is None:
+                return found
+
+    def _request(
+        self, what: str, call: Callable[[], Answer], *, also: frozenset[int] | set[int] = frozenset(), reads: bool = False
+    ) -> Document:
         try:
             answer = call()
+        except NoCredentialsError as error:
+            remedy = "credentials of the account that owns it are needed in this shell; nothing was asked"
+            raise OperatorError(f"{self.name}: {what} cannot be signed ({error}): {remedy}") from error
         except (ExecutionApiError, BotoCoreError) as error:
-            raise OperatorError(f"{self.name}: {what} has no answer, so whether it was done is unknown: {error}") from error
+            doubt = "" if reads else ", so whether it was done is unknown"
+            raise OperatorError(f"{self.name}: {what} has no answer{doubt}: {error}") from error
         if answer.status == 200 or answer.status in also:
             return answer.body
         reason = answer.body.get("message") or answer.body.get("Message") or answer.body

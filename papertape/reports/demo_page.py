@@ -33,7 +33,10 @@ class Contender:
 
 @dataclass(frozen=True, kw_only=True)
 class YearInPictures:
-    """What the page shows. `apart`: mean share of equity by which the two contenders' targets of a session differ. Series are one value per session; weights are shares of equity at the close."""
+    """What the page shows. Series are one value per session; weights are shares of equity at the close.
+
+    `apart`: the mean share of equity by which the contenders' targets of a session differ.
+    """
 
     summary: Mapping[str, Any]
     sessions: Sequence[str]

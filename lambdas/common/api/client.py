@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import boto3
 import requests
@@ -72,6 +72,11 @@ class ExecutionApi:
 
     def order(self, order_id: str) -> Answer:
         return self.call("GET", f"/orders/{quote(order_id, safe='')}", repeat=True)
+
+    def orders(self, month: str, *, cursor: str | None = None) -> Answer:
+        """One page of the orders of a month, the oldest first."""
+        query = {"month": month, "limit": "500"} | ({} if cursor is None else {"cursor": cursor})
+        return self.call("GET", f"/orders?{urlencode(sorted(query.items()))}", repeat=True)
 
     def status(self) -> Answer:
         return self.call("GET", "/status", repeat=True)

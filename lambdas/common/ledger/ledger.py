@@ -26,6 +26,7 @@ from lambdas.common.ledger.item import LedgerCorrupt
 from lambdas.common.ledger.records import (
     AlertRecord,
     Attribution,
+    BrokerState,
     Decision,
     Fill,
     OrderOfDay,
@@ -224,6 +225,13 @@ class Ledger(Controls):
     def attributions(self, start: str, end: str) -> list[Attribution]:
         """Return the attributions of the sessions from `start` to `end`, both included."""
         return list(self._query(Attribution, "attribution", start, end))
+
+    def put_broker_state(self, state: BrokerState) -> None:
+        """Replace what was seen of the broker before."""
+        self._table.put_item(Item=state.item())
+
+    def broker_state(self) -> BrokerState | None:
+        return self._get(BrokerState, {"pk": "state", "sk": "broker"})
 
     # --- models
 

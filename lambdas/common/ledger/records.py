@@ -289,6 +289,21 @@ class Breakers(Record):
         return {"pk": "state", "sk": "breakers"}
 
 
+class BrokerState(Record):
+    """The broker's clock and account as reconcile read them last: what a status can say of now without asking the broker."""
+
+    kind: ClassVar[str] = "broker_state"
+    now: str
+    is_open: bool
+    next_open: str
+    next_close: str
+    account_id: str
+    equity: Decimal
+
+    def keys(self) -> dict[str, str]:
+        return {"pk": "state", "sk": "broker"}
+
+
 class ServedModel(Record):
     """What passed the gate (`incumbent`) or was refused by it (`shadow`); `roles` says which of the two trades.
 

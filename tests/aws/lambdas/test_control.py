@@ -56,6 +56,34 @@ def test_a_decision_is_shown_with_its_orders_however_the_gateway_passes_its_id(
     assert control("GET", "/decisions/agent%3Aother").status == 404
 
 
+def test_an_id_with_a_slash_is_no_order_and_the_answer_says_where_to_look(control: Any) -> None:
+    for path in ("/orders/agent:2020-01-02/open+5", f"/orders/{quote(DECISION, safe='')}"):
+        answer = control("GET", path)
+        assert (answer.status, answer.body["message"]) == (
+            404, f"no order {DECISION}: an order's id has no slash; GET /decisions/{{id}} shows a decision"
+        )  # fmt: skip
+
+
+def test_the_status_says_what_comes_next_as_the_broker_was_seen_last(control: Any, reconcile: Any, exchange: Any) -> None:
+    assert control("GET", "/status").body["next_decision"] is None
+    for now, market, following in (
+        ("2020-01-02T14:31:00Z", True, "2020-01-02T14:35:00Z"),
+        ("2020-01-02T15:00:00Z", True, "2020-01-03T14:35:00Z"),
+        ("2020-01-03T21:30:00Z", False, "2020-01-06T14:35:00Z"),
+        ("2020-01-06T14:00:00Z", False, "2020-01-06T14:35:00Z"),
+    ):
+        if now > "2020-01-02T14:35:00Z":
+            exchange.advance(now)
+        else:
+            exchange.reset(now=now, cash="100000")
+        reconcile()
+        told = control("GET", "/status").body
+        assert told["broker"]["is_open"] == market
+        assert told["next_decision"] == {"slot": f"{following[:10]}/open+5", "time": following}
+    assert told["day"] == {"since": "2020-01-03", "dollars": "0", "share": "0.000000"}
+    assert told["account"] == told["broker"]["account_id"]
+
+
 def test_portfolio_and_orders(execution: Any, control: Any, reconcile: Any, exchange: Any, decide: Any) -> None:
     assert control("GET", "/portfolio").body == {"snapshot": None, "unsettled": [], "trading_state": "active"}
     execution("POST", "/decisions", decide())

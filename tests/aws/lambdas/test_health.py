@@ -83,7 +83,7 @@ WELL = Facts(
     tripped={},
     state="active",
     state_reason="",
-    incumbent=MODEL,
+    trader=MODEL,
     features_end=date(2019, 12, 31),
     newest_bar=date(2019, 12, 31),
     last_snapshot=closed("2019-12-31"),
@@ -122,7 +122,7 @@ def broken(facts: Facts, settings: Settings) -> list[str]:
     return [finding.rule.name for finding in evaluate(facts, settings)]
 
 
-@pytest.mark.parametrize("facts", [WELL, HOLIDAY, EVENING, replace(WELL, incumbent=None)])
+@pytest.mark.parametrize("facts", [WELL, HOLIDAY, EVENING, replace(WELL, trader=None)])
 def test_a_healthy_agent_breaks_no_rule(facts: Facts, settings: Settings) -> None:
     assert broken(facts, settings) == []
 
@@ -150,7 +150,7 @@ def test_a_healthy_agent_breaks_no_rule(facts: Facts, settings: Settings) -> Non
         ("breaker-tripped", replace(WELL, tripped={"drawdown": "equity fell 51% below its high"})),
         ("not-active", replace(WELL, state="halted", state_reason="a person said so")),
         ("alert-raised", replace(WELL, alerts=(AlertRecord(rule="drift:AAPL", session="2020-01-02", subject="s", detail="d", time="t"),))),
-        ("model-old", replace(WELL, incumbent=MODEL.model_copy(update={"trained_until": "2018-09-01"}))),
+        ("model-old", replace(WELL, trader=MODEL.model_copy(update={"trained_until": "2018-09-01"}))),
         ("features-late", replace(WELL, earlier=(*LONG, *WELL.earlier), features_end=date(2019, 10, 31))),
         ("features-late", replace(WELL, earlier=(*LONG, *WELL.earlier), features_end=None)),
         ("snapshot-missing", replace(WELL, last_snapshot=closed("2019-12-30"))),
@@ -175,12 +175,10 @@ def test_each_rule_is_broken_by_what_it_watches(rule: str, facts: Facts, setting
         replace(WELL, recent=decided(*[1.5] * 9)),
         replace(WELL, recent=decided(*[1.5] * 9, 1.6)),
         replace(WELL, recent=decided(*[1.5] * 10, model="another")),
-        replace(WELL, recent=decided(*[1.5] * 10), incumbent=MODEL.model_copy(update={"policy": "equal-weight"})),
+        replace(WELL, recent=decided(*[1.5] * 10), trader=MODEL.model_copy(update={"policy": "equal-weight"})),
         replace(WELL, unsettled=(ORDER.model_copy(update={"unknown_since": "2020-01-02T15:45:00Z"}),)),
         replace(WELL, unsettled=(ORDER.model_copy(update={"status": OrderStatus.NEW, "broker_id": "found-after-all"}),)),
-        replace(
-            WELL, incumbent=MODEL.model_copy(update={"policy": "equal-weight", "trained_until": None, "since": "2010-01-01T00:00:00Z"})
-        ),
+        replace(WELL, trader=MODEL.model_copy(update={"policy": "equal-weight", "trained_until": None, "since": "2010-01-01T00:00:00Z"})),
         replace(WELL, decisions=(DECISION,), last_snapshot=None),
         replace(EVENING, last_quotes=None),
     ],

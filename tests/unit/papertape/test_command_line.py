@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -13,7 +14,10 @@ from local.replay.parity import Agreement
 from papertape import command_line
 from papertape.market_data import bundled
 from tests.unit.local.replay.test_replay_in_process import network
+from trading_env.orders.orders import Intent, client_order_id
 from trading_env.simulation.policy import save_policy
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def call(*arguments: str) -> Result:
@@ -108,6 +112,30 @@ def test_help_shows_examples_that_the_command_understands(command: str) -> None:
     for words in examples:
         assert words[1] == command
         assert all(option in shown.split("Examples:")[0] for option in words if option.startswith("--"))
+
+
+def test_the_order_that_explain_s_help_shows_is_of_the_decision_beside_it() -> None:
+    strategy, _, slot = command_line.A_DECISION.partition(":")
+    assert client_order_id(Intent(strategy=strategy, slot=slot, symbol="SPY", attempt=0)) == command_line.AN_ORDER
+
+
+@pytest.mark.parametrize("typed", ["costs $5, see $HOME", 'it\'s "odd"', "$(shell touch made-by-make)", "a `b` \\ $$ #c"])
+def test_make_passes_a_reason_on_as_it_was_typed(tmp_path: Path, typed: str) -> None:
+    """Only the command is another: what it is given is shown, NUL-separated."""
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    command = tmp_path / ".venv" / "bin" / "papertape"
+    command.write_text("#!/bin/sh\nprintf '%s\\0' \"$@\"\n")
+    command.chmod(0o755)
+    (tmp_path / "Makefile").write_text((ROOT / "Makefile").read_text(encoding="utf-8"), encoding="utf-8")
+    (tmp_path / ".venv" / ".installed").touch()
+    for arguments, expected in (
+        (["halt", f"reason={typed}"], ["halt", "--reason", typed]),
+        (["explain", f"id={typed}", "day=2020-12-31"], ["explain", typed, "--day", "2020-12-31"]),
+    ):
+        made = ["make", "--silent", "--old-file=.venv/.installed", "-C", str(tmp_path), "--no-print-directory", *arguments]
+        done = subprocess.run(made, capture_output=True, text=True, check=True)
+        assert done.stdout.split("\0")[:-1] == expected
+    assert not (tmp_path / "made-by-make").exists()
 
 
 def test_a_run_that_would_be_no_evidence_is_not_recorded(tmp_path: Path) -> None:
