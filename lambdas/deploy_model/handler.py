@@ -17,10 +17,13 @@ import boto3
 from lambdas.common import environment
 from lambdas.common.lake.provenance import default_registry
 from lambdas.common.ledger.ledger import ledger_from_environment
+from lambdas.common.ledger.roles import roles_now
 from lambdas.common.telemetry import entry, logger
-from lambdas.deploy_model.packages import describe, serve
+from lambdas.deploy_model.news import of_a_verdict, of_a_wait
+from lambdas.deploy_model.packages import describe, serve, waits_for_approval
 from lambdas.deploy_model.pointers import point
 from lambdas.deploy_model.verdict import refusals
+from schema.settings import deployed
 
 POLL_SECONDS = 5.0
 RESERVE_MS = 15_000
@@ -35,9 +38,13 @@ class DeployVariables(environment.Variables):
 @entry
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     variables, ledger, sagemaker = environment.read(DeployVariables), ledger_from_environment(), boto3.client("sagemaker")
-    package = describe(sagemaker=sagemaker, arn=event["detail"]["ModelPackageArn"])
+    settings, arn = deployed(), event["detail"]["ModelPackageArn"]
+    package = describe(sagemaker=sagemaker, arn=arn)
+    if package is None and waits_for_approval(sagemaker=sagemaker, arn=arn, group=variables.model_package_group):
+        ledger.put_notice(of_a_wait(arn, region=settings.region, time=event["time"]))
+        return _outcome("waits", reason="a person approves or rejects it", package=arn)
     if package is None or package.group != variables.model_package_group:
-        return _outcome("ignored", reason="no role", package=event["detail"]["ModelPackageArn"])
+        return _outcome("ignored", reason="no role", package=arn)
     endpoint = f"{variables.endpoint_name}-{package.role}"
 
     def deploy() -> None:
@@ -46,6 +53,9 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
 
     reasons = partial(refusals, default_registry(), package)
     outcome = point(ledger=ledger, package=package, endpoint=endpoint, since=event["time"], deploy=deploy, refused=reasons)
+    model = ledger.incumbent() if package.role == "incumbent" else ledger.shadow()
+    if model is not None and model.spec == package.arn:  # also after a run that died in between: a notice is put once
+        ledger.put_notice(of_a_verdict(model, roles=roles_now(ledger, settings), time=event["time"]))
     made_by = {"trial": package.metadata.trial or "", "configuration": package.metadata.configuration or ""}
     return _outcome(outcome, package=package.arn, endpoint=endpoint, role=package.role, **made_by)
 

@@ -88,6 +88,12 @@ def describe(*, sagemaker: Any, arn: str) -> ModelPackage | None:
     )
 
 
+def waits_for_approval(*, sagemaker: Any, arn: str, group: str) -> bool:
+    """Whether a person has to approve or reject the package."""
+    answer = sagemaker.describe_model_package(ModelPackageName=arn)
+    return bool(answer["ModelPackageGroupName"] == group and answer["ModelApprovalStatus"] == "PendingManualApproval")
+
+
 def serve(*, sagemaker: Any, package: ModelPackage, endpoint: str, role_arn: str, wait: Callable[[], bool]) -> None:
     """Return when `endpoint` serves `package`; make or move what is missing. `wait` pauses, and answers False when no time is left."""
     configuration = f"{package.name}-{package.role}"

@@ -18,7 +18,7 @@ def point(
 ) -> str:
     """Deploy the package and point its role to it; returns "deployed", "unchanged" or "superseded".
 
-    `refused` gives the gate's reasons against a package that it refused.
+    `refused` gives the gate's reasons against a package that it refused; a person may have approved it all the same.
     """
     incumbent = ledger.incumbent()
     if package.role == "shadow" and incumbent is not None and incumbent.spec == package.arn:
@@ -29,7 +29,7 @@ def point(
             return "unchanged"
         if _version(current.spec) > package.version:
             return "superseded"
-    reasons = refused() if package.role == "shadow" else ()
+    reasons = refused()
     deploy()
     ledger.put_model(served(package=package, endpoint=endpoint, since=since, refused=reasons))
     return "deployed"

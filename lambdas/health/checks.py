@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
 from lambdas.common.ledger.records import AlertRecord, Attribution, Decision, OrderRecord, ServedModel, Snapshot
+from schema.exchange_time import NEW_YORK
 from schema.settings import Settings
 
 QUOTES_GRACE = timedelta(minutes=10)
@@ -188,4 +189,11 @@ def snapshot(facts: Facts, _settings: Settings) -> str:
 
 
 def _time(moment: datetime | None) -> str:
-    return "never" if moment is None else f"{moment:%Y-%m-%d %H:%M} UTC"
+    return "never" if moment is None else both_times(moment)
+
+
+def both_times(moment: datetime) -> str:
+    """As `2020-01-02 16:00 UTC (11:00 New York)`, with New York's date where it is another."""
+    there = moment.astimezone(NEW_YORK)
+    day = "" if there.date() == moment.date() else f"{there:%Y-%m-%d} "
+    return f"{moment:%Y-%m-%d %H:%M} UTC ({day}{there:%H:%M} New York)"

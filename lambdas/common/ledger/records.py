@@ -305,10 +305,9 @@ class BrokerState(Record):
 
 
 class ServedModel(Record):
-    """What passed the gate (`incumbent`) or was refused by it (`shadow`); `roles` says which of the two trades.
+    """What was approved (`incumbent`) or rejected (`shadow`), by the gate or by a person; `roles` says which of the two trades.
 
-    `refused`: the gate's own sentences, without the checks that passed; none of a model that passed, was withdrawn by a person, or whose
-    verdict is not known.
+    `refused`: the gate's own sentences about the checks that failed; none of a model that it passed, or whose verdict is not known.
     """
 
     kind: ClassVar[str] = "model"

@@ -29,7 +29,8 @@ class Roles:
         """What every page, mail and status begins with while a refused model trades."""
         if not self.trades.refused:
             return None
-        return f"The gate refused the model that trades here, on paper only: {why(self.trades.refused)}"
+        how = "on paper only" if self.trades.role == "shadow" else "approved by a person"
+        return f"The gate refused the model that trades here, {how}: {why(self.trades.refused)}"
 
 
 def roles(incumbent: ServedModel | None, shadow: ServedModel | None, settings: Settings) -> Roles:

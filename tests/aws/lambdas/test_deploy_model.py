@@ -15,8 +15,12 @@ from moto.sagemaker.models import sagemaker_backends
 from moto.sagemaker.responses import SageMakerResponse
 
 from lambdas.common.ledger.ledger import Ledger
+from lambdas.common.ledger.roles import roles_now
 from lambdas.deploy_model import handler as deploying
 from lambdas.deploy_model.packages import DeploymentError, NotServingYetError
+from lambdas.deploy_model.pointers import equal_weight
+from schema.settings import SETTINGS_FILE, GateSettings, Settings
+from tests.settings_files import settings_file
 
 GROUP = "papertape"
 BUCKET, EVALUATION = "papertape-processed", "models/1/evaluation/evaluation.json"
@@ -34,10 +38,11 @@ def update_endpoint(response: SageMakerResponse) -> str:
 
 
 @pytest.fixture
-def sagemaker(ledger_table: Ledger, monkeypatch: pytest.MonkeyPatch) -> Any:
+def sagemaker(ledger_table: Ledger, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(SageMakerResponse, "update_endpoint", update_endpoint, raising=False)
     monkeypatch.setattr(deploying, "POLL_SECONDS", 0.0)
     monkeypatch.setenv("ENDPOINT_NAME", "papertape")
+    monkeypatch.setenv(SETTINGS_FILE, settings_file(settings))
     monkeypatch.setenv("SERVING_ROLE_ARN", f"arn:aws:iam::{DEFAULT_ACCOUNT_ID}:role/serving")
     monkeypatch.setenv("MODEL_PACKAGE_GROUP", GROUP)
     client = boto3.client("sagemaker")
@@ -51,7 +56,7 @@ def register(sagemaker: Any) -> Register:
         container = {"Image": "registry/pytorch-inference:2.6.0", "ModelDataUrl": "s3://papertape-processed/models/1/model.tar.gz"}
         metrics = {"ModelQuality": {"Statistics": {"ContentType": "application/json", "S3Uri": f"s3://{BUCKET}/{EVALUATION}"}}}
         if evaluation is not None:
-            boto3.client("s3").create_bucket(Bucket=BUCKET)
+            boto3.client("s3").create_bucket(Bucket=BUCKET)  # in this region, again is no error
             boto3.client("s3").put_object(Bucket=BUCKET, Key=EVALUATION, Body=json.dumps(evaluation).encode())
         arn = sagemaker.create_model_package(
             **({} if evaluation is None else {"ModelMetrics": metrics}),
@@ -136,12 +141,57 @@ def test_what_a_person_rejected_or_nobody_judged_carries_no_verdict(
     assert shadow.refused == ()
 
 
+def test_a_verdict_is_noticed_once_with_what_follows_from_it(
+    register: Register, ledger_table: Ledger, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused, passed = register("Rejected", evaluation=judged(passed=False)), register("Approved", model_hash="b" * 64)
+    for arn in (refused, refused, passed):
+        send(arn)
+    first, second = ledger_table.waiting_notices()
+    assert (first.subject, second.subject) == ("a model passed and trades", "a model was refused")
+    why = "The gate refused the model aaaaaaaaaaaa"
+    assert second.detail.startswith(why)
+    assert "the mean excess is -3.1 bp per year; 2 seeds, 10 are needed. It only watches. Equal weight trades." in second.detail
+    monkeypatch.setenv(SETTINGS_FILE, settings_file(settings.model_copy(update={"gate": GateSettings(refused="trade")})))
+    ledger_table.put_model(equal_weight(since="2020-01-01T12:00:00Z"))
+    send(register("Rejected", evaluation=judged(passed=False, model="c" * 64), model_hash="c" * 64))
+    third = next(one for one in ledger_table.waiting_notices() if "cccc" in one.detail)
+    assert third.subject == "a refused model trades on paper"
+    assert "It trades all the same from the next decision on, on paper only." in third.detail
+
+
+def test_a_person_who_approves_what_the_gate_refused_is_not_taken_for_the_gate(
+    register: Register, ledger_table: Ledger, settings: Settings
+) -> None:
+    send(register("Approved", evaluation=judged(passed=False)))
+    (notice,) = ledger_table.waiting_notices()
+    assert notice.subject == "a refused model was approved and trades"
+    warning = roles_now(ledger_table, settings).warning
+    assert warning == (
+        "The gate refused the model that trades here, approved by a person: the mean excess is -3.1 bp per year; 2 seeds, 10 are needed"
+    )
+
+
+def test_a_model_that_waits_says_how_it_is_approved(register: Register, ledger_table: Ledger) -> None:
+    arn = register("PendingManualApproval")
+    for _ in range(2):
+        assert send(arn)["outcome"] == "waits"
+    (notice,) = ledger_table.waiting_notices()
+    assert notice.subject == "a model waits for approval"
+    assert (
+        f"aws sagemaker update-model-package --region us-east-1 --model-package-arn {arn} --model-approval-status Approved" in notice.detail
+    )
+
+
 def test_a_pending_or_foreign_package_changes_nothing(
     sagemaker: Any, register: Register, ledger_table: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert send(register("PendingManualApproval"))["outcome"] == "ignored"
+    assert send(register("PendingManualApproval"))["outcome"] == "waits"
+    (notice,) = ledger_table.waiting_notices()
     monkeypatch.setenv("MODEL_PACKAGE_GROUP", "another")
     assert send(register("Approved"))["outcome"] == "ignored"
+    assert send(register("PendingManualApproval"))["outcome"] == "ignored"
+    assert ledger_table.waiting_notices() == [notice], "of another group, nothing is said"
     assert (ledger_table.incumbent(), ledger_table.shadow()) == (None, None)
     assert sagemaker.list_endpoints()["Endpoints"] == []
 

@@ -147,7 +147,8 @@ def test_what_trading_cost_order_by_order_and_against_the_ideal(run: Any, histor
         "$594.00; 2 orders not known yet\n"
     ) in mail["Message"]
     assert (
-        "Execution       $7.50 worse than the backtest of the same decisions, 2 sessions, 1 without a decision: price -$3.50, missed -$4.00\n"
+        "Execution       $7.50 worse than the backtest of the same decisions, 2 sessions, 1 without a decision: price -$3.50, "
+        "missed -$4.00\n"
     ) in mail["Message"]
 
 
