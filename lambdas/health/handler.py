@@ -24,7 +24,7 @@ from lambdas.health.checks import Facts
 from lambdas.health.facts import gather
 from lambdas.health.mail import News, compose
 from lambdas.health.mailed import Mailed
-from lambdas.health.remedies import Deployment
+from lambdas.health.remedies import DeployedApp
 from lambdas.health.rules import ENDING, evaluate, names
 from schema.exchange_time import iso, parse_utc
 from schema.settings import deployed
@@ -68,7 +68,7 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
         warning=roles_now(ledger, settings).warning,
     )
     if not news.empty:
-        deployment = Deployment(settings.name, settings.region, local=bool(variables.aws_endpoint_url))
+        deployment = DeployedApp(settings.name, settings.region, local=bool(variables.aws_endpoint_url))
         subject, body = compose(news, deployment=deployment, now=now)
         _sns().publish(TopicArn=variables.alert_topic_arn, Subject=subject, Message=body)
     for finding in new:

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from lambdas.common.ledger.notices import Notice
 from lambdas.health.checks import both_times
-from lambdas.health.remedies import Deployment, command_for
+from lambdas.health.remedies import DeployedApp, command_for
 from lambdas.health.rules import STOPPING, Finding, names
 from schema.exchange_time import parse_utc
 
@@ -35,7 +35,7 @@ class News:
         return not (self.new or self.over or self.notices)
 
 
-def compose(news: News, *, deployment: Deployment, now: datetime) -> tuple[str, str]:
+def compose(news: News, *, deployment: DeployedApp, now: datetime) -> tuple[str, str]:
     """Subject and body."""
     said = [*names(news.new), *(notice.subject for notice in news.notices), *(f"over: {key}" for key in news.over)]
     subject = f"{deployment.name}: {', '.join(said)}"
@@ -45,7 +45,7 @@ def compose(news: News, *, deployment: Deployment, now: datetime) -> tuple[str, 
     return subject, "\n".join(_lines(news, deployment=deployment, now=now))
 
 
-def _lines(news: News, *, deployment: Deployment, now: datetime) -> Iterator[str]:
+def _lines(news: News, *, deployment: DeployedApp, now: datetime) -> Iterator[str]:
     if news.warning is not None:
         yield f"{news.warning}."
         yield ""

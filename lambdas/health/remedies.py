@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Deployment:
+class DeployedApp:
     """Which deployment a command is for; `local`: on the laptop that runs it."""
 
     name: str
@@ -65,7 +65,7 @@ COMMANDS: Mapping[str, str] = {
 }
 
 
-def command_for(name: str, subject: str, deployment: Deployment) -> str:
+def command_for(name: str, subject: str, deployment: DeployedApp) -> str:
     """What to type about a rule or an alert, and what it names; empty where a laptop has no such command."""
     command = COMMANDS.get(name, STATUS)
     if deployment.local and not command.startswith("make "):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from lambdas.health import checks
 from lambdas.health.checks import Facts
-from lambdas.health.remedies import Deployment, command_for
+from lambdas.health.remedies import DeployedApp, command_for
 from lambdas.health.runbooks import RUNBOOKS, runbook_for
 from schema.settings import Settings
 
@@ -59,7 +59,7 @@ class Finding:
 
 
 ALERT_RAISED = "alert-raised"
-EXAMPLE = Deployment("papertape", "us-east-1")
+EXAMPLE = DeployedApp("papertape", "us-east-1")
 #: Rules about a state that can end, whose end is mailed too; the others are about what a session has seen.
 ENDING = frozenset(
     {

@@ -24,7 +24,7 @@ from lambdas.common.ledger.records import AlertRecord, Attribution, Decision, Or
 from lambdas.health import handler as watching
 from lambdas.health.checks import Facts
 from lambdas.health.mail import News, compose
-from lambdas.health.remedies import COMMANDS, Deployment, command_for
+from lambdas.health.remedies import COMMANDS, DeployedApp, command_for
 from lambdas.health.rules import RULES, Finding, evaluate, markdown
 from lambdas.health.runbooks import RUNBOOKS
 from schema.lake_layout import FEATURES_MANIFEST, quotes_key
@@ -35,7 +35,7 @@ from trading_env.orders.order_state import OrderStatus
 
 ROOT = Path(__file__).resolve().parents[3]
 BREAKERS = ("max_drawdown", "max_daily_loss")  # named by trading_env.orders.risk
-ACCOUNT, MINE = Deployment("papertape", "us-east-1"), Deployment("mine", "us-east-1")
+ACCOUNT, MINE = DeployedApp("papertape", "us-east-1"), DeployedApp("mine", "us-east-1")
 OPENS, CLOSES = datetime(2020, 1, 2, 14, 30, tzinfo=UTC), datetime(2020, 1, 2, 21, tzinfo=UTC)
 SLOT = "2020-01-02/open+5"
 DECISION = Decision(
@@ -225,7 +225,7 @@ def test_each_finding_has_a_command_that_a_shell_can_read(rule: Any) -> None:
     command = command_for(name, "pt1-x", ACCOUNT)
     assert shlex.split(command)[0] in {"aws", "make"}
     assert not re.search(r"[{}]", command.replace("'{}'", ""))
-    assert shlex.split(command_for(name, "pt1-x", Deployment("papertape", "us-east-1", local=True)))[:1] in (["make"], [])
+    assert shlex.split(command_for(name, "pt1-x", DeployedApp("papertape", "us-east-1", local=True)))[:1] in (["make"], [])
 
 
 def test_a_command_names_what_the_stacks_export() -> None:
