@@ -56,7 +56,7 @@ AN_ORDER = "pt1-ejfuel4lzekwkugey2plrfjtw5xjyetciqnxbw5z"
 #: As `--help` lists them; the commands of other packages follow.
 IN_ORDER_OF_USE = (
     *("demo", "local", "train", "evaluate", "backtest", "lookahead", "scoreboard", "exchange", "parity", "soak"),
-    *("status", "halt", "resume", "flatten", "explain"),
+    *("status", "halt", "resume", "flatten", "explain", "mails"),
 )
 
 
@@ -290,6 +290,18 @@ def explain(
         sound = commands.explain(_client(on, url, folder, settings), identity, day=day, as_json=as_json, console=Console())
     if not sound:
         sys.exit(1)
+
+
+@app.command(rich_help_panel=OPERATE, epilog=examples("mails", "mails --last 0"))
+def mails(
+    last: Annotated[int, typer.Option(help="So many of the newest; 0: all.", min=0)] = 3,
+    folder: Run = DEMO,
+) -> None:
+    """Show what a run on this laptop has mailed."""
+    with in_plain_words():
+        from papertape.operate import mails as the_mails
+
+        the_mails.show(folder, last=last, console=Console())
 
 
 @app.command(epilog=examples("scoreboard"))

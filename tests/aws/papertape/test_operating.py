@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import socket
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -315,6 +317,40 @@ def test_the_laptop_is_found_by_its_folder_while_it_is_up(gateway: Gateway, tmp_
         port = ended.getsockname()[1]
     (tmp_path / RUNNING).write_text(killed.replace(gateway.url, f"http://127.0.0.1:{port}"), encoding="utf-8")
     assert refused(call("status", "--folder", str(tmp_path))).startswith(nothing), "a run that was killed leaves its file behind"
+
+
+def test_the_mails_of_a_run_on_this_laptop_are_shown(tmp_path: Path) -> None:
+    mails = [{"subject": f"papertape: {day}", "message": f"the {day} [mail]", "topic": "arn"} for day in ("first", "second", "third")]
+
+    class Cloud(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            assert self.path == "/_papertape/published"
+            content = json.dumps(mails).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: Any) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Cloud)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        with announced(tmp_path, api_url=API, cloud_url=f"http://127.0.0.1:{server.server_address[1]}", region="us-east-1"):
+            shown = call("mails", "--last", "2", "--folder", str(tmp_path)).stdout
+            assert "papertape: second\nthe second [mail]" in shown
+            assert "first" not in shown
+            assert shown.endswith("2 of 3 mails\n")
+            assert "the first [mail]" in call("mails", "--last", "0", "--folder", str(tmp_path)).stdout
+        with announced(tmp_path, api_url=API, cloud_url="http://10.0.0.1:1", region="us-east-1"):
+            assert "must name a cloud of this machine, was http://10.0.0.1:1" in refused(call("mails", "--folder", str(tmp_path)))
+        assert "start it with `make local`" in refused(call("mails", "--folder", str(tmp_path)))
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 def test_who_signs_with_another_key_is_told_so(control: Any, ledger_table: Ledger) -> None:

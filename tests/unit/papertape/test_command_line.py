@@ -103,7 +103,7 @@ def test_help_lists_every_command_in_the_order_of_use() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["train", "evaluate", "backtest", "lookahead", "scoreboard", "halt", "resume", "flatten", "status", "explain"]
+    "command", ["train", "evaluate", "backtest", "lookahead", "scoreboard", "halt", "resume", "flatten", "status", "explain", "mails"]
 )
 def test_help_shows_examples_that_the_command_understands(command: str) -> None:
     shown = call(command, "--help").stdout
