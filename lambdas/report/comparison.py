@@ -39,14 +39,13 @@ def price_change(symbol: str, snapshots: Sequence[Snapshot]) -> float | None:
     return prod(1 + move for move in known) - 1 if len(known) == len(moves) else None
 
 
-def by_name(before: Snapshot | None, after: Snapshot, fills: Iterable[Fill]) -> dict[str, float]:
+def by_name(before: Snapshot, after: Snapshot, fills: Iterable[Fill]) -> dict[str, float]:
     """Dollars that each name has won or lost between two closes, the largest first; without names that moved in from elsewhere."""
-    start, since = ({}, "") if before is None else (before.positions, before.taken_at)
-    worth = {symbol: -held.quantity * held.close for symbol, held in start.items()}
+    worth = {symbol: -held.quantity * held.close for symbol, held in before.positions.items()}
     for symbol, held in after.positions.items():
         worth[symbol] = worth.get(symbol, Decimal(0)) + held.quantity * held.close
     for fill in fills:
-        if since < fill.time <= after.taken_at:
+        if before.taken_at < fill.time <= after.taken_at:
             paid = fill.quantity * fill.price
             worth[fill.symbol] = worth.get(fill.symbol, Decimal(0)) - (paid if fill.side == "buy" else -paid)
     known = {symbol: float(dollars) for symbol, dollars in worth.items() if symbol not in after.drift}

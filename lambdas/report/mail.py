@@ -20,7 +20,7 @@ def _lines(summary: Summary, *, name: str, equity: str) -> Iterator[str]:
     if summary.warning is not None:
         yield f"{summary.warning}."
         yield ""
-    yield f"{summary.start} to {summary.end}, {summary.sessions} sessions, trading {summary.state}"
+    yield f"{summary.start} to {summary.end}, {_sessions(summary.sessions)}, trading {summary.state}"
     yield f"{name}, paper account {summary.account or 'not known yet'}"
     yield ""
     dollars = "n/a" if summary.dollars is None else _dollars(summary.dollars)
@@ -42,7 +42,7 @@ def _lines(summary: Summary, *, name: str, equity: str) -> Iterator[str]:
     if summary.side_by_side is not None:
         both = summary.side_by_side
         yield f"Side by side    traded {_percent(both.traded)}, watched {_percent(both.watched)}"
-        yield f"                (targets from close to close, {both.sessions} sessions, before cost)"
+        yield f"                (targets from close to close, {_sessions(both.sessions)}, before cost)"
     if summary.names:
         yield ""
         yield "By name: won or lost, and held at the last close"
@@ -69,7 +69,7 @@ def _difference(difference: Difference | None) -> str:
     parts = ", ".join(f"{name} {_dollars(value)}" for name, value in difference.parts.items() if abs(value) >= CENT)
     undecided = f", {difference.undecided} without a decision" if difference.undecided else ""
     than = "as" if abs(total) < CENT else f"${abs(total):,.2f} {'worse' if total < 0 else 'better'} than"
-    return f"{than} the backtest of the same decisions, {difference.sessions} sessions{undecided}{': ' if parts else ''}{parts}"
+    return f"{than} the backtest of the same decisions, {_sessions(difference.sessions)}{undecided}{': ' if parts else ''}{parts}"
 
 
 def _lost(cost: float) -> str:
@@ -77,6 +77,10 @@ def _lost(cost: float) -> str:
     if abs(cost) < CENT:
         return "nothing"
     return f"{'lost' if cost > 0 else 'won'} ${abs(cost):,.2f}"
+
+
+def _sessions(count: int) -> str:
+    return f"{count} session{'' if count == 1 else 's'}"
 
 
 def _dollars(amount: float) -> str:

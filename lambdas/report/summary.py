@@ -156,7 +156,7 @@ def summarise(period: Period, records: Records) -> Summary:
         change=_growth(closes) if inside else None,
         benchmark=records.benchmark,
         benchmark_change=price_change(records.benchmark, closes) if inside else None,
-        names={} if last is None else by_name(before[-1] if before else None, last, records.fills),
+        names={} if last is None or len(closes) < 2 else by_name(closes[0], last, records.fills),
         side_by_side=side_by_side(closes, records.decisions, records.shadow_decisions),
         change_before=_growth([*[s for s in before if s.session < earlier][-1:], *[s for s in before if s.session >= earlier]]),
         change_since_start=_growth([*before, *inside]),

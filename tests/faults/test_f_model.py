@@ -19,8 +19,9 @@ from moto.sagemaker.responses import SageMakerResponse
 
 from lambdas.common.ledger.ledger import Ledger
 from lambdas.deploy_model import handler as deploying
+from schema.settings import SETTINGS_FILE
 from tests.faults.agent import Agent
-from tests.faults.desk import NAMES, SLOT, Floor
+from tests.faults.desk import NAMES, ROOT, SLOT, Floor
 from trading_env.data.features import CONTEXT, FEATURE_HASH, FEATURES, SCHEMA_VERSION
 from trading_env.evaluation.gate import Behaviour, GateThresholds, behaviour
 from trading_env.simulation.policy import PolicyCard, PolicyError, array_shapes, load_policy, save_policy
@@ -134,6 +135,7 @@ def register(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Register:
         "SERVING_ROLE_ARN": role,
         "MODEL_PACKAGE_GROUP": GROUP,
         "LEDGER_TABLE": "faults",
+        SETTINGS_FILE: str(ROOT / "settings.toml"),
     }.items():
         monkeypatch.setenv(name, value)
     sagemaker_backends[DEFAULT_ACCOUNT_ID]["us-east-1"].reset()

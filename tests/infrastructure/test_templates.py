@@ -309,7 +309,7 @@ def test_both_verdicts_reach_deploy_model(aws: Assembly) -> None:
     assert rule["EventPattern"] == {
         "source": ["aws.sagemaker"],
         "detail-type": ["SageMaker Model Package State Change"],
-        "detail": {"ModelPackageGroupName": ["papertape"], "ModelApprovalStatus": ["Approved", "Rejected"]},
+        "detail": {"ModelPackageGroupName": ["papertape"], "ModelApprovalStatus": ["Approved", "Rejected", "PendingManualApproval"]},
     }
     (target,) = rule["Targets"]
     assert target["Arn"]["Fn::GetAtt"][0].startswith("DeployModel")
