@@ -280,7 +280,7 @@ class _Page:
             else {},
             warning=warning or "",
             contenders=self._contenders(equal, challenger),
-            apart=_apart(traded, watched),
+            apart=demo_page.apart(traded, watched),
         )
 
     def _contenders(self, equal: BacktestResult, challenger: BacktestResult) -> list[demo_page.Contender]:
@@ -334,15 +334,6 @@ class _Page:
             ),
             ("stages", ", ".join(f"{name} {seconds:.0f} s" for name, seconds in self.timings.stages.items())),
         ]
-
-
-def _apart(traded: Mapping[str, Mapping[str, float]], watched: Mapping[str, Mapping[str, float]]) -> float | None:
-    """Half the mean distance between the two targets of a session, by session; None where not one session has both."""
-    both = sorted(traded.keys() & watched.keys())
-    halves = [
-        sum(abs(traded[day].get(name, 0.0) - watched[day].get(name, 0.0)) for name in {*traded[day], *watched[day]}) / 2 for day in both
-    ]
-    return sum(halves) / len(halves) if halves else None
 
 
 def _months(orders: list[OrderRecord], days: list[Day]) -> list[dict[str, Any]]:

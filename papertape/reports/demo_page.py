@@ -105,6 +105,15 @@ def write(year: YearInPictures, path: Path) -> None:
     path.write_text(text, encoding="utf-8")
 
 
+def apart(traded: Mapping[str, Mapping[str, float]], watched: Mapping[str, Mapping[str, float]]) -> float | None:
+    """Half the mean distance between two targets, weights by session and name, of the same session; None where not one session has both."""
+    both = sorted(traded.keys() & watched.keys())
+    halves = [
+        sum(abs(traded[day].get(name, 0.0) - watched[day].get(name, 0.0)) for name in {*traded[day], *watched[day]}) / 2 for day in both
+    ]
+    return sum(halves) / len(halves) if halves else None
+
+
 def _headline(year: YearInPictures) -> str:
     agent, equal = year.equity["agent"][-1], year.equity["equal weight"][-1]
     if year.summary["model"]["kind"] == "equal-weight":

@@ -79,6 +79,12 @@ def test_incumbent_and_challenger_stand_side_by_side(tmp_path: Path) -> None:
     assert REFUSED not in text
 
 
+def test_two_targets_are_as_far_apart_as_equity_would_have_to_move() -> None:
+    ours, theirs = {"a": {"X": 0.5, "Y": 0.5}, "b": {"X": 1.0}}, {"a": {"X": 0.4, "Y": 0.6}, "b": {"Y": 1.0}, "c": {"X": 1.0}}
+    assert demo_page.apart(ours, theirs) == pytest.approx((0.1 + 1.0) / 2)
+    assert demo_page.apart(ours, {}) is None
+
+
 def test_a_refused_model_that_traded_is_the_first_thing_that_is_said(tmp_path: Path) -> None:
     evaluation = evaluation_of(folds=3, seeds=2, sessions=60)
     text = page(tmp_path, evaluation=evaluation, kind="agent", warning=REFUSED)
