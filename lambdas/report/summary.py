@@ -20,7 +20,7 @@ from lambdas.common.orders.execution_cost import closes_of, executions
 from lambdas.report.comparison import SideBySide, by_name, price_change, side_by_side
 from trading_env.orders.execution_cost import Tally, tally
 
-HEALTH, OVER = "health:", "health:over:"
+HEALTH, OVER, AGAIN = "health:", "health:over:", "~"  # as health writes what it has mailed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,12 +138,9 @@ def summarise(period: Period, records: Records) -> Summary:
     closes = [*before[-1:], *inside]
     orders = [order for order in records.orders if period.holds(order.created_at)]  # a manual order's slot is no date
     fills = [fill for fill in records.fills if period.holds(fill.time)]
-    # Where a function and health alert the same event of a session, it is one
-    alerts = {
-        (alert.session, alert.rule.removeprefix(HEALTH))
-        for alert in records.alerts
-        if period.holds(alert.session) and not alert.rule.startswith(OVER)
-    }
+    # Where a function and health alert the same event of a session, or health alerts it again, it is one
+    told = [alert for alert in records.alerts if period.holds(alert.session) and not alert.rule.startswith(OVER)]
+    alerts = {(alert.session, alert.rule.removeprefix(HEALTH).partition(AGAIN)[0]) for alert in told}
     return Summary(
         warning=records.roles.warning,
         account=records.account,

@@ -77,7 +77,8 @@ def history(ledger_table: Ledger) -> Ledger:
             ),
             fence=fence,
         )  # fmt: skip
-    ledger_table.put_alert(AlertRecord(rule="health:alert-raised:drift:IBM", session="2020-01-08", subject="s", detail="d", time="t"))
+    for rule in ("health:alert-raised:drift:IBM", "health:slot-missed~2", "health:over:slot-missed"):  # again, and over: nothing more
+        ledger_table.put_alert(AlertRecord(rule=rule, session="2020-01-08", subject="s", detail="d", time="t"))
     ledger_table.put_model(
         ServedModel(role="incumbent", policy="random", spec="random:7", model_version="random:7", kappa=1.0, since="2020-01-02")
     )
