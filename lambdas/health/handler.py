@@ -55,9 +55,9 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     session = facts.day.isoformat()
     _notice_the_first_order(ledger, facts)
     today, earlier = _mailed(ledger, facts.day)
-    keys = {finding.key for finding in findings}
+    keys = [finding.key for finding in findings]
     new = [finding for finding in findings if today.is_news(finding.key)]
-    over = {day: sorted(key for key in mailed.open - keys if key.partition(":")[0] in ENDING) for day, mailed in earlier.items()}
+    over = {day: sorted(key for key in mailed.over_since(keys) if key.partition(":")[0] in ENDING) for day, mailed in earlier.items()}
     news = News(
         new=new,
         mailed=[finding for finding in findings if finding not in new],

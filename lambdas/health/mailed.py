@@ -14,7 +14,7 @@ from lambdas.health.facts import MAILED
 
 OVER = f"{MAILED}over:"
 LIMIT = 3
-#: Before the number of a second time; no id of ours holds it.
+#: Before the number of a second time.
 AGAIN = "~"
 
 
@@ -39,15 +39,26 @@ class Mailed:
     def open(self) -> set[str]:
         return {key for key, begun in self.begun.items() if begun > self.over.get(key, 0)}
 
+    def over_since(self, keys: Iterable[str]) -> set[str]:
+        """What was mailed as begun and is not among the findings of now."""
+        return self.open - {_name(key) for key in keys}
+
     def is_news(self, key: str) -> bool:
         """Whether a finding that is there now is to be mailed."""
+        key = _name(key)
         return key not in self.open and self.begun.get(key, 0) < LIMIT
 
     def rule_begun(self, key: str) -> str:
+        key = _name(key)
         return f"{MAILED}{key}{_number(self.begun.get(key, 0))}"
 
     def rule_over(self, key: str) -> str:
         return f"{OVER}{key}{_number(self.over.get(key, 0))}"
+
+
+def _name(key: str) -> str:
+    """An id of another client's order may hold what we count with."""
+    return key.replace(AGAIN, "-")
 
 
 def _number(before: int) -> str:

@@ -357,6 +357,14 @@ def test_what_is_over_is_mailed_and_what_comes_back_is_mailed_again(run: Any, la
     assert subjects == [f"papertape: {name}", f"papertape: over: {name}:max_drawdown"] * 3, "what flaps is mailed three times"
 
 
+def test_an_id_of_another_client_is_mailed_once_whatever_it_holds(run: Any, lake: Lake, ledger_table: Ledger, topic: Any) -> None:
+    ledger_table.put_alert(AlertRecord(rule="external-order:a~b~1", session="2020-01-02", subject="s", detail="d", time="t"))
+    run("2020-01-02T13:00:00Z")
+    assert len(topic()) == 1
+    run("2020-01-02T13:15:00Z")
+    assert topic() == []
+
+
 def test_what_was_wrong_yesterday_is_told_over_in_the_morning(run: Any, lake: Lake, ledger_table: Ledger, topic: Any) -> None:
     ledger_table.open_decision(DECISION)
     run("2020-01-02T21:15:00Z")
