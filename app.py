@@ -1,8 +1,10 @@
 """The CDK app: read the settings, compose six stacks, hand each what it needs from the others.
 
 `python app.py` (`make synth`) writes `cdk.out`, needs no account, and gives the same bytes for the same sources. A wrong setting ends it
-with one line and status 1. Context: `settings` names another settings file, and `target=laptop` prepares the functions for this machine's
-Python and pins the account of the local cloud; nothing else in the templates differs.
+with one line and status 1. Context: `settings` names another settings file, `environment` (or the variable PAPERTAPE_ENVIRONMENT) one of
+its environments, and `target=laptop` prepares the functions for this machine's Python and pins the account of the local cloud; nothing
+else in the templates differs. `dates_as_of` is the day that the training dates are checked for, or `unchecked`: today for an account, and
+none for the laptop, whose clock is its exchange's.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from datetime import date
 from pathlib import Path
 
 import stacks  # noqa: F401 -- before aws_cdk: it chooses jsii's Node
@@ -20,7 +23,8 @@ from schema.loopback import LOCAL_ACCOUNT
 import aws_cdk as cdk
 from cdk_nag import AwsSolutionsChecks
 
-from schema.settings import Settings, SettingsError, load
+from schema.settings import ENVIRONMENT, Settings, SettingsError, load
+from schema.training_dates import refuse_impossible_dates
 from stacks.constructs import archives
 from stacks.constructs.archives import BundleError, Target
 from stacks.constructs.function import Runtime
@@ -38,8 +42,8 @@ def compose(app: cdk.App, *, settings: Settings, target: Target, account: str | 
     """Add the six stacks, and the AwsSolutions rules that they must satisfy. `account` None: whichever the CLI deploys to."""
     env = cdk.Environment(account=account, region=settings.region)
     code = archives.modules("lambdas", "schema", "trading_env", settings=settings, name="code")
-    runtime = Runtime(target=target, code=code)
     name = settings.name
+    runtime = Runtime(app=name, target=target, code=code)
     lake = LakeStack(app, f"{name}-lake", settings=settings, env=env)
     ingest = IngestStack(app, f"{name}-ingest", settings=settings, runtime=runtime, lake=lake, env=env)
     features = FeaturesStack(app, f"{name}-features", settings=settings, lake=lake, env=env)
@@ -76,12 +80,29 @@ def _target(context: object) -> Target:
     raise SettingsError(f"context target = {context!r} is not allowed: aws or laptop")
 
 
+def _checked_as_of(context: object, *, target: Target) -> date | None:
+    """The day to check the training dates for; None: they are not checked. The one place that reads the wall clock."""
+    match context:
+        case None:
+            return None if target == "laptop" else date.today()  # noqa: DTZ011 -- the deployer's own day
+        case "unchecked":
+            return None
+    try:
+        return date.fromisoformat(str(context))
+    except ValueError as error:
+        raise SettingsError(f"context dates_as_of = {context!r} is not allowed: a date such as 2026-11-21, or unchecked") from error
+
+
 def main() -> None:
     app = new_app(os.environ.get("CDK_OUTDIR", str(ROOT / "cdk.out")))
     target = _target(app.node.try_get_context("target"))
-    settings = load(Path(app.node.try_get_context("settings") or ROOT / "settings.toml"))
+    environment = app.node.try_get_context("environment") or os.environ.get(ENVIRONMENT, "")
+    settings = load(Path(app.node.try_get_context("settings") or ROOT / "settings.toml"), environment=environment)
     account = LOCAL_ACCOUNT if target == "laptop" else os.environ.get("CDK_DEFAULT_ACCOUNT")
     compose(app, settings=settings, target=target, account=account)
+    today = _checked_as_of(app.node.try_get_context("dates_as_of"), target=target)
+    if today is not None:
+        refuse_impossible_dates(settings, today=today)
     app.synth()
 
 

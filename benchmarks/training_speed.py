@@ -79,7 +79,7 @@ def our_default(*, rollout: int | None = None, **changed: Any) -> Measure:
     from trading_env.data.features import CONTEXT, FEATURES
     from trading_env.simulation.env import BatchedTradingEnv, EnvConfig
 
-    settings = load(ROOT / "settings.toml")
+    settings = load(ROOT / "data" / "settings.toml")
     data = market(NAMES, columns=len(FEATURES), context=len(CONTEXT))
     config = EnvConfig(
         rules=rules_of(settings),

@@ -19,7 +19,6 @@ from typing import Any
 
 from glue_jobs.features_job import build_features
 from glue_jobs.files import Bucket
-from glue_jobs.quotes_job import build_minute_bars
 from schema.settings import deployed
 
 
@@ -33,11 +32,13 @@ def main(argv: Sequence[str]) -> dict[str, Any]:
             raw=raw,
             processed=processed,
             symbols=settings.universe.symbols,
-            live_start=settings.training.live_start,
+            training=settings.training,
             built_for=arguments.time,
             engine=arguments.engine,
         )
     else:
+        from glue_jobs.quotes_job import build_minute_bars  # its libraries are installed for such a run alone
+
         day = arguments.date or arguments.time.date()
         built = build_minute_bars(raw=raw, processed=processed, day=day, built_for=arguments.time)
     print(json.dumps({"built": arguments.mode, **built}))  # noqa: T201 -- a job's log is its standard output

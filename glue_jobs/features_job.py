@@ -18,6 +18,8 @@ import pandas as pd
 from glue_jobs.files import Bucket, FeatureFile, publish, write_year
 from glue_jobs.training_view import publish_training_view
 from schema.lake_layout import ACTIONS, BARS, CALENDAR, FEATURES, QUARANTINE
+from schema.settings import TrainingSettings
+from schema.training_dates import dates_as_of
 from trading_env.data.bars import validate
 from trading_env.data.features import FEATURE_HASH, SCHEMA_VERSION
 from trading_env.data.market import TABLE_COLUMNS, build_market, to_table
@@ -26,6 +28,7 @@ from trading_env.errors import PapertapeError
 
 SOURCES = (
     ("trading_env", "data/bars.py"),
+    ("trading_env", "data/corporate_actions.py"),
     ("trading_env", "data/features.py"),
     ("trading_env", "data/market.py"),
     ("trading_env", "data/raw_lines.py"),
@@ -66,7 +69,7 @@ class Built:
 
 
 def build_features(
-    *, raw: Bucket, processed: Bucket, symbols: Sequence[str], live_start: date, built_for: datetime, engine: Engine
+    *, raw: Bucket, processed: Bucket, symbols: Sequence[str], training: TrainingSettings, built_for: datetime, engine: Engine
 ) -> dict[str, Any]:
     """Build the whole table, write the years that changed, then the manifest, then the training view; return the manifest without files."""
     inputs = find_inputs(raw, symbols)
@@ -93,7 +96,8 @@ def build_features(
         "built_for": built_for.isoformat().replace("+00:00", "Z"),
     }
     publish(processed, manifest, built.parts)
-    publish_training_view(processed, manifest, built.parts, live_start=live_start)
+    newest = date.fromisoformat(built.end[:10])
+    publish_training_view(processed, manifest, built.parts, live_start=dates_as_of(training, newest).live_start)
     return manifest
 
 

@@ -42,12 +42,12 @@ def rules_at(settings: Settings, *, cost_bps: float) -> Rules:
 
 def folds_of(sessions: NDArray[np.datetime64], settings: Settings) -> tuple[Fold, ...]:
     """The walk-forward's folds over a market's sessions, the holdout's last."""
-    training = settings.training
+    training, dates = settings.training, settings.training.dates
     return split(
         sessions,
-        start=training.start,
-        test_start=training.test_start,
-        live_start=training.live_start,
+        start=dates.start,
+        test_start=dates.test_start,
+        live_start=dates.live_start,
         folds=training.folds,
         purge_sessions=training.purge_sessions,
         holdout_sessions=training.holdout_sessions,
@@ -64,7 +64,8 @@ class Configuration:
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """The configuration of these settings under this code."""
+        """The configuration of these settings under this code. Raises SettingsError when a date is "auto": it is no part of a result."""
+        _ = settings.training.dates
         return cls({name: getattr(settings, name).model_dump(mode="json") for name in SECTIONS}, FEATURE_HASH, code_version())
 
     @classmethod
@@ -78,17 +79,24 @@ class Configuration:
 
     @property
     def identity(self) -> str:
-        return self._without("live_start")
+        return trials.configuration_id(settings=self.settings, feature_hash=self.feature_hash, code_hash=self.code_hash)
 
     @property
     def of_one_seed(self) -> str:
         """What the seeds of one trial have in common."""
-        return self._without("seeds")
-
-    def _without(self, name: str) -> str:
-        training = {key: value for key, value in self.settings["training"].items() if key != name}
+        training = {key: value for key, value in self.settings["training"].items() if key != "seeds"}
         settings = {**self.settings, "training": training}
         return trials.trial_id(settings=settings, feature_hash=self.feature_hash, code_hash=self.code_hash)
+
+    def trials_in(self, log: trials.TrialLog) -> list[trials.TrialEntry]:
+        """Every logged judgement of this configuration, whatever its live_start, in order."""
+        identity = self.identity
+        return [entry for entry in log.trials if entry.configuration_id == identity]
+
+    def openings_in(self, log: trials.TrialLog) -> list[trials.TrialEntry]:
+        """Every holdout that was opened for this configuration."""
+        made = {entry.trial_id for entry in self.trials_in(log)}
+        return [entry for entry in log.openings if entry.trial_id in made]
 
 
 def code_version() -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -20,7 +21,6 @@ from trading_env.errors import PapertapeError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import date
     from pathlib import Path
 
 
@@ -30,11 +30,27 @@ class DatasetError(PapertapeError, ValueError):
 
 @dataclass(frozen=True)
 class Dataset:
-    """The market of the wanted symbols, the manifest, and the sha256 of the manifest's bytes."""
+    """The market of the wanted symbols, the manifest, the sha256 of the manifest's bytes, and that of its files' content."""
 
     market: Market
     manifest: dict[str, Any]
     manifest_sha256: str
+    data_sha256: str
+
+
+def newest_session(folder: Path) -> date:
+    """The newest session that the channel states: what "auto" dates are as of. Raises DatasetError as `read_channel`."""
+    return date.fromisoformat(str(_manifest(folder / "manifest.json")[1]["end"])[:10])
+
+
+def data_sha256(folder: Path) -> str:
+    """The content of the channel's files as the manifest states it, whenever they were built: the manifest also holds when that was."""
+    return _data_sha256(_manifest(folder / "manifest.json")[1])
+
+
+def _data_sha256(manifest: dict[str, Any]) -> str:
+    lines = sorted(f"{entry['key']} {entry['sha256']}\n" for entry in manifest["files"])
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def read_channel(folder: Path, *, symbols: Sequence[str], live_start: date) -> Dataset:
@@ -52,7 +68,9 @@ def read_channel(folder: Path, *, symbols: Sequence[str], live_start: date) -> D
     if newest >= pd.Timestamp(live_start):
         raise DatasetError(f"every session must be before live_start {live_start}, was {newest:%Y-%m-%d}")
     market = from_table(table).only(symbols)
-    return Dataset(market=market, manifest=manifest, manifest_sha256=hashlib.sha256(content).hexdigest())
+    return Dataset(
+        market=market, manifest=manifest, manifest_sha256=hashlib.sha256(content).hexdigest(), data_sha256=_data_sha256(manifest)
+    )
 
 
 def _manifest(path: Path) -> tuple[bytes, dict[str, Any]]:

@@ -95,6 +95,7 @@ def document(evaluated: Evaluated) -> dict[str, Any]:
             "checks": [asdict(check) for check in verdict.checks],
             **numbers,
         },
+        "approval": approval(evaluated.settings, passed=verdict.passed),
         "metrics": dict(verdict.numbers),
         "kappa": card.kappa,
         **{name: value for name, value in hashes.items() if name != "settings"},
@@ -120,11 +121,19 @@ def document(evaluated: Evaluated) -> dict[str, Any]:
             "evaluated_until": str(evaluated.trained.holdout.test_end),
             "trial": evaluated.judgement.trial,
             "configuration": evaluated.configuration.identity,
+            "data_sha256": evaluated.dataset.data_sha256,
         },
     }
     whole = {**_tidy(body), "curves": _curves(evaluated)}
     evaluation_document.read(whole)
     return whole
+
+
+def approval(settings: Settings, *, passed: bool) -> str:
+    """The status that the package is registered with: nothing that was refused is approved, and by hand only what passed."""
+    if not passed:
+        return "Rejected"
+    return {"automatic": "Approved", "manual": "PendingManualApproval"}[settings.model.approval]
 
 
 def to_json(body: Mapping[str, Any]) -> bytes:
@@ -208,7 +217,7 @@ def _windows(evaluated: Evaluated) -> dict[str, Any]:
         "evaluation_end": str(evaluated.agent.sessions[-1]),
         "train_start": evaluated.deployed.card.train_start,
         "train_end": evaluated.deployed.card.train_end,
-        "live_start": evaluated.settings.training.live_start.isoformat(),
+        "live_start": evaluated.settings.training.dates.live_start.isoformat(),
     }
 
 

@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 from learning import packaging, registry
 from learning.configuration import Configuration, folds_of, read_settings
-from learning.dataset import DatasetError, read_channel
+from learning.dataset import DatasetError, newest_session, read_channel
 from learning.document import Evaluated, document, to_json
 from learning.judging import Backtester, Judgement, Trained, books_of, judge, judge_refit, proof_of
 from learning.serving import model_hash
+from schema.training_dates import as_of
 from trading_env.data.features import FEATURE_HASH
 from trading_env.simulation.policy import NumpyPolicy, load_policy, save_policy
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from learning.judging import Books
-    from learning.registry import Incumbent, TrialStore
+    from learning.registry import Registered, TrialStore
     from schema.settings import Settings
     from trading_env.evaluation.trials import TrialLog
     from trading_env.evaluation.walk_forward import Fold
@@ -88,7 +89,7 @@ def verdict_of(
     *,
     configuration: Configuration,
     store: TrialStore,
-    trades_now: Incumbent | None,
+    trades_now: Registered | None,
     region: str,
 ) -> Judgement:
     """The refit check when what trades is of this configuration and its proof is in the log, else the gate."""
@@ -122,9 +123,10 @@ def model_archive(folder: Path) -> bytes:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
-    requested = read_settings(options.settings)
-    seeds, source = tuple(options.seeds or requested.training.seeds), options.root / "input"
-    dataset = read_channel(source / "features", symbols=requested.universe.symbols, live_start=requested.training.live_start)
+    source = options.root / "input"
+    requested = as_of(read_settings(options.settings), newest_session(source / "features"))
+    seeds = tuple(options.seeds or requested.training.seeds)
+    dataset = read_channel(source / "features", symbols=requested.universe.symbols, live_start=requested.training.dates.live_start)
     folds = folds_of(dataset.market.sessions, requested)
     read = [read_seed(source / f"model-{seed}" / "model.tar.gz", seed=seed, folds=folds) for seed in seeds]
     trained = Trained(seeds, folds, tuple(policies for policies, _ in read), tuple(records for _, records in read))

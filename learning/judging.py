@@ -209,7 +209,7 @@ def judge(
     verdict, opened = gate_verdict(result, log=longer, bar=rules), longer
     refused = [check.name for check in verdict.checks if not check.passed]
     enough = len(backtester.market.rows(trained.holdout.test_start, trained.holdout.test_end)) >= rules.min_holdout_sessions
-    if refused == ["holdout"] and enough and not _was_opened(configuration, longer):
+    if refused == ["holdout"] and enough and not _was_seen(trained.holdout, configuration, log=longer):
         book, holdout = backtester.holdout(trained.ensemble(trained.holdout.number), trained.holdout)
         opened = longer.open_holdout(trial=configuration.trial, sessions=book.sessions, excess=holdout)
         keep(opened)
@@ -217,10 +217,9 @@ def judge(
     return Judgement(verdict, configuration.trial, opened, longer is not log)
 
 
-def _was_opened(configuration: Configuration, log: TrialLog) -> bool:
-    """Whether the configuration was judged on a holdout, be it one that ended before another live_start."""
-    opened = {entry.trial_id for entry in log.openings}
-    return any(Configuration.of_entry(entry).identity == configuration.identity for entry in log.trials if entry.trial_id in opened)
+def _was_seen(holdout: Fold, configuration: Configuration, *, log: TrialLog) -> bool:
+    """Whether the configuration was judged on a holdout that reaches into this one: a look is fresh only where none of it was seen."""
+    return any(opening.sessions[-1] >= holdout.test_start for opening in configuration.openings_in(log))
 
 
 def _difference(log: TrialLog, trial: str, incumbent: str | None) -> NDArray[np.float64] | None:
@@ -236,7 +235,7 @@ def _difference(log: TrialLog, trial: str, incumbent: str | None) -> NDArray[np.
 
 def proof_of(configuration: Configuration, log: TrialLog) -> TrialEntry | None:
     """The first logged trial of this configuration, whatever its live_start."""
-    return next((entry for entry in log.trials if Configuration.of_entry(entry).identity == configuration.identity), None)
+    return next(iter(configuration.trials_in(log)), None)
 
 
 def judge_refit(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPTS = ("evaluate.py", "inference.py", "requirements.txt", "train.py")
+SCRIPTS = ("due.py", "evaluate.py", "inference.py", "requirements.txt", "train.py")
 PACKAGES = ("learning", "schema", "trading_env")
 SERVING = ("learning/__init__.py", "learning/serving.py")  # with `trading_env`, all that an endpoint imports
 

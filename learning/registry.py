@@ -132,32 +132,51 @@ class _Bucket:
 
 
 @dataclass(frozen=True)
-class Incumbent:
-    """The model that trades now. `trial` and `configuration` are what it was registered with; `model` is the s3:// URI of its archive."""
+class Registered:
+    """A package of the registry. `trial`, `configuration` and `data` (the hash of what it was trained on) are what it was registered with,
+    empty where it names none; `model` is the s3:// URI of its archive."""
 
     package: str
     trial: str
     configuration: str
+    data: str
     model: str
 
+    @property
+    def version(self) -> str:
+        """Its group and number, as papertape/3."""
+        return "/".join(self.package.split("/")[-2:])
 
-def incumbent(group: str, *, region: str) -> Incumbent | None:
+
+def incumbent(group: str, *, region: str) -> Registered | None:
     """The newest Approved package of the group; None when there is none, and equal weight trades. Raises RegistryError."""
+    found = newest(group, region=region, ModelApprovalStatus="Approved")
+    if found is None:
+        return None
+    missing = [key for key, value in (("trial", found.trial), ("configuration", found.configuration)) if not value]
+    if missing:
+        raise RegistryError(
+            f"{found.package} is approved and names no {' and no '.join(missing)}: reject it, or approve a package that does"
+        )
+    return found
+
+
+def newest(group: str, *, region: str, **having: str) -> Registered | None:
+    """The newest package of the group, whatever its verdict unless `having` asks for one; None when there is none. Raises RegistryError."""
     client = _client("sagemaker", region=region)
     with _aws(f"the packages of {group} cannot be read"):
         pages = client.get_paginator("list_model_packages").paginate(  # a page may be empty and not the last
-            ModelPackageGroupName=group, ModelApprovalStatus="Approved", SortBy="CreationTime", SortOrder="Descending"
+            ModelPackageGroupName=group, SortBy="CreationTime", SortOrder="Descending", **having
         )
-        newest = next((package for page in pages for package in page["ModelPackageSummaryList"]), None)
-        if newest is None:
+        listed = next((package for page in pages for package in page["ModelPackageSummaryList"]), None)
+        if listed is None:
             return None
-        name = newest["ModelPackageArn"]
-        found = client.describe_model_package(ModelPackageName=name)
-    metadata = found.get("CustomerMetadataProperties", {})
-    missing = [key for key in ("trial", "configuration") if not metadata.get(key)]
-    if missing:
-        raise RegistryError(f"{name} is approved and names no {' and no '.join(missing)}: reject it, or approve a package that does")
-    return Incumbent(name, metadata["trial"], metadata["configuration"], found["InferenceSpecification"]["Containers"][0]["ModelDataUrl"])
+        found = client.describe_model_package(ModelPackageName=listed["ModelPackageArn"])
+    trial, configuration, data = (
+        found.get("CustomerMetadataProperties", {}).get(key, "") for key in ("trial", "configuration", "data_sha256")
+    )
+    model = found["InferenceSpecification"]["Containers"][0]["ModelDataUrl"]
+    return Registered(listed["ModelPackageArn"], trial, configuration, data, model)
 
 
 def fetch_policy(model: str, *, region: str) -> NumpyPolicy:

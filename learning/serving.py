@@ -10,7 +10,6 @@ the request). A folder without a sound policy raises when it is loaded, so that 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import math
 import os
@@ -23,8 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trading_env.data.observation import Layout, Observation, ObservationError, unpack
-from trading_env.simulation.policy import NumpyPolicy, PolicyError, load_policy
+from trading_env.data.observation import Layout, Observation, ObservationError
+from trading_env.simulation.artifact import FILES, artifact_hash
+from trading_env.simulation.policy import NumpyPolicy, PolicyError, load_policy, outside
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -44,7 +44,6 @@ except ImportError:  # outside the container
 SCHEMA = 1
 JSON = "application/json"
 MAX_BODY = 4 * 1024 * 1024  # what a serverless endpoint accepts
-ENVELOPE = 8.0  # standard deviations; on the bundled data 8 % of the inputs of the worst day of training lie beyond, 2 % of March 2020's
 
 
 class RequestError(BaseInferenceToolkitError):  # type: ignore[misc]
@@ -79,7 +78,7 @@ def model_fn(model_dir: str) -> Model:
 
 def model_hash(folder: Path) -> str:
     """sha256 of policy.npz and policy.json: the model's version wherever it is named."""
-    return hashlib.sha256((folder / "policy.npz").read_bytes() + (folder / "policy.json").read_bytes()).hexdigest()
+    return artifact_hash({name: (folder / name).read_bytes() for name in FILES})
 
 
 def input_fn(body: bytes | str, content_type: str) -> Request:
@@ -135,15 +134,6 @@ def predict_fn(request: Request, model: Model) -> dict[str, Any]:
             "outside": outside(model.policy, request.vector, layout),
         },
     }
-
-
-def outside(policy: NumpyPolicy, vector: np.ndarray[Any, np.dtype[np.float32]], layout: Layout) -> float:
-    """Share of the tradable names' inputs that lie beyond `ENVELOPE` standard deviations of those that the policy was trained on."""
-    parts = unpack(vector, layout=layout)
-    own = parts.assets[parts.tradable].astype(np.float64)
-    inputs = np.concatenate([own, np.broadcast_to(parts.rest, (len(own), parts.rest.size))], axis=-1)
-    far = np.abs(inputs - policy.arrays["mu"]) > ENVELOPE * policy.arrays["sigma"]
-    return float(far.mean()) if far.size else 0.0
 
 
 def output_fn(prediction: dict[str, Any], accept: str) -> str:

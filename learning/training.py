@@ -13,14 +13,15 @@ import argparse
 import json
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from learning import ppo
 from learning.configuration import Configuration, folds_of, read_settings
-from learning.dataset import Dataset, read_channel
+from learning.dataset import Dataset, newest_session, read_channel
 from learning.network import export
+from schema.training_dates import as_of
 from trading_env.data.features import CONTEXT, FEATURES, SCHEMA_VERSION
 from trading_env.simulation.policy import PolicyCard, save_policy
 
@@ -55,11 +56,10 @@ class Job:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    job = _job(arguments)
-    settings = job.settings
-    dataset = read_channel(
-        Path(os.environ["SM_CHANNEL_FEATURES"]), symbols=settings.universe.symbols, live_start=settings.training.live_start
-    )
+    job, channel = _job(arguments), Path(os.environ["SM_CHANNEL_FEATURES"])
+    settings = as_of(job.settings, newest_session(channel))
+    job = replace(job, settings=settings)
+    dataset = read_channel(channel, symbols=settings.universe.symbols, live_start=settings.training.dates.live_start)
     folds = folds_of(dataset.market.sessions, settings)
     for fold in job.chosen(folds):
         train_fold(job, fold, dataset=dataset, folder=Path(os.environ["SM_MODEL_DIR"]) / f"fold-{fold.number}")

@@ -1,36 +1,47 @@
-"""The commands of the local deployment: demo, local, parity, soak, and the exchange alone. They join `papertape` by its entry point."""
+"""The commands of the local deployment: demo, local, paper, parity, soak, and the exchange. They join `papertape` by its entry point."""
 
 from __future__ import annotations
 
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from local.paper.service_file import ServiceKind, service_file
 from papertape.command_line import in_plain_words
-from papertape.options import ROOT, SETTINGS, End, SettingsFile, Start, examples
+from papertape.options import BUNDLED_SETTINGS, ROOT, SETTINGS, End, ReplaySettings, SettingsFile, Start, examples
 
 app = typer.Typer(add_completion=False)
 
 
-@app.command()
+class RefusedAgent(StrEnum):
+    SHADOW = "shadow"
+    TRADE = "trade"
+
+
+@app.command(epilog=examples("demo", "demo --agent trade"))
 def demo(
-    settings: SettingsFile = SETTINGS,
+    settings: ReplaySettings = BUNDLED_SETTINGS,
     port: Annotated[int, typer.Option(help="The emulator's port; 0 picks a free one.", min=0, max=65535)] = 0,
+    agent: Annotated[
+        RefusedAgent | None,
+        typer.Option(help="What the challenger does that the gate refuses.", show_default="gate.refused of the settings"),
+    ] = None,
 ) -> None:
     """Deploy to your laptop, train, evaluate, trade 2020, and write out/demo/report.html."""
     with in_plain_words():
         from local.replay import demo as the_demo
         from schema.settings import load
 
-        the_demo.run(load(settings), console=Console(), port=port)
+        the_demo.run(load(settings), console=Console(), port=port, agent=None if agent is None else agent.value)
 
 
 @app.command()
 def local(
-    settings: SettingsFile = SETTINGS,
+    settings: ReplaySettings = BUNDLED_SETTINGS,
     port: Annotated[int, typer.Option(help="The emulator's port; 0 picks a free one.", min=0, max=65535)] = 0,
     folder: Annotated[Path, typer.Option(help="The run to restore.", show_default="out/demo")] = ROOT / "out" / "demo",
 ) -> None:
@@ -42,6 +53,31 @@ def local(
         restore.run(load(settings), folder=folder, port=port, console=Console())
 
 
+@app.command(epilog=examples("paper", "paper --service systemd", "paper --exchange http://127.0.0.1:8090"))
+def paper(
+    settings: SettingsFile = SETTINGS,
+    exchange: Annotated[
+        str, typer.Option(help="An exchange on this machine instead of Alpaca; its clock rules.", show_default="Alpaca's paper account")
+    ] = "",
+    service: Annotated[
+        ServiceKind | None, typer.Option(help="Print the file that starts it with the computer, and end.", show_default=False)
+    ] = None,
+    new_keys: Annotated[bool, typer.Option("--new-keys", help="Ask for the account's keys again.")] = False,
+    port: Annotated[int, typer.Option(help="The emulator's port; 0 picks a free one.", min=0, max=65535)] = 0,
+    folder: Annotated[Path, typer.Option(help="The run's folder.", show_default="out/paper")] = ROOT / "out" / "paper",
+) -> None:
+    """Trade an Alpaca paper account from this machine, by the real clock, until Ctrl-C; no AWS account is needed."""
+    if service is not None:
+        print(service_file(service, folder=folder.resolve()), end="")
+        return
+    with in_plain_words():
+        from local.paper import run
+        from schema.settings import load
+
+        options = run.PaperOptions(folder=folder.resolve(), exchange=exchange.rstrip("/"), port=port, new_keys=new_keys)
+        run.run(load(settings), options, console=Console())
+
+
 @app.command(epilog=examples("exchange --port 8090", "exchange --data prices.csv --now 2024-03-04T14:30:00Z --faults plan.toml"))
 def exchange(
     data: Annotated[
@@ -51,18 +87,19 @@ def exchange(
     faults: Annotated[Path | None, typer.Option(help="A fault plan in TOML, see docs/exchange.md.", show_default="none")] = None,
     now: Annotated[str, typer.Option(help="The clock's start; POST /admin/clock moves it.")] = "2020-01-02T14:35:00Z",
     cash: Annotated[str, typer.Option(help="US dollars to start with.")] = "100000",
+    speed: Annotated[str, typer.Option(help="Market seconds per second: 1 is real time, 0 a clock that only you move.")] = "0",
 ) -> None:
     """Serve an Alpaca-compatible paper exchange over recorded bars until Ctrl-C, with faults if you give a plan."""
     with in_plain_words():
         from local.exchange.server import ExchangeConfig
         from local.exchange.serving import serve
 
-        serve(ExchangeConfig(now=now, cash=cash, port=port, data=data, faults=faults), ready_file=None, parent_pid=None)
+        serve(ExchangeConfig(now=now, cash=cash, port=port, data=data, faults=faults, speed=speed), ready_file=None, parent_pid=None)
 
 
 @app.command()
 def parity(
-    settings: SettingsFile = SETTINGS,
+    settings: ReplaySettings = BUNDLED_SETTINGS,
     policy: Annotated[list[str] | None, typer.Option(help="One of the three policies; may be repeated.", show_default="all three")] = None,
     start: Start = "2020-01-02",
     end: End = "2020-12-31",
@@ -83,7 +120,7 @@ def parity(
 
 @app.command()
 def soak(
-    settings: SettingsFile = SETTINGS,
+    settings: ReplaySettings = BUNDLED_SETTINGS,
     sessions: Annotated[int, typer.Option(help="Sessions of 2020 at realistic fault rates.", min=0, max=253)] = 253,
     brutal: Annotated[int, typer.Option(help="Sessions of 2020 at brutal fault rates.", min=0, max=253)] = 60,
     seed: Annotated[list[int] | None, typer.Option(help="Seed of the faults; may be repeated.", show_default="7 and 8")] = None,

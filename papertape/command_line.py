@@ -12,7 +12,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from enum import StrEnum
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -26,7 +25,6 @@ from typer.core import TyperGroup
 from papertape.options import (
     ROOT,
     RUN,
-    SETTINGS,
     Actions,
     Adjusted,
     Bars,
@@ -35,7 +33,6 @@ from papertape.options import (
     LiveStart,
     OwnSettings,
     Seeds,
-    SettingsFile,
     Symbols,
     TensorBoard,
     TestStart,
@@ -46,14 +43,15 @@ from papertape.options import (
 from trading_env.errors import PapertapeError
 
 if TYPE_CHECKING:
-    from papertape.operate.client import Client
     from papertape.research.study import StudyOptions
 
 INTERRUPTED, TERMINATED = 130, 143
+JOINING = "papertape.commands"
 #: As `--help` lists them; the commands of other packages follow.
 IN_ORDER_OF_USE = (
-    *("demo", "local", "train", "evaluate", "backtest", "lookahead", "scoreboard", "exchange", "parity", "soak"),
-    *("status", "halt", "resume", "flatten", "explain"),
+    *("demo", "local", "paper", "train", "evaluate", "backtest", "lookahead", "scoreboard", "exchange", "parity", "soak"),
+    *("preflight", "cost", "secret", "first-run", "destroy"),
+    *("status", "halt", "resume", "flatten", "explain", "mails", "repair"),
 )
 
 
@@ -76,9 +74,19 @@ class Commands(TyperGroup):
         return group.commands[cmd_name]
 
 
+#: Commands of ours that have a module of their own.
+DEPLOYING = ("preflight", "cost", "secret", "first-run", "destroy")
+OPERATING = ("status", "halt", "resume", "flatten", "explain", "mails", "repair")
+APART = {
+    name: EntryPoint(name, f"papertape.{module}:app", JOINING)
+    for module, names in (("deployment_commands", DEPLOYING), ("operator_commands", OPERATING))
+    for name in names
+}
+
+
 @cache
 def _joined() -> dict[str, EntryPoint]:
-    return {entry.name: entry for entry in entry_points(group="papertape.commands")}
+    return APART | {entry.name: entry for entry in entry_points(group=JOINING)}
 
 
 app = typer.Typer(cls=Commands, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -196,94 +204,6 @@ def backtest(
         backtest.run(chosen, policy=policy, start=start, end=end, dividends=dividends, console=Console())
 
 
-class On(StrEnum):
-    """Where the Papertape runs that a command operates."""
-
-    LAPTOP = "laptop"
-    AWS = "aws"
-
-
-Where = Annotated[
-    On, typer.Option("--on", envvar="PAPERTAPE_ON", help="laptop: what `make local` keeps up; aws: the account of your credentials.")
-]
-Url = Annotated[str, typer.Option(help="The execution API's address, instead of --on.", show_default=False)]
-Run = Annotated[Path, typer.Option("--folder", help="The folder of the laptop's run.", show_default="out/demo")]
-Reason = Annotated[str, typer.Option(help="Why; recorded with the change.", show_default=False)]
-Json = Annotated[bool, typer.Option("--json", help="Print the API's response.")]
-OPERATE, DEMO = "Operate a running deployment", ROOT / "out" / "demo"
-
-
-def _client(on: On, url: str, folder: Path, settings: Path) -> Client:
-    from papertape.operate import client
-    from schema.settings import load
-
-    if url:
-        return client.at_url(url)
-    return client.on_aws(load(settings)) if on is On.AWS else client.on_laptop(folder)
-
-
-@app.command(rich_help_panel=OPERATE, epilog=examples('halt --reason "odd fills"', 'halt --on aws --reason "odd fills"'))
-def halt(reason: Reason = "", on: Where = On.LAPTOP, url: Url = "", folder: Run = DEMO, settings: SettingsFile = SETTINGS) -> None:
-    """Stop sending orders at once, even within a batch; positions and open orders stay."""
-    with in_plain_words():
-        from papertape.operate import commands
-
-        commands.halt(_client(on, url, folder, settings), reason, console=Console())
-
-
-@app.command(rich_help_panel=OPERATE, epilog=examples('resume --reason "it was a test"', 'resume --on aws --reason "understood" --yes'))
-def resume(
-    reason: Reason = "",
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
-    account: Annotated[str, typer.Option(help="Continue with this account, after the broker's was reset.", show_default=False)] = "",
-    on: Where = On.LAPTOP,
-    url: Url = "",
-    folder: Run = DEMO,
-    settings: SettingsFile = SETTINGS,
-) -> None:
-    """Resume trading, after showing what stopped it and which breakers are re-armed, and asking."""
-    with in_plain_words():
-        from papertape.operate import commands
-
-        commands.resume(_client(on, url, folder, settings), reason, account=account, yes=yes, console=Console())
-
-
-@app.command(rich_help_panel=OPERATE, epilog=examples('flatten --reason "away"', 'flatten --on aws --reason "odd fills"'))
-def flatten(reason: Reason = "", on: Where = On.LAPTOP, url: Url = "", folder: Run = DEMO, settings: SettingsFile = SETTINGS) -> None:
-    """Cancel open orders, sell every position (after the next open if the market is closed), and buy nothing until resume."""
-    with in_plain_words():
-        from papertape.operate import commands
-
-        commands.flatten(_client(on, url, folder, settings), reason, console=Console())
-
-
-@app.command(rich_help_panel=OPERATE, epilog=examples("status", "status --on aws", "status --json"))
-def status(on: Where = On.LAPTOP, url: Url = "", folder: Run = DEMO, settings: SettingsFile = SETTINGS, as_json: Json = False) -> None:
-    """Show trading state, breakers, last snapshot and decision, open orders, models and alerts; status 0 even if halted."""
-    with in_plain_words():
-        from papertape.operate import commands
-
-        commands.status(_client(on, url, folder, settings), as_json=as_json, console=Console())
-
-
-@app.command(rich_help_panel=OPERATE, epilog=examples("explain agent:2020-12-31/open+5", "explain pt1-jzohzbvq2udixcm6wvqbkrfj4q --json"))
-def explain(
-    identity: Annotated[str, typer.Argument(metavar="ID", help="A decision id or a client order id.", show_default=False)],
-    on: Where = On.LAPTOP,
-    url: Url = "",
-    folder: Run = DEMO,
-    settings: SettingsFile = SETTINGS,
-    as_json: Json = False,
-) -> None:
-    """Trace an order to its risk verdict, decision, observation, model, gate, data and code; status 1 if a link is missing or differs."""
-    with in_plain_words():
-        from papertape.operate import commands
-
-        sound = commands.explain(_client(on, url, folder, settings), identity, as_json=as_json, console=Console())
-    if not sound:
-        sys.exit(1)
-
-
 @app.command(epilog=examples("scoreboard"))
 def scoreboard() -> None:
     """Rewrite docs/scoreboard.md from the recorded runs."""
@@ -343,13 +263,13 @@ def _asked(
 
 
 @contextmanager
-def in_plain_words() -> Iterator[None]:
+def in_plain_words(*, interrupted: str = "interrupted; what was started has been stopped") -> Iterator[None]:
     """Turn an error that a user can fix, and an interruption, into one line and a status."""
     signal.signal(signal.SIGTERM, _terminated)
     try:
         yield
     except KeyboardInterrupt:
-        _end("interrupted; what was started has been stopped", INTERRUPTED)
+        _end(interrupted, INTERRUPTED)
     except Terminated:
         _end("terminated; what was started has been stopped", TERMINATED)
     except PapertapeError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -10,15 +11,35 @@ import typer
 
 ROOT = Path(__file__).resolve().parents[1]
 SettingsFile = Annotated[Path, typer.Option("--settings", help="The settings to use.", show_default="settings.toml")]
+ReplaySettings = Annotated[Path, typer.Option("--settings", help="The settings to use.", show_default="data/settings.toml")]
 Start = Annotated[str, typer.Option("--start", help="The first session, YYYY-MM-DD.")]
 End = Annotated[str, typer.Option("--end", help="The last session, YYYY-MM-DD.")]
-SETTINGS = ROOT / "settings.toml"
+SETTINGS = ROOT / "settings.toml"  # what is deployed
+BUNDLED_SETTINGS = ROOT / "data" / "settings.toml"  # of the bundled bars
+
+
+class On(StrEnum):
+    """Where the Papertape runs that a command is for."""
+
+    LAPTOP = "laptop"
+    PAPER = "paper"
+    AWS = "aws"
+
+
+Where = Annotated[
+    On,
+    typer.Option("--on", envvar="PAPERTAPE_ON", help="laptop: what runs here; paper: `make paper`; aws: the account of your credentials."),
+]
+Folder = Annotated[Path | None, typer.Option("--folder", help="The folder of the laptop's run.", show_default="the one that is up")]
 
 BARS, SIZE, RUN = "Bars and settings", "Dates and size, overriding the settings", "This run"
 OwnSettings = Annotated[
     Path | None,
     typer.Option(
-        "--settings", help="Your settings file; nothing in it is adapted to your bars.", show_default="settings.toml", rich_help_panel=BARS
+        "--settings",
+        help="Your settings file; nothing in it is adapted to your bars.",
+        show_default="data/settings.toml",
+        rich_help_panel=BARS,
     ),
 ]
 Bars = Annotated[

@@ -1,4 +1,4 @@
-"""The SageMaker pipeline as data: train each seed on every fold, judge the ensemble, register it as passed or refused.
+"""The SageMaker pipeline as data: where a training is due, train each seed on every fold, judge the ensemble, register it with the verdict.
 
 `definition()` is pure. The same arguments give the same dictionary, CDK tokens pass through it as the plain strings that they are, and
 nothing here asks AWS or reads a file. Stacks load this module by path; a contract test holds the structure against what the SageMaker
@@ -10,6 +10,9 @@ toolkit unpacks it, installs `requirements.txt` and calls `train.py --seed 0 ...
 the input `code`, mounted as the only file of `/opt/ml/processing/input/code/`, and the entrypoint unpacks it, installs what is missing
 and becomes `evaluate.py`. Whoever runs the job elsewhere replaces `/opt/ml/processing` in the entrypoint and the arguments, with `python`
 on the PATH. Settings travel in the archive, because one hyperparameter holds at most 2,500 characters and one container argument 256.
+The first step, `due.py`, compares data and configuration with those of the newest package and of the log; everything else is a branch of
+one condition, because conditions do not nest and branches do not join again. So the verdict reaches the registry as a value: `evaluate.py`
+names the approval status, Rejected for what the gate refused.
 Trained models travel as one input, `models/<seed>/<job>/output/model.tar.gz`, because a processing job takes ten inputs and there may be
 32 seeds; the entrypoint links them to where `evaluate.py` reads them, `model-<seed>/model.tar.gz`.
 """
@@ -18,24 +21,36 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from schema.lake_layout import TRAINING, TRIALS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from schema.settings import Settings
 
 SCHEMA = "2020-12-01"
 PROCESSING_ROOT = "/opt/ml/processing"
 BOOTSTRAP = (
-    f'set -e; cd "{PROCESSING_ROOT}/input"; for m in models/*; do ln -s $m/*/output model-${{m##*/}}; done; mkdir ../code; cd ../code; '
-    'tar -xzf ../input/code/*; python -m pip install -qr requirements.txt; exec python evaluate.py "$@"'
+    f'set -e; cd "{PROCESSING_ROOT}/input"; for m in models/*; do [ ! -d $m ] || ln -s $m/*/output model-${{m##*/}}; done; mkdir ../code; '
+    'cd ../code; tar -xzf ../input/code/*; python -m pip install -qr requirements.txt; exec python "$0" "$@"'
 )
-# Seeds start side by side: what an account's quota does not take at once waits for its turn
-TAKES_TURNS = {"BackoffRate": 1.0, "IntervalSeconds": 60, "ExpireAfterMin": 180, "ExceptionType": ["SageMaker.RESOURCE_LIMIT"]}
-METADATA = ("model_hash", "kappa", "feature_hash", "gate", "trained_until", "evaluated_until", "trial", "configuration")
+# Seeds start side by side: what the account's quota or Amazon's capacity does not take at once waits for its turn
+TAKES_TURNS = {
+    "BackoffRate": 1.0,
+    "IntervalSeconds": 60,
+    "ExpireAfterMin": 180,
+    "ExceptionType": ["SageMaker.RESOURCE_LIMIT", "SageMaker.CAPACITY_ERROR"],
+}
+# Amazon's own faults pass; our code's are the same each time and end the step at once. Judging again finds its trial in the log. Faults
+# and throttling of the pipeline service itself are retried by default
+PASSING_FAULTS = {"BackoffRate": 2.0, "IntervalSeconds": 60, "MaxAttempts": 3, "ExceptionType": ["SageMaker.JOB_INTERNAL_ERROR"]}
+RETRIES = [TAKES_TURNS, PASSING_FAULTS]
+METADATA = (
+    "model_hash", "kappa", "feature_hash", "gate", "trained_until", "evaluated_until", "trial", "configuration", "data_sha256",
+)  # fmt: skip
 DEFAULT_REGISTRY = "763104351884"
 REGISTRIES = {
     **dict.fromkeys(
@@ -72,7 +87,11 @@ class Compute:
 
 
 def default_images(region: str) -> Images:
-    """Amazon's CPU images: training nearest to the locked torch 2.13; serving needs no torch, so its older one does."""
+    """Amazon's CPU images: training nearest to the locked torch 2.13; serving needs no torch, so its older one does.
+
+    The serving image is past its support (2026-06-30) and there is none to move to that is known to start: docs/decisions/0021 says which
+    ones were read, and what one deployment in an account would have to show.
+    """
     if region not in REGISTRIES:
         raise ValueError(f"region {region!r} has no known image registry; pass images=, or use one of {', '.join(sorted(REGISTRIES))}")
     registry = f"{REGISTRIES[region]}.dkr.ecr.{region}.amazonaws.com"
@@ -91,7 +110,7 @@ def definition(
 ) -> dict[str, Any]:
     """Build the pipeline definition.
 
-    settings       validated settings: region, seeds, who approves; the jobs read the others from the archive
+    settings       validated settings: region and seeds; the jobs read the others from the archive
     role_arn       the role that the jobs run under
     bucket         the processed bucket: features are read from `TRAINING`, results go to `models/<execution id>/`, and the log of
                    trials is kept under `TRIALS`
@@ -111,21 +130,27 @@ def definition(
                source_uri=source_uri, compute=compute)
         for seed in seeds
     ]  # fmt: skip
-    evaluate = _evaluate(
-        seeds=seeds, role_arn=role_arn, image=images.training, features=features, bucket=bucket, package_group=package_group,
-        source_uri=source_uri, compute=compute
-    )  # fmt: skip
-    passed = "Approved" if settings.model.approval == "automatic" else "PendingManualApproval"
-    gate = {
-        "Name": "Gate",
+    process = partial(_process, role_arn=role_arn, image=images.training, bucket=bucket, source_uri=source_uri, compute=compute)
+    where = ["--root", PROCESSING_ROOT, "--trials", f"s3://{bucket}/{TRIALS}", "--package-group", package_group]
+    due = process("Due", inputs={"features": f"{features}manifest.json"}, outputs=("due",), arguments=where, property_file="Due")
+    evaluate = process(
+        "Evaluate",
+        inputs={"features": features, "models": _results(bucket, "train")},
+        outputs=("evaluation", "model"),
+        arguments=[*where, "--seeds", *(str(seed) for seed in seeds)],
+        property_file="Evaluation",
+    ) | {"DependsOn": [step["Name"] for step in train]}
+    register = _register("Register", _evaluation("approval"), package_group, images.serving, settings.region)
+    when_due = {
+        "Name": "WhenDue",
         "Type": "Condition",
         "Arguments": {
-            "Conditions": [{"Type": "Equals", "LeftValue": _evaluation("gate.passed"), "RightValue": True}],
-            "IfSteps": [_register("RegisterApproved", passed, package_group, images.serving, settings.region)],
-            "ElseSteps": [_register("RegisterRejected", "Rejected", package_group, images.serving, settings.region)],
+            "Conditions": [{"Type": "Equals", "LeftValue": _read("Due", "Due", "due"), "RightValue": True}],
+            "IfSteps": [*train, evaluate, register],
+            "ElseSteps": [],
         },
     }
-    return {"Version": SCHEMA, "Metadata": {}, "Parameters": [], "Steps": [*train, evaluate, gate]}
+    return {"Version": SCHEMA, "Metadata": {}, "Parameters": [], "Steps": [due, when_due]}
 
 
 def _train(
@@ -156,70 +181,71 @@ def _train(
     if compute.spot:
         arguments["EnableManagedSpotTraining"] = True
         arguments["StoppingCondition"]["MaxWaitTimeInSeconds"] = 2 * compute.max_seconds
-    return {"Name": f"Train-{seed}", "Type": "Training", "Arguments": arguments, "RetryPolicies": [TAKES_TURNS]}
+    return {"Name": f"Train-{seed}", "Type": "Training", "Arguments": arguments, "RetryPolicies": RETRIES}
 
 
-def _evaluate(
+def _process(
+    name: str,
     *,
-    seeds: Sequence[int],
+    inputs: Mapping[str, Any],
+    outputs: Sequence[str],
+    arguments: Sequence[str],
+    property_file: str,
     role_arn: str,
     image: str,
-    features: str,
     bucket: str,
-    package_group: str,
     source_uri: str,
     compute: Compute,
 ) -> dict[str, Any]:
-    inputs = {"code": source_uri, "features": features, "models": _results(bucket, "train")}
-    where = ["--root", PROCESSING_ROOT, "--trials", f"s3://{bucket}/{TRIALS}", "--package-group", package_group]
+    """The script of this name, in lower case; the first of its outputs holds the property file, called as the output is."""
     return {
-        "Name": "Evaluate",
+        "Name": name,
         "Type": "Processing",
-        "DependsOn": [f"Train-{seed}" for seed in seeds],
         "Arguments": {
             "ProcessingResources": {
                 "ClusterConfig": {"InstanceType": compute.instance_type, "InstanceCount": 1, "VolumeSizeInGB": compute.volume_gb}
             },
             "AppSpecification": {
                 "ImageUri": image,
-                "ContainerArguments": [*where, "--seeds", *(str(seed) for seed in seeds)],
-                "ContainerEntrypoint": ["bash", "-c", BOOTSTRAP, "evaluate"],
+                "ContainerArguments": list(arguments),
+                "ContainerEntrypoint": ["bash", "-c", BOOTSTRAP, f"{name.lower()}.py"],
             },
             "RoleArn": role_arn,
             "ProcessingInputs": [
                 {
-                    "InputName": name,
+                    "InputName": entry,
                     "S3Input": {
                         "S3Uri": uri,
-                        "LocalPath": f"{PROCESSING_ROOT}/input/{name}",
+                        "LocalPath": f"{PROCESSING_ROOT}/input/{entry}",
                         "S3DataType": "S3Prefix",
                         "S3InputMode": "File",
                         "S3DataDistributionType": "FullyReplicated",
                         "S3CompressionType": "None",
                     },
                 }
-                for name, uri in inputs.items()
+                for entry, uri in {"code": source_uri, **inputs}.items()
             ],
             "ProcessingOutputConfig": {
                 "Outputs": [
                     {
-                        "OutputName": name,
+                        "OutputName": output,
                         "S3Output": {
-                            "S3Uri": _results(bucket, name),
-                            "LocalPath": f"{PROCESSING_ROOT}/output/{name}",
+                            "S3Uri": _results(bucket, output),
+                            "LocalPath": f"{PROCESSING_ROOT}/output/{output}",
                             "S3UploadMode": "EndOfJob",
                         },
                     }
-                    for name in ("evaluation", "model")
+                    for output in outputs
                 ]
             },
             "StoppingCondition": {"MaxRuntimeInSeconds": compute.max_seconds},
         },
-        "PropertyFiles": [{"PropertyFileName": "Evaluation", "OutputName": "evaluation", "FilePath": "evaluation.json"}],
+        "RetryPolicies": RETRIES,
+        "PropertyFiles": [{"PropertyFileName": property_file, "OutputName": outputs[0], "FilePath": f"{outputs[0]}.json"}],
     }
 
 
-def _register(name: str, status: str, package_group: str, image: str, region: str) -> dict[str, Any]:
+def _register(name: str, status: dict[str, Any], package_group: str, image: str, region: str) -> dict[str, Any]:
     return {
         "Name": name,
         "Type": "RegisterModel",
@@ -235,6 +261,7 @@ def _register(name: str, status: str, package_group: str, image: str, region: st
                             "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code",
                             "SAGEMAKER_CONTAINER_LOG_LEVEL": "20",
                             "SAGEMAKER_REGION": region,
+                            "SAGEMAKER_MODEL_SERVER_WORKERS": "1",  # one a processor otherwise, each with the whole image's imports
                         },
                         "ModelDataUrl": _join(_output("model"), "model.tar.gz"),
                     }
@@ -263,7 +290,11 @@ def _output(name: str) -> dict[str, str]:
 
 
 def _evaluation(path: str) -> dict[str, Any]:
-    return {"Std:JsonGet": {"PropertyFile": {"Get": "Steps.Evaluate.PropertyFiles.Evaluation"}, "Path": path}}
+    return _read("Evaluate", "Evaluation", path)
+
+
+def _read(step: str, file: str, path: str) -> dict[str, Any]:
+    return {"Std:JsonGet": {"PropertyFile": {"Get": f"Steps.{step}.PropertyFiles.{file}"}, "Path": path}}
 
 
 def _join(*values: Any) -> dict[str, Any]:

@@ -10,13 +10,14 @@ import os
 import pkgutil
 import tomllib
 from collections.abc import Mapping
-from datetime import date
+from contextlib import suppress
+from datetime import date, datetime
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from schema import slot
@@ -27,6 +28,8 @@ from trading_env.errors import PapertapeError
 BUNDLED = "schema/settings.json"
 #: The variable that names a settings file (TOML or JSON) for code that runs outside of a bundle; read first.
 SETTINGS_FILE = "PAPERTAPE_SETTINGS_FILE"
+#: The variable that names the environment which is synthesized, deployed or operated; empty for the file's own settings.
+ENVIRONMENT = "PAPERTAPE_ENVIRONMENT"
 
 #: Keys of earlier versions, and what to write instead of the given value.
 RENAMED = {
@@ -38,6 +41,21 @@ Symbol = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9.]{0,9}$")]
 Share = Annotated[float, Field(gt=0, le=1)]
 BasisPoints = Annotated[float, Field(ge=0, le=500)]
 Algorithm = Literal["PPO"]  # a key of `learning.training.TRAINERS`
+Auto = Literal["auto"]
+AUTO: Auto = "auto"
+
+
+def _date_or_auto(value: object) -> object:
+    """In one sentence what a union of types would refuse in two."""
+    if value == AUTO or (isinstance(value, date) and not isinstance(value, datetime)):
+        return value
+    if isinstance(value, str):
+        with suppress(ValueError):
+            return date.fromisoformat(value)
+    raise ValueError(f'must be a date such as 2020-01-02, or "auto", was {value!r}')
+
+
+DateOrAuto = Annotated[date | Auto, BeforeValidator(_date_or_auto)]
 
 
 class SettingsError(PapertapeError, ValueError):
@@ -148,14 +166,24 @@ class Risk(Section):
     max_quote_age_minutes: Annotated[float, Field(gt=0, le=390)] = 10.0
 
 
-class TrainingSettings(Section):
-    """Anchored walk-forward: the sessions from `test_start` up to the holdout are cut into `folds` equal parts, each judged by a model
-    that was trained on what lies before it. The holdout is the last `holdout_sessions` before `live_start`.
-    """
+class TrainingDates(NamedTuple):
+    """The concrete ones: the first session to train on, the first of the first test, and the first that is never read."""
 
     start: date
     test_start: date
     live_start: date
+
+
+class TrainingSettings(Section):
+    """Anchored walk-forward: the sessions from `test_start` up to the holdout are cut into `folds` equal parts, each judged by a model
+    that was trained on what lies before it. The holdout is the last `holdout_sessions` before `live_start`.
+
+    A date may be "auto": `schema.training_dates.as_of` makes it concrete, as of the newest session of a run's data.
+    """
+
+    start: DateOrAuto
+    test_start: DateOrAuto
+    live_start: DateOrAuto
     folds: Annotated[int, Field(ge=1, le=32)]
     purge_sessions: Annotated[int, Field(ge=1, le=63)]
     holdout_sessions: Annotated[int, Field(ge=21, le=504)]
@@ -175,11 +203,20 @@ class TrainingSettings(Section):
 
     @model_validator(mode="after")
     def _dates_are_ordered_and_seeds_distinct(self) -> Self:
-        if not self.start < self.test_start < self.live_start:
+        pinned = [day for day in (self.start, self.test_start, self.live_start) if day != AUTO]
+        if any(later <= earlier for earlier, later in pairwise(pinned)):
             raise ValueError(f"start < test_start < live_start must hold, was {self.start}, {self.test_start}, {self.live_start}")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds must be distinct, was {list(self.seeds)}")
         return self
+
+    @property
+    def dates(self) -> TrainingDates:
+        """Raises SettingsError when one is still "auto"."""
+        start, test_start, live_start = self.start, self.test_start, self.live_start
+        if start == AUTO or test_start == AUTO or live_start == AUTO:
+            raise SettingsError(f"training dates are known as of a session only, were {start}, {test_start}, {live_start}")
+        return TrainingDates(start, test_start, live_start)
 
 
 class RewardSettings(Section):
@@ -192,6 +229,14 @@ class RewardSettings(Section):
 
 class ModelSettings(Section):
     approval: Literal["automatic", "manual"]
+
+
+class GateSettings(Section):
+    """What a model does that the gate refused: `shadow`, it only watches; `trade`, it trades where no model has passed, never with real
+    money (docs/decisions/0024-a-refused-model-on-paper.md).
+    """
+
+    refused: Literal["shadow", "trade"] = "shadow"
 
 
 class Budget(Section):
@@ -211,6 +256,7 @@ class Settings(Section):
     reward: RewardSettings
     model: ModelSettings
     budget: Budget
+    gate: GateSettings = GateSettings()
 
 
 def quick(settings: Settings) -> Settings:
@@ -219,15 +265,46 @@ def quick(settings: Settings) -> Settings:
     return settings.model_copy(update={"training": training})
 
 
-def load(path: Path) -> Settings:
-    """Read and validate `path`; raise `SettingsError` with one line that says what to change."""
+def load(path: Path, *, environment: str = "") -> Settings:
+    """Read and validate `path`; raise `SettingsError` with one line that says what to change.
+
+    A table `[environments.<name>]` at the end of a TOML file holds what differs in the environment `name`; each is validated.
+    """
     try:
         text = path.read_text(encoding="utf-8")
-        return checked_json(text, source=path.name) if path.suffix == ".json" else checked(tomllib.loads(text), source=path.name)
+        if path.suffix == ".json" and not environment:
+            return checked_json(text, source=path.name)
+        documents = _environments(tomllib.loads(text), source=path.name)
     except OSError as error:
         raise SettingsError(f"{path.name}: cannot be read ({error.strerror})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path.name}: is not valid TOML, {error}") from error
+    made = {
+        name: checked(document, source=f"{path.name} [environments.{name}]" if name else path.name) for name, document in documents.items()
+    }
+    if environment not in made:
+        known = ", ".join(name for name in made if name) or "it has no [environments.<name>]"
+        raise SettingsError(f"{path.name}: environment {environment!r} is not allowed: {known}")
+    return made[environment]
+
+
+def chosen(path: Path) -> Settings:
+    """As `load`, of the environment that the variable PAPERTAPE_ENVIRONMENT names."""
+    return load(path, environment=os.environ.get(ENVIRONMENT, ""))
+
+
+def _environments(document: dict[str, Any], *, source: str) -> dict[str, dict[str, Any]]:
+    """The file's own settings under "", and those of each environment: the own, overridden."""
+    tables = document.pop("environments", {})
+    if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
+        raise SettingsError(f"{source}: environments must be tables, [environments.<name>]")
+    return {"": document, **{name: _overridden(document, table) for name, table in tables.items()}}
+
+
+def _overridden(document: Mapping[str, Any], by: Mapping[str, Any]) -> dict[str, Any]:
+    """`document` with the values of `by`, section by section."""
+    nested = {key for key, value in by.items() if isinstance(value, dict) and isinstance(document.get(key), dict)}
+    return {**document, **{key: _overridden(document[key], value) if key in nested else value for key, value in by.items()}}
 
 
 def deployed() -> Settings:

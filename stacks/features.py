@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import json
+
 from aws_cdk import ArnFormat, CfnOutput, Duration, Environment, RemovalPolicy, Stack
 from aws_cdk import aws_glue as glue
 from aws_cdk import aws_iam as iam
@@ -20,7 +22,8 @@ from stacks.constructs.permissions import acknowledge, allow
 from stacks.lake import OBJECTS, LakeStack, let_read_objects, let_write_objects
 
 SCRIPT = archives.ROOT / "glue_jobs" / "build_features.py"
-LIBRARIES = {"awswrangler", "numpy", "pandas", "pyarrow", "pydantic", "ta-lib"}  # beside Spark and boto3, which the service has
+LIBRARIES = {"numpy", "pandas", "pyarrow", "pydantic", "ta-lib"}  # beside Spark and boto3, which the service has
+QUOTES_LIBRARIES = LIBRARIES | {"awswrangler"}  # of a run in quotes mode, which nothing schedules
 PREFIX = FEATURES.rstrip("/")
 FIRST_YEAR, LAST_YEAR = 1990, 2100
 
@@ -45,8 +48,19 @@ class FeaturesStack(Stack):
         script = assets.Asset(self, "Script", path=str(SCRIPT))
         modules = archives.modules("glue_jobs", "schema", "trading_env", settings=settings)
         library = assets.Asset(self, "Modules", path=str(modules.path), asset_hash=modules.key)
-        log_group = logs.LogGroup(self, "JobLogs", retention=logs.RetentionDays.THREE_MONTHS, removal_policy=RemovalPolicy.DESTROY)
-        role = self._role(lake, log_group, [script, library])
+        log_prefix = f"/{settings.name}/build_features"
+        self.log_name = f"{log_prefix}/error"  # the driver's log, whatever became of the run
+        log_groups = [
+            logs.LogGroup(
+                self,
+                f"JobLogs{kind.capitalize()}",
+                log_group_name=f"{log_prefix}/{kind}",
+                retention=logs.RetentionDays.THREE_MONTHS,
+                removal_policy=RemovalPolicy.DESTROY,
+            )
+            for kind in ("error", "output")
+        ]
+        role = self._role(lake, log_groups, [script, library])
         self.job = glue.CfnJob(
             self,
             "BuildFeatures",
@@ -62,9 +76,8 @@ class FeaturesStack(Stack):
             default_arguments={
                 "--job-language": "python",
                 "--extra-py-files": library.s3_object_url,
-                "--additional-python-modules": ",".join(_pins()),
-                "--enable-continuous-cloudwatch-log": "true",
-                "--continuous-log-logGroup": log_group.log_group_name,
+                "--additional-python-modules": _pins(LIBRARIES),
+                "--custom-logGroup-prefix": log_prefix,  # from 5.0 on; --continuous-log-logGroup is for earlier versions
                 "--RAW_BUCKET": lake.raw.bucket_name,
                 "--PROCESSED_BUCKET": lake.processed.bucket_name,
             },
@@ -92,8 +105,10 @@ class FeaturesStack(Stack):
             dead_letters=lake.dead_letters,
         )
         CfnOutput(self, "GlueJobName", value=self.job.ref)
+        quotes = {"--MODE": "quotes", "--additional-python-modules": _pins(QUOTES_LIBRARIES)}
+        CfnOutput(self, "MinuteBarsArguments", value=json.dumps(quotes), description="Arguments of a run that makes a day's minute bars")
 
-    def _role(self, lake: LakeStack, log_group: logs.LogGroup, files: list[assets.Asset]) -> iam.Role:
+    def _role(self, lake: LakeStack, log_groups: list[logs.LogGroup], files: list[assets.Asset]) -> iam.Role:
         role = iam.Role(self, "JobRole", assumed_by=iam.ServicePrincipal("glue.amazonaws.com"))
         allow(role, "s3:GetObject", on=[file.bucket.arn_for_objects(file.s3_object_key) for file in files])
         let_read_objects(role, lake.raw_arn, RAW)
@@ -107,7 +122,8 @@ class FeaturesStack(Stack):
             service="logs", resource="log-group", resource_name="/aws-glue/*", arn_format=ArnFormat.COLON_RESOURCE_NAME
         )
         write = ("logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents")
-        allow(role, *write, on=[log_group.log_group_arn, groups], because="the groups of the service, whose names are its own")
+        own = [group.log_group_arn for group in log_groups]
+        allow(role, *write, on=[*own, groups], because="the groups of the service, whose names are its own")
         allow(
             role,
             "cloudwatch:PutMetricData",
@@ -151,7 +167,7 @@ class FeaturesStack(Stack):
         table.add_resource_dependency(lake.database)
 
 
-def _pins() -> list[str]:
-    """The locked versions of `LIBRARIES`: the job computes with the same ones as everything else."""
+def _pins(libraries: set[str]) -> str:
+    """The locked versions of `libraries`: the job computes with the same ones as everything else."""
     lock = (archives.ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    return sorted(line for line in lock if line.partition("==")[0].lower() in LIBRARIES)
+    return ",".join(sorted(line for line in lock if line.partition("==")[0].lower() in libraries))

@@ -1,7 +1,7 @@
 """Everything that must survive: buckets, ledger table, dead letters. Retained, and the stack is protected from deletion.
 
-Deleting the app leaves them behind; a new deployment makes new ones. The Glue database and the tables of the audit bucket are here as
-well: they only describe the lake.
+Deleting the app leaves them behind; a new deployment makes new ones. A first deployment that rolls back takes what it made with it, but
+for the ledger. The Glue database and the tables of the audit bucket are here as well: they only describe the lake.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from stacks.constructs.permissions import acknowledge, allow
 BY_MONTH = "by_month"
 UNSETTLED = "unsettled"
 AUDIT_DAYS = 365
+KEPT = RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE
 OBJECTS = "object keys hold dates, symbols and ids, which only their prefix can name"
 
 
@@ -55,16 +56,20 @@ class LakeStack(Stack):
             encryption=sqs.QueueEncryption.SQS_MANAGED,
             enforce_ssl=True,
             retention_period=Duration.days(14),
-            removal_policy=RemovalPolicy.RETAIN,
+            removal_policy=KEPT,
         )
-        self.dead_letters.add_to_resource_policy(
-            iam.PolicyStatement(
-                actions=["sqs:SendMessage"],
-                principals=[iam.ServicePrincipal("events.amazonaws.com")],
-                resources=[self.dead_letters.queue_arn],
-                conditions={"StringEquals": {"aws:SourceAccount": self.account}},
+        # Two statements, either of which suffices: AWS's own example names the rule, and a condition on a key that the service does not
+        # send would lose every event without a word
+        rules = self.format_arn(service="events", resource="rule", resource_name=f"{settings.name}-*")
+        for conditions in ({"StringEquals": {"aws:SourceAccount": self.account}}, {"ArnLike": {"aws:SourceArn": rules}}):
+            self.dead_letters.add_to_resource_policy(
+                iam.PolicyStatement(
+                    actions=["sqs:SendMessage"],
+                    principals=[iam.ServicePrincipal("events.amazonaws.com")],
+                    resources=[self.dead_letters.queue_arn],
+                    conditions=conditions,
+                )
             )
-        )
         acknowledge(self.dead_letters, "AwsSolutions-SQS3", "it is the dead-letter queue, of schedules, functions and rules")
         self.database_name = settings.name.replace("-", "_")
         self.database = glue.CfnDatabase(
@@ -107,7 +112,7 @@ class LakeStack(Stack):
             server_access_logs_bucket=None if expires else self._access_logs,
             server_access_logs_prefix=None if expires else f"{construct_id.lower()}/",
             lifecycle_rules=rules,
-            removal_policy=RemovalPolicy.RETAIN,
+            removal_policy=KEPT,
         )
 
     def _ledger(self) -> dynamodb.Table:
@@ -122,6 +127,7 @@ class LakeStack(Stack):
             billing_mode=dynamodb.BillingMode.PAY_PER_REQUEST,
             point_in_time_recovery_specification=dynamodb.PointInTimeRecoverySpecification(point_in_time_recovery_enabled=True),
             deletion_protection=True,
+            # Kept also when its creation is rolled back: CloudFormation cannot delete what is protected, and its name is generated
             removal_policy=RemovalPolicy.RETAIN,
         )
         table.add_global_secondary_index(index_name=BY_MONTH, partition_key=text("month"), sort_key=text("month_sk"))

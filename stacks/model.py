@@ -2,7 +2,7 @@
 
 The pipeline's definition and the archive of its code come from `sagemaker/`, pure functions that are loaded by path: the folder must
 never be a package (it shares its name with the SDK). There is no endpoint here: `deploy_model` makes and moves endpoints. The group of
-model packages outlives the app; to deploy again under the same name, delete it first.
+model packages outlives the app; to deploy again under the same name, delete it first. A first deployment that rolls back removes it.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from stacks.lake import LakeStack, let_read_objects, let_write_objects
 SERVICE = "sagemaker.amazonaws.com"
 FEATURES = TRAINING.partition("timeframe=")[0]  # what lies before live_start, and nothing later
 VERSIONS = "packages of the group are numbered as they are registered"
+EXECUTIONS = "the pipeline names the folder of its results after the execution"
 
 
 class ModelStack(Stack):
@@ -55,7 +56,7 @@ class ModelStack(Stack):
             model_package_group_name=settings.name,
             model_package_group_description="Every trained policy, with the gate's verdict",
         )
-        self.group.apply_removal_policy(RemovalPolicy.RETAIN)
+        self.group.apply_removal_policy(RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE)
         job_role = self._job_role(lake, source, images.training)
         definition = pipelines.definition(
             settings=settings,
@@ -169,12 +170,21 @@ class ModelStack(Stack):
         )
         lake.let_write_ledger(function)
         function.may("sagemaker:DescribeModelPackage", on=[self._arn("model-package", f"{group}/*")], because=VERSIONS)
+        function.may("s3:ListBucket", on=[lake.processed_arn])
         function.may(
-            *(f"sagemaker:{verb}{kind}" for verb in ("Create", "Describe") for kind in ("Model", "EndpointConfig", "Endpoint")),
-            "sagemaker:UpdateEndpoint",
-            on=[self._arn(kind, f"{settings.name}-*") for kind in ("model", "endpoint-config", "endpoint")],
-            because="models and configurations are named after the version that they serve",
+            "s3:GetObject",
+            on=[f"{lake.processed_arn}/{MODELS}*/evaluation/evaluation.json"],
+            because="the pipeline names the folder of its results after the execution",
         )
+        kinds = {"Model": "model", "EndpointConfig": "endpoint-config", "Endpoint": "endpoint"}
+        function.may(
+            *(f"sagemaker:{verb}{kind}" for verb in ("Create", "Describe", "Delete") for kind in kinds),
+            "sagemaker:InvokeEndpoint",
+            on=[self._arn(kind, f"{settings.name}-*") for kind in kinds.values()],
+            because="models, configurations and endpoints are named after the version and the hash that they serve",
+        )
+        function.may(*(f"sagemaker:List{kind}s" for kind in kinds), on=["*"], because="listing has no resource; only our names are touched")
+        function.may("s3:GetObject", on=[f"{lake.processed_arn}/{MODELS}*/model/model.tar.gz"], because=EXECUTIONS)
         function.may("iam:PassRole", on=[serving_role.role_arn], conditions={"StringEquals": {"iam:PassedToService": SERVICE}})
         # An endpoint takes minutes: a run that ends before it serves raises, and the next attempt continues
         function.configure_async_invoke(
@@ -183,11 +193,11 @@ class ModelStack(Stack):
         events.Rule(
             self,
             "OnVerdict",
-            description="A model package was approved or rejected",
+            description="A model package was approved or rejected, or waits for it",
             event_pattern=events.EventPattern(
                 source=["aws.sagemaker"],
                 detail_type=["SageMaker Model Package State Change"],
-                detail={"ModelPackageGroupName": [group], "ModelApprovalStatus": ["Approved", "Rejected"]},
+                detail={"ModelPackageGroupName": [group], "ModelApprovalStatus": ["Approved", "Rejected", "PendingManualApproval"]},
             ),
             targets=[
                 targets.LambdaFunction(

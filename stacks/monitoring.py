@@ -21,6 +21,7 @@ from constructs import Construct
 from schema.lake_layout import FEATURES, RAW, REPORTS
 from schema.settings import Settings
 from stacks.constructs.alarmed_schedule import AlarmedSchedule, Cron, Retry
+from stacks.constructs.dashboard import Overview
 from stacks.constructs.function import PythonFunction, Runtime
 from stacks.constructs.permissions import acknowledge
 from stacks.features import FeaturesStack
@@ -31,7 +32,7 @@ from stacks.trading import TradingStack
 
 HOUR = Duration.hours(1)
 FIVE_MINUTES = Duration.minutes(5)
-# Health runs from 08:00 to 18:59 every day: thirteen hours of silence are a night, fourteen the night on which clocks go back
+# Health runs from 08:00 to 18:59 every day: thirteen hours without a run are a night, fourteen the night on which clocks go back
 SILENT_HOURS = 15
 AT_LEAST = cloudwatch.ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD
 
@@ -72,11 +73,18 @@ class MonitoringStack(Stack):
                 runs=function, retry=retry, dead_letters=lake.dead_letters,
             )  # fmt: skip
         self.functions = {"health": health, "report": report}
-        self._alarms(health=health, trading=trading)
+        alarms = self._alarms(health=health, trading=trading)
         self._job_failures(features, model)
         self._budget(settings)
-        everything = {**ingest.functions, **trading.functions, **model.functions, **self.functions}
-        self._dashboard(settings, everything, trading)
+        overview = Overview(
+            settings=settings,
+            alarms=alarms,
+            functions={**ingest.functions, **trading.functions, **model.functions, **self.functions},
+            api=trading.api,
+            logs={"build_features": features.log_name, "execution API": trading.access_log_name},
+        )
+        month = Duration.days(30)
+        cloudwatch.Dashboard(self, "Dashboard", dashboard_name=settings.name, default_interval=month, widgets=overview.widgets())
         CfnOutput(self, "AlertTopicArn", value=self.topic.topic_arn)
         CfnOutput(self, "HealthFunction", value=health.function_name)
         CfnOutput(self, "ReportFunction", value=report.function_name)
@@ -121,53 +129,82 @@ class MonitoringStack(Stack):
         function.may("sns:Publish", on=[self.topic.topic_arn])
         return function
 
-    def _alarms(self, *, health: PythonFunction, trading: TradingStack) -> None:
-        self._alarm(
-            "HealthSilent",
-            "Health has not run since yesterday: nothing watches the agent. See its log and its schedule.",
-            health.metric_invocations(period=HOUR, statistic="Sum"),
+    def _alarms(self, *, health: PythonFunction, trading: TradingStack) -> list[cloudwatch.Alarm]:
+        """What nobody writes into the ledger. An alarm's name is the subject of its mail; its text says what to read and to do."""
+        log = {name: function.log_name for name, function in {**trading.functions, "health": health}.items()}
+        errors = {
+            name: (
+                f"{name} raised. Orders are safe: ids are unique, and what is in doubt is UNKNOWN until the broker tells. "
+                f"To do: read {log[name]}; a scheduled run is tried again by itself.",
+                trading.functions[name].metric_errors(period=FIVE_MINUTES),
+            )
+            for name in ("decide", "execute_orders", "reconcile")
+        }
+        return [
+            self._silence(
+                "health-silent",
+                f"Health has not run since yesterday, so nothing watches the agent. To do: read {log['health']}, look at its schedule, "
+                "invoke it once by hand.",
+                health.metric_invocations(period=HOUR, statistic="Sum"),
+            ),
+            *(self._alarm(f"{name.replace('_', '-')}-failed", *told) for name, told in errors.items()),
+            self._alarm(
+                "dead-letter",
+                "A scheduled run or an event failed for good. To do: read the queue, whose address is an output of the lake stack; each "
+                "message names its function and its event. A run that is still wanted is invoked with that event.",
+                # Each arrival is a change: the queue's depth would stay above zero, and a second failure change nothing
+                self._lake.dead_letters.metric_number_of_messages_sent(period=FIVE_MINUTES, statistic="Sum"),
+            ),
+            self._alarm(
+                "api-fault",
+                "The execution API answered 5xx: a function failed or passed 29 seconds. Nothing is sent twice. "
+                f"To do: read {trading.access_log_name}, then {log['execute_orders']} or {log['control']}.",
+                trading.api.metric_server_error(period=FIVE_MINUTES),
+            ),
+            self._alarm(
+                "throttled",
+                "Functions were refused for lack of concurrency. A new account allows ten at once. To do: ask for more in Service Quotas, "
+                f"and read {log['decide']} for what was missed.",
+                cloudwatch.Metric(namespace="AWS/Lambda", metric_name="Throttles", statistic="Sum", period=FIVE_MINUTES),
+            ),
+        ]
+
+    def _alarm(self, name: str, description: str, metric: cloudwatch.IMetric) -> cloudwatch.Alarm:
+        """An alarm that mails at the first of what it counts; without data all is well."""
+        return self._mailing(name, description, metric, threshold=1, comparison=AT_LEAST, missing=cloudwatch.TreatMissingData.NOT_BREACHING)
+
+    def _silence(self, name: str, description: str, metric: cloudwatch.IMetric) -> cloudwatch.Alarm:
+        """An alarm that mails when hours pass without data, of what had data before: after a deployment at night all is well.
+
+        What never ran at all does not ring it; a run that cannot be started, or fails, is a dead letter.
+        """
+        alarm = self._mailing(
+            name,
+            description,
+            metric,
             threshold=1,
             comparison=cloudwatch.ComparisonOperator.LESS_THAN_THRESHOLD,
+            missing=cloudwatch.TreatMissingData.MISSING,
             periods=SILENT_HOURS,
-            missing=cloudwatch.TreatMissingData.BREACHING,
         )
-        for name in ("decide", "execute_orders", "reconcile"):
-            function = trading.functions[name]
-            self._alarm(
-                f"{function.node.id}Errors",
-                f"{name} raised. Orders are safe: ids are unique, and what is in doubt is UNKNOWN until the broker tells. See its log.",
-                function.metric_errors(period=FIVE_MINUTES),
-            )
-        self._alarm(
-            "DeadLetters",
-            "A scheduled run or an event failed for good. Read the queue: each message names its function and its event.",
-            self._lake.dead_letters.metric_approximate_number_of_messages_visible(period=FIVE_MINUTES, statistic="Maximum"),
-        )
-        self._alarm(
-            "ApiFaults",
-            "The execution API answered 5xx: a function failed or passed 29 seconds. See the access log.",
-            trading.api.metric_server_error(period=FIVE_MINUTES),
-        )
-        self._alarm(
-            "Throttled",
-            "Functions were refused for lack of concurrency. A new account allows ten at once: ask for more.",
-            cloudwatch.Metric(namespace="AWS/Lambda", metric_name="Throttles", statistic="Sum", period=FIVE_MINUTES),
-        )
+        alarm.add_insufficient_data_action(actions.SnsAction(self.topic))
+        return alarm
 
-    def _alarm(
+    def _mailing(
         self,
-        construct_id: str,
+        name: str,
         description: str,
         metric: cloudwatch.IMetric,
         *,
-        threshold: float = 1,
-        comparison: cloudwatch.ComparisonOperator = AT_LEAST,
+        threshold: float,
+        comparison: cloudwatch.ComparisonOperator,
+        missing: cloudwatch.TreatMissingData,
         periods: int = 1,
-        missing: cloudwatch.TreatMissingData = cloudwatch.TreatMissingData.NOT_BREACHING,
-    ) -> None:
+    ) -> cloudwatch.Alarm:
         alarm = cloudwatch.Alarm(
             self,
-            construct_id,
+            "".join(word.capitalize() for word in name.split("-")),
+            alarm_name=f"{self._settings.name}-{name}",
             metric=metric,
             threshold=threshold,
             comparison_operator=comparison,
@@ -176,6 +213,7 @@ class MonitoringStack(Stack):
             alarm_description=description,
         )
         alarm.add_alarm_action(actions.SnsAction(self.topic))
+        return alarm
 
     def _job_failures(self, features: FeaturesStack, model: ModelStack) -> None:
         self._on_failure(
@@ -183,15 +221,18 @@ class MonitoringStack(Stack):
             source="aws.glue",
             detail_type="Glue Job State Change",
             detail={"jobName": [features.job.ref], "state": ["FAILED", "TIMEOUT", "ERROR"]},
-            message=f"The features job {features.job.ref} ended as {events.EventField.from_path('$.detail.state')}: "
-            f"{events.EventField.from_path('$.detail.message')}",
+            message=f"{self._settings.name}: features were not built, the job ended as {events.EventField.from_path('$.detail.state')}: "
+            f"{events.EventField.from_path('$.detail.message')}. Trading does not need them, training on Saturday does. "
+            f"To do: read {features.log_name}, then start {features.job.ref} once by hand.",
         )
         self._on_failure(
             "TrainingFailed",
             source="aws.sagemaker",
             detail_type="SageMaker Model Building Pipeline Execution Status Change",
             detail={"pipelineArn": [model.pipeline_arn], "currentPipelineExecutionStatus": ["Failed"]},
-            message=f"Training failed: {events.EventField.from_path('$.detail.pipelineExecutionArn')}. The incumbent trades on.",
+            message=f"{self._settings.name}: training failed, and the incumbent trades on. To do: read the failed step of "
+            f"{events.EventField.from_path('$.detail.pipelineExecutionArn')} in /aws/sagemaker/TrainingJobs or ProcessingJobs, "
+            f"then start {model.pipeline_name} once by hand.",
         )
 
     def _on_failure(self, construct_id: str, *, source: str, detail_type: str, detail: Mapping[str, Sequence[str]], message: str) -> None:
@@ -217,27 +258,4 @@ class MonitoringStack(Stack):
                 budget_limit=budgets.CfnBudget.SpendProperty(amount=settings.budget.monthly_budget_usd, unit="USD"),
             ),
             notifications_with_subscribers=[notify("FORECASTED", 100), notify("ACTUAL", 80)],
-        )
-
-    def _dashboard(self, settings: Settings, functions: Mapping[str, PythonFunction], trading: TradingStack) -> None:
-        def graph(title: str, metrics: Sequence[cloudwatch.IMetric]) -> cloudwatch.GraphWidget:
-            return cloudwatch.GraphWidget(title=title, left=list(metrics), width=12)
-
-        def named(metric: str) -> list[cloudwatch.IMetric]:
-            return [function.metric(metric, label=name, statistic="Sum", period=HOUR) for name, function in functions.items()]
-
-        slow = [trading.functions[name].metric_duration(label=name, statistic="p99", period=HOUR) for name in ("decide", "execute_orders")]
-        requests = [
-            trading.api.metric_count(period=HOUR),
-            trading.api.metric_client_error(period=HOUR),
-            trading.api.metric_server_error(period=HOUR),
-        ]
-        cloudwatch.Dashboard(
-            self,
-            "Dashboard",
-            dashboard_name=settings.name,
-            widgets=[
-                [graph("Errors", named("Errors")), graph("Invocations", named("Invocations"))],
-                [graph("Duration, p99", slow), graph("Execution API", requests)],
-            ],
         )

@@ -25,7 +25,7 @@ STAGE = "v1"
 EVALUATION, MODEL = f"{MODELS}*/evaluation/evaluation.json", f"{MODELS}*/model/model.tar.gz"
 EXECUTIONS = "the pipeline names the folder of its results after the execution"
 OPEN_MINUTE, CLOSE_MINUTE = 9 * 60 + 30, 16 * 60  # New York
-GATEWAY_TIMEOUT = Duration.seconds(29)  # of a regional API; the executor answers 202 after 20
+GATEWAY_TIMEOUT = Duration.seconds(29)  # of a regional API; the executor answers 202 after 17
 
 
 class TradingStack(Stack):
@@ -54,7 +54,7 @@ class TradingStack(Stack):
         url = f"https://{self.api.rest_api_id}.execute-api.{self.region}.{self.url_suffix}/{STAGE}"
         decide = self._function(
             "decide",
-            timeout=Duration.minutes(5),
+            timeout=Duration.minutes(7),  # an endpoint is asked again for four of them
             memory=1769,  # from here a function has a whole processor
             description="Bars, features, observation, scores, weights",
             EXECUTION_API_URL=url,
@@ -81,11 +81,14 @@ class TradingStack(Stack):
             on=[self.format_arn(service="sagemaker", resource="endpoint", resource_name=f"{settings.name}-*")],
             because="the ledger says which of this app's endpoints decides",
         )
+        # Where an endpoint gives no scores, the package that it serves does
+        decide.may("s3:GetObject", on=[f"{lake.processed_arn}/{MODEL}"], because=EXECUTIONS)
         twice = Retry(attempts=2, within=Duration.minutes(5))
+        patiently = Retry(attempts=2, within=Duration.minutes(15))  # an attempt may take seven; the executor holds the slot's window
         for (name, slot), cron in zip(settings.schedule.deciding.items(), crons, strict=True):
             AlarmedSchedule(
                 self, "".join(word.capitalize() for word in f"{name}-schedule".split("-")), settings=settings, name=name, cron=cron,
-                runs=decide, with_input={"slot": slot}, retry=twice, dead_letters=lake.dead_letters,
+                runs=decide, with_input={"slot": slot}, retry=patiently, dead_letters=lake.dead_letters,
             )  # fmt: skip
         AlarmedSchedule(
             self, "ReconcileSchedule", settings=settings, name="reconcile",
@@ -141,7 +144,14 @@ class TradingStack(Stack):
         function.may("sagemaker:DescribeModelPackage", on=[packages], because="packages of the group are numbered as they are registered")
 
     def _api(self, settings: Settings, execute: PythonFunction, control: PythonFunction) -> apigateway.RestApi:
-        access_log = logs.LogGroup(self, "AccessLog", retention=logs.RetentionDays.THREE_MONTHS, removal_policy=RemovalPolicy.DESTROY)
+        self.access_log_name = f"/{settings.name}/access_log"
+        access_log = logs.LogGroup(
+            self,
+            "AccessLog",
+            log_group_name=self.access_log_name,
+            retention=logs.RetentionDays.THREE_MONTHS,
+            removal_policy=RemovalPolicy.DESTROY,
+        )
         api = apigateway.RestApi(
             self,
             "ExecutionApi",
@@ -149,7 +159,8 @@ class TradingStack(Stack):
             description="Decisions and orders; every request is signed (IAM)",
             endpoint_types=[apigateway.EndpointType.REGIONAL],
             cloud_watch_role=True,
-            cloud_watch_role_removal_policy=RemovalPolicy.DESTROY,
+            # The gateway's logs need a role that the whole account and region share: another app's must not lose it with this one
+            cloud_watch_role_removal_policy=RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE,
             default_method_options=apigateway.MethodOptions(authorization_type=apigateway.AuthorizationType.IAM),
             deploy_options=apigateway.StageOptions(
                 stage_name=STAGE,

@@ -30,8 +30,8 @@ PRICES = {"AAPL": (100, 104), "IBM": (50, 51), "SPY": (300, 290)}
 SPLIT, DIVIDEND = date(2020, 2, 3), date(2020, 2, 7)
 
 
-@lru_cache(maxsize=1)
-def small_market() -> RecordedMarket:
+@lru_cache(maxsize=2)
+def small_market(*, lists_announced: bool = True) -> RecordedMarket:
     calendar = ExchangeCalendar.xnys(start=date(2019, 11, 25), end=date(2020, 12, 31))
     days = [session.date for session in calendar.sessions if date(2019, 12, 23) <= session.date <= date(2020, 5, 29)]
     rows = []
@@ -53,14 +53,16 @@ def small_market() -> RecordedMarket:
         actions=pd.DataFrame(actions, columns=["symbol", "ex_date", "kind", "value"]),
         minute_quotes=pd.DataFrame(quotes, columns=["symbol", "ts", "bid", "bid_size", "ask", "ask_size"]),
         minute_trades=pd.DataFrame(minutes, columns=["symbol", "ts", "open", "high", "low", "close", "volume"]),
+        lists_announced=lists_announced,
     )
 
 
 class ExchangeClient:
     """A client at an exchange of its own, without costs, whose dividends are paid."""
 
-    def __init__(self, *, now: datetime = SLOT, cash: str = "100000") -> None:
-        self.venue = Venue(market=small_market(), now=now, cash=Decimal(cash), costs=TradingCosts(), dividends="credit")
+    def __init__(self, *, now: datetime = SLOT, cash: str = "100000", lists_announced: bool = True) -> None:
+        market = small_market(lists_announced=lists_announced)
+        self.venue = Venue(market=market, now=now, cash=Decimal(cash), costs=TradingCosts(), dividends="credit")
         self.adapter = InProcess(create_app(venue=self.venue, keys=Keys()))
         self.http = requests.Session()
         self.http.headers.update(KEYS)

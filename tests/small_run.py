@@ -26,7 +26,7 @@ LIVE_START = str(np.busday_offset(DAYS[-1], 1))
 
 def settings(**changes: dict[str, Any]) -> Settings:
     """The project's, cut down to what trains in a second; sections changed on top."""
-    document = load(Path(__file__).parents[1] / "settings.toml").model_dump(mode="json")
+    document = load(Path(__file__).parents[1] / "data" / "settings.toml").model_dump(mode="json")
     document["universe"] = {"symbols": SYMBOLS, "benchmark": "AAA"}
     document["risk"] |= {"max_weight": 1.0}
     document["training"] |= {

@@ -3,15 +3,18 @@
 Promises: running it again changes nothing; a bar that the vendor restates replaces the old one and is counted and named; what the
 vendor does not send stays as it was. A vendor that answers for none of the symbols raises `BackfillError`: silence is not an empty
 market. Nothing is read or written before every vendor answer has arrived.
+
+A session's bar of the same evening lacks the volume of the hours after the close; each of the next nights asks for it again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import Any
 
+from lambdas.backfill_bars.actions import LATE_WITHIN, Span, merge
 from lambdas.common.broker.port import MarketData, Session
 from lambdas.common.lake.lake import Lake, Row
 from schema.exchange_time import iso, new_york_date, parse_utc
@@ -19,8 +22,6 @@ from schema.lake_layout import ACTIONS, BARS, CALENDAR, actions_key, bars_key, c
 from trading_env.errors import PapertapeError
 
 NIGHTLY_SESSIONS = 7
-# Vendors book late dividends and correct ratios for weeks
-NIGHTLY_ACTION_DAYS = 45
 
 
 class BackfillError(PapertapeError, RuntimeError):
@@ -29,22 +30,24 @@ class BackfillError(PapertapeError, RuntimeError):
 
 @dataclass(frozen=True)
 class BackfillWindow:
-    """Inclusive session dates to fetch."""
+    """Inclusive session dates to fetch. `completed`: the last session of all, whose decision is the first to know what is fetched now."""
 
     start: date
     end: date
     actions_start: date
+    completed: date
 
 
 @dataclass(frozen=True)
 class Backfilled:
-    """What one run did; counts of rows, and each restated bar as "symbol session field old -> new"."""
+    """What one run did; counts of rows, each restated bar as "symbol session field old -> new", each action that came late."""
 
     start: date
     end: date
     bars: int
     actions: int
     restated: tuple[str, ...]
+    late: tuple[str, ...]
     silent: tuple[str, ...]
     objects_written: int
 
@@ -55,6 +58,7 @@ class Backfilled:
             "bars": self.bars,
             "actions": self.actions,
             "restated": len(self.restated),
+            "late": len(self.late),
             "silent": list(self.silent),
             "objects_written": self.objects_written,
         }
@@ -65,7 +69,8 @@ def nightly_window(*, sessions: Sequence[Session], now: datetime) -> BackfillWin
     closed = [session.date for session in sessions if session.close <= now][-NIGHTLY_SESSIONS:]
     if not closed:
         raise BackfillError(f"the broker's calendar has no completed session before {now.isoformat()}")
-    return BackfillWindow(start=closed[0], end=closed[-1], actions_start=closed[-1] - timedelta(days=NIGHTLY_ACTION_DAYS))
+    last = closed[-1]
+    return BackfillWindow(start=closed[0], end=last, actions_start=last - LATE_WITHIN, completed=last)
 
 
 def backfill(*, vendor: MarketData, lake: Lake, symbols: Sequence[str], window: BackfillWindow) -> Backfilled:
@@ -77,8 +82,8 @@ def backfill(*, vendor: MarketData, lake: Lake, symbols: Sequence[str], window: 
         raise BackfillError(f"the vendor sent no bar of {len(symbols)} symbols from {window.start} to {window.end}")
 
     merged, restated = _merge_bars(lake, bars)
-    objects = merged | _merge_actions(lake, actions, symbols, window) | _calendar(lake, sessions)
-    written = lake.write(objects)
+    found, late = _merge_actions(lake, actions, symbols, window)
+    written = lake.write(merged | found | _calendar(lake, sessions))
     sent = {row["symbol"] for row in bars}
     return Backfilled(
         start=window.start,
@@ -86,6 +91,7 @@ def backfill(*, vendor: MarketData, lake: Lake, symbols: Sequence[str], window: 
         bars=len(bars),
         actions=len(actions),
         restated=tuple(restated),
+        late=tuple(late),
         silent=tuple(symbol for symbol in symbols if symbol not in sent),
         objects_written=len(written),
     )
@@ -110,19 +116,40 @@ def _merge_bars(lake: Lake, bars: Iterable[Row]) -> tuple[dict[str, list[Row]], 
     return objects, restated
 
 
-def _merge_actions(lake: Lake, actions: Iterable[Row], symbols: Sequence[str], window: BackfillWindow) -> dict[str, list[Row]]:
-    """Inside the window the vendor's answer is the truth, so a corrected or withdrawn action leaves no second copy."""
+def _merge_actions(
+    lake: Lake, actions: Sequence[Row], symbols: Sequence[str], window: BackfillWindow
+) -> tuple[dict[str, list[Row]], list[str]]:
+    """The objects to write, and the actions that came late. What lies before a name's first bar has nothing to be applied to."""
     stored = lake.read(map(actions_key, symbols), prefix=ACTIONS)
-    first, last = window.actions_start.isoformat(), window.end.isoformat()
-    objects = {
-        actions_key(symbol): [row for row in stored.get(actions_key(symbol), ()) if not first <= row["ex_date"] <= last]
-        for symbol in symbols
-    }
-    for row in actions:
-        objects[actions_key(row["symbol"])].append(dict(row))
-    for rows in objects.values():
-        rows.sort(key=lambda row: (row["ex_date"], row["kind"], row["value"]))
-    return {key: rows for key, rows in objects.items() if rows or key in stored}
+    objects: dict[str, list[Row]] = {}
+    late: list[str] = []
+    for symbol, bars in _stored_bars(lake, symbols, window).items():
+        begins = window.start if bars is None else min(bars.first, window.start)
+        found = merge(
+            stored.get(actions_key(symbol), ()),
+            [row for row in actions if row["symbol"] == symbol],
+            first=max(window.actions_start, begins),
+            last=window.end,
+            bars=bars,
+            known=window.completed,
+        )
+        late += [f"{symbol} {row['ex_date']} {row['action']}" for row in found.late]
+        if found.rows or actions_key(symbol) in stored:
+            objects[actions_key(symbol)] = found.rows
+    return objects, late
+
+
+def _stored_bars(lake: Lake, symbols: Sequence[str], window: BackfillWindow) -> dict[str, Span | None]:
+    """By name, the sessions that the lake has bars of, as far as they lie in the years of `window`."""
+    years = range(window.actions_start.year, window.end.year + 1)
+    keys = {symbol: [bars_key(symbol, year) for year in years] for symbol in symbols}
+    stored = lake.read([key for own in keys.values() for key in own], prefix=BARS)
+    spans: dict[str, Span | None] = {}
+    for symbol, own in keys.items():
+        rows = [row for key in own for row in stored.get(key, ())]
+        first, last = (new_york_date(parse_utc(row["ts"])) for row in (rows[0], rows[-1])) if rows else (None, None)
+        spans[symbol] = Span(first, last) if first and last else None
+    return spans
 
 
 def _calendar(lake: Lake, sessions: Iterable[Session]) -> dict[str, list[Row]]:

@@ -1,17 +1,21 @@
 """Nightly: the last sessions' bars, corporate actions and calendar into the lake. Once, with `start` and `end`: all of history.
 
 Event: {"schedule", "time"}, or {"start": "2005-01-03", "end": "2019-12-31"} (inclusive; `end` defaults to the last completed session).
+Or {"repair": "show"} and {"repair": "apply"}: what is wrong with the corporate actions that the lake has, and putting it right.
 Every error leaves the function, so that the schedule's retry, or its dead-letter queue and alarm, see it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date, timedelta
 from typing import Any
 
 from lambdas.backfill_bars.backfill import Backfilled, BackfillWindow, backfill, nightly_window
+from lambdas.backfill_bars.repairing import repair_actions
 from lambdas.common import environment
 from lambdas.common.broker.connection import broker_from_environment, market_data_from_environment
+from lambdas.common.broker.port import MarketData
 from lambdas.common.lake import lake
 from lambdas.common.telemetry import entry, logger
 from schema.exchange_time import new_york_date
@@ -19,6 +23,7 @@ from schema.settings import deployed
 
 # Covers the longest run of days without a session, with the nightly window before it
 CALENDAR_DAYS = 21
+REPAIRS = ("show", "apply")
 
 
 class BackfillVariables(environment.Variables):
@@ -31,15 +36,18 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     now, market_data = broker_from_environment().clock().now, market_data_from_environment()
     today = new_york_date(now)
     window = nightly_window(sessions=market_data.sessions(today - timedelta(days=CALENDAR_DAYS), today), now=now)
+    store = lake.lake(raw_bucket=variables.raw_bucket)
+    if (repair := event.get("repair")) is not None:
+        return _repair(repair, store=store, symbols=settings.universe.symbols, market_data=market_data, last=window.end)
     if start := event.get("start"):
         first = date.fromisoformat(start)
         last = min(date.fromisoformat(event["end"]), window.end) if event.get("end") else window.end
         if first > last:
             raise ValueError(f"start must not be after {last} (the end asked for, or the last completed session), was {first}")
-        window = BackfillWindow(start=first, end=last, actions_start=first)
+        window = BackfillWindow(start=first, end=last, actions_start=first, completed=window.end)
     done = backfill(
         vendor=market_data,
-        lake=lake.lake(raw_bucket=variables.raw_bucket),
+        lake=store,
         symbols=settings.universe.symbols,
         window=window,
     )
@@ -47,9 +55,19 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     return done.summary()
 
 
+def _repair(how: str, *, store: lake.Lake, symbols: Sequence[str], market_data: MarketData, last: date) -> dict[str, Any]:
+    if how not in REPAIRS:
+        raise ValueError(f"repair must be {' or '.join(REPAIRS)}, was {how!r}")
+    done = repair_actions(vendor=market_data, lake=store, symbols=symbols, last=last, apply=how == "apply").summary()
+    logger.info("repaired" if how == "apply" else "looked at", extra={**done, "corrections": len(done["corrections"])})
+    return done
+
+
 def _tell(done: Backfilled) -> None:
     logger.info("backfilled", extra=done.summary())
     for change in done.restated:
         logger.warning("restated", extra={"bar": change})
+    for action in done.late:
+        logger.warning("an action came after its ex-date", extra={"action": action})
     if done.silent:
         logger.warning("no bars", extra={"symbols": list(done.silent)})

@@ -43,11 +43,12 @@ class AlertVariables(Variables):
 class TimeBudget(Variables):
     """How long one run of an executor works and waits, in seconds of the wall clock; it never waits for the market.
 
-    `batch_budget_seconds` counts from the function's first line. `lease_seconds` is longer than the function can live, so that only a dead
+    `batch_budget_seconds` counts from the function's first line, before which a cold start may take ten and after which the gateway waits
+    29 in all. `lease_seconds` is longer than the function can live, so that only a dead
     holder's lease runs out. A pause between two questions about orders begins at `order_poll_seconds` and doubles.
     """
 
-    batch_budget_seconds: float = Field(default=20.0, ge=0, le=840)
+    batch_budget_seconds: float = Field(default=17.0, ge=0, le=840)
     lease_seconds: float = Field(default=60.0, gt=0, le=900)
     lease_timeout_seconds: float = Field(default=3.0, ge=0, le=60)
     lease_poll_seconds: float = Field(default=0.2, gt=0, le=10)

@@ -8,14 +8,13 @@ reason, its time, who asked and what it re-armed. A change that names the `versi
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Annotated, Any
-from urllib.parse import unquote
 
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from lambdas.common.api.caller import caller, requested_at
 from lambdas.common.api.responses import answer, refusals, shown_decision, shown_order
 from lambdas.common.environment import Variables, read
 from lambdas.common.lake.audit import AuditBucket
@@ -26,7 +25,8 @@ from lambdas.common.telemetry import entry, logger
 from lambdas.control.status import status_of
 from lambdas.control.trace import Tracer
 from schema.api_requests import StateRequest
-from schema.exchange_time import iso
+from schema.path_segment import identity_of
+from schema.settings import deployed
 
 app = APIGatewayRestResolver()
 
@@ -45,7 +45,7 @@ class OrdersQuery(BaseModel):
 
 @app.get("/status")
 def get_status() -> Response[str]:
-    return answer(200, status_of(ledger_from_environment(), now=_requested_at()))
+    return answer(200, status_of(ledger_from_environment(), settings=deployed(), now=requested_at(app.current_event["requestContext"])))
 
 
 @app.get("/trading-state")
@@ -58,12 +58,12 @@ def get_trading_state() -> Response[str]:
 @app.put("/trading-state")
 def put_trading_state() -> Response[str]:
     request = StateRequest.model_validate_json(app.current_event.body or "")
-    ledger = ledger_from_environment()
+    ledger, context = ledger_from_environment(), app.current_event["requestContext"]
     state = ledger.set_trading_state(
         request.state,
         reason=request.reason,
-        time=_requested_at(),
-        by=_caller(),
+        time=requested_at(context),
+        by=caller(context),
         expected=request.version,
         account=request.account,
     )
@@ -95,7 +95,9 @@ def get_orders() -> Response[str]:
 
 @app.get("/orders/.+")
 def get_order() -> Response[str]:
-    order_id = unquote(app.current_event.path.partition("/orders/")[2])
+    order_id = identity_of(app.current_event.path.partition("/orders/")[2])
+    if "/" in order_id:
+        return answer(404, {"message": f"no order {order_id}: an order's id has no slash; GET /decisions/{{id}} shows a decision"})
     ledger = ledger_from_environment()
     order = ledger.order(order_id)
     if order is None:
@@ -108,7 +110,7 @@ def get_order() -> Response[str]:
 
 @app.get("/decisions/.+")  # not <id>: a decision id holds a slash, which gateways may have decoded
 def get_decision() -> Response[str]:
-    decision_id = unquote(app.current_event.path.partition("/decisions/")[2])
+    decision_id = identity_of(app.current_event.path.partition("/decisions/")[2])
     ledger = ledger_from_environment()
     decision = ledger.decision(decision_id)
     if decision is None:
@@ -144,16 +146,6 @@ def _tracer() -> Tracer:
     variables, registry = read(ControlVariables), default_registry()
     audit = AuditBucket(s3=registry.s3, name=variables.audit_bucket)
     return Tracer(audit=audit, registry=registry, code_version=variables.code_version)
-
-
-def _requested_at() -> str:
-    """The gateway's time of this request, as ISO 8601 UTC."""
-    return iso(datetime.fromtimestamp(int(app.current_event["requestContext"]["requestTimeEpoch"]) / 1000, tz=UTC))
-
-
-def _caller() -> str:
-    identity = app.current_event["requestContext"].get("identity") or {}
-    return str(identity.get("userArn") or identity.get("caller") or "unknown")
 
 
 @entry

@@ -1,15 +1,17 @@
 """The market as it was known at a close: the lake's raw bars and actions, validated, adjusted, with features.
 
 Promises: nothing after `as_of` enters; history reaches at least `HISTORY_SESSIONS` back where the lake has it. Raises `StaleDataError`
-when the lake's newest session is not `as_of`: no decision is ever made on an older close that passes for the last one.
+when the lake's newest session is not `as_of`: no decision is ever made on an older close that passes for the last one. An action that
+the vendor told late enters from the session on that could know it, so the market of a past decision can be built again as it was.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +19,7 @@ import pandas as pd
 from lambdas.common.lake.lake import Lake
 from schema.lake_layout import ACTIONS, BARS, actions_key, bars_key
 from trading_env.data.bars import validate
+from trading_env.data.corporate_actions import BREAK, known_by, rule_of
 from trading_env.data.features import HISTORY_SESSIONS
 from trading_env.data.market import Market, build_market
 from trading_env.data.raw_lines import action_table, bar_table
@@ -30,17 +33,41 @@ class StaleDataError(PapertapeError, RuntimeError):
     """The lake does not reach the close that the decision must observe."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class KnownAction:
+    """A corporate action as the lake has it; `sessions` closes have been observed since its ex-date, that one included."""
+
+    symbol: str
+    ex_date: str
+    action: str
+    value: float | None
+    sessions: int
+
+    def __str__(self) -> str:
+        amount = "" if self.value is None else f", {self.value:g} per share"
+        return f"{self.symbol} {rule_of(self.action).means} ({self.action.replace('_', ' ')} of {self.ex_date}{amount})"
+
+
 @dataclass(frozen=True)
 class MarketSnapshot:
     """What a decision may rest on: the market up to the close of its last row, and which objects it was made of.
 
     `missing`: names without a bar at that close, with the session of their last one; None where the history has none.
+    `broken`: names that are untradable and had an action that cannot be applied, with the newest one.
+    `late`: actions that became known after their ex-date, with this close.
     """
 
     market: Market
     inputs_sha256: str
     quarantined: int
     missing: Mapping[str, date | None]
+    broken: Mapping[str, KnownAction]
+    late: tuple[KnownAction, ...]
+
+    @property
+    def as_of(self) -> date:
+        """The session whose close is the last row."""
+        return date.fromisoformat(str(self.market.sessions[-1]))
 
 
 def years_needed(as_of: date) -> range:
@@ -61,7 +88,8 @@ def market_snapshot(*, lake: Lake, symbols: Sequence[str], sessions: Sequence[da
     if bars.empty or bars["session"].max() != cut:
         newest = "none" if bars.empty else bars["session"].max().date().isoformat()
         raise StaleDataError(f"the lake's newest daily bar must be of {as_of}, was {newest}; run backfill_bars, then decide again")
-    actions = action_table(row for rows in found_actions.values() for row in rows)
+    lines = known_by((row for rows in found_actions.values() for row in rows), as_of)
+    actions = action_table(lines)
     checked = validate(bars, sessions=pd.DatetimeIndex([pd.Timestamp(day) for day in sessions if day <= as_of]))
     market = build_market(checked.bars, actions[actions["ex_date"] <= cut], symbols=tuple(symbols))
     if market.sessions[-1] != np.datetime64(as_of, "D"):
@@ -71,6 +99,8 @@ def market_snapshot(*, lake: Lake, symbols: Sequence[str], sessions: Sequence[da
         inputs_sha256=_fingerprint(lake.etags([*found_bars, *found_actions])),
         quarantined=len(checked.quarantined),
         missing=_missing(market),
+        broken=_broken(market, lines),
+        late=tuple(_action(line, market) for line in lines if line.get("known") == as_of.isoformat()),
     )
 
 
@@ -81,6 +111,22 @@ def _missing(market: Market) -> dict[str, date | None]:
             days = market.sessions[np.isfinite(closes)]
             found[symbol] = date.fromisoformat(str(days[-1])) if len(days) else None
     return found
+
+
+def _broken(market: Market, lines: Iterable[Mapping[str, Any]]) -> dict[str, KnownAction]:
+    past = sorted((line for line in lines if line["kind"] == BREAK and line["ex_date"] <= str(market.sessions[-1])), key=_ex_date)
+    found = {line["symbol"]: _action(line, market) for line in past}
+    return {symbol: found[symbol] for symbol, may in zip(market.symbols, market.tradable[-1], strict=True) if not may and symbol in found}
+
+
+def _action(line: Mapping[str, Any], market: Market) -> KnownAction:
+    since = int((market.sessions >= np.datetime64(line["ex_date"], "D")).sum())
+    named = {name: line[name] for name in ("symbol", "ex_date", "value")}
+    return KnownAction(**named, action=line.get("action", line["kind"]), sessions=since)
+
+
+def _ex_date(line: Mapping[str, Any]) -> str:
+    return str(line["ex_date"])
 
 
 def _fingerprint(etags: dict[str, str]) -> str:

@@ -1,8 +1,9 @@
 """From a model package to the model that decides (approved) or only watches (rejected).
 
-Promises: everything is named after the package's version, so the same event twice finds what the first one made; the ledger points to
-an endpoint only after SageMaker says that it serves that very version. Raises `NotServingYetError` while the endpoint is still being made
-(the caller's retry continues from there) and `DeploymentError` when it cannot be: metadata missing, or the endpoint failed.
+Promises: model, configuration and endpoint of a package have one name, after its version and its model's hash, so the same event twice
+finds what the first one made, and an endpoint never serves another model than the one that it was made for. What has that name and was
+made from another archive or for another role is made anew. Raises `NotServingYetError` while the endpoint is still being made (the
+caller's retry continues from there) and `DeploymentError` when it cannot be: metadata missing, or the endpoint failed.
 """
 
 from __future__ import annotations
@@ -11,15 +12,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from botocore.exceptions import ClientError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from lambdas.deploy_model.leftovers import Kind, MadeOutside, exists, remove
 from trading_env.errors import PapertapeError
 
 Role = Literal["incumbent", "shadow"]
 
 ROLES: dict[str, Role] = {"Approved": "incumbent", "Rejected": "shadow"}
-MEMORY_MB = 2048
+MEMORY_MB = 3072
 CONCURRENCY = 2
 VARIANT = "AllTraffic"
 
@@ -58,11 +59,6 @@ class ModelPackage:
     environment: dict[str, str]
     metadata: Metadata
 
-    @property
-    def name(self) -> str:
-        """`<group>-<version>`: name of its model and, with the role, of its endpoint configuration."""
-        return f"{self.group}-{self.version}"
-
 
 def describe(*, sagemaker: Any, arn: str) -> ModelPackage | None:
     """The package as it is now; None while its approval gives it no role (`PendingManualApproval`)."""
@@ -88,49 +84,56 @@ def describe(*, sagemaker: Any, arn: str) -> ModelPackage | None:
     )
 
 
-def serve(*, sagemaker: Any, package: ModelPackage, endpoint: str, role_arn: str, wait: Callable[[], bool]) -> None:
-    """Return when `endpoint` serves `package`; make or move what is missing. `wait` pauses, and answers False when no time is left."""
-    configuration = f"{package.name}-{package.role}"
-    if not _exists(sagemaker.describe_model, ModelName=package.name):
-        sagemaker.create_model(
-            ModelName=package.name,
-            ExecutionRoleArn=role_arn,
-            PrimaryContainer={"Image": package.image, "ModelDataUrl": package.model_data, "Environment": package.environment},
-        )
-    if not _exists(sagemaker.describe_endpoint_config, EndpointConfigName=configuration):
-        variant = {
-            "VariantName": VARIANT,
-            "ModelName": package.name,
-            "ServerlessConfig": {"MemorySizeInMB": MEMORY_MB, "MaxConcurrency": CONCURRENCY},
-        }
-        sagemaker.create_endpoint_config(EndpointConfigName=configuration, ProductionVariants=[variant])
-    if not _exists(sagemaker.describe_endpoint, EndpointName=endpoint):
-        sagemaker.create_endpoint(EndpointName=endpoint, EndpointConfigName=configuration)
-    while not _serves(sagemaker, endpoint=endpoint, configuration=configuration):
+def waits_for_approval(*, sagemaker: Any, arn: str, group: str) -> bool:
+    """Whether a person has to approve or reject the package."""
+    answer = sagemaker.describe_model_package(ModelPackageName=arn)
+    return bool(answer["ModelPackageGroupName"] == group and answer["ModelApprovalStatus"] == "PendingManualApproval")
+
+
+def serve(*, sagemaker: Any, package: ModelPackage, name: str, role_arn: str, wait: Callable[[], bool]) -> None:
+    """Return when the endpoint `name` is in service with `package`; make what is missing. `wait` pauses, and answers False when no time
+    is left."""
+    if not _is_of(sagemaker, package=package, name=name, role_arn=role_arn):
+        _make(sagemaker, package=package, name=name, role_arn=role_arn)
+    while not _in_service(sagemaker, name):
         if not wait():
-            raise NotServingYetError(f"endpoint {endpoint} does not serve {configuration} yet; the next attempt continues from there")
+            raise NotServingYetError(f"endpoint {name} is not in service yet; the next attempt continues from there")
 
 
-def _serves(sagemaker: Any, *, endpoint: str, configuration: str) -> bool:
-    """One look at the endpoint; moves it to `configuration` when it is at rest with another."""
-    now = sagemaker.describe_endpoint(EndpointName=endpoint)
-    current, status = now["EndpointConfigName"], now["EndpointStatus"]
-    if status == "InService" and current == configuration:
-        return True
-    if status in ("InService", "UpdateRollbackFailed") or (status == "Failed" and current != configuration):
-        sagemaker.update_endpoint(EndpointName=endpoint, EndpointConfigName=configuration)
+def _is_of(sagemaker: Any, *, package: ModelPackage, name: str, role_arn: str) -> bool:
+    """Whether the model called `name` was made from this package's archive, image and variables, for this role."""
+    if not exists(sagemaker.describe_endpoint_config, EndpointConfigName=name) or not exists(sagemaker.describe_model, ModelName=name):
         return False
-    if status == "Failed":
-        raise DeploymentError(f"endpoint {endpoint} failed with {configuration}: {now.get('FailureReason', 'no reason given')}")
-    return False
+    found = sagemaker.describe_model(ModelName=name)
+    container = {"Environment": {}, **found["PrimaryContainer"]}
+    wanted = _container(package)
+    return {key: container.get(key) for key in wanted} == wanted and found["ExecutionRoleArn"] == role_arn
 
 
-def _exists(describe: Callable[..., Any], **name: str) -> bool:
-    """SageMaker says `ValidationException` for what it does not find; anything else is an error."""
-    try:
-        describe(**name)
-    except ClientError as error:
-        if error.response["Error"]["Code"] in ("ValidationException", "ResourceNotFound"):
-            return False
-        raise
-    return True
+def _container(package: ModelPackage) -> dict[str, Any]:
+    return {"Image": package.image, "ModelDataUrl": package.model_data, "Environment": package.environment}
+
+
+def _make(sagemaker: Any, *, package: ModelPackage, name: str, role_arn: str) -> None:
+    """Model and configuration, in the place of any that have their names."""
+    kinds: tuple[Kind, ...] = ("endpoint", "endpoint-config", "model")
+    for kind in kinds:
+        remove(sagemaker=sagemaker, made=MadeOutside(kind=kind, name=name, version=package.version))
+    sagemaker.create_model(ModelName=name, ExecutionRoleArn=role_arn, PrimaryContainer=_container(package))
+    variant = {
+        "VariantName": VARIANT,
+        "ModelName": name,
+        "ServerlessConfig": {"MemorySizeInMB": MEMORY_MB, "MaxConcurrency": CONCURRENCY},
+    }
+    sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
+
+
+def _in_service(sagemaker: Any, name: str) -> bool:
+    """One look at the endpoint; makes it when it is not there, and makes room for another attempt when it failed."""
+    if not exists(sagemaker.describe_endpoint, EndpointName=name):
+        sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
+    now = sagemaker.describe_endpoint(EndpointName=name)
+    if now["EndpointStatus"] == "Failed":
+        sagemaker.delete_endpoint(EndpointName=name)
+        raise DeploymentError(f"endpoint {name} failed: {now.get('FailureReason', 'no reason given')}")
+    return bool(now["EndpointStatus"] == "InService")

@@ -1,7 +1,8 @@
 """Which model decides and which one watches: the rules by which a served package becomes a pointer in the ledger.
 
 Promises: a pointer moves only forward (a late event of an older version changes nothing) and only after the endpoint serves; a package
-that is rejected while it decides is replaced by equal weight first. A pointer that already names the package is left as it is.
+that is rejected while it decides is replaced by equal weight first. A pointer that already names the package is left as it is, and its
+endpoint is made anew if it is gone.
 """
 
 from __future__ import annotations
@@ -13,23 +14,39 @@ from lambdas.common.ledger.records import ServedModel
 from lambdas.deploy_model.packages import ModelPackage
 
 
-def point(*, ledger: Ledger, package: ModelPackage, endpoint: str, since: str, deploy: Callable[[], None]) -> str:
-    """Deploy the package and point its role to it; returns "deployed", "unchanged" or "superseded"."""
+def point(
+    *, ledger: Ledger, package: ModelPackage, endpoint: str, since: str, deploy: Callable[[], None], refused: Callable[[], tuple[str, ...]]
+) -> str:
+    """Deploy the package and point its role to it; returns "deployed", "unchanged" or "superseded".
+
+    `refused` gives the gate's reasons against a package that it refused; a person may have approved it all the same.
+    """
     incumbent = ledger.incumbent()
     if package.role == "shadow" and incumbent is not None and incumbent.spec == package.arn:
         ledger.put_model(equal_weight(since=since))
-    current = incumbent if package.role == "incumbent" else ledger.shadow()
-    if current is not None and current.policy == "endpoint":
-        if current.spec == package.arn:
-            return "unchanged"
-        if _version(current.spec) > package.version:
-            return "superseded"
+    if _superseded(ledger, package):
+        return "superseded"
+    reasons = refused()
     deploy()
-    ledger.put_model(served(package=package, endpoint=endpoint, since=since))
+    current = _current(ledger, package)
+    if current is not None and current.spec == package.arn:
+        return "unchanged"
+    if _superseded(ledger, package):  # by another run, in the minutes that this endpoint took
+        return "superseded"
+    ledger.put_model(served(package=package, endpoint=endpoint, since=since, refused=reasons))
     return "deployed"
 
 
-def served(*, package: ModelPackage, endpoint: str, since: str) -> ServedModel:
+def _current(ledger: Ledger, package: ModelPackage) -> ServedModel | None:
+    return ledger.incumbent() if package.role == "incumbent" else ledger.shadow()
+
+
+def _superseded(ledger: Ledger, package: ModelPackage) -> bool:
+    current = _current(ledger, package)
+    return current is not None and current.policy == "endpoint" and _version(current.spec) > package.version
+
+
+def served(*, package: ModelPackage, endpoint: str, since: str, refused: tuple[str, ...] = ()) -> ServedModel:
     metadata = package.metadata
     return ServedModel(
         role=package.role,
@@ -40,8 +57,11 @@ def served(*, package: ModelPackage, endpoint: str, since: str) -> ServedModel:
         kappa=metadata.kappa,
         feature_hash=metadata.feature_hash,
         since=since,
-        trained_until=metadata.evaluated_until or metadata.trained_until,
+        trained_until=metadata.trained_until,
+        evaluated_until=metadata.evaluated_until,
         model_hash=metadata.model_hash,
+        refused=refused,
+        model_uri=package.model_data,
     )
 
 

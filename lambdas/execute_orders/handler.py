@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import time
 from typing import Any
-from urllib.parse import unquote
 
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import ValidationError
 
 from lambdas.common import environment
+from lambdas.common.api.caller import caller, requested_at
 from lambdas.common.api.responses import answer, refusals
 from lambdas.common.broker.connection import broker_from_environment, market_data_from_environment
 from lambdas.common.broker.port import BrokerError
@@ -23,6 +23,7 @@ from lambdas.common.orders.execution_context import ExecutionContext
 from lambdas.common.telemetry import entry, logger
 from lambdas.execute_orders import service
 from schema.api_requests import DecisionRequest, FlattenRequest, OrderRequest, parse
+from schema.path_segment import identity_of
 from schema.settings import deployed
 
 app = APIGatewayRestResolver()
@@ -48,13 +49,14 @@ def post_order() -> Response[str]:
 
 @app.delete("/orders/<order_id>")
 def delete_order(order_id: str) -> Response[str]:
-    return answer(*service.cancel_order(unquote(order_id), _context()))
+    return answer(*service.cancel_order(identity_of(order_id), _context()))
 
 
 @app.post("/flatten")
 def post_flatten() -> Response[str]:
     request = parse(FlattenRequest, app.current_event.body, settings=deployed())
-    return answer(*service.flatten(request, _context()))
+    asked = app.current_event["requestContext"]
+    return answer(*service.flatten(request, _context(), by=caller(asked), time=requested_at(asked)))
 
 
 @app.exception_handler(ValidationError)  # type: ignore[untyped-decorator]  # Powertools does not type it

@@ -62,15 +62,15 @@ def accept_order(request: OrderRequest, context: ExecutionContext) -> Outcome:
     return _accept(decision.model_copy(update={"body_sha256": request.sha256()}), clock, context)
 
 
-def flatten(request: FlattenRequest, context: ExecutionContext) -> Outcome:
-    """Let nothing buy any more (`reduce_only`, until a person sets it otherwise) and sell every exact holding.
+def flatten(request: FlattenRequest, context: ExecutionContext, *, by: str, time: str) -> Outcome:
+    """Let nothing buy any more (`reduce_only`, until a person sets it otherwise) and sell every exact holding; `by` asked, at `time`.
 
     Idempotent: a flatten that works, or waits for the market to open, is continued, and with nothing held there is nothing to do. Open
     orders are cancelled first, and waited for: what they may still buy is to be sold, and they hold the shares that are. On a closed market
     it is stored for the next session, in which `reconcile` plans and sells, unless trading was resumed meanwhile.
     """
     clock = context.broker.clock()
-    context.ledger.set_trading_state("reduce_only", reason=f"flatten: {request.reason}", time=iso(clock.now), by="flatten")
+    context.ledger.set_trading_state("reduce_only", reason=f"flatten: {request.reason}", time=time, by=by)
     window = planning.window_to_leave(context.broker, clock)
     decision, number = _last_flatten(window, context)
     if decision is None or decision.state == "done":

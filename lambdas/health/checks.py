@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from decimal import Decimal
 
 from lambdas.common.ledger.records import AlertRecord, Attribution, Decision, OrderRecord, ServedModel, Snapshot
+from schema.exchange_time import NEW_YORK
 from schema.settings import Settings
 
 QUOTES_GRACE = timedelta(minutes=10)
@@ -29,7 +31,8 @@ DIFFERENCE_LIMIT = 0.005
 class Facts:
     """The state of the agent at `now` (UTC). `opens`/`closes` are None on a day without a session; `earlier` are the sessions before it.
 
-    `decisions`: the agent's in today's slots, in order; `recent`: its last ones, oldest first; `attribution`: the last that was written.
+    `decisions`: the agent's in today's slots, in order; `recent`: its last ones, oldest first; `attribution`: the last that was written;
+    `orders`: how many the ledger has of today; `peak_equity`: what losses count from, 0 before the first.
     """
 
     now: datetime
@@ -46,17 +49,26 @@ class Facts:
     tripped: Mapping[str, str]
     state: str
     state_reason: str
-    incumbent: ServedModel | None
+    trader: ServedModel | None
     features_end: date | None
     newest_bar: date | None
     last_snapshot: Snapshot | None
     recent: tuple[Decision, ...] = ()
     attribution: Attribution | None = None
+    orders: int = 0
+    peak_equity: Decimal = Decimal(0)
 
     @property
     def closed(self) -> date | None:
         """The last session that has a snapshot."""
         return None if self.last_snapshot is None else date.fromisoformat(self.last_snapshot.session)
+
+    @property
+    def model_age_days(self) -> int | None:
+        """Days since the last data of the trained model that decides; None when none does."""
+        if self.trader is None or self.trader.policy != "endpoint":
+            return None
+        return (self.day - self.trader.known_until).days
 
 
 def calendar(facts: Facts, _settings: Settings) -> str:
@@ -113,7 +125,7 @@ def drift(facts: Facts, _settings: Settings) -> Mapping[str, str]:
 
 
 def constant(facts: Facts, _settings: Settings) -> str:
-    model = facts.incumbent
+    model = facts.trader
     if model is None or model.policy != "endpoint":
         return ""
     scores = [decision.scores for decision in facts.recent if decision.model_version == model.model_version and decision.scores]
@@ -157,10 +169,9 @@ def state(facts: Facts, _settings: Settings) -> Mapping[str, str]:
 
 
 def model(facts: Facts, settings: Settings) -> str:
-    model = facts.incumbent
-    if model is None or model.policy != "endpoint":
+    model, age = facts.trader, facts.model_age_days
+    if model is None or age is None:
         return ""
-    age = (facts.day - date.fromisoformat((model.trained_until or model.since)[:10])).days
     limit = settings.risk.max_model_age_days
     return f"model {model.model_version[:12]} is {age} days old, at {limit} it stops trading" if age > limit - MODEL_WARNING_DAYS else ""
 
@@ -188,4 +199,11 @@ def snapshot(facts: Facts, _settings: Settings) -> str:
 
 
 def _time(moment: datetime | None) -> str:
-    return "never" if moment is None else f"{moment:%Y-%m-%d %H:%M} UTC"
+    return "never" if moment is None else both_times(moment)
+
+
+def both_times(moment: datetime) -> str:
+    """As `2020-01-02 16:00 UTC (11:00 New York)`, with New York's date where it is another."""
+    there = moment.astimezone(NEW_YORK)
+    day = "" if there.date() == moment.date() else f"{there:%Y-%m-%d} "
+    return f"{moment:%Y-%m-%d %H:%M} UTC ({day}{there:%H:%M} New York)"

@@ -8,6 +8,7 @@ from datetime import date, datetime, timedelta
 from lambdas.common.lake.lake import Lake
 from lambdas.common.ledger.ledger import Ledger
 from lambdas.common.ledger.records import Decision
+from lambdas.common.ledger.roles import trader_now
 from lambdas.health.checks import Facts
 from schema.exchange_time import new_york_date, parse_utc
 from schema.lake_layout import BARS, bars_key
@@ -23,7 +24,7 @@ def gather(*, now: datetime, ledger: Ledger, lake: Lake, settings: Settings) -> 
     day = new_york_date(now)
     calendar = lake.calendar(years=(day.year - 1, day.year))
     opens, closes = calendar.hours(day) or (None, None)
-    manifest, state, snapshot = lake.manifest(), ledger.trading_state(), ledger.latest_snapshot()
+    manifest, (state, breakers), snapshot = lake.manifest(), ledger.switches(), ledger.latest_snapshot()
     alerts = [alert for alert in ledger.alerts(day.isoformat()[:7]) if alert.session == day.isoformat()]
     return Facts(
         now=now,
@@ -37,15 +38,17 @@ def gather(*, now: datetime, ledger: Ledger, lake: Lake, settings: Settings) -> 
         working=tuple(ledger.working_decisions()),
         unsettled=tuple(ledger.unsettled_orders()),
         alerts=tuple(alert for alert in alerts if not alert.rule.startswith(MAILED)),
-        tripped=ledger.breakers().tripped,
+        tripped=breakers.tripped,
         state=state.state,
         state_reason=state.reason,
-        incumbent=ledger.incumbent(),
+        trader=trader_now(ledger, settings),
         features_end=None if manifest is None else date.fromisoformat(manifest["end"]),
         newest_bar=_newest_bar(lake, symbol=settings.universe.required_benchmark, day=day),
         last_snapshot=snapshot,
         recent=_recent(ledger, day),
         attribution=max(ledger.attributions((day - RECENT).isoformat(), day.isoformat()), key=lambda one: one.session, default=None),
+        orders=len(ledger.ids_of_day(day.isoformat())),
+        peak_equity=breakers.peak_equity,
     )
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from lambdas.health import checks
 from lambdas.health.checks import Facts
+from lambdas.health.remedies import AppAddress, command_for
 from lambdas.health.runbooks import RUNBOOKS, runbook_for
 from schema.settings import Settings
 
@@ -43,6 +44,14 @@ class Finding:
         return f"{self.rule.name}:{self.subject}" if self.subject else self.rule.name
 
     @property
+    def about(self) -> tuple[str, str]:
+        """The rule or, of an alert that a function raised, the alert; and what it names."""
+        if self.rule.name != ALERT_RAISED:
+            return self.rule.name, self.subject
+        alert, _, subject = self.subject.partition(":")
+        return alert, subject
+
+    @property
     def runbook(self) -> str:
         """What to do: of an alert, what its own table says."""
         alert = runbook_for(self.subject) if self.rule.name == ALERT_RAISED else None
@@ -50,6 +59,16 @@ class Finding:
 
 
 ALERT_RAISED = "alert-raised"
+EXAMPLE = AppAddress("papertape", "us-east-1")
+#: Rules about a state that can end, whose end is mailed too; the others are about what a session has seen.
+ENDING = frozenset(
+    {
+        *("calendar-missing", "bars-late", "order-unknown", "order-open", "batch-unfinished", "breaker-tripped", "position-drift"),
+        *("model-old", "policy-constant", "features-late", "snapshot-missing"),
+    }
+)
+#: While one of these is broken, decide refuses the next decision or risk its buys.
+STOPPING = frozenset({"calendar-missing", "bars-late", "snapshot-missing", "breaker-tripped"})
 
 
 def names(findings: Iterable[Finding]) -> list[str]:
@@ -159,7 +178,7 @@ RULES = (
         name="model-old",
         threshold=f"{checks.MODEL_WARNING_DAYS} days before max_model_age_days",
         reason="at the limit decide stops trading; the days before it are for training",
-        runbook="Move live_start in settings.toml forward, deploy, start the training pipeline.",
+        runbook="The newest package, or the log of step Due, says why no newer model trades. A pinned live_start must be moved forward.",
         broken=checks.model,
     ),
     Rule(
@@ -197,7 +216,10 @@ def _page() -> Iterator[str]:
     yield "Written from the tables in `lambdas/health/` by `python -m lambdas.health.rules > docs/alarms.md`; a test compares them."
     yield ""
     yield "Health evaluates these rules over the ledger and the lake, writes the number of broken ones as the metric"
-    yield "`Papertape/UnhealthyRules`, and mails what is new: each rule, and each alert, order or breaker that it names, once per session."
+    yield "`<name>/UnhealthyRules`, and mails what is new: each rule, and each alert, order or breaker that it names, once per session,"
+    yield "and when it is over, if it can be. The commands are for an account; the mail has them for the deployment that it is from."
+    yield "It also mails, once, what is no fault: a model that passed, was refused or waits for approval, a change of the trading state and"
+    yield "who made it, the first orders."
     yield "What it cannot see (its own silence, errors, dead letters, failed jobs) is watched by the alarms in `stacks/monitoring.py`."
     for rule in RULES:
         yield ""
@@ -206,6 +228,7 @@ def _page() -> Iterator[str]:
         yield f"- **Threshold:** {rule.threshold}."
         yield f"- **Reason:** {rule.reason}."
         yield f"- **What to do:** {rule.runbook}"
+        yield f"- **Type:** `{command_for(rule.name, '<id>', EXAMPLE)}`"
     yield ""
     yield "# Alerts"
     yield ""

@@ -28,6 +28,16 @@ RUNBOOKS: Mapping[str, AlertRunbook] = {
         "a name had no bar at the last close; it was left out and its position carried",
         "A halt ends by itself. Delisted or renamed: take it out of settings.toml, deploy, and sell or keep what is held by hand.",
     ),
+    "series-broken": AlertRunbook(
+        "decide",
+        "a spin-off, a merger or their like cannot be applied; the name is not bought, what is held is carried",
+        "The detail names the action and what to do. What is held may be sold by hand: POST /orders, or flatten.",
+    ),
+    "action-late": AlertRunbook(
+        "decide",
+        "the vendor told an action after its ex-date: decisions in between observed a fall or a jump that was none",
+        "Nothing; what is observed is right from here on. For which days, see GET /decisions/{id} and decision page 19.",
+    ),
     "book-unknown": AlertRunbook(
         "decide",
         "the book of the last close is not known; no decision",
@@ -46,8 +56,14 @@ RUNBOOKS: Mapping[str, AlertRunbook] = {
     ),
     "model-unavailable": AlertRunbook(
         "decide",
-        "the endpoint did not answer, or not what its pointer promises (shape, range, version, features); no decision",
+        "neither the endpoint nor the package that it serves gave scores that may be traded on; no decision",
         "Read the endpoint's log. To go on without it, approve another package; the first incumbent is equal weight.",
+    ),
+    "endpoint-fallback": AlertRunbook(
+        "decide",
+        "the endpoint did not answer within the time for it, or not what its pointer promises (shape, range, version, features); "
+        "decide computed the same scores itself, from the package whose hash the pointer names, and traded",
+        "Nothing for this day. Read the endpoint's log before the next; if it is gone, approve the package again to have it made anew.",
     ),
     "out-of-envelope": AlertRunbook(
         "decide",
@@ -56,6 +72,11 @@ RUNBOOKS: Mapping[str, AlertRunbook] = {
     ),
     "shadow-unavailable": AlertRunbook(
         "decide", "the shadow did not decide; the incumbent did", "As for model-unavailable; nothing was traded by it."
+    ),
+    "model-not-served": AlertRunbook(
+        "deploy_model",
+        "a package was approved or rejected and its endpoint failed, or did not answer as that very model; the pointers stay",
+        "The detail says what the endpoint did; its log is under /aws/sagemaker/Endpoints. Approve the package again to try anew.",
     ),
     "not-explained": AlertRunbook(
         "decide", "the last session could not be compared with its ideal execution", "The detail names the price or book that is missing."

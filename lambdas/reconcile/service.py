@@ -20,7 +20,7 @@ from lambdas.common.broker.port import Account, BrokerError, Clock, Session
 from lambdas.common.ledger.alerts import raise_alert
 from lambdas.common.ledger.item import plain
 from lambdas.common.ledger.ledger import Fenced, LedgerCorrupt, Stale
-from lambdas.common.ledger.records import Decision, OrderRecord, Snapshot
+from lambdas.common.ledger.records import BrokerState, Decision, OrderRecord, Snapshot
 from lambdas.common.orders.execution import run_batch
 from lambdas.common.orders.execution_context import ExecutionContext
 from lambdas.common.orders.order_sync import OrderSync
@@ -52,6 +52,7 @@ def reconcile(context: ExecutionContext, *, archive: Archive | None = None) -> d
     """Run one pass and return what it did. `archive` is given a session that has closed, and the time."""
     run = _Pass(context, clock=context.broker.clock(), account=context.broker.account())
     summary = run.all()
+    run.keep_what_was_seen()
     if archive is not None and "snapshot" in summary:
         summary["archived"] = archive(summary["session"], summary["now"])
     if run.failures:
@@ -96,6 +97,18 @@ class _Pass:
             return summary
         ended = max((one for one in recent if one.date < today), key=lambda one: one.date, default=None)
         return {**summary, **(self._try(partial(self._close_late, ended)) or {})} if ended is not None else summary
+
+    def keep_what_was_seen(self) -> None:
+        clock, account = self.clock, self.account
+        seen = BrokerState(
+            now=iso(clock.now),
+            is_open=clock.is_open,
+            next_open=iso(clock.next_open),
+            next_close=iso(clock.next_close),
+            account_id=account.id,
+            equity=account.equity,
+        )
+        self._try(partial(self.context.ledger.put_broker_state, seen))
 
     def _try(self, step: Callable[[], T]) -> T | None:
         """Take a step; what it fails of is kept for the end."""

@@ -14,12 +14,13 @@ import boto3
 from lambdas.common import environment
 from lambdas.common.lake import lake
 from lambdas.common.ledger.ledger import Ledger, ledger_from_environment
+from lambdas.common.ledger.roles import roles
 from lambdas.common.telemetry import entry, logger
 from lambdas.report.mail import compose
 from lambdas.report.summary import Period, Records, summarise
 from schema.exchange_time import new_york_date, parse_utc
 from schema.lake_layout import report_key
-from schema.settings import deployed
+from schema.settings import Settings, deployed
 
 FIRST_SESSION = "2000-01-01"
 DAYS_OF_A_WEEK = 7
@@ -33,7 +34,7 @@ class ReportVariables(environment.LakeVariables, environment.AlertVariables):
 def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     variables, settings = environment.read(ReportVariables), deployed()
     period = _period(event.get("period", "week"), end=new_york_date(parse_utc(event["time"])))
-    summary = summarise(period, _records(ledger_from_environment(), period))
+    summary = summarise(period, _records(ledger_from_environment(), period, settings))
     key = report_key(period.end)
     lake.lake(processed_bucket=variables.processed_bucket).put_processed(key, summary.document())
     subject, body = compose(summary, name=settings.name)
@@ -51,7 +52,8 @@ def _period(kind: str, *, end: date) -> Period:
     raise ValueError(f"period must be week or month, was {kind!r}")
 
 
-def _records(ledger: Ledger, period: Period) -> Records:
+def _records(ledger: Ledger, period: Period, settings: Settings) -> Records:
+    incumbent, shadow = ledger.incumbent(), ledger.shadow()
     return Records(
         snapshots=ledger.snapshots(FIRST_SESSION, period.end.isoformat()),
         decisions=[one for month in period.months for one in ledger.decisions(month)],
@@ -60,8 +62,11 @@ def _records(ledger: Ledger, period: Period) -> Records:
         alerts=[one for month in period.months for one in ledger.alerts(month)],
         attributions=ledger.attributions(period.explained.start.isoformat(), period.explained.end.isoformat()),
         shadow_decisions=[one for month in period.months for one in ledger.shadow_decisions(month)],
-        incumbent=ledger.incumbent(),
-        shadow=ledger.shadow(),
+        incumbent=incumbent,
+        shadow=shadow,
+        roles=roles(incumbent, shadow, settings),
+        benchmark=settings.universe.required_benchmark,
+        account=ledger.breakers().account_id,
         state=ledger.trading_state().state,
     )
 

@@ -15,10 +15,12 @@ from datetime import date, timedelta
 from typing import Any
 
 from lambdas.common.ledger.records import AlertRecord, Attribution, Decision, Fill, OrderRecord, ServedModel, ShadowDecision, Snapshot
+from lambdas.common.ledger.roles import Roles
 from lambdas.common.orders.execution_cost import closes_of, executions
+from lambdas.report.comparison import SideBySide, by_name, price_change, side_by_side
 from trading_env.orders.execution_cost import Tally, tally
 
-HEALTH = "health:"
+HEALTH, OVER, AGAIN = "health:", "health:over:", "~"  # as health writes what it has mailed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +57,9 @@ class Records:
     shadow_decisions: Sequence[ShadowDecision]
     incumbent: ServedModel | None
     shadow: ServedModel | None
+    roles: Roles
+    benchmark: str
+    account: str | None
     state: str
 
 
@@ -84,14 +89,24 @@ class Difference:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """Money in US dollars, returns and drawdown as shares, `positions` as shares of equity at the last close."""
+    """Money in US dollars, returns and drawdown as shares, `positions` as shares of equity at the last close.
 
+    `warning` is there while a model trades that the gate refused. `names`: dollars that each has won or lost.
+    """
+
+    warning: str | None
+    account: str | None
     start: str
     end: str
     sessions: int
     equity: float | None
     cash: float | None
+    dollars: float | None
     change: float | None
+    benchmark: str
+    benchmark_change: float | None
+    names: dict[str, float]
+    side_by_side: SideBySide | None
     change_before: float | None
     change_since_start: float | None
     drawdown: float | None
@@ -105,6 +120,8 @@ class Summary:
     alerts: dict[str, int]
     incumbent: str
     shadow: str
+    trades: str
+    watches: str
     shadow_decisions: int
     state: str
 
@@ -118,17 +135,26 @@ def summarise(period: Period, records: Records) -> Summary:
     days = (period.end - period.start).days + 1
     earlier = (period.start - timedelta(days=days)).isoformat()
     last = inside[-1] if inside else None
+    closes = [*before[-1:], *inside]
     orders = [order for order in records.orders if period.holds(order.created_at)]  # a manual order's slot is no date
     fills = [fill for fill in records.fills if period.holds(fill.time)]
-    # Where a function and health alert the same event of a session, it is one
-    alerts = {(alert.session, alert.rule.removeprefix(HEALTH)) for alert in records.alerts if period.holds(alert.session)}
+    # Where a function and health alert the same event of a session, or health alerts it again, it is one
+    told = [alert for alert in records.alerts if period.holds(alert.session) and not alert.rule.startswith(OVER)]
+    alerts = {(alert.session, alert.rule.removeprefix(HEALTH).partition(AGAIN)[0]) for alert in told}
     return Summary(
+        warning=records.roles.warning,
+        account=records.account,
         start=period.start.isoformat(),
         end=period.end.isoformat(),
         sessions=len(inside),
         equity=None if last is None else float(last.equity),
         cash=None if last is None else float(last.cash),
-        change=_growth([*before[-1:], *inside]),
+        dollars=float(closes[-1].equity - closes[0].equity) if inside and len(closes) > 1 else None,
+        change=_growth(closes) if inside else None,
+        benchmark=records.benchmark,
+        benchmark_change=price_change(records.benchmark, closes) if inside else None,
+        names={} if last is None or len(closes) < 2 else by_name(closes[0], last, records.fills),
+        side_by_side=side_by_side(closes, records.decisions, records.shadow_decisions),
         change_before=_growth([*[s for s in before if s.session < earlier][-1:], *[s for s in before if s.session >= earlier]]),
         change_since_start=_growth([*before, *inside]),
         drawdown=_drawdown([*before, *inside]),
@@ -142,6 +168,8 @@ def summarise(period: Period, records: Records) -> Summary:
         alerts=dict(sorted(Counter(rule.partition(":")[0] for _, rule in alerts).items())),
         incumbent=_name(records.incumbent) or "equal-weight",
         shadow=_name(records.shadow) or "none",
+        trades=_shown(records.roles.trades),
+        watches=_shown(records.roles.watches),
         shadow_decisions=sum(period.holds(decision.slot) for decision in records.shadow_decisions),
         state=records.state,
     )
@@ -191,6 +219,15 @@ def _drawdown(snapshots: Sequence[Snapshot]) -> float | None:
 def _weights(snapshot: Snapshot) -> dict[str, float]:
     held = sorted(snapshot.positions.items())
     return {symbol: float(one.quantity * one.close / snapshot.equity) for symbol, one in held} if snapshot.equity else {}
+
+
+def _shown(model: ServedModel | None) -> str:
+    """A model in a person's words."""
+    if model is None:
+        return "nobody"
+    if model.policy != "endpoint":
+        return model.spec.replace("equal-weight", "equal weight")
+    return f"model {model.model_version[:12]}{', which the gate refused,' if model.refused else ''} since {model.since[:10]}"
 
 
 def _name(model: ServedModel | None) -> str:

@@ -33,6 +33,8 @@ ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 30.0
 STOP_SECONDS = 20.0
 FIRE_SECONDS = 900.0
+#: What would point a child at another cloud, broker, account or Python.
+FOREIGN = ("AWS_", "ALPACA_", "APCA_", "ALLOW_LIVE_TRADING", "PYTHON", "VIRTUAL_ENV")
 
 
 class EmulatorError(PapertapeError, RuntimeError):
@@ -58,8 +60,15 @@ class Emulator:
         python: str = sys.executable,
         cloud_python: Path = ROOT / ".venv-cloud" / "bin" / "python",
         region: str = "us-east-1",
+        durable: bool = False,
+        held: int | None = None,
     ) -> Self:
-        """Start in `run_dir`, where state persists between runs, on `port` (0: a free one); the functions' broker is `exchange_url`."""
+        """Start in `run_dir`, where state persists between runs, on `port` (0: a free one); the functions' broker is `exchange_url`,
+        or Alpaca's paper account without one.
+
+        `durable`: what the ledger answered is on the disk whatever happens; else state is saved at a clean stop and by `save`.
+        `held` is the descriptor of a lock that the process holds on to for as long as it lives.
+        """
         if not cloud_python.is_file():
             raise EmulatorError(f"the local cloud's environment is not there ({cloud_python.parent.parent.name}): run `make setup`")
         port = _bindable(port)
@@ -75,7 +84,10 @@ class Emulator:
                 env={
                     **_neutral(os.environ),
                     **_server_environment(home, url=url, exchange_url=exchange_url, python=python, region=region),
+                    "PAPERTAPE_DURABLE": "1" if durable else "0",
                 },
+                umask=0o077,  # the state holds the broker's keys
+                pass_fds=() if held is None else (held,),
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,
@@ -120,13 +132,19 @@ class Emulator:
         """This process's environment for a child that talks to the emulator: no other AWS variable is left."""
         return {**_neutral(os.environ), **self.env()}
 
-    def fire(self, schedule: str, time: str) -> dict[str, Any]:
+    def save(self, *, whole: bool = False) -> None:
+        """Put the state on the disk now; `whole` saves what only a deployment changes as well. Raises EmulatorError."""
+        answer = self._call("save", {"whole": whole})
+        if "error" in answer:
+            raise EmulatorError(answer["error"])
+
+    def fire(self, schedule: str, time: str, *, final: bool = True) -> dict[str, Any]:
         """Invoke the deployed schedule's target as of `time` (ISO, UTC) and wait; `status` is `succeeded` or `failed`.
 
         A function's failure is an answer (`error`, `log`), not an exception; so is a schedule that is not deployed. Jobs and pipelines
-        are started, not awaited.
+        are started, not awaited. Only a `final` failure, after which nobody tries again, is a dead letter.
         """
-        answer = self._call("fire", {"schedule": schedule, "time": time})
+        answer = self._call("fire", {"schedule": schedule, "time": time, "final": final})
         assert isinstance(answer, dict)
         return answer
 
@@ -147,7 +165,7 @@ class Emulator:
         if self.process.poll() is not None:
             raise EmulatorError(f"the local cloud has ended ({_ending(self.process.returncode)}): see {_shown(self.log)} and start again")
 
-    def _call(self, route: str, body: dict[str, str] | None = None) -> Any:
+    def _call(self, route: str, body: dict[str, Any] | None = None) -> Any:
         self.check()
         request = urllib.request.Request(
             f"{self.url}/_papertape/{route}",
@@ -234,7 +252,7 @@ def _server_environment(home: Path, *, url: str, exchange_url: str, python: str,
 
 def _neutral(environment: Mapping[str, str]) -> dict[str, str]:
     """`environment` without what would point a child at another cloud, broker or Python."""
-    return {k: v for k, v in environment.items() if not k.startswith(("AWS_", "ALPACA_", "APCA_", "PYTHON", "VIRTUAL_ENV"))}
+    return {k: v for k, v in environment.items() if not k.startswith(FOREIGN)}
 
 
 def _ending(code: int | None) -> str:

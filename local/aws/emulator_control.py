@@ -18,7 +18,7 @@ from ministack.core.arn import parse_arn
 from ministack.core.responses import request_scope
 from ministack.services import eventbridge, glue, lambda_svc, scheduler
 
-from local.aws import sagemaker_service
+from local.aws import emulator_state, sagemaker_service
 
 PREFIX = "/_papertape/"
 Record = dict[str, Any]
@@ -46,7 +46,13 @@ async def answer(method: str, route: str, body: bytes) -> tuple[int, Any]:
     match method, route:
         case "POST", "fire":
             request = json.loads(body)
-            return await asyncio.to_thread(fire, request["schedule"], request["time"])
+            return await asyncio.to_thread(fire, request["schedule"], request["time"], final=request.get("final", True))
+        case "POST", "save":
+            try:
+                emulator_state.save(whole=json.loads(body or b"{}").get("whole", False))
+            except emulator_state.StateError as error:
+                return 500, {"error": str(error)}
+            return 200, {}
         case "GET", "fired":
             functions: dict[str, dict[str, int]] = {}
             for (name, trigger), count in sorted(invoked.items()):
@@ -59,10 +65,11 @@ async def answer(method: str, route: str, body: bytes) -> tuple[int, Any]:
     return 404, {"error": f"{method} {PREFIX}{route} is not a route"}
 
 
-def fire(name: str, at: str) -> tuple[int, Record]:
+def fire(name: str, at: str, *, final: bool = True) -> tuple[int, Record]:
     """Invoke the target of a deployed schedule as the scheduler would at `at` (ISO, UTC), and wait for a function's result.
 
-    `name` is the schedule's, with or without the app's prefix. A job or a pipeline is started, not awaited.
+    `name` is the schedule's, with or without the app's prefix. A job or a pipeline is started, not awaited. A failure goes to the
+    dead letters if it is `final`: nobody will try again.
     """
     found = [(k, s) for k, s in scheduler._schedules._data.items() if s["Name"] == name or s["Name"].endswith(f"-{name}")]
     if len(found) != 1:
@@ -84,16 +91,16 @@ def fire(name: str, at: str) -> tuple[int, Record]:
     for attribute, value in attributes.items():
         text = text.replace(f"<aws.scheduler.{attribute}>", value)
     with request_scope(account, region), triggered_by("schedule"):
-        result = _deliver(target["Arn"], json.loads(text), target)
-        if result["status"] == "failed" and not target["Arn"].startswith("arn:aws:lambda:") and target.get("DeadLetterConfig"):
+        result = _deliver(target["Arn"], json.loads(text), target, final=final)
+        if final and result["status"] == "failed" and not target["Arn"].startswith("arn:aws:lambda:") and target.get("DeadLetterConfig"):
             eventbridge._dispatch_to_sqs(parse_arn(target["DeadLetterConfig"]["Arn"]), text)
     return 200, result
 
 
-def _deliver(arn: str, payload: Any, target: Record) -> Record:
+def _deliver(arn: str, payload: Any, target: Record, *, final: bool) -> Record:
     service, _, action = arn.removeprefix("arn:aws:scheduler:::aws-sdk:").partition(":")
     if arn.startswith("arn:aws:lambda:"):
-        return _invoke_function(arn, payload)
+        return _invoke_function(arn, payload, final=final)
     if arn.startswith("arn:aws:sagemaker:") and ":pipeline/" in arn:
         parameters = (target.get("SageMakerPipelineParameters") or {}).get("PipelineParameterList", [])
         service, action, payload = (
@@ -114,8 +121,8 @@ def _deliver(arn: str, payload: Any, target: Record) -> Record:
     )
 
 
-def _invoke_function(arn: str, payload: Any) -> Record:
-    """One asynchronous invocation without its retries: the failure goes to the function's on-failure destination."""
+def _invoke_function(arn: str, payload: Any, *, final: bool) -> Record:
+    """One asynchronous invocation without its retries: a `final` failure goes to the function's on-failure destination."""
     record, config, name = lambda_svc._get_func_record_for_ref(arn)
     if not record or not config:
         return {"status": "failed", "error": f"function {name} does not exist"}
@@ -126,7 +133,7 @@ def _invoke_function(arn: str, payload: Any) -> Record:
     settings = (record.get("event_invoke_configs") or {}).get("$LATEST") or record.get("event_invoke_config") or {}
     destination = (settings.get("DestinationConfig") or {}).get("OnFailure", {}).get("Destination")
     destination = destination or (config.get("DeadLetterConfig") or {}).get("TargetArn")
-    if destination:
+    if destination and final:
         lambda_svc._route_async_failure(destination, name, payload, result)
     error = result.get("body")
     message = error.get("errorMessage") if isinstance(error, dict) else str(error)

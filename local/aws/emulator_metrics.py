@@ -60,12 +60,14 @@ def measure_call(name: str, **values: float) -> None:
 
 
 def measure_queue(arn: str) -> None:
-    """Store how many messages wait in a queue."""
+    """Store that a message reached a queue, and how many wait in it."""
     waiting = sqs._queue_by_arn(arn)
     if waiting is not None:
         dimensions = {"QueueName": arn.rsplit(":", 1)[-1]}
-        cloudwatch.record_metric("AWS/SQS", "ApproximateNumberOfMessagesVisible", len(waiting["messages"]), "Count", dimensions)
-        evaluate({("AWS/SQS", "ApproximateNumberOfMessagesVisible")})
+        measured = {"NumberOfMessagesSent": 1, "ApproximateNumberOfMessagesVisible": len(waiting["messages"])}
+        for metric, value in measured.items():
+            cloudwatch.record_metric("AWS/SQS", metric, value, "Count", dimensions)
+        evaluate({("AWS/SQS", metric) for metric in measured})
 
 
 def evaluate_alarm(alarm: Record) -> None:

@@ -3,7 +3,7 @@
 Runs in the emulator's own environment (`python -m local.aws.emulator_patches`) and ends with the process that started it: standard input
 is a pipe, and its end is a request to stop. A patch whose symbol has moved stops the start with the patch's name, because the patches
 hold for one exact version of ministack only. What the laptop adds to AWS's API is below `/_papertape/`: `POST fire`, `GET fired`,
-`published` and `recorded`.
+`published` and `recorded`, `POST save`.
 """
 
 # ruff: noqa: SLF001, ARG001, ARG005  (patches reach into ministack and keep its signatures)
@@ -26,6 +26,7 @@ from ministack.services.cloudformation import provisioners
 
 from local.aws import emulator_control as control
 from local.aws import glue_runs, sagemaker_service, sagemaker_templates
+from local.aws.emulator_state import state_is_saved_whole, table_writes_are_journaled
 from local.aws.lambda_patches import (
     alarms_read_their_own_metrics,
     dead_letters_are_measured,
@@ -274,6 +275,8 @@ PATCHES = (
     messages_are_kept,
     execute_api_checks_signatures,
     state_holds_what_was_counted,
+    state_is_saved_whole,
+    table_writes_are_journaled,
     control_routes_are_served,
 )
 

@@ -41,6 +41,7 @@ from local.aws.sagemaker_records import (
     stores,
 )
 
+STOPPED = "the emulator was stopped while it ran"
 _executions: dict[str, PipelineExecution] = {}
 
 
@@ -231,6 +232,13 @@ def create_model_package_group(request: Record, *, exists: bool = False) -> Reco
     return {"ModelPackageGroupArn": group["ModelPackageGroupArn"]}
 
 
+def _delete_group(request: Record) -> Record:
+    name = find("model-package-group", request["ModelPackageGroupName"])["ModelPackageGroupName"]
+    if any(package["ModelPackageGroupName"] == name for package in stores["model-package"].values()):
+        raise RefusalError(f"Model package group {name} still holds model packages.")
+    return _delete("model-package-group", "ModelPackageGroupName")(request)
+
+
 def forget(kind: str, name: str) -> None:
     """Remove what a template created."""
     stores[kind].pop(name.rsplit("/", 1)[-1], None)
@@ -253,6 +261,7 @@ OPERATIONS: dict[str, Callable[[Record], Record]] = {
     "CreateModelPackageGroup": create_model_package_group,
     "DescribeModelPackageGroup": lambda r: find("model-package-group", r["ModelPackageGroupName"]),
     "ListModelPackageGroups": _list("model-package-group", "ModelPackageGroupSummaryList"),
+    "DeleteModelPackageGroup": _delete_group,
     "CreateModelPackage": create_model_package,
     "DescribeModelPackage": lambda r: find("model-package", r["ModelPackageName"]),
     "UpdateModelPackage": _update_model_package,
@@ -301,10 +310,12 @@ async def handle_request(method: str, path: str, headers: dict[str, str], body: 
 
 
 def get_state() -> Record:
-    for record in stores["execution"]._data.values():
+    """A copy; an execution under way is failed in it, because whoever reads it back does not run it."""
+    state: Record = copy.deepcopy(stores)
+    for record in state["execution"]._data.values():
         if record["PipelineExecutionStatus"] in ("Executing", "Stopping"):
-            record |= {"PipelineExecutionStatus": "Failed", "FailureReason": "the emulator was stopped while it ran"}
-    return copy.deepcopy(stores)
+            record |= {"PipelineExecutionStatus": "Failed", "FailureReason": STOPPED}
+    return state
 
 
 def load_persisted_state(data: Record) -> None:

@@ -26,8 +26,10 @@ def main() -> int:
         fee_bps=options.fee_bps,
         slippage_bps=options.slippage_bps,
         dividends=options.dividends,
+        actions=options.actions,
         journal=options.journal,
         faults=options.faults,
+        speed=options.speed,
         key_id=os.environ.get(KEY_VARIABLE, "local-key"),
         secret_key=os.environ.get(SECRET_VARIABLE, "local-secret"),
     )
@@ -50,8 +52,12 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument("--fee-bps", default="0", help="fee of one side, in basis points of the amount traded")
     parser.add_argument("--slippage-bps", default="0", help="what a fill is worse than the last trade, in basis points")
     parser.add_argument("--dividends", choices=("ignore", "credit"), default="ignore", help="paper accounts get none (default)")
+    parser.add_argument(
+        "--actions", choices=("announced", "processed"), default="announced", help="list dividends from the ex-date (default), or when paid"
+    )
     parser.add_argument("--journal", type=Path, help="file that keeps the account across restarts")
     parser.add_argument("--faults", type=Path, help="a fault plan, TOML: see docs/exchange.md")
+    parser.add_argument("--speed", default="0", help="market seconds per second; 0 (default): only POST /admin/clock moves the clock")
     parser.add_argument("--ready-file", type=Path, help="written with the ready line once the server listens")
     parser.add_argument("--parent-pid", type=int, help="end when this process is no longer the parent")
     return parser

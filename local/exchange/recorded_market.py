@@ -1,8 +1,8 @@
 """The recorded market as it could be known at a moment. Pure: tables in, plain values out, no clock and no disk.
 
 Promise: nothing is answered from data after `now`. A session's open is known from its open, its bar from its close; a minute bar from
-the end of its minute, a quote from its own time; a corporate action from the first moment of its ex-date. A symbol that has not
-traded yet has no price (`None`): nothing is invented.
+the end of its minute, a quote from its own time; a corporate action from the first moment of its ex-date, or, on an exchange that lists
+only what is processed, of its process date. A symbol that has not traded yet has no price (`None`): nothing is invented.
 
 The last trade moves between recorded prices only: the raw close of the session before (divided by the ratio of a split once its
 ex-date has begun), the raw open while the session lasts (the close of the last completed minute where minutes are recorded), the raw
@@ -27,6 +27,8 @@ from trading_env.errors import PapertapeError
 MINUTE = timedelta(minutes=1)
 ROUND_LOT = 100
 RATIOS = Context(prec=60)
+#: From a dividend's ex-date to the day it is paid, and so processed: none is recorded, and SPY's six weeks are the longest of the usual.
+PAID_AFTER = timedelta(days=42)
 
 Row = TypeVar("Row")
 
@@ -64,12 +66,19 @@ class RecordedBar:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """`kind` "split": `value` new shares for each old one; "dividend": `value` US dollars per share."""
+    """`kind` "split": `value` new shares for each old one; "dividend": `value` US dollars per share.
+
+    As with the vendor a split is processed on its ex-date, and a cash dividend on the day it is paid.
+    """
 
     symbol: str
     ex_date: date
     kind: str
     value: Decimal
+
+    @property
+    def process_date(self) -> date:
+        return self.ex_date + PAID_AFTER if self.kind == "dividend" else self.ex_date
 
 
 @dataclass(slots=True)
@@ -109,16 +118,19 @@ class RecordedMarket:
         actions: pd.DataFrame,
         minute_quotes: pd.DataFrame | None = None,
         minute_trades: pd.DataFrame | None = None,
+        lists_announced: bool = True,
     ) -> None:
         """`bars`: symbol, session, open, high, low, close, volume (raw). `actions`: symbol, ex_date, kind, value. `minute_quotes`:
         symbol, ts, bid, bid_size, ask, ask_size; `ts` is UTC and when the quote was the latest. `minute_trades`: symbol, ts, open, high,
-        low, close, volume; `ts` is UTC and the start of the minute. Raises `RecordedMarketError` for a bar on a day without a session and
+        low, close, volume; `ts` is UTC and the start of the minute. `lists_announced`: an action is listed from its ex-date on, else
+        from its process date on. Raises `RecordedMarketError` for a bar on a day without a session and
         for a price that is not above zero.
         """
         self.calendar = calendar
         self._daily = _daily_bars(bars, calendar)
         self.symbols = tuple(sorted(self._daily))
         self.actions = _actions(actions, self.symbols)
+        self.lists_announced = lists_announced
         self._splits = {
             s: [(new_york_midnight(a.ex_date), a) for a in self.actions if a.symbol == s and a.kind == "split"] for s in self.symbols
         }
@@ -203,8 +215,14 @@ class RecordedMarket:
         return bar, daily.bars[index - 1] if index > 0 else None
 
     def actions_between(self, *, start: date, end: date, now: datetime) -> list[Action]:
-        """Actions with an ex-date in [start, end] that has begun at `now`; none is announced ahead."""
-        return [action for action in self.actions if start <= action.ex_date <= min(end, new_york_date(now))]
+        """Actions with a process date in [start, end], by that date, of those listed at `now`."""
+        today = new_york_date(now)
+        found = [
+            action
+            for action in self.actions
+            if start <= action.process_date <= end and (action.ex_date if self.lists_announced else action.process_date) <= today
+        ]
+        return sorted(found, key=lambda action: action.process_date)
 
     def moments(self) -> list[datetime]:
         """Every moment at which a last trade can move, in order: ex-dates, opens, ends of recorded minutes, closes."""

@@ -39,7 +39,9 @@ class ExchangeConfig:
     """How an exchange starts. `now` is its clock, `cash` US dollars, costs basis points of one side; port 0 is a free one.
 
     With a `journal` the books outlive the process: a start on the same terms goes on where the file ends. `faults` is a plan, see
-    `faults.py`; without one the exchange does not misbehave.
+    `faults.py`; without one the exchange does not misbehave. `actions`: "announced" lists a corporate action from its ex-date on with its
+    process date ahead, "processed" from its process date on; which of the two the vendor does is not documented. The clock stands still
+    between two moves of it, unless it has a `speed`: 1 is that of the machine's clock, and at 60 a session takes six and a half minutes.
     """
 
     now: str
@@ -49,8 +51,10 @@ class ExchangeConfig:
     fee_bps: str = "0"
     slippage_bps: str = "0"
     dividends: str = "ignore"
+    actions: str = "announced"
     journal: Path | None = None
     faults: Path | None = None
+    speed: str = "0"
     key_id: str = field(default="local-key", repr=False)
     secret_key: str = field(default="local-secret", repr=False)
 
@@ -111,6 +115,10 @@ class RunningExchange:
             config.slippage_bps,
             "--dividends",
             config.dividends,
+            "--actions",
+            config.actions,
+            "--speed",
+            config.speed,
         ]
         command += ["--parent-pid", str(os.getpid())]
         for name in ("journal", "faults"):

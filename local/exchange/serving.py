@@ -30,6 +30,7 @@ from local.exchange.http.parsing import parse_moment
 from local.exchange.journal import Journal
 from local.exchange.orders import Refused
 from local.exchange.recorded_market import RecordedMarket
+from local.exchange.running_clock import RunningClock
 from local.exchange.server import HOST, ExchangeConfig, ExchangeError
 from local.exchange.sessions import ExchangeCalendar
 from local.exchange.venue import Dividends, Venue
@@ -43,7 +44,10 @@ TERMS = ("now", "cash", "fee_bps", "slippage_bps", "dividends")
 def serve(config: ExchangeConfig, *, ready_file: Path | None, parent_pid: int | None) -> None:
     """Serve until a signal, or until `parent_pid` is no longer the parent. Raises `ExchangeError` when it cannot start."""
     listener = _listen(config.port)
-    app = create_app(venue=_venue(config), keys=Keys(key_id=config.key_id, secret_key=config.secret_key))
+    venue, speed = _venue(config), float(_decimal(config.speed, "speed"))
+    app: Application = create_app(venue=venue, keys=Keys(key_id=config.key_id, secret_key=config.secret_key))
+    if speed:
+        app = RunningClock(app, venue=venue, speed=speed)
     server = uvicorn.Server(
         uvicorn.Config(
             app,
@@ -101,7 +105,13 @@ def _venue(config: ExchangeConfig) -> Venue:
             fee_bps=_decimal(config.fee_bps, "fee-bps"), slippage_bps=_decimal(config.slippage_bps, "slippage-bps")
         )
         plan = FaultPlan.load(config.faults) if config.faults is not None else None
-        venue = Venue(market=_market(config.data), now=now, cash=cash, costs=costs, dividends=_dividends(config.dividends))
+        venue = Venue(
+            market=_market(config.data, lists_announced=_lists_announced(config.actions)),
+            now=now,
+            cash=cash,
+            costs=costs,
+            dividends=_dividends(config.dividends),
+        )
         if config.journal is not None:
             Journal(config.journal).attach(venue, terms={name: getattr(config, name) for name in TERMS})
         if plan is not None and plan != venue.plan:
@@ -111,17 +121,23 @@ def _venue(config: ExchangeConfig) -> Venue:
     return venue
 
 
-def _market(data: Path) -> RecordedMarket:
+def _market(data: Path, *, lists_announced: bool) -> RecordedMarket:
     if data != bundled.DATA and not (data / "SHA256SUMS").exists():
         own = read_own_bars(data, adjusted=False)
         first = min(date(2004, 1, 2), own.bars["session"].min().date())
-        return RecordedMarket(calendar=ExchangeCalendar.xnys(start=first, end=date(2029, 12, 31)), bars=own.bars, actions=own.actions)
+        return RecordedMarket(
+            calendar=ExchangeCalendar.xnys(start=first, end=date(2029, 12, 31)),
+            bars=own.bars,
+            actions=own.actions,
+            lists_announced=lists_announced,
+        )
     return RecordedMarket(
         calendar=ExchangeCalendar.xnys(start=date(2004, 1, 2), end=date(2029, 12, 31)),
         bars=bundled.daily_bars(folder=data),
         actions=bundled.corporate_actions(folder=data),
         minute_quotes=bundled.minute_quotes(folder=data),
         minute_trades=bundled.minute_trades(folder=data),
+        lists_announced=lists_announced,
     )
 
 
@@ -129,6 +145,12 @@ def _dividends(word: str) -> Dividends:
     if word != "ignore" and word != "credit":
         raise ExchangeError(f"exchange: dividends must be ignore or credit, was {word}")
     return "ignore" if word == "ignore" else "credit"
+
+
+def _lists_announced(word: str) -> bool:
+    if word not in ("announced", "processed"):
+        raise ExchangeError(f"exchange: actions must be announced or processed, was {word}")
+    return word == "announced"
 
 
 def _decimal(text: str, name: str) -> Decimal:

@@ -2,9 +2,9 @@
 
 Each stage is what a user of an AWS account does or what a schedule does, on the deployed functions. What is deployed is what a user of
 `settings.quick` would deploy: three folds of two seeds, which the gate never passes, so that the year is traded by equal weight while the
-challenger watches. The run leaves `out/demo/`: the report, the page of the evaluation, `summary.json`, `traded.json` (a line per session),
-the settings, the local cloud's saved state and every log. A stage that fails raises a `PapertapeError` of one line; the processes that the
-run started end with it.
+challenger watches, or with `agent="trade"` by the refused challenger. The run leaves `out/demo/`: the report, the page of the evaluation,
+`summary.json`, `traded.json` (a line per session), the settings, the local cloud's saved state and every log. A stage that fails raises a
+`PapertapeError` of one line; the processes that the run started end with it.
 """
 
 from __future__ import annotations
@@ -17,39 +17,49 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import date
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from lambdas.common.ledger.records import OrderRecord
+from lambdas.common.ledger.roles import roles_now
 from local.aws.deploy import Deployment
 from local.aws.emulator import ROOT
 from local.exchange.sessions import ExchangeCalendar
 from local.replay import schedule as replay_schedule
 from local.replay.driver import Day, Replayed, replay
+from local.replay.folder_lock import refuse_in_use
 from local.replay.local_deployment import LocalDeployment, TrainingResult, synthesize
 from local.replay.progress import Show, Stage, Timings
 from local.replay.schedule import ScheduleEntry
 from papertape.market_data.sessions import YEAR, sessions_between
 from papertape.reports import demo_page, evaluation_page
 from papertape.research.reference_backtests import ReferenceBacktests, largest_gap, policy_of
-from schema.settings import Settings, quick
+from schema.settings import GateSettings, Settings, quick
 from trading_env.evaluation.backtest import BacktestResult
 from trading_env.evaluation.gate import GateThresholds
 from trading_env.simulation.policy import EqualWeight, Policy
 
+Agent = Literal["shadow", "trade"]
 FOLDER = ROOT / "out" / "demo"
 EVALUATION_PAGE = "evaluation.html"
 HISTORY_STARTS = "2005-01-03"
 EVE = "2020-01-01"  # the evening before the first decision: history is known, 2020 is not
 
 
-def run(settings: Settings, *, console: Console, port: int = 0) -> dict[str, Any]:
-    """Run the demo with the quick form of `settings`; return the summary that it also wrote."""
+def run(settings: Settings, *, console: Console, port: int = 0, agent: Agent | None = None) -> dict[str, Any]:
+    """Run the demo with the quick form of `settings`; return the summary that it also wrote.
+
+    `agent`: what the refused challenger does, instead of the settings' `gate.refused`.
+    """
+    refuse_in_use(FOLDER)
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True)
     settings = quick(settings)
+    if agent is not None:
+        settings = settings.model_copy(update={"gate": GateSettings(refused=agent)})
     console.print(_too_little(settings), style="dim")
     show = Show(console)
     entries = replay_schedule.year(settings.schedule)
@@ -69,7 +79,7 @@ def run(settings: Settings, *, console: Console, port: int = 0) -> dict[str, Any
             stage.note(f"{manifest['rows']:,} rows, {len(manifest['columns'])} columns")
         with show.stage("train") as stage:
             trained = deployment.train(time=f"{EVE}T23:45:00Z", on_progress=stage.note)
-            stage.note("passed the gate" if trained.evaluation["gate"]["passed"] else "refused by the gate: runs in shadow")
+            stage.note("passed the gate" if trained.evaluation["gate"]["passed"] else _refused(settings))
         with show.stage("trade 2020", total=len(sessions_between(*YEAR))) as stage:
             traded = _trade(deployment, settings, entries, stage)
         with show.stage("report"):
@@ -87,8 +97,19 @@ def _too_little(settings: Settings) -> str:
     asked = f"{bar.min_seeds} seeds on {bar.min_folds} folds"
     return (
         f"The demo trains {len(training.seeds)} seeds on {training.folds} folds. The gate asks for {asked}, so it refuses them whatever "
-        "they earn: equal weight trades, the challenger watches."
+        f"they earn: {_fate(settings)}."
     )
+
+
+def _refused(settings: Settings) -> str:
+    return "refused by the gate: " + ("trades all the same, on paper" if settings.gate.refused == "trade" else "runs in shadow")
+
+
+def _fate(settings: Settings) -> str:
+    """What becomes of the challenger that the gate refuses."""
+    if settings.gate.refused == "trade":
+        return "it trades all the same, on paper, and equal weight watches"
+    return "equal weight trades, the challenger watches"
 
 
 def _trade(deployment: LocalDeployment, settings: Settings, entries: tuple[ScheduleEntry, ...], stage: Stage) -> Replayed:
@@ -133,6 +154,7 @@ class _Page:
         self.shadow = [decision for month in months for decision in ledger.shadow_decisions(month)]
         self.alerts = [alert for month in months for alert in ledger.alerts(month)]
         self.published = self.deployment.cloud.published()
+        self.roles = roles_now(ledger, self.settings)
         challenger = policy_of(self.trained.artifact)
         year = ReferenceBacktests(self.settings, start=YEAR[0], end=YEAR[1])
         equal, benchmark = year.of(EqualWeight()), year.benchmark()
@@ -142,13 +164,12 @@ class _Page:
         summary = self._summary(equal, benchmark)
         summary["trading"]["largest_gap_to_backtest"] = gap
         demo_page.write(self._pictures(summary, equal, benchmark, in_simulator, gap), FOLDER / "report.html")
-        evaluation_page.write(self.trained.evaluation, FOLDER / EVALUATION_PAGE)
+        evaluation_page.write(self.trained.evaluation, FOLDER / EVALUATION_PAGE, warning=self.roles.warning or "")
         return summary
 
     @property
     def kind(self) -> str:
-        incumbent = self.deployment.ledger.incumbent()
-        return "agent" if incumbent is not None and incumbent.policy == "endpoint" else "equal-weight"
+        return "agent" if self.roles.trades.policy == "endpoint" else "equal-weight"
 
     def _summary(self, equal: BacktestResult, benchmark: BacktestResult) -> dict[str, Any]:
         evaluation, traded = self.trained.evaluation, self.traded
@@ -175,7 +196,12 @@ class _Page:
             },
             "training": {key: training[key] for key in ("algorithm", "timesteps", "seeds", "seconds", "steps_per_second")},
             "gate": {key: gate[key] for key in ("passed", "reasons", "sharpe", "equal_weight_sharpe", "benchmark_sharpe", "max_drawdown")},
-            "model": {"version": self.trained.package_version, "kind": self.kind, "hash": evaluation["model_hash"]},
+            "model": {
+                "version": self.trained.package_version,
+                "kind": self.kind,
+                "hash": evaluation["model_hash"],
+                **({"warning": self.roles.warning} if self.roles.warning else {}),
+            },
             "trading": {
                 "sessions": len(traded.days),
                 "decisions": len(self.decisions),
@@ -217,7 +243,10 @@ class _Page:
             ]
             for symbol in symbols
         }
-        shadow = {decision.slot[:10]: decision.weights for decision in self.shadow}
+        watched = {decision.slot[:10]: decision.weights for decision in self.shadow}
+        traded = {decision.slot[:10]: decision.weights for decision in self.decisions}
+        warning = self.roles.warning
+        targets = traded if warning else watched  # the challenger's
         return demo_page.YearInPictures(
             summary=summary,
             sessions=[day.session for day in days],
@@ -245,13 +274,40 @@ class _Page:
             quick_note=_too_little(self.settings),
             parity=gap,
             shadow_note=(
-                f"The refused challenger was served by its own endpoint and asked in each of {len(self.shadow)} sessions. "
-                "Its target weights were recorded and never ordered."
+                f"The refused challenger was served by its own endpoint and asked in each of {len(targets)} sessions. "
+                f"Its target weights were recorded and {'ordered, on paper' if warning else 'never ordered'}."
             ),
-            shadow_weights={symbol: [shadow[day.session].get(symbol, 0.0) for day in days] for symbol in symbols}
-            if len(shadow) == len(days)
+            shadow_weights={symbol: [targets[day.session].get(symbol, 0.0) for day in days] for symbol in symbols}
+            if len(targets) == len(days)
             else {},
+            warning=warning or "",
+            contenders=self._contenders(equal, challenger),
+            apart=demo_page.apart(traded, watched),
         )
+
+    def _contenders(self, equal: BacktestResult, challenger: BacktestResult) -> list[demo_page.Contender]:
+        """Both sides of the year: the one that traded through the functions, the other one in the simulator."""
+        if self.kind == "agent" and not self.roles.warning:
+            return []  # it passed: nobody challenges it, and equal weight is in the table above
+        refused, functions, simulator = bool(self.roles.warning), "the deployed functions", "the simulator"
+        return [
+            demo_page.Contender(
+                role="incumbent",
+                name="equal weight",
+                verdict="needs none: it is what a model has to beat",
+                part="watched" if refused else "traded",
+                through=simulator if refused else functions,
+                equity=equal.equity.tolist() if refused else self.traded.equity,
+            ),
+            demo_page.Contender(
+                role="challenger",
+                name=f"model {self.trained.package_version}",
+                verdict="passed it" if self.trained.evaluation["gate"]["passed"] else "refused it",
+                part="traded all the same, on paper" if refused else "watched, in shadow",
+                through=functions if refused else simulator,
+                equity=self.traded.equity if refused else challenger.equity.tolist(),
+            ),
+        ]
 
     def _facts(self, summary: dict[str, Any]) -> list[tuple[str, str]]:
         windows, training = self.trained.evaluation["windows"], summary["training"]
@@ -312,6 +368,8 @@ def _table(summary: Mapping[str, Any], evaluation: Mapping[str, Any]) -> Table:
     table = Table(title="Papertape, the year 2020 through the deployed functions", show_header=False, title_justify="left")
     table.add_column(style="dim")
     table.add_column()
+    if warning := summary["model"].get("warning"):
+        table.add_row("warning", f"[bold yellow]{escape(warning)}[/]")
     table.add_row("deployed", f"{summary['deploy']['stacks']} stacks, {summary['deploy']['resources']} resources")
     table.add_row("answer", evaluation["answer"])
     table.add_row("gate", gate["reasons"][0])

@@ -30,8 +30,9 @@ from lambdas.common.ledger.records import ServedModel
 from local.aws.deploy import Deployment, deploy, deploy_templates, deployed
 from local.aws.emulator import ROOT, Emulator
 from local.exchange.server import ExchangeConfig, RunningExchange
+from local.replay.folder_lock import locked
 from schema.lake_layout import FEATURES_MANIFEST, MODELS
-from schema.loopback import LOCAL_ACCOUNT, LOCAL_SECRET
+from schema.loopback import LOCAL_ACCOUNT, LOCAL_SECRET, is_loopback
 from schema.settings import Settings
 from trading_env.errors import PapertapeError
 
@@ -58,8 +59,19 @@ class TrainingResult:
     seconds: float
 
 
+@dataclass(frozen=True)
+class PaperBroker:
+    """The broker of a run that trades by the real clock: Alpaca's paper account, or an exchange on this machine at `url`."""
+
+    url: str = ""
+
+    def __post_init__(self) -> None:
+        if self.url and not (self.url.startswith("http://") and is_loopback(self.url)):
+            raise LocalDeploymentError(f"--exchange must be an exchange on this machine, http://127.0.0.1:<port>, was {self.url}")
+
+
 class LocalDeployment:
-    """Use as a context manager; `deploy` first."""
+    """Use as a context manager; `deploy` first. Nobody else runs in `run_dir` meanwhile, or it is a FolderInUseError."""
 
     def __init__(
         self,
@@ -70,9 +82,14 @@ class LocalDeployment:
         exchange_port: int = 0,
         cloud_port: int = 0,
         keys: tuple[str, str] = ("local-key", "local-secret"),
+        broker: PaperBroker | None = None,
+        data: Path = ROOT / "data",
     ) -> None:
+        """`broker` None: an exchange of its own over `data`, the bundle or raw daily bars in a file or folder, whose clock starts at `now`;
+        else that one, and what the ledger says survives a crash."""
         self.run_dir, self.settings, costs = run_dir, settings, settings.costs
-        if costs.impact or costs.max_volume_share:
+        self._broker = broker
+        if broker is None and (costs.impact or costs.max_volume_share):
             raise LocalDeploymentError(
                 "settings.toml: costs.impact and costs.max_volume_share must be 0 here; the exchange fills every order whole"
             )
@@ -81,6 +98,7 @@ class LocalDeployment:
             now=now,
             cash=str(settings.portfolio.initial_cash),
             port=exchange_port,
+            data=data,
             fee_bps=str(settings.costs.fee_bps),
             slippage_bps=str(Decimal(str(costs.slippage_bps)) + Decimal(str(costs.half_spread_bps))),
             journal=run_dir / JOURNAL,
@@ -90,18 +108,39 @@ class LocalDeployment:
         self._aws_session = boto3.Session()  # clients of the default session may not be made in two threads at once
         self._cloud_port = cloud_port
         self._deployment: Deployment | None = None
+        self._exchange: RunningExchange | None = None
 
     def __enter__(self) -> Self:
         self.run_dir.mkdir(parents=True, exist_ok=True)
         try:
-            self.exchange = self._stack.enter_context(RunningExchange(self._exchange_config, log=self.run_dir / "exchange.log"))
+            lock = self._stack.enter_context(locked(self.run_dir))
             self.cloud = self._stack.enter_context(
-                Emulator.start(self.run_dir, port=self._cloud_port, exchange_url=self.exchange.url, region=self.settings.region)
+                Emulator.start(
+                    self.run_dir,
+                    port=self._cloud_port,
+                    exchange_url=self._exchange_url(),
+                    region=self.settings.region,
+                    durable=self._broker is not None,
+                    held=lock,
+                )
             )
         except BaseException:
             self._stack.close()
             raise
         return self
+
+    def _exchange_url(self) -> str:
+        if self._broker is not None:
+            return self._broker.url
+        self._exchange = self._stack.enter_context(RunningExchange(self._exchange_config, log=self.run_dir / "exchange.log"))
+        return self._exchange.url
+
+    @property
+    def exchange(self) -> RunningExchange:
+        """The deployment's own; raises LocalDeploymentError with a `broker`, which is not ours to steer."""
+        if self._exchange is None:
+            raise LocalDeploymentError("this deployment has no exchange of its own")
+        return self._exchange
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
@@ -126,7 +165,8 @@ class LocalDeployment:
     def _explain(self, error: Exception) -> None:
         """Raise what lies behind `error`: a process that has ended, or a refused call; return when it speaks for itself."""
         time.sleep(DYING_SECONDS)
-        self.exchange.check()
+        if self._exchange is not None:
+            self._exchange.check()
         self.cloud.check()
         if isinstance(error, BotoCoreError | ClientError):
             raise LocalDeploymentError(f"the local cloud did not do what it was asked: {error}; see {self.cloud.log}") from error
@@ -134,16 +174,39 @@ class LocalDeployment:
     # --- what the app's user does
 
     def deploy(self, cdk_out: Path, *, with_cli: bool = True) -> Deployment:
-        """Store the broker's secret, then deploy every stack of `cdk_out`."""
-        self.client("secretsmanager").create_secret(
-            Name=f"{self.settings.name}/alpaca",
-            SecretString=json.dumps({"key_id": self._exchange_config.key_id, "secret_key": self._exchange_config.secret_key}),
-        )
+        """Store the broker's secret, if there is none yet, then deploy every stack of `cdk_out`."""
+        if not self.has_keys():
+            self.store_keys((self._exchange_config.key_id, self._exchange_config.secret_key))
         if with_cli:
             self._deployment = deploy(self.run_dir, self.cloud, cdk_out=cdk_out)
         else:
             self._deployment = deploy_templates(self.cloud, cdk_out=cdk_out)
         return self._deployment
+
+    def has_keys(self) -> bool:
+        """Whether the broker's secret is in the local cloud's secret store."""
+        try:
+            self.client("secretsmanager").describe_secret(SecretId=f"{self.settings.name}/alpaca")
+        except ClientError as error:
+            if error.response["Error"]["Code"] == "ResourceNotFoundException":
+                return False
+            raise
+        return True
+
+    def store_keys(self, keys: tuple[str, str]) -> None:
+        """Put the broker's key id and secret key into the local cloud's secret store, in place of what was there."""
+        store, name = self.client("secretsmanager"), f"{self.settings.name}/alpaca"
+        value = json.dumps({"key_id": keys[0], "secret_key": keys[1]})
+        if self.has_keys():
+            store.put_secret_value(SecretId=name, SecretString=value)
+        else:
+            store.create_secret(Name=name, SecretString=value)
+
+    def stored_keys(self) -> tuple[str, str]:
+        """The key id and secret key in the local cloud's secret store."""
+        secret = self.client("secretsmanager").get_secret_value(SecretId=f"{self.settings.name}/alpaca")
+        keys = json.loads(secret["SecretString"])
+        return keys["key_id"], keys["secret_key"]
 
     def resume(self) -> Deployment:
         """Go on with what is deployed in this folder's cloud already; raise CloudError when nothing is."""
@@ -167,6 +230,7 @@ class LocalDeployment:
     def train(self, *, time: str, on_progress: Callable[[str], None] = lambda _: None) -> TrainingResult:
         """Fire the weekly training and wait until its model is registered and served, as incumbent or as shadow.
 
+        Raises LocalDeploymentError when none was due, with the reason, as when a step fails.
         `on_progress` gets in words how far the seeds are, then which step runs.
         """
         started, logged = _now(), self.cloud.log.stat().st_size
@@ -186,6 +250,9 @@ class LocalDeployment:
         if execution["PipelineExecutionStatus"] != "Succeeded":
             raise LocalDeploymentError(f"the training pipeline failed: {execution.get('FailureReason', 'see the logs of its steps')}")
         folder = f"{MODELS}{arn.rsplit('/', 1)[1]}"
+        answer = json.loads(self.object("processed", f"{folder}/due/due.json"))
+        if not answer["due"]:
+            raise LocalDeploymentError(f"no training was due: {answer['reason']}")
         package = self._newest_package()
         return TrainingResult(
             evaluation=json.loads(self.object("processed", f"{folder}/evaluation/evaluation.json")),
@@ -219,8 +286,8 @@ class LocalDeployment:
         pages = self.client("scheduler").get_paginator("list_schedules").paginate()
         return [schedule["Name"] for page in pages for schedule in page["Schedules"]]
 
-    def fire(self, schedule: str, time: str) -> dict[str, Any]:
-        return self.cloud.fire(schedule, time)
+    def fire(self, schedule: str, time: str, *, final: bool = True) -> dict[str, Any]:
+        return self.cloud.fire(schedule, time, final=final)
 
     @property
     def ledger(self) -> Ledger:

@@ -18,6 +18,7 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from lambdas.common.ledger.records import Snapshot
@@ -50,7 +51,13 @@ def run(settings: Settings, *, folder: Path, port: int, console: Console) -> Non
         day = compare(deployment.ledger, deployment.exchange.books(), snapshot.session)
         if day.differences:
             raise RestoreError(f"ledger and exchange differ after {snapshot.session}: {'; '.join(day.differences)}; run `make demo` again")
-        with announced(folder, api_url=deployment.output("ExecutionApiUrl"), cloud_url=deployment.cloud.url, region=settings.region):
+        with announced(
+            folder,
+            api_url=deployment.output("ExecutionApiUrl"),
+            cloud_url=deployment.cloud.url,
+            region=settings.region,
+            broker_url=deployment.exchange.url,
+        ):
             _show(deployment, session=snapshot.session, api=_api(deployment), console=console)
             try:
                 while not threading.Event().wait(CHECK_SECONDS):
@@ -61,7 +68,10 @@ def run(settings: Settings, *, folder: Path, port: int, console: Console) -> Non
 
 
 def _show(deployment: LocalDeployment, *, session: str, api: str, console: Console) -> None:
-    portfolio, state = (_signed(f"{api}/{path}", region=deployment.settings.region) for path in ("portfolio", "trading-state"))
+    portfolio, status = (_signed(f"{api}/{path}", region=deployment.settings.region) for path in ("portfolio", "status"))
+    state = status["trading_state"]
+    if status["warning"]:
+        console.print(f"[bold yellow]{escape(status['warning'])}[/]", soft_wrap=True)
     console.print(_positions(Snapshot.of(portfolio["snapshot"])))
     table = Table(box=None, show_header=False)
     table.add_row("books", f"ledger and exchange agree after {session}: every position, the session's fills, the cash")
@@ -72,7 +82,9 @@ def _show(deployment: LocalDeployment, *, session: str, api: str, console: Conso
     )
     table.add_row("exchange", f"{deployment.exchange.url}  (Alpaca's routes; its own books at /admin/books)")
     console.print(table)
-    console.print("In another terminal: make status, make halt reason=..., make resume reason=..., make flatten reason=...")
+    console.print(
+        "In another terminal: make status, make halt reason=..., make resume reason=..., make flatten reason=...; papertape mails"
+    )
     console.print("Any other request must be signed, for example:")
     service = f"aws:amz:{deployment.settings.region}:execute-api"
     console.print(f"  curl --aws-sigv4 {service} --user {LOCAL_ACCOUNT}:{LOCAL_SECRET} {api}/portfolio", soft_wrap=True)

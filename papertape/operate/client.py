@@ -1,8 +1,8 @@
 """The client of a running Papertape's execution API, on this laptop or on AWS; every call is signed.
 
-The laptop's run (`make local`) is found by the file that it leaves in its folder while it is up; on AWS the API's address is an output of
-the trading stack in the account of the environment's credentials. Promise: only the named API is called. Failure: `OperatorError`, one
-line with the remedy, when the API cannot be found, refuses, or does not respond.
+The laptop's run (`make paper` or `make local`) is found by the file that it leaves in its folder while it is up; on AWS the API's address
+is an output of the trading stack in the account of the environment's credentials. Promise: only the named API is called. Failure:
+`OperatorError`, one line with the remedy, when the API cannot be found, refuses, or does not respond.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from lambdas.common.api.client import Answer, ExecutionApi, ExecutionApiError
 from lambdas.common.environment import VariablesError
@@ -30,6 +30,7 @@ from schema.settings import Settings
 from trading_env.errors import PapertapeError
 
 RUNNING = "running.json"
+DEMO, PAPER = ROOT / "out" / "demo", ROOT / "out" / "paper"
 LOCAL_PATH = re.compile(r"^/restapis/(?P<id>[^/]+)/(?P<stage>[^/]+)/_user_request_/?$")
 AWS_HOST = re.compile(r"^[a-z0-9]+\.execute-api\.(?P<region>[a-z0-9-]+)\.amazonaws\.com$")
 
@@ -41,14 +42,21 @@ class OperatorError(PapertapeError, RuntimeError):
 
 
 @contextmanager
-def announced(folder: Path, *, api_url: str, cloud_url: str, region: str) -> Iterator[None]:
-    """While the block runs, `folder` says where the run's API answers."""
+def announced(folder: Path, *, api_url: str, cloud_url: str, region: str, name: str = "local", broker_url: str = "") -> Iterator[None]:
+    """While the block runs, `folder` says where the API of `make <name>` answers. Another process's announcement is left alone.
+
+    `broker_url` is its broker, if that is not the vendor's own.
+    """
     file = folder / RUNNING
-    file.write_text(json.dumps({"api": api_url, "cloud": cloud_url, "region": region}) + "\n", encoding="utf-8")
+    run = {"api": api_url, "cloud": cloud_url, "region": region, "broker": broker_url, "pid": os.getpid(), "name": name}
+    partial = folder / f"{RUNNING}.part"
+    partial.write_text(json.dumps(run) + "\n", encoding="utf-8")
+    partial.replace(file)
     try:
         yield
     finally:
-        file.unlink(missing_ok=True)
+        if _pid(file) in (None, os.getpid()):
+            file.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,7 @@ class Client:
     api: ExecutionApi
 
     def status(self) -> Document:
-        return self._request("GET /status", self.api.status)
+        return self._request("GET /status", self.api.status, reads=True)
 
     def halt(self, reason: str) -> Document:
         return self._request("the halt", lambda: self.api.halt(reason))
@@ -72,19 +80,39 @@ class Client:
         return self._request("the flatten", lambda: self.api.flatten(reason), also={202})
 
     def traced(self, identity: str) -> Document:
-        """The order or the decision called `identity`, with its trace."""
-        reads = [self.api.order, self.api.decision]
-        for read in reversed(reads) if ":" in identity else reads:
-            found = self._request(f"GET of {identity}", partial(read, identity), also={404})
+        """The order or the decision called `identity`, with its trace. Only decisions have a colon, and orders never a slash."""
+        reads: list[Callable[[str], Answer]] = [self.api.decision] if ":" in identity else []
+        reads += [self.api.order] if "/" not in identity else []
+        for read in reads:
+            found = self._request(f"GET of {identity}", partial(read, identity), also={404}, reads=True)
             if "trace" in found:
                 return found
-        raise OperatorError(f"{self.name} has no order and no decision {identity}; `status` names the last decision, and that its orders")
+        raise OperatorError(
+            f"{self.name} has no order and no decision {identity}; a decision is called like agent:2020-12-31/open+5, an order like "
+            "pt1-..., and `status` names the last decision"
+        )
 
-    def _request(self, what: str, call: Callable[[], Answer], *, also: frozenset[int] | set[int] = frozenset()) -> Document:
+    def orders_of(self, symbol: str, day: str) -> list[Document]:
+        """The orders of `symbol` on `day` (ISO date), oldest first."""
+        found: list[Document] = []
+        cursor: str | None = None
+        while True:
+            page = self._request("GET /orders", partial(self.api.orders, day[:7], cursor=cursor), reads=True)
+            found += [order for order in page["orders"] if (order["symbol"], order["created_at"][:10]) == (symbol, day)]
+            if (cursor := page["cursor"]) is None:
+                return found
+
+    def _request(
+        self, what: str, call: Callable[[], Answer], *, also: frozenset[int] | set[int] = frozenset(), reads: bool = False
+    ) -> Document:
         try:
             answer = call()
+        except NoCredentialsError as error:
+            remedy = "credentials of the account that owns it are needed in this shell; nothing was asked"
+            raise OperatorError(f"{self.name}: {what} cannot be signed ({error}): {remedy}") from error
         except (ExecutionApiError, BotoCoreError) as error:
-            raise OperatorError(f"{self.name}: {what} has no answer, so whether it was done is unknown: {error}") from error
+            doubt = "" if reads else ", so whether it was done is unknown"
+            raise OperatorError(f"{self.name}: {what} has no answer{doubt}: {error}") from error
         if answer.status == 200 or answer.status in also:
             return answer.body
         reason = answer.body.get("message") or answer.body.get("Message") or answer.body
@@ -93,21 +121,79 @@ class Client:
         raise OperatorError(f"{self.name}: {what} was refused with {answer.status}: {reason}")
 
 
-def on_laptop(folder: Path) -> Client:
-    """The run that `make local` keeps up in `folder`."""
-    shown = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
-    nothing = f"nothing runs in {shown}: start it with `make local`, or add --on aws (make: on=aws) for the account of your credentials"
+@dataclass(frozen=True, kw_only=True)
+class LocalRun:
+    """What a run on this machine announced: the API, the cloud it stands on, and its broker, empty if that is the vendor's own."""
+
+    folder: Path
+    api: str
+    cloud: str
+    region: str
+    broker: str
+
+    @property
+    def name(self) -> str:
+        return f"the laptop's run in {_shown(self.folder)}"
+
+
+def folder_of(on: str, given: Path | None) -> Path | None:
+    """Where to look for the laptop's run: in the given folder, in that of `make paper`, or wherever one is up (None)."""
+    return PAPER if on == "paper" and given is None else given
+
+
+def running(folder: Path | None = None) -> LocalRun:
+    """The run that `make paper` or `make local` keeps up in `folder`; without one, whichever of the two is up. Raises OperatorError."""
+    folders = [folder] if folder is not None else [PAPER, DEMO]
+    up = [run for run in map(_announcement, folders) if run is not None and _answers(run.cloud)]
+    if not up:
+        places = " nor in ".join(_shown(one) for one in folders)
+        starts = "`make paper` or `make local`" if folder is None else "`make paper`" if folder == PAPER else "`make local`"
+        raise OperatorError(
+            f"nothing runs in {places}: start it with {starts}, or add --on aws (make: on=aws) for the account of your credentials"
+        )
+    if len(up) > 1:
+        raise OperatorError("both `make paper` and `make local` are up: add --on paper (make: on=paper) or --folder out/demo")
+    return up[0]
+
+
+def on_laptop(folder: Path | None = None) -> Client:
+    """The API of the run that is `running`."""
+    run = running(folder)
+    return Client(run.name, _local_api(run.api, cloud=run.cloud, region=run.region))
+
+
+def _announcement(folder: Path) -> LocalRun | None:
+    """What a run in `folder` says of itself."""
     try:
         run = json.loads((folder / RUNNING).read_text(encoding="utf-8"))
-        url, cloud, region = run["api"], run["cloud"], run["region"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise OperatorError(nothing) from error
+        own = {name: str(run[name]) for name in ("api", "cloud", "region")}
+        found = LocalRun(folder=folder, broker=str(run.get("broker", "")), **own)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    if not is_loopback(found.cloud):
+        raise OperatorError(f"{folder / RUNNING} must name a cloud of this machine, was {found.cloud}")
+    return found
+
+
+def _pid(file: Path) -> int | None:
+    """The process that announced itself in `file`, None where nothing readable stands."""
+    try:
+        return int(json.loads(file.read_text(encoding="utf-8"))["pid"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _answers(cloud: str) -> bool:
     parts = urlsplit(cloud)
     try:
         socket.create_connection((parts.hostname or "", parts.port or 0), timeout=2).close()
-    except OSError as error:
-        raise OperatorError(nothing) from error
-    return Client(f"the laptop's run in {shown}", _local_api(url, cloud=cloud, region=region))
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _shown(folder: Path) -> str:
+    return str(folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder)
 
 
 def on_aws(settings: Settings) -> Client:

@@ -7,6 +7,7 @@ since. Failure: `OperatorError`.
 from __future__ import annotations
 
 import json
+from datetime import date
 
 import typer
 from rich.console import Console
@@ -35,7 +36,9 @@ def resume(client: Client, reason: str, *, account: str, yes: bool, console: Con
     breakers = ", ".join(observed["breakers"])
     with_it = f" with account {account}" if account else ""
     console.print(f"Resuming sets it active{with_it}{f' and re-arms {breakers}' if breakers else '; no breaker has tripped'}.")
-    if not yes and not _agreed():
+    for waiting in observed["waiting"]:
+        console.print(f"{waiting} has not sold yet and will be dropped: nothing is sold.", markup=False)
+    if not yes and not agreed():
         raise OperatorError("nothing was changed; to go on answer y, or add --yes (make: yes=1)")
     display.show_state(client.resume(why, version=observed["trading_state"]["version"], account=account or None), console=console)
 
@@ -44,6 +47,8 @@ def flatten(client: Client, reason: str, *, console: Console) -> None:
     why = _reasoned("flatten", reason)
     console.print(client.name)
     display.show_batch(client.flatten(why), console=console)
+    now = client.status()
+    display.show_state(now["trading_state"], was=display.state_before(now), console=console)
 
 
 def status(client: Client, *, as_json: bool, console: Console) -> None:
@@ -55,25 +60,43 @@ def status(client: Client, *, as_json: bool, console: Console) -> None:
     display.show_status(response, console=console)
 
 
-def explain(client: Client, identity: str, *, as_json: bool, console: Console) -> bool:
-    """Show where an order or a decision comes from; return whether every link is there and none differs."""
-    response = client.traced(identity)
+def explain(client: Client, identity: str, *, day: str, as_json: bool, console: Console) -> bool:
+    """Show where an order or a decision comes from, or each order of a symbol on `day`; return whether no link is missing or differs."""
+    responses = [client.traced(one) for one in _identities(client, identity, day=day)]
     if as_json:
-        print(json.dumps(response, indent=1))
+        print(json.dumps(responses if day else responses[0], indent=1))
     else:
         console.print(client.name)
-        display.show_trace(response, console=console)
-    return not display.unsound(response)
+        for response in responses:
+            display.show_trace(response, console=console)
+    return not any(display.unsound(response) for response in responses)
+
+
+def _identities(client: Client, identity: str, *, day: str) -> list[str]:
+    if not day:
+        return [identity]
+    try:
+        asked = date.fromisoformat(day).isoformat()
+    except ValueError as error:
+        raise OperatorError(f"--day must be a date like 2020-12-31, was {day}") from error
+    symbol = identity.upper()
+    found = [str(order["client_order_id"]) for order in client.orders_of(symbol, asked)]
+    if not found:
+        raise OperatorError(f"{client.name} has no order of {symbol} on {asked}")
+    return found
 
 
 def _reasoned(command: str, reason: str) -> str:
-    if not 1 <= len(reason.strip()) <= REASON_LIMIT:
+    length = len(reason.strip())
+    if not 1 <= length <= REASON_LIMIT:
         how = f'{command} --reason "..." (make {command} reason="...")'
-        raise OperatorError(f"a reason is needed, of at most {REASON_LIMIT} characters: {how}")
+        was = f", was {length}" if length else ""
+        raise OperatorError(f"a reason is needed, of at most {REASON_LIMIT} characters{was}: {how}")
     return reason.strip()
 
 
-def _agreed() -> bool:
+def agreed() -> bool:
+    """Ask whether to go on; nobody there is a no."""
     try:
         return typer.confirm("Go on?")
     except typer.Abort:  # nobody is there to answer

@@ -20,8 +20,23 @@ from trading_env.evaluation import metrics
 
 
 @dataclass(frozen=True, kw_only=True)
+class Contender:
+    """Incumbent or challenger over the year: `part` says whether it traded, `through` where its `equity` comes from."""
+
+    role: str
+    name: str
+    verdict: str
+    part: str
+    through: str
+    equity: Sequence[float]
+
+
+@dataclass(frozen=True, kw_only=True)
 class YearInPictures:
-    """What the page shows. Series are one value per session; weights are shares of equity at the close."""
+    """What the page shows. Series are one value per session; weights are shares of equity at the close.
+
+    `apart`: the mean share of equity by which the contenders' targets of a session differ.
+    """
 
     summary: Mapping[str, Any]
     sessions: Sequence[str]
@@ -39,11 +54,15 @@ class YearInPictures:
     parity: float | None = None
     shadow_note: str = ""
     shadow_weights: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    warning: str = ""  # while a refused model trades: the first thing that is said
+    contenders: Sequence[Contender] = ()
+    apart: float | None = None
 
 
 def write(year: YearInPictures, path: Path) -> None:
     """Render the page to `path`."""
-    for name, series in {**year.equity, **year.weights, **year.shadow_weights}.items():
+    contenders = {one.role: one.equity for one in year.contenders}
+    for name, series in {**year.equity, **year.weights, **year.shadow_weights, **contenders}.items():
         if len(series) != len(year.sessions):
             raise ValueError(f"series {name!r} must have {len(year.sessions)} values, one per session, was {len(series)}")
     evaluation, trading = evaluation_document.read(year.evaluation), year.summary["trading"]
@@ -52,6 +71,9 @@ def write(year: YearInPictures, path: Path) -> None:
         summary=year.summary,
         sessions=year.sessions,
         headline=_headline(year),
+        warning=year.warning,
+        contenders=[{**vars(one), **_row(one.name, one.equity, year.initial_cash)} for one in year.contenders],
+        apart=None if year.apart is None else f"{year.apart:.1%}",
         traded_kind=year.summary["model"]["kind"],
         evaluation=evaluation,
         verdict_cards=evaluation_page.cards(evaluation.headline),
@@ -83,12 +105,22 @@ def write(year: YearInPictures, path: Path) -> None:
     path.write_text(text, encoding="utf-8")
 
 
+def apart(traded: Mapping[str, Mapping[str, float]], watched: Mapping[str, Mapping[str, float]]) -> float | None:
+    """Half the mean distance between two targets, weights by session and name, of the same session; None where not one session has both."""
+    both = sorted(traded.keys() & watched.keys())
+    halves = [
+        sum(abs(traded[day].get(name, 0.0) - watched[day].get(name, 0.0)) for name in {*traded[day], *watched[day]}) / 2 for day in both
+    ]
+    return sum(halves) / len(halves) if halves else None
+
+
 def _headline(year: YearInPictures) -> str:
     agent, equal = year.equity["agent"][-1], year.equity["equal weight"][-1]
     if year.summary["model"]["kind"] == "equal-weight":
         return f"Equal weight traded 2020: ${year.initial_cash:,.0f} became ${agent:,.0f}"
     word = "more" if agent > equal else "less"
-    return f"The agent traded 2020: ${year.initial_cash:,.0f} became ${agent:,.0f}, ${abs(agent - equal):,.0f} {word} than equal weight"
+    who = "A model that the gate refused" if year.warning else "The agent"
+    return f"{who} traded 2020: ${year.initial_cash:,.0f} became ${agent:,.0f}, ${abs(agent - equal):,.0f} {word} than equal weight"
 
 
 def _row(name: str, equity: Sequence[float], initial: float) -> dict[str, str]:

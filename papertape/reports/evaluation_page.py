@@ -40,14 +40,15 @@ STATISTICS = {
 }
 
 
-def write(document: Mapping[str, Any], path: Path) -> None:
-    """Render the page of a parsed evaluation.json to `path`."""
+def write(document: Mapping[str, Any], path: Path, *, warning: str = "") -> None:
+    """Render the page of a parsed evaluation.json to `path`; it begins with `warning`, if there is one."""
     evaluation = read(document)
     claim, _, figures = evaluation.answer.partition(": ")
     text = page.render(
         "evaluation_page.html.j2",
         evaluation=evaluation,
         claim=claim,
+        warning=warning,
         figures=figures,
         cards=cards(evaluation.headline),
         yardsticks=yardsticks(evaluation),

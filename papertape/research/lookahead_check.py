@@ -45,7 +45,7 @@ from trading_env.simulation.env import BatchedTradingEnv, EnvConfig
 from trading_env.simulation.policy import NumpyPolicy, PolicyCard, array_shapes
 from trading_env.simulation.portfolio import Costs, Rules
 
-SETTINGS = Path(__file__).resolve().parents[2] / "settings.toml"
+SETTINGS = Path(__file__).resolve().parents[2] / "data" / "settings.toml"
 COLUMNS = ("open", "high", "low", "close", "volume")
 ALL = "all"
 #: Row numbers: early ones, where warm-ups are filled, then spread over the history.

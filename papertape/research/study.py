@@ -1,8 +1,9 @@
 """What the research commands work on: a market of the bundled bars or of your own, and the settings that go with it.
 
 Promise: with bars of your own and no settings file of your own, what depends on the bars follows from them, and `notes` says what: the
-universe, the benchmark if it is among them, the dates, and as many orders per day as one rebalancing takes. A settings file of your own is
-taken at its word, an option above it. Failure: `ResearchError`, `OwnBarsError` or `SettingsError`, one line each.
+universe, the benchmark if it is among them, the dates, as many orders per day as one rebalancing takes, and for short bars a holdout and
+folds that fit, which can never pass the gate. A settings file of your own is taken at its word, an option above it; "auto" dates are as of
+the newest bar. Failure: `ResearchError`, `OwnBarsError` or `SettingsError`, one line each.
 """
 
 from __future__ import annotations
@@ -15,16 +16,21 @@ from typing import Any
 
 import numpy as np
 
+from learning.configuration import folds_of
 from papertape.market_data import bundled
 from papertape.market_data.own_bars import read_own_bars
-from schema.settings import Settings, checked, load, quick
+from schema.settings import Settings, TrainingSettings, checked, load, quick
+from schema.training_dates import as_of
 from trading_env.data.market import Market, build_market
 from trading_env.errors import PapertapeError
+from trading_env.evaluation.gate import GateThresholds
 from trading_env.evaluation.lookahead import History
-from trading_env.evaluation.walk_forward import MIN_TRAINING
+from trading_env.evaluation.walk_forward import MIN_TRAINING, Fold, WalkForwardError
 
-SETTINGS = Path(__file__).resolve().parents[2] / "settings.toml"
+SETTINGS = Path(__file__).resolve().parents[2] / "data" / "settings.toml"
 TRAINED_SHARE = 3  # a third of the sessions lie before the first test, or as many as training needs
+MONTH = 21  # sessions: the shortest test of a fold, and the shortest holdout
+HOLDOUT_SHARE = 3  # of what short bars leave to judge on, a third is the holdout
 
 
 class ResearchError(PapertapeError, ValueError):
@@ -52,7 +58,7 @@ class StudyOptions:
 @dataclass(frozen=True)
 class Study:
     """`history`: the bars and events that `market` is built from; `notes`: what a user should know, a line each; `arguments`: what another
-    command needs for the same bars.
+    command needs for the same bars; `own`: dates and sizes follow from the bars.
     """
 
     settings: Settings
@@ -61,6 +67,23 @@ class Study:
     notes: tuple[str, ...]
     bundled: bool
     arguments: str
+    own: bool = False
+
+    def folds(self) -> tuple[Fold, ...]:
+        """The walk-forward's folds over the bars. Raises ResearchError when bars of one's own are too few, with how many would do."""
+        try:
+            return folds_of(self.market.sessions, self.settings)
+        except WalkForwardError as error:
+            if not self.own:
+                raise
+            training = self.settings.training
+            warm_up = int(np.flatnonzero(self.market.tradable.any(axis=1))[0])
+            least = warm_up + _before_a_test(training) + 2 * MONTH
+            raise ResearchError(
+                f"{len(self.market)} sessions are too few to train and judge on: bring {least} or more, {warm_up} for the features, "
+                f"{_before_a_test(training)} to train on, {2 * MONTH} to judge; --start, --test-start and --live-start, if given, must "
+                "leave them"
+            ) from error
 
 
 def study(options: StudyOptions) -> Study:
@@ -68,8 +91,9 @@ def study(options: StudyOptions) -> Study:
     base = load(options.settings or SETTINGS)
     history, symbols, notes = _bars(options, base)
     market = build_market(history.bars, history.actions, symbols=symbols)
-    follows = _follows(options, base, market) if options.bars is not None and options.settings is None else {}
-    settings = _settings(quick(base) if options.quick else base, options, symbols=symbols, follows=follows)
+    chosen = quick(base) if options.quick else base
+    follows = _follows(options, chosen, market) if options.bars is not None and options.settings is None else {}
+    settings = as_of(_settings(chosen, options, symbols=symbols, follows=follows), market.sessions[-1].astype(object))
     if settings.risk.max_orders_per_day < len(symbols):
         raise ResearchError(
             f"risk.max_orders_per_day must be {len(symbols)} or more, one rebalancing of {len(symbols)} names, was "
@@ -80,7 +104,20 @@ def study(options: StudyOptions) -> Study:
         notes.append(
             f"dates from the bars: training from {training.start}, tests from {training.test_start}, nothing from {training.live_start} on"
         )
-    return Study(settings, history, market, tuple(notes), bundled=options.bars is None, arguments=_arguments(options))
+        notes += _shortened(chosen, settings)
+    return Study(settings, history, market, tuple(notes), bundled=options.bars is None, arguments=_arguments(options), own=bool(follows))
+
+
+def _shortened(asked: Settings, settings: Settings) -> list[str]:
+    """What the bars were too short for, if anything."""
+    was, now, bar = asked.training, settings.training, GateThresholds()
+    if now.holdout_sessions == was.holdout_sessions:
+        return []
+    folds = f" and {now.folds} folds instead of {was.folds}" if now.folds < was.folds else ""
+    return [
+        f"short bars: a holdout of {now.holdout_sessions} sessions instead of {was.holdout_sessions}{folds}; this can never pass the gate, "
+        f"which asks for {bar.min_sessions:,} judged sessions and a holdout of {bar.min_holdout_sessions}"
+    ]
 
 
 def _arguments(options: StudyOptions) -> str:
@@ -122,11 +159,27 @@ def _follows(options: StudyOptions, base: Settings, market: Market) -> dict[str,
     days = market.sessions[(market.sessions >= np.datetime64(start)) & (market.sessions < np.datetime64(live_start))]
     if not len(days):
         raise ResearchError(f"--start and --live-start must hold a session of {market.sessions[0]} to {market.sessions[-1]}")
-    training = base.training
-    least = max(MIN_TRAINING, training.episode_sessions) + 1 + training.purge_sessions
+    least = _before_a_test(base.training)
     test_start = days[min(max(len(days) // TRAINED_SHARE, least), len(days) - 1)].astype(object)
     dates = {"start": start, "test_start": test_start, "live_start": live_start}
-    return {"training": dates, "risk": {"max_orders_per_day": max(base.risk.max_orders_per_day, len(market.symbols))}}
+    orders = {"max_orders_per_day": max(base.risk.max_orders_per_day, len(market.symbols))}
+    left = int((days >= np.datetime64(options.test_start or test_start)).sum())
+    return {"training": dates | _fitting(base, options, left=left), "risk": orders}
+
+
+def _before_a_test(training: TrainingSettings) -> int:
+    """Sessions that the first fold needs before its test."""
+    return max(MIN_TRAINING, training.episode_sessions) + 1 + training.purge_sessions
+
+
+def _fitting(base: Settings, options: StudyOptions, *, left: int) -> dict[str, int]:
+    """Holdout and folds for the `left` sessions from the first test on: the settings', or less where these are too few."""
+    training = base.training
+    folds = options.folds or training.folds
+    if left >= training.holdout_sessions + folds * MONTH:
+        return {}
+    holdout = min(training.holdout_sessions, max(MONTH, left // HOLDOUT_SHARE))
+    return {"holdout_sessions": holdout, "folds": max(1, min(folds, (left - holdout) // MONTH))}
 
 
 def _settings(base: Settings, options: StudyOptions, *, symbols: tuple[str, ...], follows: dict[str, Any]) -> Settings:

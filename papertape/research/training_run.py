@@ -32,7 +32,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TaskProgr
 from rich.table import Column
 
 from learning import packaging
-from learning.configuration import Configuration, folds_of
+from learning.configuration import Configuration
 from papertape.research.study import Study
 from schema.feature_table import parquet
 from schema.settings import Settings
@@ -86,8 +86,8 @@ class TrainingRun:
 
 
 def prepare(study: Study, folder: Path) -> TrainingRun:
-    """Copy code, settings and bars; raises WalkForwardError when the bars have no room for the folds."""
-    folds = folds_of(study.market.sessions, study.settings)
+    """Copy code, settings and bars; raises WalkForwardError or ResearchError when the bars have no room for the folds."""
+    folds = study.folds()
     manifest = write_channel(study, folder / "input" / "features")
     run = TrainingRun(folder, unpacked_code(), study.settings, folds, manifest, Configuration.of(study.settings).of_one_seed)
     run.settings_file.write_text(study.settings.model_dump_json(indent=1) + "\n", encoding="utf-8")
@@ -96,7 +96,7 @@ def prepare(study: Study, folder: Path) -> TrainingRun:
 
 def write_channel(study: Study, folder: Path) -> str:
     """The features of every session before live_start with their manifest, as the feature job leaves them; the manifest's sha256."""
-    eve = study.settings.training.live_start - timedelta(days=1)
+    eve = study.settings.training.dates.live_start - timedelta(days=1)
     market = study.market.rows(study.market.sessions[0], eve)
     table = to_table(market)
     body = parquet(table)

@@ -2,7 +2,8 @@
 
 EventBridge Scheduler invokes a function asynchronously: once the call is accepted, its dead-letter queue never sees what the handler
 raises. So a failed delivery goes to the queue from the schedule, and a failed run goes to the same queue from the function, after the
-same number of retries; one alarm watches the queue. The default of 185 retries over a day would trade yesterday's slot.
+same number of retries; one alarm watches the queue. The default of 185 retries over a day would trade yesterday's slot. Without a queue
+something else must watch what the schedule makes.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class AlarmedSchedule(Construct):
         cron: Cron,
         runs: PythonFunction | Call,
         retry: Retry,
-        dead_letters: sqs.IQueue,
+        dead_letters: sqs.IQueue | None,
         with_input: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(scope, construct_id)
@@ -82,13 +83,13 @@ class AlarmedSchedule(Construct):
                 "scheduler.amazonaws.com", conditions={"StringEquals": {"aws:SourceAccount": Stack.of(self).account}}
             ),
         )
-        allow(role, "sqs:SendMessage", on=[dead_letters.queue_arn])
+        if dead_letters is not None:
+            allow(role, "sqs:SendMessage", on=[dead_letters.queue_arn])
         if isinstance(runs, PythonFunction):
             allow(role, "lambda:InvokeFunction", on=[runs.function_arn])
             if runs.node.try_find_child("EventInvokeConfig") is None:  # one per function, however many schedules run it
-                runs.configure_async_invoke(
-                    on_failure=destinations.SqsDestination(dead_letters), retry_attempts=retry.attempts, max_event_age=retry.within
-                )
+                failed = None if dead_letters is None else destinations.SqsDestination(dead_letters)
+                runs.configure_async_invoke(on_failure=failed, retry_attempts=retry.attempts, max_event_age=retry.within)
             target: scheduler.IScheduleTarget = targets.LambdaInvoke(
                 runs,
                 role=role.without_policy_updates(),  # it would also allow every version of the function

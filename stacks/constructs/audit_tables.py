@@ -17,7 +17,8 @@ Columns = tuple[tuple[str, str], ...]
 NUMBERS, FLAGS, TEXTS, SHARES = "array<double>", "array<boolean>", "array<string>", "map<string,double>"
 SERVED: Columns = (
     ("role", "string"), ("policy", "string"), ("spec", "string"), ("endpoint", "string"), ("model_version", "string"), ("kappa", "double"),
-    ("feature_hash", "string"), ("since", "string"), ("trained_until", "string"), ("model_hash", "string"),
+    ("feature_hash", "string"), ("since", "string"), ("trained_until", "string"), ("evaluated_until", "string"), ("model_hash", "string"),
+    ("model_uri", "string"), ("refused", TEXTS),
 )  # fmt: skip
 ASKED: Columns = (
     ("decision_id", "string"), ("slot", "string"), ("strategy", "string"), ("model_version", "string"), ("data_as_of", "string"),
@@ -43,8 +44,8 @@ TABLES: dict[str, tuple[str, Columns]] = {
         (
             ("schema", "int"), ("decision", _struct(ASKED)), ("model", _struct(SERVED)), ("observation", NUMBERS), ("symbols", TEXTS),
             ("tradable", FLAGS), ("held", SHARES), ("cash_weight", "double"), ("scores", SHARES), ("outside", "double"),
-            ("inputs_sha256", "string"),
-            ("quarantined", "int"), ("missing", TEXTS), ("code_version", "string"),
+            ("fallback", "string"), ("inputs_sha256", "string"),
+            ("quarantined", "int"), ("missing", TEXTS), ("broken", "map<string,string>"), ("code_version", "string"),
         ),
     ),
     "batches": (
@@ -76,7 +77,7 @@ TABLES: dict[str, tuple[str, Columns]] = {
     "models": (
         "A model from the day that it was given a role, with its evaluation and the manifest of its training data",
         (
-            *SERVED, ("model_uri", "string"), ("evaluation_uri", "string"), ("evaluation_sha256", "string"),
+            *SERVED, ("evaluation_uri", "string"), ("evaluation_sha256", "string"),
             ("evaluated_model_hash", "string"), ("gate_passed", "boolean"), ("gate_reasons", TEXTS), ("trial", "string"),
             ("configuration", "string"), ("settings_sha256", "string"), ("training_code_version", "string"), ("manifest_sha256", "string"),
             ("manifest_uri", "string"), ("manifest_version", "string"), ("manifest", "string"),

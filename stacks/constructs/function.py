@@ -1,4 +1,4 @@
-"""A Python function of ours: shared code, one of two dependency layers, an own role and an own log group that ends.
+"""A Python function of ours: shared code, one of two dependency layers, an own role, and its log group `/<app>/<folder>`, which ends.
 
 The role may do nothing but write its log until `may()` says more. Layers belong to the stack that uses them: a layer exported by another
 stack could never be replaced, because its export would be in use.
@@ -22,13 +22,13 @@ from stacks.constructs.permissions import allow
 
 RUNTIME = lambda_.Runtime.PYTHON_3_14
 ARCHITECTURE = lambda_.Architecture.X86_64
-METRICS_NAMESPACE = "Papertape"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
-    """What all functions run with: their code, which carries the settings, and the Python that the dependencies are for."""
+    """What all functions run with: the app's name, their code, which carries the settings, and the Python that the dependencies are for."""
 
+    app: str
     target: Target
     code: Code
 
@@ -37,7 +37,7 @@ class Runtime:
         """The variables of every function."""
         return {
             "CODE_VERSION": self.code.version[:12],
-            "POWERTOOLS_METRICS_NAMESPACE": METRICS_NAMESPACE,
+            "POWERTOOLS_METRICS_NAMESPACE": self.app,  # two of them in one account do not mix
             "LOG_LEVEL": "INFO",
         }
 
@@ -60,7 +60,10 @@ class Runtime:
 
 
 class PythonFunction(lambda_.Function):
-    """`lambdas/<folder>/handler.py` as a function; `environment` is what it needs beyond the variables of every function."""
+    """`lambdas/<folder>/handler.py` as a function; `environment` is what it needs beyond the variables of every function.
+
+    `log_name` is its log group's, as a person types it.
+    """
 
     def __init__(
         self,
@@ -75,8 +78,13 @@ class PythonFunction(lambda_.Function):
         memory: int,
         description: str,
     ) -> None:
+        self.log_name = f"/{runtime.app}/{folder}"
         log_group = logs.LogGroup(
-            scope, f"{construct_id}Logs", retention=logs.RetentionDays.THREE_MONTHS, removal_policy=RemovalPolicy.DESTROY
+            scope,
+            f"{construct_id}Logs",
+            log_group_name=self.log_name,
+            retention=logs.RetentionDays.THREE_MONTHS,
+            removal_policy=RemovalPolicy.DESTROY,
         )
         role = iam.Role(scope, f"{construct_id}Role", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
         super().__init__(

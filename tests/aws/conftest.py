@@ -31,7 +31,7 @@ FIRST_SLOT = "2020-01-02T14:35:00Z"
 
 @pytest.fixture(scope="session")
 def settings() -> Settings:
-    return load(ROOT / "settings.toml")
+    return load(ROOT / "data" / "settings.toml")
 
 
 @pytest.fixture(scope="session")
@@ -172,8 +172,10 @@ def execution(ledger_table: ledger.Ledger, exchange: RunningExchange) -> Call:
 
 
 @pytest.fixture
-def control(ledger_table: ledger.Ledger, buckets: SimpleNamespace) -> Call:
+def control(ledger_table: ledger.Ledger, buckets: SimpleNamespace, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Call:
     from lambdas.control.handler import handler
+
+    monkeypatch.setenv(SETTINGS_FILE, settings_file(settings))
 
     return through_gateway(handler)
 

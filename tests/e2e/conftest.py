@@ -33,7 +33,7 @@ HISTORY = "2016-01-04"  # more than the 600 sessions that a decision reads, and 
 SMALL_TRAINING: dict[str, Any] = {
     "start": "2017-02-01",
     "test_start": "2020-01-02",
-    "live_start": FIRST,
+    "live_start": "auto",  # as of the eve: the same day
     "folds": 1,
     "holdout_sessions": 63,
     "timesteps": 2000,
@@ -61,7 +61,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def small() -> Settings:
-    document = load(ROOT / "settings.toml").model_dump()
+    document = load(ROOT / "data" / "settings.toml").model_dump()
     return Settings.model_validate({**document, "training": {**document["training"], **SMALL_TRAINING}})
 
 
@@ -161,23 +161,28 @@ class App:
         return found
 
     def alarm(self, name: str) -> dict[str, Any]:
-        """The deployed alarm with this construct name."""
+        """The deployed alarm with this name, without the app's."""
         alarms = self.deployment.client("cloudwatch").describe_alarms()["MetricAlarms"]
-        (found,) = [alarm for alarm in alarms if f"-{name}" in alarm["AlarmName"]]
+        (found,) = [alarm for alarm in alarms if alarm["AlarmName"] == f"{self.settings.name}-{name}"]
         assert isinstance(found, dict)
         return found
 
     @contextmanager
-    def with_broker(self, folder: str, url: str) -> Iterator[None]:
-        """One function's broker is at `url`: nothing else of its configuration changes, and it is put back."""
+    def with_variables(self, folder: str, **changed: str) -> Iterator[None]:
+        """One function has these variables: nothing else of its configuration changes, and they are put back."""
         client, name = self.deployment.client("lambda"), self.deployment.output(FUNCTIONS[folder])
         variables = client.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
-        changed = {**variables, "ALPACA_TRADING_URL": url, "ALPACA_DATA_URL": url}
-        client.update_function_configuration(FunctionName=name, Environment={"Variables": changed})
+        client.update_function_configuration(FunctionName=name, Environment={"Variables": {**variables, **changed}})
         try:
             yield
         finally:
             client.update_function_configuration(FunctionName=name, Environment={"Variables": variables})
+
+    @contextmanager
+    def with_broker(self, folder: str, url: str) -> Iterator[None]:
+        """One function's broker is at `url`."""
+        with self.with_variables(folder, ALPACA_TRADING_URL=url, ALPACA_DATA_URL=url):
+            yield
 
     @contextmanager
     def slow_exchange(self) -> Iterator[Proxy]:

@@ -52,7 +52,7 @@ def cloud() -> Iterator[Cloud]:
         "SPARK_LOCAL_IP": "127.0.0.1",
         "PYSPARK_SUBMIT_ARGS": "--master local[2] --conf spark.sql.shuffle.partitions=2 --conf spark.ui.enabled=false pyspark-shell",
     }
-    ours = {"AWS_ENDPOINT_URL": url, "PYTHONPATH": str(ROOT), SETTINGS_FILE: str(ROOT / "settings.toml")}
+    ours = {"AWS_ENDPOINT_URL": url, "PYTHONPATH": str(ROOT), SETTINGS_FILE: str(ROOT / "data" / "settings.toml")}
     yield Cloud(s3=s3, environment={**os.environ, **keys, **spark, **ours})
     server.stop()
 
@@ -74,7 +74,7 @@ def build(cloud: Cloud, *, engine: str, bucket: str) -> dict[str, Any]:
 
 def test_both_engines_write_the_same_bytes(cloud: Cloud) -> None:
     lake = Lake(s3=cloud.s3, raw_bucket="raw-lake")
-    fill_raw(lake, symbols=load(ROOT / "settings.toml").universe.symbols, start="2009-11-02", end="2012-06-29")
+    fill_raw(lake, symbols=load(ROOT / "data" / "settings.toml").universe.symbols, start="2009-11-02", end="2012-06-29")
     ibm, bac = bars_key("IBM", 2011), bars_key("BAC", 2011)
     rows = lake.read([ibm, bac], prefix=BARS)
     lake.write(

@@ -15,7 +15,8 @@ from local.aws.emulator import ROOT
 
 PYTHON = ROOT / ".venv-cloud" / "bin" / "python"
 AWS = ROOT / "local" / "aws"
-SOURCE, LAMBDA, PATCHING = (AWS / name for name in ("emulator_patches.py", "lambda_patches.py", "patching.py"))
+NAMES = ("emulator_patches.py", "lambda_patches.py", "emulator_state.py", "patching.py")
+SOURCE, LAMBDA, STATE, PATCHING = (AWS / name for name in NAMES)
 
 pytestmark = pytest.mark.skipif(not PYTHON.exists(), reason="the local cloud's environment is not installed: make setup")
 
@@ -55,7 +56,7 @@ def test_no_check_is_without_its_patch() -> None:
 def test_every_patch_says_why() -> None:
     functions = {
         node.name: ast.get_docstring(node)
-        for source in (SOURCE, LAMBDA)
+        for source in (SOURCE, LAMBDA, STATE)
         for node in ast.parse(source.read_text(encoding="utf-8")).body
         if isinstance(node, ast.FunctionDef)
     }

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -58,6 +59,41 @@ def test_evaluate_judges_ones_own_bars_and_makes_the_page(bars: Path, evaluated:
     assert evaluation["answer"].partition(": ")[0] in page
     assert len(list((bars.parent / "trials").glob("*.json"))) == 1
     assert {path.parent.name for path in (folder / "tensorboard" / "seed-1").rglob("events.*")} == {"fold-0", "fold-1", "fold-2"}
+
+
+@pytest.fixture(scope="module")
+def three_years(bars: Path) -> Path:
+    """753 sessions, no more than many vendors give away."""
+    daily = pd.read_csv(bars)
+    days = sorted(daily["Date"].unique())[-753:]
+    path = bars.parent / "short.csv"
+    daily[daily["Date"].isin(days)].to_csv(path, index=False)
+    return path
+
+
+def test_three_years_of_own_bars_are_evaluated_and_cannot_pass(three_years: Path, tmp_path: Path) -> None:
+    small = ("--seeds", "1", "--timesteps", "1000")
+    result = call("evaluate", "--quick", "--bars", three_years, *small, "--out", tmp_path / "run", "--trials", tmp_path / "trials")
+    assert result.exit_code == 0, result.output
+    assert "short bars: a holdout of 81 sessions instead of 252; this can never pass the gate" in result.stdout
+    evaluation = json.loads((tmp_path / "run" / "evaluation.json").read_text(encoding="utf-8"))
+    assert (len(evaluation["windows"]["folds"]), evaluation["gate"]["passed"]) == (4, False)
+
+
+def test_three_years_of_own_bars_are_trained_on(three_years: Path, tmp_path: Path) -> None:
+    result = call("train", "--bars", three_years, "--timesteps", "1000", "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert "short bars: a holdout of 81 sessions instead of 252 and 7 folds instead of 8" in result.stdout
+    assert "try it: papertape backtest" in result.stdout
+
+
+def test_bars_that_are_too_short_to_train_on_are_refused_with_what_to_bring(three_years: Path, tmp_path: Path) -> None:
+    daily = pd.read_csv(three_years)
+    daily[daily["Date"] < "2017-12-01"].to_csv(tmp_path / "two.csv", index=False)
+    for command in (("evaluate", "--quick"), ("train",)):
+        result = call(*command, "--bars", tmp_path / "two.csv", "--out", tmp_path / "run")
+        assert result.exit_code == 1
+        assert "sessions are too few to train and judge on: bring 552 or more" in result.output
 
 
 def test_a_repeat_trains_nothing_and_counts_no_trial(bars: Path, evaluated: Result) -> None:

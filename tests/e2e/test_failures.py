@@ -214,7 +214,7 @@ def test_sigterm_while_synthesizing(start: Start) -> None:
 )
 def test_wrong_settings(start: Start, line: str, instead: str, told: str) -> None:
     def change(folder: Path) -> None:
-        file = folder / "settings.toml"
+        file = folder / "data" / "settings.toml"
         text = file.read_text(encoding="utf-8")
         assert text.count(line) == 1
         file.write_text(text.replace(line, instead), encoding="utf-8")
@@ -297,7 +297,7 @@ def test_a_traded_year_comes_back_and_stays_as_it_was(traded: Path) -> None:
 
 @pytest.mark.rehearse
 def test_a_missing_secret(traded: Path, tmp_path: Path) -> None:
-    settings = settings_module.load(ROOT / "settings.toml")
+    settings = settings_module.load(ROOT / "data" / "settings.toml")
     with LocalDeployment(tmp_path, settings=settings, now="2020-01-01T22:00:00Z") as deployment:
         deployment.deploy(traded / "out" / "parity" / "cdk.out", with_cli=False)
         deployment.client("secretsmanager").delete_secret(SecretId="papertape/alpaca", ForceDeleteWithoutRecovery=True)

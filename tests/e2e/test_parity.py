@@ -26,7 +26,7 @@ SPLIT_WEEK = (date(2020, 8, 26), date(2020, 9, 2))
 
 def traded(folder: Path, *, policies: Sequence[str], period: tuple[date, date]) -> dict[str, Agreement]:
     """The artifact is trained for seconds only, since parity asks who decides, not how well."""
-    settings = load(ROOT / "settings.toml")
+    settings = load(ROOT / "data" / "settings.toml")
     brief = settings.training.model_copy(update={"timesteps": 8192, "test_start": date(2018, 1, 2)})
     sessions = sessions_between(*period)
     agreements = parity.run(

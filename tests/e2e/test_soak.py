@@ -38,8 +38,8 @@ LOOKED_AT = {
     "*/audit/decisions/*": SESSIONS,
     "*/audit/batches/*": SESSIONS,
     "*/raw/bars/*": 8,
-    "*/cloud/state/*.json": 20,
-    "*/cloud/state/lambda.json": 1,
+    "*/cloud/state/*/*.json": 20,
+    "*/cloud/state/*/lambda.json": 1,
     "*/cloud/emulator.log": 1,
     "*/exchange.journal": 1,
     "*/exchange.log": 1,
@@ -94,8 +94,8 @@ def test_the_keys_are_in_nothing_that_the_run_wrote(soaked: Soaked, synthesized:
 
 def test_that_is_logs_of_every_function_and_faults_with_their_traces(soaked: Soaked) -> None:
     logs, found = soaked.collected["logs"], soaked.collected
-    spoke = {group.rsplit("/", 1)[1].partition("Logs")[0] for group, events in logs.items() if events}
-    assert spoke >= {"BackfillBars", "Control", "Decide", "ExecuteOrders", "Health", "IngestQuotes", "Reconcile", "Report"}
+    spoke = {group.rsplit("/", 1)[1] for group, events in logs.items() if events}
+    assert spoke >= {"backfill_bars", "control", "decide", "execute_orders", "health", "ingest_quotes", "reconcile", "report"}
     told = json.dumps(logs)
     assert [word for word in ("BrokerRefused", "BrokerUnavailable", "Traceback") if word not in told] == []
     assert len(found["ledger"]) > 20 * SESSIONS

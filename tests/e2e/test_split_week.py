@@ -193,7 +193,7 @@ def bare(small: Settings, synthesized: Path, tmp_path_factory: pytest.TempPathFa
         with pytest.raises(LocalDeploymentError) as refused:
             deployment.backfill(start=HISTORY)
         outcome = app.fire("reconcile", f"{EVE}T22:00:00Z")
-        alarm = app.alarm("ReconcileErrors")["StateValue"]
+        alarm = app.alarm("reconcile-failed")["StateValue"]
         dead, mails = app.dead_letters(), deployment.cloud.published()
         secrets.create_secret(Name=name, SecretString=kept)
         yield Bare(app=app, backfill=str(refused.value), reconcile=outcome, dead=dead, mails=mails, alarm=alarm)
@@ -203,7 +203,7 @@ def test_a_missing_secret_is_one_line_that_names_it_and_the_remedy(bare: Bare) -
     for message in (bare.backfill, bare.reconcile["error"]):
         assert "\n" not in message
         assert "the broker's secret papertape/alpaca cannot be read (ResourceNotFoundException)" in message
-        assert "aws secretsmanager create-secret --name papertape/alpaca" in message
+        assert "store it: make secret" in message
     assert bare.reconcile["status"] == "failed"
 
 
@@ -212,7 +212,7 @@ def test_a_schedule_that_fails_for_a_missing_secret_is_kept_and_mailed(bare: Bar
     assert letter["requestPayload"] == {"schedule": "reconcile", "time": f"{EVE}T22:00:00Z"}
     assert "papertape/alpaca" in json.dumps(letter["responsePayload"])
     assert bare.alarm == "ALARM"
-    assert any("ReconcileErrors" in mail["subject"] for mail in bare.mails)
+    assert any("papertape-reconcile-failed" in mail["subject"] for mail in bare.mails)
 
 
 def test_two_identical_runs_end_with_the_same_equity_and_the_same_books(bare: Bare, week: Week) -> None:

@@ -39,7 +39,7 @@ from trading_env.simulation.policy import load_policy
 ROOT = Path(__file__).parents[2]
 SEEDS = (0, 1)
 BRIEF: dict[str, Any] = {"test_start": date(2018, 1, 2), "folds": 2, "seeds": SEEDS, "timesteps": 4096}
-APP = settings_module.load(ROOT / "settings.toml")
+APP = settings_module.load(ROOT / "data" / "settings.toml")
 SETTINGS = APP.model_copy(update={"training": APP.training.model_copy(update=BRIEF)})
 SYMBOLS = SETTINGS.universe.symbols
 
@@ -139,7 +139,8 @@ def run_jobs(root: Path, channel: Path, *, source: Source, trials: Path) -> Run:
     (processing / "input" / "code" / "0abc.gz").write_bytes(source.archive)
     (processing / "input" / "features").symlink_to(channel)
     definition = pipeline.definition(settings=SETTINGS, role_arn="r", bucket="b", package_group="g", source_uri="s3://b/0abc.gz")
-    application = next(step for step in definition["Steps"] if step["Name"] == "Evaluate")["Arguments"]["AppSpecification"]
+    steps = definition["Steps"][-1]["Arguments"]["IfSteps"]
+    application = next(step for step in steps if step["Name"] == "Evaluate")["Arguments"]["AppSpecification"]
     given = application["ContainerArguments"]
     given[given.index("--trials") + 1] = str(trials)
     unregistered = given.index("--package-group")
@@ -233,8 +234,10 @@ def test_the_benchmark_grew_as_its_own_prices_and_dividends_say(first: Run, mark
 
 def test_metadata_fits_a_model_package(first: Run) -> None:
     metadata = first.evaluation["metadata"]
-    registered = pipeline.definition(settings=SETTINGS, role_arn="r", bucket="b", package_group="g", source_uri="s")["Steps"][-1]
-    properties = registered["Arguments"]["IfSteps"][0]["Arguments"]["CustomerMetadataProperties"]
+    registered = pipeline.definition(settings=SETTINGS, role_arn="r", bucket="b", package_group="g", source_uri="s")["Steps"][-1][
+        "Arguments"
+    ]["IfSteps"][-1]
+    properties = registered["Arguments"]["CustomerMetadataProperties"]
     assert {value["Std:JsonGet"]["Path"] for value in properties.values()} == {f"metadata.{name}" for name in metadata}
     for value in metadata.values():
         assert isinstance(value, str)

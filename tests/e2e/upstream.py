@@ -17,9 +17,9 @@ from collections.abc import Callable
 from typing import Any
 
 import ministack.app as app
-from ministack.core import lambda_runtime, router
+from ministack.core import lambda_runtime, persistence, router
 from ministack.core.responses import request_scope
-from ministack.services import apigateway_v1, cloudwatch, eventbridge, glue, lambda_svc, scheduler, sns, sqs
+from ministack.services import apigateway_v1, cloudwatch, dynamodb, eventbridge, glue, lambda_svc, s3, scheduler, sns, sqs
 from ministack.services.cloudformation import provisioners
 
 ACCOUNT, REGION = "000000000000", "us-east-1"
@@ -164,6 +164,25 @@ def execute_api_checks_signatures() -> None:
 def state_holds_what_was_counted() -> None:
     assert "papertape" not in app._state_map
     assert "_loaded_modules.get(mod_name)" in inspect.getsource(app._build_persistence_save_dict)
+
+
+def state_is_saved_whole() -> None:
+    source = inspect.getsource(persistence)
+    assert "os.fsync" not in source
+    assert 'logger.error("Persistence: failed to save' in source
+    assert "save_all(_build_persistence_save_dict())" in inspect.getsource(app)
+    assert "load_state(state_key)" in inspect.getsource(app._load_persisted_state)
+    assert persistence._state_format_version("dynamodb")
+    assert callable(persistence._json_default)
+    assert callable(persistence._json_object_hook)
+
+
+def table_writes_are_journaled() -> None:
+    assert "await" not in inspect.getsource(dynamodb.handle_request), "a journaled write is carried out again in one go"
+    assert parameters(dynamodb.handle_request) == ["method", "path", "headers", "body", "query_params"]
+    assert "save_state" not in inspect.getsource(dynamodb)
+    assert "fsync" not in inspect.getsource(s3._atomic_write)
+    assert parameters(s3._atomic_write) == ["fpath", "data", "text"]
 
 
 def control_routes_are_served() -> None:

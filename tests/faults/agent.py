@@ -24,6 +24,7 @@ from lambdas.common.lake.lake import Lake, LakeError
 from lambdas.common.ledger.records import ServedModel
 from lambdas.decide import agent as deciding
 from lambdas.decide import handler
+from lambdas.decide.endpoint import Retries
 from lambdas.execute_orders import service
 from schema.api_requests import DecisionRequest, parse
 from schema.lake_layout import actions_key, bars_key
@@ -32,7 +33,7 @@ from tests.lakes import action_lines, bar_lines, calendar_objects
 from trading_env.data.bars import BarsError
 from trading_env.data.features import FEATURE_HASH
 
-DECIDE_SECONDS = 300.0
+DECIDE_SECONDS = 420.0
 HISTORY = "2016-01-04"
 URL = "https://abcdefgh.execute-api.us-east-1.amazonaws.com/v1"
 #: What leaves decide as an error of the function, which the schedule repeats and then puts into its dead-letter queue.
@@ -79,6 +80,7 @@ class Agent:
             runtime=handler._runtime(),
             execution=self._api(),
             code_version="test",
+            retries=self._retries(),
         )
         try:
             return self.simulation.live(
@@ -90,6 +92,11 @@ class Agent:
         except ERRORS as error:
             self.simulation.failures.append(error)
             return None
+
+    def _retries(self) -> Retries:
+        """As the handler has them, on the simulation's clock."""
+        now = self.simulation.monotonic
+        return Retries(until=now() + 240.0, attempt=63.0, monotonic=now, sleep=self.simulation.sleep)
 
     def _api(self) -> ExecutionApi:
         api = ExecutionApi(url=URL, region="us-east-1")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -39,6 +39,7 @@ from local.exchange.sessions import ExchangeCalendar
 from local.exchange.venue import Venue
 from papertape.market_data import bundled
 from schema.api_requests import Body, DecisionRequest, FlattenRequest, OrderRequest, parse
+from schema.exchange_time import iso
 from schema.settings import Settings, load
 from tests.faults.edges import Edges, Interruption, Killed, Life, Wire
 
@@ -71,7 +72,7 @@ class Answer(NamedTuple):
 @lru_cache(maxsize=1)
 def three_name_settings() -> Settings:
     """The project's own settings with a universe of three names."""
-    settings = load(ROOT / "settings.toml")
+    settings = load(ROOT / "data" / "settings.toml")
     return settings.model_copy(update={"universe": settings.universe.model_copy(update={"symbols": NAMES})})
 
 
@@ -224,7 +225,7 @@ class Simulation:
         return self._execute(OrderRequest, body, service.accept_order)
 
     def flatten(self, reason: str = "a test") -> Answer | None:
-        return self._execute(FlattenRequest, {"reason": reason}, service.flatten)
+        return self._execute(FlattenRequest, {"reason": reason}, partial(service.flatten, by="a person", time=iso(SLOT)))
 
     def cancel(self, order_id: str) -> Answer | None:
         return self.execute(lambda context: service.cancel_order(order_id, context))

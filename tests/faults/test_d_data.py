@@ -79,9 +79,13 @@ def test_d3_a_price_that_is_none(agent: Agent, simulation: Simulation, price: st
     simulation.agrees()
 
 
-@pytest.mark.parametrize(("bid", "ask"), [(0, 0), (-1, 1), (136, 130), (0.01, 400)], ids=["none", "negative", "crossed", "stub"])
+@pytest.mark.parametrize(
+    ("bid", "ask"),
+    [(0, 0), (134, 0), (0, 134), (-1, 1), (136, 130), (0.01, 400), (128, 142)],
+    ids=["none", "no ask", "no bid", "negative", "crossed", "stub", "wide"],
+)
 def test_d3_a_quote_that_is_none(simulation: Simulation, bid: float, ask: float) -> None:
-    """IBM's live quote is no price, or too far from its last trade: IBM is not traded and says why, no other order changes its size."""
+    """IBM's live quote is no price, far from its last trade or wide: IBM is not traded and says why, no other order changes its size."""
 
     def changed(told: Any) -> Any:
         return {**told, "quotes": {**told["quotes"], "IBM": {**told["quotes"]["IBM"], "bp": bid, "ap": ask}}}

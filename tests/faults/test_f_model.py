@@ -15,18 +15,21 @@ import numpy as np
 import pytest
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.sagemaker.models import sagemaker_backends
-from moto.sagemaker.responses import SageMakerResponse
+from moto.sagemakerruntime.models import sagemakerruntime_backends
 
 from lambdas.common.ledger.ledger import Ledger
 from lambdas.deploy_model import handler as deploying
+from learning.packaging import archive
+from schema.settings import SETTINGS_FILE
 from tests.faults.agent import Agent
-from tests.faults.simulation import NAMES, SLOT, Simulation
+from tests.faults.simulation import NAMES, ROOT, SLOT, Simulation
 from trading_env.data.features import CONTEXT, FEATURE_HASH, FEATURES, SCHEMA_VERSION
 from trading_env.evaluation.gate import Behaviour, GateThresholds, behaviour
+from trading_env.simulation.artifact import FILES, artifact_hash
 from trading_env.simulation.policy import PolicyCard, PolicyError, array_shapes, load_policy, save_policy
 
 GOOD: dict[str, Any] = {"scores": [0.0] * 3, "model_version": "v", "diagnostics": {"feature_hash": FEATURE_HASH}}
-METADATA = {"model_hash": "a" * 64, "kappa": "0.1", "feature_hash": "f" * 64, "evaluated_until": "2019-12-31"}
+METADATA = {"kappa": "0.1", "feature_hash": FEATURE_HASH, "evaluated_until": "2019-12-31"}
 GROUP = "papertape"
 Register = Callable[..., str]
 NEXT_SLOT = SLOT + timedelta(days=1)
@@ -115,40 +118,58 @@ def test_f3_a_model_past_its_age(agent: Agent, simulation: Simulation) -> None:
     assert "may be 500 days old, was 501" in no_trade(agent, simulation, "stale-model")
 
 
+def saved(folder: Path, *, seed: int = 0) -> str:
+    """Write a policy of the feature table that runs here; answers its hash."""
+    card = PolicyCard(
+        features=tuple(feature.name for feature in FEATURES),
+        context=tuple(feature.name for feature in CONTEXT),
+        feature_hash=FEATURE_HASH,
+        schema_version=SCHEMA_VERSION,
+        kappa=0.1,
+        trained_on=NAMES,
+        train_start="2006-01-03",
+        train_end="2015-12-31",
+        seeds=(seed,),
+        code_version="test",
+    )
+    save_policy(folder, {name: np.ones(shape) for name, shape in array_shapes(seeds=1, inputs=card.inputs).items()}, card)
+    return artifact_hash({name: (folder / name).read_bytes() for name in FILES})
+
+
 @pytest.fixture
-def register(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Register:
-    """A model registry in process; answers a new package's ARN."""
-
-    def update_endpoint(response: SageMakerResponse) -> str:
-        """UpdateEndpoint, which moto lacks: at rest with the new configuration at once."""
-        request = json.loads(response.body)
-        endpoint = sagemaker_backends[DEFAULT_ACCOUNT_ID]["us-east-1"].endpoints[request["EndpointName"]]
-        endpoint.endpoint_config_name = request["EndpointConfigName"]
-        return json.dumps({"EndpointArn": endpoint.arn})
-
-    monkeypatch.setattr(SageMakerResponse, "update_endpoint", update_endpoint, raising=False)
+def register(ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Register:
+    """A model registry in process, whose packages' endpoints answer a probe as they should; answers a new package's ARN."""
     monkeypatch.setattr(deploying, "POLL_SECONDS", 0.0)
+    deploying._runtime.cache_clear()
     role = f"arn:aws:iam::{DEFAULT_ACCOUNT_ID}:role/serving"
     for name, value in {
         "ENDPOINT_NAME": "papertape",
         "SERVING_ROLE_ARN": role,
         "MODEL_PACKAGE_GROUP": GROUP,
         "LEDGER_TABLE": "faults",
+        SETTINGS_FILE: str(ROOT / "settings.toml"),
     }.items():
         monkeypatch.setenv(name, value)
-    sagemaker_backends[DEFAULT_ACCOUNT_ID]["us-east-1"].reset()
-    client = boto3.client("sagemaker")
+    for backends in (sagemaker_backends, sagemakerruntime_backends):
+        backends[DEFAULT_ACCOUNT_ID]["us-east-1"].reset()
+    answers = sagemakerruntime_backends[DEFAULT_ACCOUNT_ID]["us-east-1"].results_queue
+    client, s3 = boto3.client("sagemaker"), boto3.client("s3")
     client.create_model_package_group(ModelPackageGroupName=GROUP, ModelPackageGroupDescription="policies")
+    s3.create_bucket(Bucket="papertape-processed")
 
-    def registered(status: str, **metadata: str) -> str:
-        container = {"Image": "registry/pytorch-inference:2.6.0", "ModelDataUrl": "s3://papertape-processed/models/1/model.tar.gz"}
+    def registered(status: str, *, seed: int = 0) -> str:
+        folder, key = tmp_path / str(seed), f"models/{seed}/model/model.tar.gz"
+        model_hash = saved(folder, seed=seed)
+        s3.put_object(Bucket="papertape-processed", Key=key, Body=archive({name: (folder / name).read_bytes() for name in FILES}))
+        probed = {"scores": [0.0, 0.0], "model_version": model_hash, "diagnostics": {"feature_hash": FEATURE_HASH}}
+        answers.insert(0, (json.dumps(probed), "application/json", "AllTraffic", ""))  # the newest package is deployed first below
         answer = client.create_model_package(
             ModelPackageGroupName=GROUP,
             ModelPackageDescription="a policy",
             ModelApprovalStatus=status,
-            CustomerMetadataProperties=METADATA | metadata,
+            CustomerMetadataProperties=METADATA | {"model_hash": model_hash},
             InferenceSpecification={
-                "Containers": [container],
+                "Containers": [{"Image": "registry/serving:1", "ModelDataUrl": f"s3://papertape-processed/{key}"}],
                 "SupportedContentTypes": ["application/json"],
                 "SupportedResponseMIMETypes": ["application/json"],
             },
@@ -161,20 +182,20 @@ def register(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Register:
 def event(arn: str) -> str:
     """The registry's event of a change, delivered; answers what was done."""
     told = {"time": "2020-01-01T12:00:00Z", "detail": {"ModelPackageArn": arn}}
-    done = deploying.handler(told, SimpleNamespace(aws_request_id="r", get_remaining_time_in_millis=lambda: 60_000))
+    done = deploying.handler(told, SimpleNamespace(aws_request_id="r", get_remaining_time_in_millis=lambda: 600_000))
     return str(done["outcome"])
 
 
 def test_f4_registry_events_twice_late_and_out_of_order(register: Register, ledger: Ledger, verdict: Callable[[str], None]) -> None:
     """Two packages are approved; the events come newer first, each twice, and the newer is rejected after its approval."""
-    older, newer = register("Approved"), register("Approved", model_hash="b" * 64)
+    older, newer = register("Approved"), register("Approved", seed=1)
     assert [event(arn) for arn in (newer, newer, older, older)] == ["deployed", "unchanged", "superseded", "superseded"]
     incumbent = ledger.incumbent()
     assert incumbent is not None
     assert incumbent.spec == newer
-    boto3.client("sagemaker").update_model_package(
-        ModelPackageArn=newer, ModelApprovalStatus="Rejected", CustomerMetadataProperties=METADATA
-    )
+    sagemaker = boto3.client("sagemaker")
+    kept = sagemaker.describe_model_package(ModelPackageName=newer)["CustomerMetadataProperties"]  # which moto would drop
+    sagemaker.update_model_package(ModelPackageArn=newer, ModelApprovalStatus="Rejected", CustomerMetadataProperties=kept)
     assert [event(newer), event(newer)] == ["deployed", "unchanged"]
     incumbent, shadow = ledger.incumbent(), ledger.shadow()
     assert incumbent is not None
@@ -223,20 +244,7 @@ class Trap:
 @pytest.mark.parametrize("forged", ["pickle", "hash", "cut"])
 def test_f7_an_artifact_that_is_not_what_it_should_be(tmp_path: Path, forged: str, verdict: Callable[[str], None]) -> None:
     """The archive holds a pickle, belongs to another feature table, or is cut off: it is refused before anything of it runs."""
-    card = PolicyCard(
-        features=tuple(feature.name for feature in FEATURES),
-        context=tuple(feature.name for feature in CONTEXT),
-        feature_hash=FEATURE_HASH,
-        schema_version=SCHEMA_VERSION,
-        kappa=0.1,
-        trained_on=NAMES,
-        train_start="2006-01-03",
-        train_end="2015-12-31",
-        seeds=(0,),
-        code_version="test",
-    )
-    arrays = {name: np.ones(shape) for name, shape in array_shapes(seeds=1, inputs=card.inputs).items()}
-    save_policy(tmp_path, arrays, card)
+    saved(tmp_path)
     load_policy(tmp_path, expected_feature_hash=FEATURE_HASH)
     archive = tmp_path / "policy.npz"
     if forged == "pickle":
@@ -255,8 +263,10 @@ def test_f7_an_artifact_that_is_not_what_it_should_be(tmp_path: Path, forged: st
 
 def test_f8_a_new_model_watches_before_it_decides(register: Register, agent: Agent, simulation: Simulation) -> None:
     """A package that the gate refused is served as the shadow: it sees each observation, is recorded, and orders nothing."""
-    assert event(register("Rejected", feature_hash=FEATURE_HASH, model_hash="v" * 8)) == "deployed"
-    simulation.edges.endpoint = said(200, GOOD | {"scores": [5.0, 0.0, 0.0], "model_version": "v" * 8})
+    assert event(register("Rejected")) == "deployed"
+    shadow = simulation.ledger.shadow()
+    assert shadow is not None
+    simulation.edges.endpoint = said(200, GOOD | {"scores": [5.0, 0.0, 0.0], "model_version": shadow.model_version})
     done = agent.decide()
     assert done is not None
     assert done["model_version"] == "equal-weight"

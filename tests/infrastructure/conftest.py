@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from schema.settings import Settings, load
 from tests.infrastructure.assembly import ACCOUNT, ROOT, Assembly, synthesize
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One worker synthesizes for all of them (`--dist loadgroup`)."""
-    for item in items:
-        if item.path.parent == Path(__file__).parent:
-            item.add_marker(pytest.mark.xdist_group("infrastructure"))
 
 
 @pytest.fixture(scope="session")

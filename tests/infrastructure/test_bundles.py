@@ -122,6 +122,25 @@ def test_the_same_sources_give_the_same_bytes(tmp_path: Path, monkeypatch: pytes
     assert archives.archive_of(files, name="edge").path.read_bytes() == kept.path.read_bytes()
 
 
+@pytest.mark.parametrize("bundle", ["edge", "trade"])
+def test_new_york_needs_no_time_zone_of_the_runtime_s(bundle: Bundle, tmp_path: Path) -> None:
+    """With PYTHONTZPATH empty only the bundle's own zones are left; the exchange's time is loaded at import."""
+    for archive, folder in ((archives.dependencies(bundle, target="laptop"), "layer"), (code(), "code")):
+        with zipfile.ZipFile(archive.path) as opened:
+            opened.extractall(tmp_path / folder, [name for name in opened.namelist() if name.startswith(("python/tzdata/", "schema/"))])
+    program = f"""
+import sys
+sys.path[:] = [{str(tmp_path / "code")!r}, {str(tmp_path / "layer" / "python")!r}, *(one for one in sys.path if "site-packages" not in one)]
+from schema.exchange_time import NEW_YORK
+import tzdata, zoneinfo
+print(zoneinfo.TZPATH, NEW_YORK, tzdata.__file__.startswith({str(tmp_path)!r}))
+"""
+    done = subprocess.run(
+        [str(CLOUD_PYTHON), "-S", "-c", program], env={"PYTHONTZPATH": "", "PYTHONPATH": ""}, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "() America/New_York True\n"), done.stderr
+
+
 def test_a_kept_bundle_needs_neither_pip_nor_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
     kept = archives.dependencies("edge", target="laptop")
     monkeypatch.setattr(sys, "executable", "/nonexistent/python")

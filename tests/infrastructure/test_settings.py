@@ -6,15 +6,19 @@ import json
 import os
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 
 import pytest
 
+import app as application
 from local.replay.local_deployment import settings_text
-from schema.settings import SETTINGS_FILE, Settings, SettingsError, deployed, load, quick
+from schema.settings import ENVIRONMENT, SETTINGS_FILE, Settings, SettingsError, deployed, load, quick
+from schema.training_dates import refuse_impossible_dates
 from tests.infrastructure.assembly import ROOT, Assembly, synthesize
 
-TEXT = (ROOT / "settings.toml").read_text(encoding="utf-8")
+TEXT = (ROOT / "data" / "settings.toml").read_text(encoding="utf-8")
+SHIPPED = (ROOT / "settings.toml").read_text(encoding="utf-8")
 
 
 def changed(tmp_path: Path, old: str, new: str) -> Path:
@@ -26,6 +30,19 @@ def changed(tmp_path: Path, old: str, new: str) -> Path:
 
 def test_the_settings_of_this_repository_are_valid(settings: Settings) -> None:
     assert settings.universe.benchmark in settings.universe.symbols
+    assert len(settings.universe.symbols) == 30
+    risk = settings.risk
+    assert risk.max_orders_per_day >= 2 * len(settings.universe.symbols)
+    assert (risk.max_weight, risk.max_drawdown, risk.max_daily_loss) == (0.15, 0.20, 0.05)
+    assert risk.max_order_notional == risk.max_weight * settings.portfolio.initial_cash
+    assert risk.max_turnover_per_day > 1, "the first day buys the whole book"
+    refuse_impossible_dates(settings, today=date(2026, 11, 21))
+
+
+def test_the_settings_of_the_bundled_bars_are_valid() -> None:
+    bundled = load(ROOT / "data" / "settings.toml")
+    assert bundled.universe.symbols == ("SPY", "QQQ", "IWM", "AAPL", "AIG", "BAC", "GOOG", "IBM")
+    assert bundled.training.dates == (date(2006, 1, 3), date(2011, 1, 3), date(2020, 1, 2))
 
 
 @pytest.mark.parametrize(
@@ -55,8 +72,13 @@ def test_the_settings_of_this_repository_are_valid(settings: Settings) -> None:
             "test_start = 2020-12-31",
             "training: start < test_start < live_start must hold, was 2006-01-03, 2020-12-31, 2020-01-02",
         ),
-        ("live_start = 2020-01-02", 'live_start = "soon"', "training.live_start = 'soon' is not allowed"),
+        (
+            "live_start = 2020-01-02",
+            'live_start = "soon"',
+            """settings.toml: training.live_start: must be a date such as 2020-01-02, or "auto", was 'soon'""",
+        ),
         ("seeds = [0, 1,", "seeds = [1, 1,", "training: seeds must be distinct, was [1, 1, 2"),
+        ('refused = "shadow"', 'refused = "live"', "gate.refused = 'live' is not allowed: Input should be 'shadow' or 'trade'"),
         ("purge_sessions = 5 ", "purge_sessions = 0 ", "training.purge_sessions = 0 is not allowed"),
         ("holdout_sessions = 252", "holdout_sessions = 20", "training.holdout_sessions = 20 is not allowed"),
         (
@@ -101,6 +123,11 @@ def test_settings_that_the_laptop_writes_for_the_app_are_read_back_the_same(tmp_
     for one in (settings, quick(settings), odd):
         (tmp_path / "settings.toml").write_text(settings_text(one), encoding="utf-8")
         assert load(tmp_path / "settings.toml") == one
+
+
+def test_without_a_gate_section_a_refused_model_only_watches(tmp_path: Path) -> None:
+    whole = "[gate]\n" + TEXT.partition("[gate]\n")[2].partition("[budget]")[0]
+    assert load(changed(tmp_path, whole, "")).gate.refused == "shadow"
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -153,6 +180,46 @@ def test_code_outside_of_a_bundle_reads_the_file_that_is_named(tmp_path: Path, s
 )
 def test_the_app_ends_with_one_line_and_no_traceback(tmp_path: Path, old: str, new: str, message: str) -> None:
     assert message in refused_by_app(tmp_path, {"settings": str(changed(tmp_path, old, new))})
+
+
+def test_dates_that_cannot_work_are_refused_at_synth_with_those_that_would(tmp_path: Path) -> None:
+    bundled = str(ROOT / "data" / "settings.toml")
+    line = refused_by_app(tmp_path, {"settings": bundled, "dates_as_of": "2026-11-21"})
+    assert "training: live_start = 2020-01-02 makes a model" in line
+    assert line.endswith('Or write "auto" for each: today that is 2017-01-01, 2019-01-01 and 2026-11-22')
+    assert "context dates_as_of = 'soon' is not allowed" in refused_by_app(tmp_path, {"dates_as_of": "soon"})
+
+
+def test_an_environment_overrides_what_it_names_and_nothing_else(tmp_path: Path, settings: Settings) -> None:
+    path = tmp_path / "settings.toml"
+    path.write_text(SHIPPED + '\n[environments.test]\nname = "mine"\nregion = "eu-west-1"\n[environments.test.risk]\nmax_weight = 0.25\n')
+    other = load(path, environment="test")
+    assert (other.name, other.region, other.risk.max_weight) == ("mine", "eu-west-1", 0.25)
+    same = {"name": settings.name, "region": settings.region, "risk": settings.risk}
+    assert other.model_copy(update=same) == load(path) == settings
+
+
+@pytest.mark.parametrize(
+    ("text", "environment", "message"),
+    [
+        ("", "test", "settings.toml: environment 'test' is not allowed: dev, prod"),
+        ("[environments.test]\nregoin = 'x'\n", "", "settings.toml [environments.test]: regoin = 'x' is not a setting"),
+        ("[environments.test]\nrisk = 1\n", "", "settings.toml [environments.test]: risk = 1 is not allowed"),
+    ],
+)
+def test_a_wrong_environment_is_refused(tmp_path: Path, text: str, environment: str, message: str) -> None:
+    (tmp_path / "settings.toml").write_text(f"{SHIPPED}\n{text}")
+    with pytest.raises(SettingsError) as refused:
+        load(tmp_path / "settings.toml", environment=environment)
+    assert message in str(refused.value)
+
+
+def test_the_app_takes_its_environment_from_the_context_or_the_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "settings.toml: environment 'moon' is not allowed: dev, prod" in refused_by_app(tmp_path, {"environment": "moon"})
+    monkeypatch.setenv(ENVIRONMENT, "mars")
+    monkeypatch.setenv("CDK_OUTDIR", str(tmp_path))
+    with pytest.raises(SettingsError, match="environment 'mars' is not allowed: dev, prod"):
+        application.main()
 
 
 def test_an_unknown_target_is_refused(tmp_path: Path) -> None:

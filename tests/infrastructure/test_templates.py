@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from lambdas.decide.handler import RESERVE_SECONDS, EndpointVariables
 from local.replay.schedule import check, year
 from schema.lake_layout import TRIALS
 from schema.settings import Settings
@@ -91,7 +92,8 @@ def test_stateful_resources_survive_the_app(aws: Assembly) -> None:
         found = list(aws.resources(kind))
         assert len(found) == count, kind
         for _, name, resource in found:
-            assert resource["DeletionPolicy"] == resource["UpdateReplacePolicy"] == "Retain", name
+            assert resource["DeletionPolicy"] in {"Retain", "RetainExceptOnCreate"}, name
+            assert resource["UpdateReplacePolicy"] == "Retain", name
 
 
 def test_buckets_are_encrypted_private_and_versioned(aws: Assembly) -> None:
@@ -228,8 +230,8 @@ def test_schedules_fire_in_new_york(aws: Assembly, name: str, cron: str) -> None
 
 
 def test_no_scheduled_failure_is_silent(aws: Assembly) -> None:
-    """The queue of the schedule and of its function are one, and both give up at the same time."""
-    after = {"ingest_quotes": (0, 60), "decide": (2, 300), "reconcile": (2, 300), "backfill_bars": (2, 3600), "health": (2, 600)}
+    """The queue of the schedule and of its function are one, and both give up at the same time; health watches the age of quotes."""
+    after = {"ingest_quotes": (0, 60), "decide": (2, 900), "reconcile": (2, 300), "backfill_bars": (2, 3600), "health": (2, 600)}
     after |= {"report": (2, 600), "build_features": (2, 3600), "train": (2, 3600)}
     handled = {
         resource["Properties"]["FunctionName"]["Ref"]: resource["Properties"]
@@ -239,13 +241,14 @@ def test_no_scheduled_failure_is_silent(aws: Assembly) -> None:
         target = schedule["Target"]
         retry = target["RetryPolicy"]
         assert (retry["MaximumRetryAttempts"], retry["MaximumEventAgeInSeconds"]) == after[name], name
-        assert "DeadLetters" in text(target["DeadLetterConfig"]), name
+        assert name == "ingest_quotes" or "DeadLetters" in text(target["DeadLetterConfig"]), name
         if name in FUNCTIONS:
             slot = {"slot": "open+5"} if name == "decide" else {}
             assert json.loads(target["Input"]) == {"schedule": name, "time": "<aws.scheduler.scheduled-time>", **slot}
             own = handled[target["Arn"]["Fn::GetAtt"][0]]
             assert (own["MaximumRetryAttempts"], own["MaximumEventAgeInSeconds"]) == after[name], name
-            assert own["DestinationConfig"]["OnFailure"]["Destination"] == target["DeadLetterConfig"]["Arn"], name
+            destination = own.get("DestinationConfig", {}).get("OnFailure", {}).get("Destination")
+            assert destination == target.get("DeadLetterConfig", {}).get("Arn"), name
 
 
 def test_api_is_signed_throttled_and_bounded(aws: Assembly) -> None:
@@ -278,6 +281,30 @@ def test_decide_may_only_post_decisions_and_ask_our_endpoints(aws: Assembly) -> 
     (ask,) = (one for one in granted if "sagemaker:InvokeEndpoint" in actions(one))
     assert text(ask["Resource"]).endswith(':endpoint/papertape-*"]]}')
     assert actions(ask) == ["sagemaker:InvokeEndpoint"]
+    (read,) = (one for one in granted if "s3:GetObject" in actions(one))
+    assert actions(read) == ["s3:GetObject"]
+    assert [path for path in ('"/raw/*"', '"/models/*/model/model.tar.gz"') if path in text(read["Resource"])] == [
+        '"/raw/*"', '"/models/*/model/model.tar.gz"'
+    ]  # fmt: skip
+    assert len(read["Resource"]) == 2
+
+
+def test_deploy_model_touches_what_carries_the_app_s_name_and_reads_packages_and_verdicts_alone(aws: Assembly) -> None:
+    granted = statements(aws, "model", "DeployModelRole")
+    (write,) = (one for one in granted if "sagemaker:CreateEndpoint" in actions(one))
+    kinds = ("Model", "EndpointConfig", "Endpoint")
+    verbs = {f"sagemaker:{verb}{kind}" for verb in ("Create", "Describe", "Delete") for kind in kinds}
+    assert set(actions(write)) == {*verbs, "sagemaker:InvokeEndpoint"}
+    assert [f':{kind}/papertape-*"' in text(write["Resource"]) for kind in ("model", "endpoint-config", "endpoint")] == [True] * 3
+    (listing,) = (one for one in granted if one["Resource"] == "*")
+    assert set(actions(listing)) == {f"sagemaker:List{kind}s" for kind in kinds}
+    (read,) = (one["Resource"] for one in granted if "s3:GetObject" in actions(one))
+    assert [text(one).partition("/models/")[2] for one in read] == ['*/evaluation/evaluation.json"]]}', '*/model/model.tar.gz"]]}']
+
+
+def test_decide_lives_longer_than_it_asks_an_endpoint_again(aws: Assembly) -> None:
+    times = EndpointVariables()
+    assert aws.functions()["decide"]["Timeout"] >= times.endpoint_retry_seconds + RESERVE_SECONDS + times.endpoint_read_timeout
 
 
 def test_only_those_who_trade_read_the_broker_secret(aws: Assembly) -> None:
@@ -309,7 +336,7 @@ def test_both_verdicts_reach_deploy_model(aws: Assembly) -> None:
     assert rule["EventPattern"] == {
         "source": ["aws.sagemaker"],
         "detail-type": ["SageMaker Model Package State Change"],
-        "detail": {"ModelPackageGroupName": ["papertape"], "ModelApprovalStatus": ["Approved", "Rejected"]},
+        "detail": {"ModelPackageGroupName": ["papertape"], "ModelApprovalStatus": ["Approved", "Rejected", "PendingManualApproval"]},
     }
     (target,) = rule["Targets"]
     assert target["Arn"]["Fn::GetAtt"][0].startswith("DeployModel")
@@ -322,9 +349,10 @@ def test_pipeline_definition_is_json_with_the_seeds_of_the_settings(aws: Assembl
     separator, parts = body["Fn::Join"]
     definition = json.loads(separator.join(part if isinstance(part, str) else "token" for part in parts))
     assert definition["Version"] == "2020-12-01"
-    trained = [step["Name"] for step in definition["Steps"] if step["Type"] == "Training"]
+    steps = definition["Steps"][-1]["Arguments"]["IfSteps"]
+    trained = [step["Name"] for step in steps if step["Type"] == "Training"]
     assert trained == [f"Train-{seed}" for seed in settings.training.seeds]
-    (judged,) = (step["Arguments"] for step in definition["Steps"] if step["Name"] == "Evaluate")
+    (judged,) = (step["Arguments"] for step in steps if step["Name"] == "Evaluate")
     arguments = judged["AppSpecification"]["ContainerArguments"]
     assert arguments[arguments.index("--trials") + 1].endswith(f"/{TRIALS}")
     assert arguments[arguments.index("--package-group") + 1] == settings.name
@@ -367,7 +395,6 @@ def test_glue_job_gets_code_and_locked_libraries(aws: Assembly) -> None:
     assert job["Properties"]["GlueVersion"] == "5.1"
     libraries = arguments["--additional-python-modules"].split(",")
     assert sorted(line.partition("==")[0].lower() for line in libraries) == [
-        "awswrangler",
         "numpy",
         "pandas",
         "pyarrow",
@@ -397,8 +424,6 @@ def test_alarms_reach_a_topic_that_lets_them(aws: Assembly) -> None:
     ((_, topic, _),) = aws.resources("AWS::SNS::Topic")
     assert {text(alarm["AlarmActions"]) for alarm in alarms} == {text([{"Ref": topic}])}
     assert all(alarm["AlarmDescription"] for alarm in alarms)
-    (silent,) = (alarm for alarm in alarms if alarm["TreatMissingData"] == "breaching")
-    assert (silent["MetricName"], silent["Period"] * silent["EvaluationPeriods"]) == ("Invocations", 15 * 3600)
     ((_, _, policy),) = aws.resources("AWS::SNS::TopicPolicy")
     allowed = [s for s in policy["Properties"]["PolicyDocument"]["Statement"] if s["Effect"] == "Allow"]
     assert all(service in text(allowed) for service in ("cloudwatch.amazonaws.com", "budgets.amazonaws.com", "events.amazonaws.com"))

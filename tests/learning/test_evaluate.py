@@ -19,9 +19,6 @@ from trading_env.simulation.policy import load_policy, stack_policies
 CHOSEN = small_run.settings()
 FOLDS = configuration.folds_of(small_run.DAYS, CHOSEN)
 
-#: One worker, for they stand on one training.
-pytestmark = pytest.mark.xdist_group("evaluated")
-
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -27,7 +27,7 @@ WARM = 252  # sessions before the longest feature has a value
 
 def settings(**changes: dict[str, Any]) -> Settings:
     """The project's, sections changed; `kappa` 1 and no limit on a weight where a test is about learning, not about holding back."""
-    document = load(ROOT / "settings.toml").model_dump(mode="json")
+    document = load(ROOT / "data" / "settings.toml").model_dump(mode="json")
     for section, values in changes.items():
         document[section] |= values
     return Settings.model_validate(document)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from trading_env.data.corporate_actions import BREAK
 from trading_env.errors import PapertapeError
 
 Array = npt.NDArray[np.float64]
@@ -147,10 +148,14 @@ def actions_from_factors(factors: pd.DataFrame, sessions: pd.DatetimeIndex | Ses
 
 
 def check_actions(actions: pd.DataFrame) -> pd.DataFrame:
-    """Return `actions` in `ACTION_COLUMNS`; raise `BarsError` naming the first one of unknown kind, without date or positive value."""
+    """Return `actions` in `ACTION_COLUMNS`; raise `BarsError` naming the first one of unknown kind, without date or positive value.
+
+    A break needs no value.
+    """
     table = _conform(actions, ACTION_COLUMNS, numeric=("value",), dates=("ex_date",))
     value = table["value"].to_numpy(dtype=np.float64)
-    bad = ~(np.isfinite(value) & (value > 0)) | ~table["kind"].isin(KINDS).to_numpy() | table["ex_date"].isna().to_numpy()
+    applied, broken = (table["kind"].isin(kinds).to_numpy() for kinds in (KINDS, (BREAK,)))
+    bad = ~(applied & np.isfinite(value) & (value > 0) | broken) | table["ex_date"].isna().to_numpy()
     if bad.any():
         row = table[bad].iloc[0]
         raise BarsError(

@@ -7,16 +7,18 @@ symbol or column that is not there raises `MarketError`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from trading_env.data.bars import BAR_COLUMNS, Array, BarsError, Mask, Sessions, adjust_forward, as_sessions, check_actions
-from trading_env.data.features import CONTEXT, FEATURES, features
+from trading_env.data.corporate_actions import BREAK
+from trading_env.data.features import ASSET_FEATURES, CONTEXT, FEATURES, asset_features, context_features, cross_section, features
 from trading_env.errors import PapertapeError
 
 FEATURE_NAMES = tuple(feature.name for feature in FEATURES)
@@ -100,11 +102,12 @@ def build_market(bars: pd.DataFrame, actions: pd.DataFrame, *, symbols: Sequence
     """Raw, validated bars and their corporate actions -> forward-adjusted -> features -> `Market`.
 
     The sessions are those on which any of `symbols` has a bar. An action on another day takes effect at the next session; one after the
-    last session, or of another name, has none.
+    last session, or of another name, has none. From a break on a name's features are those of one that was listed on that day. An action
+    that became known late enters the features of the rows from then on; split and dividend have it in its own row.
 
     Args:
         bars: `BAR_COLUMNS`, as `bars.validate` leaves them.
-        actions: `ACTION_COLUMNS`, of any names.
+        actions: `ACTION_COLUMNS`, of any names, and where it came late the first session that knew it, `known`; NaT in time.
         symbols: the names, in the order of the A axis. One without any bar keeps its column, never tradable.
 
     Raises:
@@ -128,9 +131,9 @@ def build_market(bars: pd.DataFrame, actions: pd.DataFrame, *, symbols: Sequence
     raw = {column: np.full((len(sessions), len(names)), np.nan) for column in RAW_NAMES}
     for column, values in raw.items():
         values[rows, columns] = own[column].to_numpy(dtype=np.float64)
-    split, dividend = _events(actions, names, sessions)
-    adjusted = adjust_forward(**raw, split=split, dividend=dividend)
-    values, context = features(open=adjusted.open, high=adjusted.high, low=adjusted.low, close=adjusted.close, volume=adjusted.volume)
+    events = _events(actions, names, sessions)
+    split, dividend, _ = events.applied(len(sessions), len(names))
+    values, context = _features(raw, events, split=split, dividend=dividend)
     # without a bar there is no feature, so what is complete has a bar
     complete: Mask = np.all(np.isfinite(values), axis=-1)
     informed: Mask = np.all(np.isfinite(context), axis=-1, keepdims=True)
@@ -208,15 +211,66 @@ def _refuse_duplicates(bars: pd.DataFrame, cells: Positions) -> None:
         raise MarketError(f"there must be one bar per symbol and session, {row['symbol']} has several on {row['session']:%Y-%m-%d}")
 
 
-def _events(actions: pd.DataFrame, names: tuple[str, ...], sessions: Sessions) -> tuple[Array, Array]:
-    """Splits (products) and dividends (sums) by row and name."""
-    split, dividend = np.ones((len(sessions), len(names))), np.zeros((len(sessions), len(names)))
+@dataclass(frozen=True)
+class _Events:
+    """Actions by row and name; `known` is the row from which on features may use one, 0 for an action that was known in time."""
+
+    rows: Positions
+    columns: Positions
+    kinds: npt.NDArray[np.object_]
+    values: Array
+    known: Positions
+
+    def of(self, which: Mask) -> _Events:
+        return _Events(self.rows[which], self.columns[which], self.kinds[which], self.values[which], self.known[which])
+
+    def applied(self, sessions: int, names: int) -> tuple[Array, Array, Mask]:
+        """Splits (products), dividends (sums) and breaks, each (sessions, names)."""
+        split, dividend, broken = np.ones((sessions, names)), np.zeros((sessions, names)), np.zeros((sessions, names), dtype=np.bool_)
+        splits, dividends, breaks = (self.of(self.kinds == kind) for kind in ("split", "dividend", BREAK))
+        np.multiply.at(split, (splits.rows, splits.columns), splits.values)
+        np.add.at(dividend, (dividends.rows, dividends.columns), dividends.values)
+        broken[breaks.rows, breaks.columns] = True
+        return split, dividend, broken
+
+
+def _events(actions: pd.DataFrame, names: tuple[str, ...], sessions: Sessions) -> _Events:
     table = check_actions(actions)
+    known = as_sessions(pd.to_datetime(actions["known"])) if "known" in actions.columns else np.full(len(table), np.datetime64("NaT", "D"))
     ex_dates = as_sessions(table["ex_date"])
-    table = table[table["symbol"].isin(names).to_numpy() & (ex_dates >= sessions[0]) & (ex_dates <= sessions[-1])]
-    rows, columns = np.searchsorted(sessions, as_sessions(table["ex_date"])), _positions(table["symbol"], names)
-    value = table["value"].to_numpy(dtype=np.float64)
-    is_split = table["kind"].eq("split").to_numpy(dtype=bool)
-    np.multiply.at(split, (rows[is_split], columns[is_split]), value[is_split])
-    np.add.at(dividend, (rows[~is_split], columns[~is_split]), value[~is_split])
-    return split, dividend
+    own = table["symbol"].isin(names).to_numpy() & (ex_dates >= sessions[0]) & (ex_dates <= sessions[-1])
+    return _Events(
+        rows=np.searchsorted(sessions, ex_dates),
+        columns=_positions(table["symbol"], names),
+        kinds=table["kind"].to_numpy(dtype=object),
+        values=table["value"].to_numpy(dtype=np.float64),
+        known=np.where(np.isnat(known), 0, np.searchsorted(sessions, known)),
+    ).of(own)
+
+
+def _features(raw: Mapping[str, Array], events: _Events, *, split: Array, dividend: Array) -> tuple[Array, Array]:
+    """Features (T, A, F) and context (T, G), each row as it was known at its close."""
+    if not events.known.any() and not (events.kinds == BREAK).any():
+        whole = adjust_forward(**raw, split=split, dividend=dividend)
+        return features(open=whole.open, high=whole.high, low=whole.low, close=whole.close, volume=whole.volume)
+    asset = np.full((*split.shape, len(ASSET_FEATURES)), np.nan)
+    for name in range(split.shape[1]):
+        own = events.of(events.columns == name)
+        bars = {column: values[:, name] for column, values in raw.items()}
+        for begin, end in pairwise([*np.unique([0, *own.known]), len(split)]):
+            asset[begin:end, name] = _asset_features(bars, own.of(own.known <= begin))[begin:end]
+    return np.concatenate([asset, cross_section(asset)], axis=-1), context_features(asset)
+
+
+def _asset_features(bars: Mapping[str, Array], events: _Events) -> Array:
+    """One name's own features (T, F), its bars and events given. What lies before a break is another series."""
+    length = len(bars["close"])
+    split, dividend, broken = replace(events, columns=np.zeros_like(events.columns)).applied(length, 1)
+    found = np.full((length, len(ASSET_FEATURES)), np.nan)
+    for begin, end in pairwise(np.unique([0, *np.flatnonzero(broken), length])):
+        piece = {column: values[begin:end, None] for column, values in bars.items()}
+        adjusted = adjust_forward(**piece, split=split[begin:end], dividend=dividend[begin:end])
+        own = np.isfinite(adjusted.close[:, 0])
+        series = {column: getattr(adjusted, column)[own, 0] for column in RAW_NAMES}
+        found[begin:end][own] = asset_features(**series)
+    return found

@@ -25,9 +25,12 @@ def bar_table(lines: Iterable[Line]) -> pd.DataFrame:
 
 
 def action_table(lines: Iterable[Line]) -> pd.DataFrame:
-    """Lines of raw/actions -> ACTION_COLUMNS; `ex_date` is a tz-naive midnight."""
-    table = _table(lines, ACTION_COLUMNS)
-    table["ex_date"] = _times(table["ex_date"]).dt.tz_localize(None)
+    """Lines of raw/actions -> ACTION_COLUMNS and `known`, NaT where a line has none; both dates are tz-naive midnights."""
+    rows = list(lines)
+    table = _table(rows, ACTION_COLUMNS)
+    table["known"] = pd.Series([row.get("known") for row in rows], dtype="object")
+    for column in ("ex_date", "known"):
+        table[column] = _times(table[column]).dt.tz_localize(None)
     return _numbers(table, ("value",))
 
 

@@ -43,6 +43,7 @@ class GateThresholds:
     min_seed_share: float = 8 / 10
     cscv_blocks: int = 16
     min_columns: int = 8
+    min_common_share: float = 3 / 4
     max_loss_share: float = 0.25
     confidence: float = 0.90
     min_holdout_sessions: int = 252
@@ -203,19 +204,25 @@ def luck(trial: str, *, log: TrialLog, bar: GateThresholds) -> Check:
 
 
 def overfitting(trial: TrialEntry, *, log: TrialLog, bar: GateThresholds) -> Check:
-    """CSCV: does choosing the best trial on half of the sessions lose to equal weight on the other half?
+    """CSCV: does choosing the best configuration on half of the sessions lose to equal weight on the other half?
 
-    Columns are the trials that cover every session of the judged one. One logged trial chose nothing; too few columns cannot say.
+    Columns are the judged trial and the newest of every other configuration that covers most of its sessions, over those that all of them
+    cover: a configuration judged again on later data was not chosen from, and one judged earlier has no later sessions. One configuration
+    chose nothing; too few columns cannot say.
     """
-    if len(log.trials) == 1:
-        return Check("overfitting", True, "one trial logged, nothing was selected, so overfitting by selection does not apply")
+    newest = {entry.configuration_id: column for column, entry in enumerate(log.trials)}
+    newest[trial.configuration_id] = [entry.trial_id for entry in log.trials].index(trial.trial_id)
+    if len(newest) == 1:
+        what = "trial" if len(log.trials) == 1 else "configuration"
+        return Check("overfitting", True, f"one {what} logged, nothing was selected, so overfitting by selection does not apply")
     days, table = log.columns()
-    rows = table[np.isin(days, trial.sessions)]
-    columns = rows[:, np.isfinite(rows).all(axis=0)]
+    rows = table[np.isin(days, trial.sessions)][:, sorted(newest.values())]
+    columns = rows[:, np.isfinite(rows).mean(axis=0) >= bar.min_common_share]
+    columns = columns[np.isfinite(columns).all(axis=1)]
     if columns.shape[1] < max(2, bar.min_columns) or len(columns) < 2 * bar.cscv_blocks:
         sentence = (
-            f"overfitting cannot be assessed: {columns.shape[1]} of {len(log.trials)} logged trials cover all {len(columns)} sessions, "
-            f"at least {bar.min_columns} trials and {2 * bar.cscv_blocks} sessions are needed"
+            f"overfitting cannot be assessed: {columns.shape[1]} of {len(newest)} logged configurations share {len(columns)} sessions, "
+            f"at least {bar.min_columns} configurations and {2 * bar.cscv_blocks} sessions are needed"
         )
         return Check("overfitting", False, sentence, {"cscv_columns": float(columns.shape[1])})
     found = statistics.cscv(columns, blocks=bar.cscv_blocks)

@@ -40,6 +40,14 @@ def trial_id(*, settings: Mapping[str, Any], feature_hash: str, code_hash: str) 
     return _sha256(_configuration(settings, feature_hash, code_hash))
 
 
+def configuration_id(*, settings: Mapping[str, Any], feature_hash: str, code_hash: str) -> str:
+    """`trial_id` without `training.live_start`: the same for a configuration that is trained or judged again on later data."""
+    training = settings.get("training")
+    if isinstance(training, Mapping):
+        settings = {**settings, "training": {key: value for key, value in training.items() if key != "live_start"}}
+    return trial_id(settings=settings, feature_hash=feature_hash, code_hash=code_hash)
+
+
 @dataclass(frozen=True, eq=False)
 class TrialEntry:
     """One line. `excess` (T,): daily log growth less that of equal weight on `sessions` (T,), rising days, net of the standard cost.
@@ -58,6 +66,11 @@ class TrialEntry:
     def hash(self) -> str:
         """sha256 of everything else in the line, the previous hash included."""
         return _sha256(self._body())
+
+    @cached_property
+    def configuration_id(self) -> str:
+        """Of a trial: what it has in common with a judgement of the same on other data."""
+        return configuration_id(**self.configuration)
 
     def to_line(self) -> str:
         """One line of JSON, without the newline; a double reads back as the same double."""

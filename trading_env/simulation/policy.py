@@ -29,6 +29,7 @@ HIDDEN = 64
 SCORE_LIMIT = 10.0
 LOWEST, TINY = float(np.finfo(np.float64).min), float(np.finfo(np.float64).tiny)
 ARCHITECTURE = "shared-encoder-64"
+ENVELOPE = 8.0  # standard deviations; on the bundled data 8 % of the inputs of the worst day of training lie beyond, 2 % of March 2020's
 
 
 class PolicyError(PapertapeError, ValueError):
@@ -208,6 +209,15 @@ class NumpyPolicy:
         mass = np.exp(np.minimum(np.maximum(raw, -SCORE_LIMIT), SCORE_LIMIT)) * tradable
         portfolio = np.add.reduce(mass / np.maximum(np.add.reduce(mass, axis=-1, keepdims=True), TINY), axis=0) / seeds
         return np.asarray(np.log(portfolio, out=np.zeros_like(portfolio), where=tradable))
+
+
+def outside(policy: NumpyPolicy, vector: NDArray[np.float32], layout: Layout) -> float:
+    """Share of the tradable names' inputs that lie beyond `ENVELOPE` standard deviations of those that the policy was trained on."""
+    parts = unpack(vector, layout=layout)
+    own = parts.assets[parts.tradable].astype(np.float64)
+    inputs = np.concatenate([own, np.broadcast_to(parts.rest, (len(own), parts.rest.size))], axis=-1)
+    far = np.abs(inputs - policy.arrays["mu"]) > ENVELOPE * policy.arrays["sigma"]
+    return float(far.mean()) if far.size else 0.0
 
 
 def stack_policies(policies: Sequence[NumpyPolicy]) -> NumpyPolicy:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import boto3
 import requests
@@ -19,6 +19,7 @@ from botocore.awsrequest import AWSRequest
 
 from lambdas.common.environment import Variables, VariablesError, read
 from schema.loopback import is_loopback
+from schema.path_segment import segment_of
 from trading_env.errors import PapertapeError
 
 TIMEOUTS = (3.0, 35.0)
@@ -68,10 +69,15 @@ class ExecutionApi:
         return self.call("POST", "/decisions", body, repeat=True)
 
     def decision(self, decision_id: str) -> Answer:
-        return self.call("GET", f"/decisions/{quote(decision_id, safe='')}", repeat=True)
+        return self.call("GET", f"/decisions/{segment_of(decision_id)}", repeat=True)
 
     def order(self, order_id: str) -> Answer:
-        return self.call("GET", f"/orders/{quote(order_id, safe='')}", repeat=True)
+        return self.call("GET", f"/orders/{segment_of(order_id)}", repeat=True)
+
+    def orders(self, month: str, *, cursor: str | None = None) -> Answer:
+        """One page of the orders of a month, the oldest first."""
+        query = {"month": month, "limit": "500"} | ({} if cursor is None else {"cursor": cursor})
+        return self.call("GET", f"/orders?{urlencode(sorted(query.items()))}", repeat=True)
 
     def status(self) -> Answer:
         return self.call("GET", "/status", repeat=True)

@@ -12,7 +12,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache, partial
 from typing import Any
 from urllib.parse import quote
@@ -25,20 +25,22 @@ from alpaca.data.historical.stock import StockHistoricalDataClient
 from alpaca.data.requests import CorporateActionsRequest, StockBarsRequest, StockLatestQuoteRequest, StockLatestTradeRequest
 from alpaca.data.timeframe import TimeFrame, TimeFrameUnit
 from alpaca.trading.client import TradingClient
-from alpaca.trading.enums import QueryOrderStatus
-from alpaca.trading.requests import GetCalendarRequest, GetOrdersRequest
+from alpaca.trading.enums import AssetClass, AssetStatus, QueryOrderStatus
+from alpaca.trading.requests import GetAssetsRequest, GetCalendarRequest, GetOrdersRequest
 from botocore.exceptions import ClientError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lambdas.common.broker import alpaca_wire as wire
 from lambdas.common.broker.port import (
     Account,
+    Asset,
     BrokerRefused,
     BrokerUnavailable,
     Clock,
     NotFound,
     Order,
     Position,
+    QueryRefused,
     Quote,
     Session,
     Submittable,
@@ -56,6 +58,8 @@ PAPER_TRADING = "https://paper-api.alpaca.markets"
 LIVE_TRADING = "https://api.alpaca.markets"
 DATA = "https://data.alpaca.markets"
 LIVE_SWITCH = "yes-real-money"
+#: How far an action's process date, by which Alpaca filters, may lie from its ex-date: a dividend is processed on the day it is paid.
+PROCESSED_WITHIN = timedelta(days=120)
 
 
 class Credentials(BaseModel):
@@ -67,10 +71,13 @@ class Credentials(BaseModel):
     live: bool = False
 
 
-class BrokerVariables(Variables):
-    broker_secret_arn: str
+class BrokerAddresses(Variables):
     alpaca_trading_url: str = PAPER_TRADING
     alpaca_data_url: str = DATA
+
+
+class BrokerVariables(BrokerAddresses):
+    broker_secret_arn: str
     allow_live_trading: str = ""
     broker_connect_timeout: float = Field(default=3.0, gt=0, le=10)
     broker_read_timeout: float = Field(default=10.0, gt=0, le=15)
@@ -126,6 +133,7 @@ class AlpacaBroker:
         renew: Callable[[], tuple[str, str] | None] = lambda: None,
     ) -> None:
         refuse_foreign_broker(trading_url=trading_url, data_url=data_url, environment_switch=live_switch, secret_switch=credentials.live)
+        self.real_money = live_switch == LIVE_SWITCH or credentials.live
         keys: dict[str, Any] = {"api_key": credentials.key_id, "secret_key": credentials.secret_key, "raw_data": True}
         self._trading = _Trading(**keys, paper=trading_url != LIVE_TRADING, url_override=trading_url)
         self._stocks = _Stocks(**keys, url_override=data_url)
@@ -143,6 +151,11 @@ class AlpacaBroker:
 
     def account(self) -> Account:
         return wire.account_of(self._trading.get_account())
+
+    def assets(self) -> dict[str, Asset]:
+        request = GetAssetsRequest(status=AssetStatus.ACTIVE, asset_class=AssetClass.US_EQUITY)
+        listed = [wire.asset_of(row) for row in wire.rows(self._trading.get_all_assets(request), "assets")]
+        return {asset.symbol: asset for asset in listed}
 
     def positions(self) -> dict[str, Position]:
         held = [wire.position_of(row) for row in wire.rows(self._trading.get_all_positions(), "positions")]
@@ -218,13 +231,24 @@ class AlpacaBroker:
         return [wire.bar_of(symbol, bar) for symbol in sorted(answer) for bar in answer[symbol]]
 
     def corporate_actions(self, symbols: Sequence[str], start: date, end: date) -> list[dict[str, Any]]:
-        """Log the kinds that are left out."""
+        """Ask for whatever is processed around these ex-dates, ahead of today too.
+
+        Whether Alpaca lists actions that are announced and not processed is not documented; where it does not, they come when they are
+        processed. Should it refuse an end that lies ahead, it is asked up to `end`.
+        """
+        try:
+            answer = self._processed(symbols, start - PROCESSED_WITHIN, end + PROCESSED_WITHIN)
+        except QueryRefused as refusal:
+            logger.warning("actions are not listed ahead", extra={"error": str(refusal)})
+            answer = self._processed(symbols, start - PROCESSED_WITHIN, end)
+        first, last, names = start.isoformat(), end.isoformat(), set(symbols)
+        found = [action for kind, rows in answer.items() for row in rows if (action := wire.action_of(kind, row)) is not None]
+        own = {row["id"]: row for row in found if row["symbol"] in names and first <= row["ex_date"] <= last}
+        return sorted(own.values(), key=lambda row: (row["symbol"], row["ex_date"], row["kind"], row["id"]))
+
+    def _processed(self, symbols: Sequence[str], start: date, end: date) -> dict[str, Any]:
         request = CorporateActionsRequest(symbols=list(symbols), start=start, end=end, limit=None)
-        answer = self._market("corporate actions", lambda: self._actions.get_corporate_actions(request))
-        for kind in answer.keys() - wire.ACTIONS.keys():
-            logger.warning("corporate actions of a kind that is not applied", extra={"action_kind": kind, "count": len(answer[kind])})
-        applied = [wire.action_of(kind, row) for kind in answer.keys() & wire.ACTIONS.keys() for row in answer[kind]]
-        return sorted(applied, key=lambda row: (row["symbol"], row["ex_date"], row["kind"]))
+        return self._market("corporate actions", lambda: self._actions.get_corporate_actions(request))
 
     def _market(self, what: str, call: Callable[[], Any]) -> dict[str, Any]:
         """Call a data client; its own complaint about a body that it does not know is a failed read."""
@@ -235,6 +259,16 @@ class AlpacaBroker:
 def broker_from_environment(*, environ: Mapping[str, str] | None = None) -> AlpacaBroker:
     """Return this process's broker: addresses and timeouts from the environment, keys from the secret, the paper guard over both."""
     return _broker(read(BrokerVariables, environ=os.environ if environ is None else environ))
+
+
+def paper_account(secret: str, *, environ: Mapping[str, str]) -> AlpacaBroker:
+    """Return the paper account of the keys in `secret`, the text of a secret; real money is out of reach, whatever it says."""
+    addresses = read(BrokerAddresses, environ=environ)
+    return AlpacaBroker(
+        credentials=_parsed(secret, remedy="store the keys again: make secret"),
+        trading_url=addresses.alpaca_trading_url,
+        data_url=addresses.alpaca_data_url,
+    )
 
 
 @lru_cache(maxsize=4)
@@ -266,14 +300,18 @@ def _rotated(arn: str) -> tuple[str, str] | None:
 
 def _credentials(arn: str) -> Credentials:
     name = arn.rsplit(":", 1)[-1]
-    shape = '{"key_id": "...", "secret_key": "..."}'
-    remedy = f"store it: aws secretsmanager create-secret --name {name} --secret-string '{shape}'"
+    remedy = "store it: make secret"
     try:
         value = boto3.client("secretsmanager").get_secret_value(SecretId=arn)["SecretString"]
     except (ClientError, KeyError) as error:
         code = error.response["Error"]["Code"] if isinstance(error, ClientError) else "no text in it"
         raise BrokerRefused(f"the broker's secret {name} cannot be read ({code}); {remedy}") from None
+    return _parsed(value, name=name, remedy=remedy)
+
+
+def _parsed(text: str, *, remedy: str, name: str = "") -> Credentials:
     try:
-        return Credentials.model_validate(json.loads(value))
+        return Credentials.model_validate(json.loads(text))
     except (ValueError, ValidationError):
-        raise BrokerRefused(f"the broker's secret {name} is not {shape}; {remedy}") from None
+        shape = '{"key_id": "...", "secret_key": "..."}'
+        raise BrokerRefused(f"the broker's secret {name or 'text'} is not {shape}; {remedy}") from None

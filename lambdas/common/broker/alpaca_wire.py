@@ -5,7 +5,7 @@ Each `*_of` takes one JSON object as sent and raises `BrokerUnavailable` naming 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
@@ -14,6 +14,7 @@ from typing import Any
 from lambdas.common.broker.port import (
     Account,
     AlreadyAccepted,
+    Asset,
     BrokerUnavailable,
     Clock,
     Order,
@@ -26,6 +27,7 @@ from lambdas.common.broker.port import (
 )
 from lambdas.common.telemetry import logger
 from schema.exchange_time import NEW_YORK, parse_utc
+from trading_env.data.corporate_actions import BREAK, Effect, rule_of
 from trading_env.orders.order_state import BrokerStatus, OrderStatus
 
 #: How Alpaca says that an order has ended.
@@ -119,6 +121,11 @@ def account_of(raw: Any) -> Account:
         )
 
 
+def asset_of(row: dict[str, Any]) -> Asset:
+    with reading("assets"):
+        return Asset(symbol=str(row["symbol"]), tradable=_flag(row["tradable"]), fractionable=_flag(row["fractionable"]))
+
+
 def position_of(row: dict[str, Any]) -> Position:
     with reading("positions"):
         return Position(symbol=str(row["symbol"]), quantity=_number(row["qty"]), available=_number(row.get("qty_available", row["qty"])))
@@ -193,19 +200,51 @@ def bar_of(symbol: str, bar: dict[str, Any]) -> dict[str, Any]:
         return row
 
 
-ACTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], float]]] = {
-    "forward_splits": ("split", lambda row: float(row["new_rate"]) / float(row["old_rate"])),
-    "reverse_splits": ("split", lambda row: float(row["new_rate"]) / float(row["old_rate"])),
-    "stock_dividends": ("split", lambda row: 1.0 + float(row["rate"])),
-    "cash_dividends": ("dividend", lambda row: float(row["rate"])),
+#: Who is affected, and from when: the vendor has other fields for each kind; of a merger it is who is bought.
+_AFFECTED = ("symbol", "source_symbol", "old_symbol", "acquiree_symbol")
+_EFFECTIVE = ("ex_date", "effective_date", "process_date")
+_VALUES: Mapping[str, Callable[[dict[str, Any]], float]] = {
+    "forward_split": lambda row: float(row["new_rate"]) / float(row["old_rate"]),
+    "reverse_split": lambda row: float(row["new_rate"]) / float(row["old_rate"]),
+    "stock_dividend": lambda row: 1.0 + float(row["rate"]),
+    "cash_dividend": lambda row: float(row["rate"]),
 }
 
 
-def action_of(vendor_kind: str, row: dict[str, Any]) -> dict[str, Any]:
-    """Return a corporate action as the row symbol, ex_date, kind, value; `vendor_kind` must be one of `ACTIONS`."""
-    with reading(f"corporate actions ({vendor_kind})"):
-        kind, value = ACTIONS[vendor_kind]
-        return {"symbol": str(row["symbol"]), "ex_date": str(row["ex_date"]), "kind": kind, "value": value(row)}
+def action_of(listed_as: str, row: dict[str, Any]) -> dict[str, Any] | None:
+    """Return a corporate action as the port's row; `listed_as` is the vendor's list. None: nothing changes for who holds the name.
+
+    What has another currency, or leaves the name under another symbol, is not applied.
+    """
+    with reading(f"corporate actions ({listed_as})"):
+        action = listed_as.removesuffix("s")
+        symbol = str(_first(row, _AFFECTED))
+        if (action == "name_change" and row["new_symbol"] == symbol) or (action == "cash_dividend" and float(row["rate"]) == 0):
+            return None
+        foreign = row.get("currency") or "USD"
+        renamed = action == "reverse_split" and (row.get("new_symbol") or symbol) != symbol
+        kind: Effect = BREAK if renamed or foreign != "USD" else rule_of(action).effect
+        return {
+            "id": str(row["id"]),
+            "symbol": symbol,
+            "ex_date": date.fromisoformat(_first(row, _EFFECTIVE)).isoformat(),
+            "kind": kind,
+            "value": None if kind == BREAK else _positive(_VALUES[action](row)),
+            "action": action,
+        }
+
+
+def _first(row: Mapping[str, Any], names: Sequence[str]) -> Any:
+    found = [row[name] for name in names if name in row]
+    if not found:
+        raise KeyError(" or ".join(names))
+    return found[0]
+
+
+def _positive(value: float) -> float:
+    if not 0 < value < float("inf"):
+        raise ValueError(f"a rate above 0 was expected, was {value}")
+    return value
 
 
 def _number(value: Any) -> Decimal:

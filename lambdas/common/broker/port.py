@@ -5,7 +5,8 @@ Quantities and money are `Decimal`, times are UTC, and nothing that a vendor lef
 
 BrokerError
 ├── BrokerUnavailable   a read failed: nothing is known, which is never "nothing there"
-│   └── NotFound        a read was answered: the broker does not have this
+│   ├── NotFound        a read was answered: the broker does not have this
+│   └── QueryRefused    a read was answered: the broker does not take this question
 ├── Rejected            a definite refusal of an order; says why as far as it is understood
 │   └── AlreadyAccepted the client order id was used before: the order was accepted then, ask for it
 ├── RateLimited         too many questions, and the budget is not back in time: the order was not accepted
@@ -39,6 +40,10 @@ class BrokerUnavailable(BrokerError):  # noqa: N818 -- the tree names outcomes
 
 class NotFound(BrokerUnavailable):
     """The broker answered that it does not have this."""
+
+
+class QueryRefused(BrokerUnavailable):
+    """The broker answered that the question is not allowed as it was asked."""
 
 
 class Rejected(BrokerError):  # noqa: N818
@@ -141,6 +146,15 @@ class Trade:
     price: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class Asset:
+    """A listed name as the broker trades it: whether at all now, and whether in fractions of a share."""
+
+    symbol: str
+    tradable: bool
+    fractionable: bool
+
+
 class Submittable(Protocol):
     """What `submit` needs to know of an order."""
 
@@ -165,6 +179,10 @@ class Broker(Calendar, Protocol):
     @property
     def list_limit(self) -> int:
         """What one list of orders holds at most."""
+
+    @property
+    def real_money(self) -> bool:
+        """Whether a switch for real money is on, be it one of several."""
 
     def clock(self) -> Clock: ...
 
@@ -196,6 +214,17 @@ class Broker(Calendar, Protocol):
         """Ask the broker to cancel; the order's status tells whether it was in time. Raises as `submit` does."""
 
 
+class AccountReads(Calendar, Protocol):
+    """What may be asked of an account and its market before anything trades; nothing here can order. A failed read: `BrokerUnavailable`."""
+
+    def clock(self) -> Clock: ...
+
+    def account(self) -> Account: ...
+
+    def assets(self) -> dict[str, Asset]:
+        """Return the active US shares by symbol; a name that is not there is not active."""
+
+
 class MarketData(Calendar, Protocol):
     """Bars, quotes, trades and corporate actions of listed names. A read that fails raises `BrokerUnavailable`."""
 
@@ -212,7 +241,9 @@ class MarketData(Calendar, Protocol):
         """
 
     def corporate_actions(self, symbols: Sequence[str], start: date, end: date) -> list[dict[str, Any]]:
-        """Return splits and cash dividends with an ex-date from `start` to `end` as rows symbol, ex_date, kind, value.
+        """Return all actions of `symbols` with an ex-date from `start` to `end`, each once, as far as the vendor knows them.
 
-        A stock dividend is a split. Other kinds (mergers, spin-offs, ...) are left out: nothing here can apply them.
+        Rows are id (the vendor's own), symbol, ex_date, kind, value, and action, which says which of `corporate_actions.ACTION_RULES` it
+        is. `kind` is split or dividend, or break for what cannot be applied; the value of a break is None. An action without an ex-date
+        has the day from which it counts.
         """

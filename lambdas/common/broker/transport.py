@@ -15,7 +15,7 @@ from typing import Any
 import requests
 
 from lambdas.common.broker.alpaca_wire import rejection
-from lambdas.common.broker.port import BrokerUnavailable, NotFound, RateLimited, Unresolved
+from lambdas.common.broker.port import BrokerUnavailable, NotFound, QueryRefused, RateLimited, Unresolved
 
 #: The codes of a 403 that is about an order, as 40310000; a 403 without one is the gateway's, and about the keys.
 ORDER_CODE = re.compile(r"403\d{5}")
@@ -92,10 +92,12 @@ class Transport:
                     return response.json()
                 if response.status_code == 404:
                     raise NotFound(_message(response)[1])
+                if response.status_code in {400, 422}:
+                    raise QueryRefused(f"GET {url} was refused ({response.status_code}: {_message(response)[1]})")
                 problem = f"{response.status_code}: {_message(response)[1]}"
                 if response.status_code == 429:
                     pause = self._until_reset(response.headers)
-                if response.status_code in {400, 401, 403, 422} or pause > LONGEST_PAUSE:
+                if response.status_code in {401, 403} or pause > LONGEST_PAUSE:
                     break
             except requests.RequestException as error:
                 problem = type(error).__name__

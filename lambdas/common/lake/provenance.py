@@ -8,8 +8,6 @@ evaluation that is not JSON.
 from __future__ import annotations
 
 import hashlib
-import io
-import tarfile
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -20,9 +18,7 @@ from botocore.config import Config
 
 from lambdas.common.lake.lake import document_of, read_object
 from schema.lake_layout import TRAINING_MANIFEST
-
-#: What a model is the hash of, in this order (sagemaker/inference.py).
-MODEL_FILES = ("policy.npz", "policy.json")
+from trading_env.simulation.artifact import ArtifactError, artifact_hash, read_artifact
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,15 +57,10 @@ class Registry:
         body = self.content(package.model_uri)
         if body is None:
             return None
-        digest = hashlib.sha256()
         try:
-            with tarfile.open(fileobj=io.BytesIO(body)) as archive:
-                for name in MODEL_FILES:
-                    file = archive.extractfile(name)
-                    digest.update(file.read() if file else b"")
-        except (tarfile.TarError, KeyError):
+            return artifact_hash(read_artifact(body))
+        except ArtifactError:
             return None
-        return digest.hexdigest()
 
     def evidence(self, arn: str, *, processed_bucket: str) -> dict[str, Any]:
         """What the audit keeps of a package: the columns of `EVIDENCE`, None where there is nothing."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from lambdas.common.ledger.notices import Notice
 from lambdas.common.ledger.records import Breakers, StateChange, TradingState
 from lambdas.common.ledger.table import ABSENT, RACES, ConditionError, Stale, Table, code_of
 from schema.api_requests import State
@@ -68,10 +69,12 @@ class Controls(Table):
             cleared = breakers.tripped if rearmed != breakers else {}
             change = StateChange(**fields, was=was.state, time=time, rearmed=cleared, account=account)
             writes = [self._next(new, was.version), self._put(change, ABSENT)]
+            if not automatic:  # what the app does itself is an alert
+                writes.append(self._put(_notice(change)))
             if rearmed != breakers:
                 writes.append(self._next(rearmed.model_copy(update={"version": breakers.version + 1}), breakers.version))
             try:
-                self._transact(writes, refused=[ConditionError(), ConditionError(), ConditionError()])
+                self._transact(writes, refused=[ConditionError() for _ in writes])
             except ConditionError:
                 continue
             return new
@@ -141,6 +144,17 @@ class Controls(Table):
     def _next(self, record: TradingState | Breakers, version: int) -> dict[str, Any]:
         """Put the successor of what had `version`, or the first one."""
         return self._put(record, "attribute_not_exists(version) OR version = :version", {":version": version})
+
+
+def _notice(change: StateChange) -> Notice:
+    rearmed = f" This re-armed {', '.join(change.rearmed)}." if change.rearmed else ""
+    account = f" It goes on with account {change.account}." if change.account else ""
+    return Notice(
+        key=f"state:{change.version:06d}",
+        time=change.time,
+        subject=f"trading is {change.state}",
+        detail=f"{change.by} set trading from {change.was} to {change.state}: {change.reason}.{rearmed}{account}",
+    )
 
 
 def _rearmed(breakers: Breakers, *, account: str | None) -> Breakers:

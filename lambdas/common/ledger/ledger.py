@@ -23,9 +23,11 @@ from botocore.config import Config
 from lambdas.common.environment import LedgerVariables, read
 from lambdas.common.ledger.controls import Controls
 from lambdas.common.ledger.item import LedgerCorrupt
+from lambdas.common.ledger.notices import WAITING, Notice
 from lambdas.common.ledger.records import (
     AlertRecord,
     Attribution,
+    BrokerState,
     Decision,
     Fill,
     OrderOfDay,
@@ -225,6 +227,13 @@ class Ledger(Controls):
         """Return the attributions of the sessions from `start` to `end`, both included."""
         return list(self._query(Attribution, "attribution", start, end))
 
+    def put_broker_state(self, state: BrokerState) -> None:
+        """Replace what was seen of the broker before."""
+        self._table.put_item(Item=state.item())
+
+    def broker_state(self) -> BrokerState | None:
+        return self._get(BrokerState, {"pk": "state", "sk": "broker"})
+
     # --- models
 
     def incumbent(self) -> ServedModel | None:
@@ -256,6 +265,20 @@ class Ledger(Controls):
 
     def alerts(self, month: str) -> list[AlertRecord]:
         return list(self._query(AlertRecord, f"alert#{month}", "", "~"))
+
+    # --- notices
+
+    def put_notice(self, notice: Notice) -> bool:
+        """Put a notice; False if this event has one."""
+        return self._put_once(notice)
+
+    def waiting_notices(self) -> list[Notice]:
+        """Return what nobody was mailed yet, oldest first; read again from the table, because the index may lag."""
+        found = (self._get(Notice, {"pk": "notice", "sk": item["unsettled_sk"]}) for item in self._unsettled(WAITING))
+        return sorted((one for one in found if one is not None and not one.mailed), key=lambda one: (one.time, one.key))
+
+    def mark_mailed(self, notice: Notice) -> None:
+        self._table.put_item(Item=notice.model_copy(update={"mailed": True}).item())
 
     # --- what several of them use
 

@@ -6,6 +6,7 @@ from the broker's clock. `docs/ledger.md` lists every access pattern.
 
 from __future__ import annotations
 
+from datetime import date
 from decimal import Decimal
 from typing import Annotated, ClassVar, Literal
 
@@ -288,8 +289,27 @@ class Breakers(Record):
         return {"pk": "state", "sk": "breakers"}
 
 
+class BrokerState(Record):
+    """The broker's clock and account as reconcile read them last: what a status can say of now without asking the broker."""
+
+    kind: ClassVar[str] = "broker_state"
+    now: str
+    is_open: bool
+    next_open: str
+    next_close: str
+    account_id: str
+    equity: Decimal
+
+    def keys(self) -> dict[str, str]:
+        return {"pk": "state", "sk": "broker"}
+
+
 class ServedModel(Record):
-    """Who decides (`incumbent`) or only watches (`shadow`)."""
+    """What was approved (`incumbent`) or rejected (`shadow`), by the gate or by a person; `roles` says which of the two trades.
+
+    `refused`: the gate's own sentences about the checks that failed; none of a model that it passed, or whose verdict is not known.
+    `model_uri`: the s3:// archive that its endpoint serves.
+    """
 
     kind: ClassVar[str] = "model"
     role: Literal["incumbent", "shadow"]
@@ -301,7 +321,15 @@ class ServedModel(Record):
     feature_hash: str = ""
     since: str
     trained_until: str | None = None
+    evaluated_until: str | None = None
     model_hash: str | None = None
+    model_uri: str | None = None
+    refused: tuple[str, ...] = ()
+
+    @property
+    def known_until(self) -> date:
+        """The last session that it was trained or judged on, else its deployment: its age counts from here."""
+        return date.fromisoformat((self.evaluated_until or self.trained_until or self.since)[:10])
 
     def keys(self) -> dict[str, str]:
         return {"pk": "model", "sk": self.role}

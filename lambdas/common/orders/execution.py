@@ -19,6 +19,7 @@ from decimal import ROUND_FLOOR, Decimal
 from lambdas.common.broker.port import BrokerUnavailable, Clock, Order, RateLimited
 from lambdas.common.ledger.alerts import raise_alert
 from lambdas.common.ledger.records import Breakers, Decision, OrderRecord, PlannedOrder
+from lambdas.common.ledger.roles import trader_now
 from lambdas.common.orders import planning, resubmission
 from lambdas.common.orders.batch import Batch, BatchRun, BrokerClock, Orders, OutOfTime, WindowClosed
 from lambdas.common.orders.broker_updates import note
@@ -118,7 +119,7 @@ def _situation(decision: Decision, view: View, today: Sequence[OrderRecord], run
         state=state.state,
         breakers=breakers,
         today=today,
-        model=run.ledger.incumbent(),
+        model=trader_now(run.ledger, run.context.settings),
     )
     tripped = risk.breakers(situation, limits)
     if breakers.account_id is None or tripped.keys() - breakers.tripped.keys():

@@ -58,16 +58,23 @@ def trade_json(symbol: str, trade: RecordedTrade) -> Json:
 
 
 def action_json(action: Action) -> tuple[str, Json]:
-    """The list it belongs to, and the action. It is processed on its ex-date; CUSIPs are not recorded and stay empty."""
-    day = action.ex_date.isoformat()
+    """The list it belongs to, and the action. CUSIPs are not recorded and stay empty."""
+    day, processed = action.ex_date.isoformat(), action.process_date.isoformat()
     common = {
         "id": str(uuid5(NAMESPACE, f"{action.kind} {action.symbol} {day}")),
         "symbol": action.symbol,
         "ex_date": day,
-        "process_date": day,
+        "process_date": processed,
     }
     if action.kind == "dividend":
-        return "cash_dividends", {**common, "cusip": "", "rate": float(action.value), "special": False, "foreign": False}
+        return "cash_dividends", {
+            **common,
+            "cusip": "",
+            "rate": float(action.value),
+            "special": False,
+            "foreign": False,
+            "payable_date": processed,
+        }
     if action.value > 1:
         return "forward_splits", {**common, "cusip": "", "new_rate": float(action.value), "old_rate": 1.0}
     old_rate = float(RATIOS.divide(Decimal(1), action.value))

@@ -196,6 +196,16 @@ def test_the_training_view_ends_before_the_live_period(lake: Lake, build: Any, s
     assert {name.split("/")[0] for name in same if name != "manifest.json"} == {"year=2010", "year=2011", "year=2012"}
 
 
+def test_an_automatic_live_start_gives_training_every_session_of_each_night(lake: Lake, build: Any, settings: Settings) -> None:
+    bucket, automatic = Bucket(lake.processed_bucket), moved(settings, "auto")
+    build(under=automatic)
+    assert read_features(bucket, prefix=TRAINING)["session"].max() == pd.Timestamp("2014-12-31")
+    fill_raw(lake, symbols=settings.universe.symbols, start="2010-01-04", end="2015-01-02")
+    build(time="2015-01-02T23:30:00Z", under=automatic)
+    assert read_features(bucket, prefix=TRAINING)["session"].max() == pd.Timestamp("2015-01-02")
+    assert json.loads(bucket.get(TRAINING + "manifest.json") or b"")["end"] == "2015-01-02"
+
+
 def test_moving_the_live_period_back_takes_rows_out_of_the_view(lake: Lake, build: Any, settings: Settings) -> None:
     build(under=moved(settings, "2014-07-01"))
     build(under=moved(settings, "2013-07-01"))

@@ -10,6 +10,7 @@ from urllib.parse import quote
 import pytest
 
 from lambdas.common.ledger.ledger import Ledger
+from schema.path_segment import segment_of
 
 DECISION = "agent:2020-01-02/open+5"
 
@@ -45,7 +46,7 @@ def test_a_halt_lands_while_a_batch_holds_the_lease(control: Any, ledger_table: 
     assert control("PUT", "/trading-state", {"state": "halted", "reason": "now"}).status == 200
 
 
-@pytest.mark.parametrize("path", [f"/decisions/{quote(DECISION, safe='')}", f"/decisions/{DECISION}"])
+@pytest.mark.parametrize("path", [f"/decisions/{one}" for one in (segment_of(DECISION), quote(DECISION, safe=""), DECISION)])
 def test_a_decision_is_shown_with_its_orders_however_the_gateway_passes_its_id(
     execution: Any, control: Any, exchange: Any, decide: Any, path: str
 ) -> None:
@@ -54,6 +55,34 @@ def test_a_decision_is_shown_with_its_orders_however_the_gateway_passes_its_id(
     assert [link["link"] for link in shown.pop("trace")] == ["decision", "audit record", "code"]
     assert shown == made.body
     assert control("GET", "/decisions/agent%3Aother").status == 404
+
+
+def test_an_id_with_a_slash_is_no_order_and_the_answer_says_where_to_look(control: Any) -> None:
+    for path in ("/orders/agent:2020-01-02/open+5", f"/orders/{quote(DECISION, safe='')}"):
+        answer = control("GET", path)
+        assert (answer.status, answer.body["message"]) == (
+            404, f"no order {DECISION}: an order's id has no slash; GET /decisions/{{id}} shows a decision"
+        )  # fmt: skip
+
+
+def test_the_status_says_what_comes_next_as_the_broker_was_seen_last(control: Any, reconcile: Any, exchange: Any) -> None:
+    assert control("GET", "/status").body["next_decision"] is None
+    for now, market, following in (
+        ("2020-01-02T14:31:00Z", True, "2020-01-02T14:35:00Z"),
+        ("2020-01-02T15:00:00Z", True, "2020-01-03T14:35:00Z"),
+        ("2020-01-03T21:30:00Z", False, "2020-01-06T14:35:00Z"),
+        ("2020-01-06T14:00:00Z", False, "2020-01-06T14:35:00Z"),
+    ):
+        if now > "2020-01-02T14:35:00Z":
+            exchange.advance(now)
+        else:
+            exchange.reset(now=now, cash="100000")
+        reconcile()
+        told = control("GET", "/status").body
+        assert told["broker"]["is_open"] == market
+        assert told["next_decision"] == {"slot": f"{following[:10]}/open+5", "time": following}
+    assert told["day"] == {"since": "2020-01-03", "dollars": "0", "share": "0.000000"}
+    assert told["account"] == told["broker"]["account_id"]
 
 
 def test_portfolio_and_orders(execution: Any, control: Any, reconcile: Any, exchange: Any, decide: Any) -> None:

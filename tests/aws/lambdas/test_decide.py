@@ -22,21 +22,25 @@ import numpy as np
 import pandas as pd
 import pytest
 import requests
+from botocore.exceptions import ReadTimeoutError
 
 from lambdas.backfill_bars.handler import handler as backfill
 from lambdas.common.lake import lake as lakes
 from lambdas.common.lake.lake import Lake
+from lambdas.common.ledger.item import LedgerCorrupt
 from lambdas.common.ledger.ledger import Ledger
 from lambdas.common.ledger.records import Held, ServedModel, Snapshot
 from lambdas.decide import handler as deciding
 from lambdas.decide.attribution import live_day
 from lambdas.decide.data import market_snapshot
 from lambdas.decide.decision import AccountAtClose, observe_state
+from lambdas.decide.endpoint import EndpointError, Retries, ask_again
 from learning import serving
+from learning.packaging import archive
 from local.exchange.server import RunningExchange
 from papertape.market_data import bundled
 from schema.lake_layout import actions_key, bars_key
-from schema.settings import SETTINGS_FILE, Settings
+from schema.settings import SETTINGS_FILE, GateSettings, Settings
 from schema.trading_rules import limits_of, rules_of
 from tests.lakes import calendar_objects, fill_raw
 from tests.markets import market_of
@@ -46,7 +50,15 @@ from trading_env.data.market import Market, build_market
 from trading_env.data.observation import Layout
 from trading_env.evaluation.attribution import AttributionParts, explain
 from trading_env.evaluation.backtest import BacktestResult, backtest
-from trading_env.simulation.policy import NumpyPolicy, PolicyCard, SeededRandom, array_shapes, save_policy, weights_from_scores
+from trading_env.simulation.policy import (
+    NumpyPolicy,
+    PolicyCard,
+    SeededRandom,
+    array_shapes,
+    outside,
+    save_policy,
+    weights_from_scores,
+)
 from trading_env.simulation.portfolio import Rules
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -76,6 +88,8 @@ class Cloud:
                 content = json.dumps(answer).encode()
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
+                if status == 424:
+                    self.send_header("x-amzn-ErrorType", "ModelError")
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
                 self.wfile.write(content)
@@ -94,6 +108,8 @@ def cloud(execution: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
     monkeypatch.setenv("EXECUTION_API_URL", "https://abcdefgh.execute-api.us-east-1.amazonaws.com/v1")
     monkeypatch.setenv("AWS_ENDPOINT_URL_EXECUTE_API", running.url)
     monkeypatch.setenv("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", running.url)
+    for name, seconds in {"CONNECT_TIMEOUT": "0.1", "READ_TIMEOUT": "1", "RETRY_SECONDS": "0", "PAUSE_SECONDS": "0.01"}.items():
+        monkeypatch.setenv(f"ENDPOINT_{name}", seconds)
     deciding._runtime.cache_clear()
     yield running
     deciding._runtime.cache_clear()
@@ -116,7 +132,7 @@ def run(cloud: Cloud, lake: Lake) -> Callable[..., dict[str, Any]]:
 
 
 @pytest.fixture
-def served(cloud: Cloud, ledger_table: Ledger, tmp_path: Path) -> Callable[..., ServedModel]:
+def served(cloud: Cloud, ledger_table: Ledger, buckets: SimpleNamespace, tmp_path: Path) -> Callable[..., ServedModel]:
     """Put a random artifact behind an endpoint and point a role to it; keywords change the pointer."""
     module = serving
 
@@ -144,6 +160,10 @@ def served(cloud: Cloud, ledger_table: Ledger, tmp_path: Path) -> Callable[..., 
             return 200, module.predict_fn(module.input_fn(body, "application/json"), model)
 
         cloud.endpoints[f"papertape-{role}"] = answer
+        uri = f"models/{role}/model/model.tar.gz"
+        boto3.client("s3").put_object(
+            Bucket=buckets.processed, Key=uri, Body=archive({path.name: path.read_bytes() for path in folder.iterdir()})
+        )
         pointer = ServedModel(
             role=role,  # type: ignore[arg-type]
             policy="endpoint",
@@ -155,6 +175,7 @@ def served(cloud: Cloud, ledger_table: Ledger, tmp_path: Path) -> Callable[..., 
             since="2019-12-31T00:00:00Z",
             trained_until="2019-12-31",
             model_hash=model.version,
+            model_uri=f"s3://{buckets.processed}/{uri}",
         ).model_copy(update=changes)
         ledger_table.put_model(pointer)
         return pointer
@@ -232,6 +253,72 @@ def test_a_holiday_is_skipped_and_said(run: Any, cloud: Cloud) -> None:
     result = run({"schedule": "decide", "time": "2020-01-01T14:35:00Z"})
     assert result == {"outcome": "skipped", "reason": "2020-01-01 is not a session"}
     assert cloud.decisions == 0
+
+
+def stored(ledger: Ledger) -> list[Any]:
+    """Everything that is written anywhere: the ledger's items, and every object of every bucket with its time."""
+    items = boto3.client("dynamodb").scan(TableName=ledger._table.name)["Items"]
+    s3 = boto3.client("s3")
+    names = [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]
+    listed = [(name, one["Key"], one["LastModified"]) for name in names for one in s3.list_objects_v2(Bucket=name).get("Contents", ())]
+    return [items, listed]
+
+
+@pytest.mark.parametrize("now", ["2020-01-02T14:40:00Z", "2020-01-03T02:00:00Z"])  # in the window, and in the night
+def test_a_dry_run_says_what_would_be_decided_at_any_hour_and_writes_nothing(
+    run: Any, cloud: Cloud, ledger_table: Ledger, exchange: RunningExchange, settings: Settings, now: str
+) -> None:
+    exchange.reset(now=now, cash="100000")
+    before = stored(ledger_table)
+    told = json.loads(json.dumps(run({"dry_run": True})))
+    assert told["targets"] == dict.fromkeys(settings.universe.symbols, 0.125)
+    assert (told["dry_run"], told["strategy"], told["rule"]) == (True, "equal-weight", None)
+    assert told["slot"] == ("2020-01-02/open+5" if now < "2020-01-02T15:05" else "2020-01-03/open+5")
+    assert told["cash"] == pytest.approx(settings.portfolio.cash_buffer)
+    assert "from the close of 2019-12-31" in told["reason"]
+    assert stored(ledger_table) == before
+    assert cloud.decisions == 0
+    assert exchange.books()["orders"] == []
+
+
+def test_a_dry_run_is_the_decision_that_follows(run: Any, served: Any, ledger_table: Ledger) -> None:
+    model = served()
+    told = run({"dry_run": True})
+    assert (told["strategy"], told["model_version"]) == ("endpoint", model.model_version)
+    run()
+    made = ledger_table.decision(DECISION)
+    assert made is not None
+    assert told["targets"] == made.weights
+
+
+def test_a_dry_run_starts_from_the_book_as_it_is_now(run: Any, ledger_table: Ledger, exchange: RunningExchange, served: Any) -> None:
+    """A decision is refused, for nobody knows what this account was worth at the close; a look ahead needs no such proof."""
+    served()
+    by_hand(exchange, "SPY", "100")
+    told = run({"dry_run": True})
+    assert told["rule"] is None
+    assert max(told["targets"], key=told["targets"].get) == "SPY"  # a tenth of the way from all in SPY
+    assert told["cash"] < 0.005
+
+
+def test_a_dry_run_names_what_stands_in_the_way_and_raises_no_alert(run: Any, cloud: Cloud, served: Any, ledger_table: Ledger) -> None:
+    served(model_uri=None)
+    cloud.endpoints["papertape-incumbent"] = lambda _body: (500, {})
+    before = stored(ledger_table)
+    told = run({"dry_run": True})
+    assert (told["targets"], told["cash"], told["rule"]) == ({}, None, "model-unavailable")
+    assert "no answer" in told["reason"]
+    assert stored(ledger_table) == before
+
+
+def test_a_dry_run_over_a_lake_that_is_behind_says_what_to_run(run: Any, exchange: RunningExchange, lake: Lake) -> None:
+    exchange.reset(now="2020-01-06T14:40:00Z", cash="100000")
+    told = run({"dry_run": True})
+    assert (told["slot"], told["targets"], told["rule"]) == ("2020-01-06/open+5", {}, "stale-data")
+    assert "must be of 2020-01-02, was 2019-12-31; run backfill_bars" in told["reason"]
+    for key in lake.raw_index(""):
+        lake.s3.delete_object(Bucket=lake.raw_bucket, Key=key)
+    assert "calendar does not reach 2020-01-06; run backfill_bars" in run({"dry_run": True})["reason"]
 
 
 def test_live_features_are_the_batch_s(lake: Lake, settings: Settings) -> None:
@@ -444,7 +531,7 @@ GOOD = {"scores": [0.0] * 8, "model_version": "v", "diagnostics": {"feature_hash
 def test_an_endpoint_that_cannot_be_believed_makes_no_decision(
     run: Any, cloud: Cloud, served: Any, ledger_table: Ledger, answer: Answer, named: str
 ) -> None:
-    served(model_version="v")
+    served(model_version="v")  # which is not the hash of its package either
     cloud.endpoints["papertape-incumbent"] = lambda _body: answer
     result = run()
     assert (result["outcome"], result["rule"]) == ("no-trade", "model-unavailable")
@@ -452,7 +539,134 @@ def test_an_endpoint_that_cannot_be_believed_makes_no_decision(
     assert cloud.decisions == 0
 
 
-def test_an_endpoint_that_is_too_slow_makes_no_decision(
+def failing(times: int, then: Callable[[bytes], Answer]) -> tuple[Callable[[bytes], Answer], list[bytes]]:
+    """An endpoint that answers 500 so many times, then as it should; and what it was asked."""
+    asked: list[bytes] = []
+
+    def answer(body: bytes) -> Answer:
+        asked.append(body)
+        return (500, {"message": "cold"}) if len(asked) <= times else then(body)
+
+    return answer, asked
+
+
+def test_an_endpoint_that_fails_twice_and_then_answers_decides(
+    run: Any, cloud: Cloud, served: Any, ledger_table: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENDPOINT_RETRY_SECONDS", "60")
+    served()
+    cloud.endpoints["papertape-incumbent"], asked = failing(2, then=cloud.endpoints["papertape-incumbent"])
+    assert run()["outcome"] == "decided"
+    assert len(asked) == 3
+    assert alerts(ledger_table) == {}
+
+
+def test_with_the_endpoint_down_its_package_decides_bit_for_bit_the_same_and_an_alert_says_so(
+    run: Any, cloud: Cloud, served: Any, ledger_table: Ledger, lake: Lake
+) -> None:
+    model = served()
+    wanted = run({"dry_run": True})["targets"]
+    honest = cloud.endpoints["papertape-incumbent"]
+    cloud.endpoints["papertape-incumbent"], asked = failing(1_000, then=honest)
+    assert run()["outcome"] == "decided"
+    made = ledger_table.decision(DECISION)
+    assert made is not None
+    assert made.weights == wanted
+    assert len(set(made.weights.values())) == 8
+    audit, answer = record(lake), honest(asked[-1])[1]
+    assert [audit["scores"][symbol] for symbol in json.loads(asked[-1])["symbols"]] == answer["scores"]
+    assert audit["outside"] == answer["diagnostics"]["outside"]
+    assert "no answer" in audit["fallback"]
+    said = alerts(ledger_table)["endpoint-fallback"]
+    assert "no answer" in said
+    assert str(model.model_uri) in said
+
+
+def test_a_request_that_the_model_refuses_is_not_sent_again(run: Any, cloud: Cloud, served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENDPOINT_RETRY_SECONDS", "60")
+    served()
+    asked: list[bytes] = []
+    refused = {"OriginalStatusCode": 400, "OriginalMessage": '{"field": "observation"}', "Message": "received a client error"}
+    cloud.endpoints["papertape-incumbent"] = lambda body: (asked.append(body), (424, refused))[1]
+    assert run()["outcome"] == "decided"
+    assert len(asked) == 1
+
+
+def test_a_package_that_cannot_be_verified_trades_nothing(run: Any, cloud: Cloud, served: Any, buckets: SimpleNamespace) -> None:
+    served()
+    served("shadow", seed=2)
+    cloud.endpoints["papertape-incumbent"] = lambda _body: (500, {})
+    s3, bucket, key = boto3.client("s3"), buckets.processed, "models/incumbent/model/model.tar.gz"
+    whole = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+    other = s3.get_object(Bucket=bucket, Key="models/shadow/model/model.tar.gz")["Body"].read()
+    for body, named in ((other, "must have the hash"), (whole[:-100], "cannot be read"), (None, "is not there")):
+        if body is None:
+            s3.delete_object(Bucket=bucket, Key=key)
+        else:
+            s3.put_object(Bucket=bucket, Key=key, Body=body)
+        told = run()
+        assert (told["outcome"], told["rule"]) == ("no-trade", "model-unavailable")
+        assert named in told["reason"]
+    assert cloud.decisions == 0
+
+
+class Day:
+    """A clock that only sleeping and waiting for answers move."""
+
+    def __init__(self) -> None:
+        self.now, self.pauses = 0.0, list[float]()
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.pauses.append(seconds)
+
+    def invoke_endpoint(self, **_: Any) -> Any:
+        """The runtime of an endpoint that never answers: a minute's wait, then nothing."""
+        self.now += self.waits
+        raise ReadTimeoutError(endpoint_url="https://runtime")
+
+    waits = 60.0
+
+
+@pytest.mark.parametrize(
+    ("waits", "seconds", "attempts", "ended"), [(60.0, 240.0, 3, 186.0), (0.0, 240.0, 9, 150.0), (60.0, 100.0, 1, 60.0), (0.0, 0.0, 1, 0.0)]
+)
+def test_an_endpoint_is_asked_again_only_while_another_attempt_can_end_in_time(
+    waits: float, seconds: float, attempts: int, ended: float
+) -> None:
+    day = Day()
+    day.waits = waits
+    retries = Retries(until=240.0, attempt=63.0, monotonic=lambda: day.now, sleep=day.sleep).within(seconds)
+    model = ServedModel(role="incumbent", policy="endpoint", spec="a", endpoint="e", model_version="v", kappa=0.1, since="")
+    with pytest.raises(EndpointError, match="no answer"):
+        ask_again(
+            retries=retries, runtime=day, model=model, as_of=date(2020, 1, 2), symbols=("A",), observation=np.zeros(1, dtype=np.float32)
+        )
+    assert (len(day.pauses) + 1, day.now) == (attempts, ended)
+
+
+def test_nothing_is_asked_again_past_the_slot_s_window(
+    run: Any, cloud: Cloud, served: Any, ledger_table: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENDPOINT_RETRY_SECONDS", "600")
+    served()
+    cloud.endpoints["papertape-incumbent"], asked = failing(1_000, then=cloud.endpoints["papertape-incumbent"])
+    assert run({**SLOT, "time": "2020-01-02T15:04:58.8Z"})["verdict"] == "accepted"
+    assert len(asked) == 1
+
+
+def test_nothing_is_asked_again_when_the_function_has_hardly_time_to_send(
+    run: Any, cloud: Cloud, served: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENDPOINT_RETRY_SECONDS", "600")
+    served()
+    cloud.endpoints["papertape-incumbent"], asked = failing(1_000, then=cloud.endpoints["papertape-incumbent"])
+    context = SimpleNamespace(aws_request_id="r", get_remaining_time_in_millis=lambda: 91_000)
+    assert deciding.handler(SLOT, context)["outcome"] == "decided"
+    assert len(asked) == 1
+
+
+def test_an_endpoint_that_is_too_slow_leaves_the_decision_to_its_package(
     run: Any, cloud: Cloud, served: Any, ledger_table: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     served()
@@ -465,10 +679,9 @@ def test_an_endpoint_that_is_too_slow_makes_no_decision(
         return 200, {}
 
     cloud.endpoints["papertape-incumbent"] = slow
-    assert run()["rule"] == "model-unavailable"
+    assert run()["outcome"] == "decided"
     asked.set()
-    assert "Read timeout" in alerts(ledger_table)["model-unavailable"]
-    assert cloud.decisions == 0
+    assert "Read timeout" in alerts(ledger_table)["endpoint-fallback"]
 
 
 def test_an_observation_from_another_world_makes_no_decision(run: Any, cloud: Cloud, served: Any, ledger_table: Ledger, lake: Lake) -> None:
@@ -496,7 +709,6 @@ def test_an_observation_from_another_world_makes_no_decision(run: Any, cloud: Cl
 
 def test_the_endpoint_measures_how_far_from_its_training_an_observation_lies() -> None:
     """Two names of which one trades, three inputs each and one of the market's: only what may trade is counted, nine sigma are outside."""
-    module = serving
     card = PolicyCard(
         features=("a",), context=("m",), feature_hash="f", schema_version=1, kappa=0.1, trained_on=("S",),
         train_start="2019-01-02", train_end="2019-12-31", seeds=(0,), code_version="test",
@@ -506,11 +718,11 @@ def test_the_endpoint_measures_how_far_from_its_training_an_observation_lies() -
     policy = NumpyPolicy(arrays, card)
     layout = Layout(assets=2, features=1, context=1)
     near = np.array([1.0, 0.5, 1.0, 99.0, 0.0, 0.0, 0.5, 1.0], dtype=np.float32)
-    assert module.outside(policy, near, layout) == 0.0
+    assert outside(policy, near, layout) == 0.0
     far = near.copy()
     far[0] = 1 + 8.1 * 2
-    assert module.outside(policy, far, layout) == 1 / 5
-    assert module.outside(policy, np.where(np.arange(8) == 2, 0, far).astype(np.float32), layout) == 0.0, "nothing may trade"
+    assert outside(policy, far, layout) == 1 / 5
+    assert outside(policy, np.where(np.arange(8) == 2, 0, far).astype(np.float32), layout) == 0.0, "nothing may trade"
 
 
 def test_a_model_of_another_feature_table_is_not_even_asked(run: Any, cloud: Cloud, served: Any, ledger_table: Ledger) -> None:
@@ -538,8 +750,58 @@ def test_the_shadow_watches_the_same_observation(run: Any, served: Any, ledger_t
     assert seen.weights != made.weights
 
 
+REFUSED = ("the mean excess is -3.1 bp per year, above 0 is asked", "2 seeds, 10 are needed", "1 fold, 8 are needed")
+
+
+@pytest.fixture
+def refused_trades(settings: Settings, exchange: RunningExchange, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    changed = settings.model_copy(update={"gate": GateSettings(refused="trade")})
+    monkeypatch.setenv(SETTINGS_FILE, settings_file(changed))
+    return changed
+
+
+def test_a_refused_model_trades_on_paper_when_told_to_and_equal_weight_watches(
+    run: Any, served: Any, ledger_table: Ledger, lake: Lake, refused_trades: Settings
+) -> None:
+    challenger = served("shadow", seed=2, refused=REFUSED)
+    assert run()["model_version"] == challenger.model_version
+    made, (seen,) = ledger_table.decision(DECISION), ledger_table.shadow_decisions("2020-01")
+    assert made is not None
+    assert (made.verdict, made.model_version, seen.model_version) == ("accepted", challenger.model_version, "equal-weight")
+    assert seen.weights == dict.fromkeys(refused_trades.universe.symbols, pytest.approx(1 / 8))
+    assert record(lake)["model"]["refused"] == list(REFUSED)
+
+
+@pytest.mark.parametrize("reasons", [REFUSED, ()])
+def test_a_model_that_passed_is_never_displaced_and_one_without_a_verdict_never_trades(
+    run: Any, served: Any, ledger_table: Ledger, refused_trades: Settings, reasons: tuple[str, ...]
+) -> None:
+    served("shadow", seed=2, refused=reasons)
+    traded = served("incumbent", seed=1).model_version if reasons else "equal-weight"
+    assert run()["model_version"] == traded
+    assert [one.model_version != traded for one in ledger_table.shadow_decisions("2020-01")] == [True]
+
+
+def test_a_refused_model_past_its_age_stops_trading_too(
+    run: Any, cloud: Cloud, served: Any, ledger_table: Ledger, refused_trades: Settings
+) -> None:
+    served("shadow", refused=REFUSED, trained_until="2018-08-19", evaluated_until=None)
+    assert run()["rule"] == "stale-model"
+    assert cloud.decisions == 0
+
+
+def test_a_shadow_that_cannot_be_read_does_not_stop_the_decision(run: Any, served: Any, ledger_table: Ledger) -> None:
+    served("shadow")
+    ledger_table._table.update_item(Key={"pk": "model", "sk": "shadow"}, UpdateExpression="REMOVE kappa")
+    with pytest.raises(LedgerCorrupt):
+        run()
+    made = ledger_table.decision(DECISION)
+    assert made is not None
+    assert made.verdict == "accepted"
+
+
 def test_a_failing_shadow_is_an_alert_and_nothing_else(run: Any, cloud: Cloud, served: Any, ledger_table: Ledger) -> None:
-    served("shadow", seed=2)
+    served("shadow", seed=2, model_uri=None)
     cloud.endpoints["papertape-shadow"] = lambda _body: (500, {})
     assert run()["outcome"] == "decided"
     assert "papertape-shadow" in alerts(ledger_table)["shadow-unavailable"]
@@ -662,3 +924,16 @@ def test_with_faults_on_the_difference_to_the_backtest_is_explained_to_the_cent(
     for one in explained[1:-1]:
         told = {name: getattr(one.parts, name) for name in stored[str(one.session)]}
         assert stored[str(one.session)] == pytest.approx(told, abs=1e-6), "what decide wrote is what the whole comparison says"
+
+
+def test_a_spin_off_stops_the_buying_and_says_why(run: Any, lake: Lake, ledger_table: Ledger) -> None:
+    """It cannot be applied: the name gets no weight, is not said to be missing, and the record names the reason."""
+    spun = {"id": "1", "symbol": "IBM", "ex_date": "2019-12-30", "kind": "break", "value": None, "action": "spin_off"}
+    lake.write({actions_key("IBM"): [*lake.actions(symbols=["IBM"]), spun]})
+    result = run()
+    made = ledger_table.decision(DECISION)
+    assert made is not None
+    assert (result["missing"], "IBM" in made.weights, len(made.weights)) == ([], False, 7)
+    assert list(alerts(ledger_table)) == ["series-broken:IBM"]
+    assert "spin off of 2019-12-30" in alerts(ledger_table)["series-broken:IBM"]
+    assert list(record(lake)["broken"]) == ["IBM"]

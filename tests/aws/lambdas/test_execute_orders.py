@@ -356,7 +356,7 @@ def test_a_missing_secret_is_one_line_with_its_remedy(execution: Any, decide: An
     boto3.client("secretsmanager").delete_secret(SecretId="papertape/alpaca", ForceDeleteWithoutRecovery=True)
     answer = execution("POST", "/decisions", decide())
     assert answer.status == 503
-    assert "aws secretsmanager create-secret --name papertape/alpaca" in answer.body["message"]
+    assert "store it: make secret" in answer.body["message"]
     assert "\n" not in answer.body["message"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -19,20 +20,22 @@ from lambdas.common import telemetry
 from lambdas.common.lake import lake as lakes
 from lambdas.common.lake.lake import Lake
 from lambdas.common.ledger.ledger import Ledger
-from lambdas.common.ledger.records import AlertRecord, Attribution, Decision, OrderRecord, ServedModel, Snapshot
+from lambdas.common.ledger.records import AlertRecord, Attribution, Breakers, Decision, OrderRecord, PlannedOrder, ServedModel, Snapshot
 from lambdas.health import handler as watching
 from lambdas.health.checks import Facts
-from lambdas.health.mail import compose
+from lambdas.health.mail import News, compose
+from lambdas.health.remedies import COMMANDS, AppAddress, command_for
 from lambdas.health.rules import RULES, Finding, evaluate, markdown
 from lambdas.health.runbooks import RUNBOOKS
 from schema.lake_layout import FEATURES_MANIFEST, quotes_key
-from schema.settings import SETTINGS_FILE, Settings
+from schema.settings import SETTINGS_FILE, GateSettings, Settings
 from tests.lakes import fill_raw
 from tests.settings_files import settings_file
 from trading_env.orders.order_state import OrderStatus
 
 ROOT = Path(__file__).resolve().parents[3]
 BREAKERS = ("max_drawdown", "max_daily_loss")  # named by trading_env.orders.risk
+ACCOUNT, MINE = AppAddress("papertape", "us-east-1"), AppAddress("mine", "us-east-1")
 OPENS, CLOSES = datetime(2020, 1, 2, 14, 30, tzinfo=UTC), datetime(2020, 1, 2, 21, tzinfo=UTC)
 SLOT = "2020-01-02/open+5"
 DECISION = Decision(
@@ -83,7 +86,7 @@ WELL = Facts(
     tripped={},
     state="active",
     state_reason="",
-    incumbent=MODEL,
+    trader=MODEL,
     features_end=date(2019, 12, 31),
     newest_bar=date(2019, 12, 31),
     last_snapshot=closed("2019-12-31"),
@@ -111,7 +114,7 @@ def test_each_slot_is_watched(two_slots: Settings) -> None:
     later = replace(WELL, now=OPENS + timedelta(minutes=91))
     (finding,) = evaluate(later, two_slots)
     assert (finding.key, finding.detail) == (
-        "slot-missed:open+60", "no decision in slot 2020-01-02/open+60, its window ended at 2020-01-02 16:00 UTC"
+        "slot-missed:open+60", "no decision in slot 2020-01-02/open+60, its window ended at 2020-01-02 16:00 UTC (11:00 New York)"
     )  # fmt: skip
     second = DECISION.model_copy(update={"slot": "2020-01-02/open+60", "refused": {"IBM": "IBM has no quote"}})
     assert [one.key for one in evaluate(replace(later, decisions=(DECISION, second)), two_slots)] == ["name-refused:IBM"]
@@ -122,7 +125,7 @@ def broken(facts: Facts, settings: Settings) -> list[str]:
     return [finding.rule.name for finding in evaluate(facts, settings)]
 
 
-@pytest.mark.parametrize("facts", [WELL, HOLIDAY, EVENING, replace(WELL, incumbent=None)])
+@pytest.mark.parametrize("facts", [WELL, HOLIDAY, EVENING, replace(WELL, trader=None)])
 def test_a_healthy_agent_breaks_no_rule(facts: Facts, settings: Settings) -> None:
     assert broken(facts, settings) == []
 
@@ -150,7 +153,7 @@ def test_a_healthy_agent_breaks_no_rule(facts: Facts, settings: Settings) -> Non
         ("breaker-tripped", replace(WELL, tripped={"drawdown": "equity fell 51% below its high"})),
         ("not-active", replace(WELL, state="halted", state_reason="a person said so")),
         ("alert-raised", replace(WELL, alerts=(AlertRecord(rule="drift:AAPL", session="2020-01-02", subject="s", detail="d", time="t"),))),
-        ("model-old", replace(WELL, incumbent=MODEL.model_copy(update={"trained_until": "2018-09-01"}))),
+        ("model-old", replace(WELL, trader=MODEL.model_copy(update={"trained_until": "2018-09-01"}))),
         ("features-late", replace(WELL, earlier=(*LONG, *WELL.earlier), features_end=date(2019, 10, 31))),
         ("features-late", replace(WELL, earlier=(*LONG, *WELL.earlier), features_end=None)),
         ("snapshot-missing", replace(WELL, last_snapshot=closed("2019-12-30"))),
@@ -175,12 +178,10 @@ def test_each_rule_is_broken_by_what_it_watches(rule: str, facts: Facts, setting
         replace(WELL, recent=decided(*[1.5] * 9)),
         replace(WELL, recent=decided(*[1.5] * 9, 1.6)),
         replace(WELL, recent=decided(*[1.5] * 10, model="another")),
-        replace(WELL, recent=decided(*[1.5] * 10), incumbent=MODEL.model_copy(update={"policy": "equal-weight"})),
+        replace(WELL, recent=decided(*[1.5] * 10), trader=MODEL.model_copy(update={"policy": "equal-weight"})),
         replace(WELL, unsettled=(ORDER.model_copy(update={"unknown_since": "2020-01-02T15:45:00Z"}),)),
         replace(WELL, unsettled=(ORDER.model_copy(update={"status": OrderStatus.NEW, "broker_id": "found-after-all"}),)),
-        replace(
-            WELL, incumbent=MODEL.model_copy(update={"policy": "equal-weight", "trained_until": None, "since": "2010-01-01T00:00:00Z"})
-        ),
+        replace(WELL, trader=MODEL.model_copy(update={"policy": "equal-weight", "trained_until": None, "since": "2010-01-01T00:00:00Z"})),
         replace(WELL, decisions=(DECISION,), last_snapshot=None),
         replace(EVENING, last_quotes=None),
     ],
@@ -213,12 +214,48 @@ def test_every_alert_that_a_function_raises_has_its_runbook() -> None:
 
 def test_an_alert_s_mail_says_what_to_do_about_that_alert(settings: Settings) -> None:
     alert = AlertRecord(rule="account-changed", session="2020-01-02", subject="s", detail="d", time="t")
-    _, body = compose(name="papertape", now=WELL.now, new=evaluate(replace(WELL, alerts=(alert,)), settings), mailed=[])
+    _, body = compose(News(new=evaluate(replace(WELL, alerts=(alert,)), settings)), deployment=ACCOUNT, now=WELL.now)
     assert RUNBOOKS["account-changed"].runbook in body
+    assert '  Type:  make resume reason="..." on=aws\n' in body
+
+
+@pytest.mark.parametrize("rule", [*RULES, *RUNBOOKS])
+def test_each_finding_has_a_command_that_a_shell_can_read(rule: Any) -> None:
+    name = rule if isinstance(rule, str) else rule.name
+    command = command_for(name, "pt1-x", ACCOUNT)
+    assert shlex.split(command)[0] in {"aws", "make"}
+    assert not re.search(r"[{}]", command.replace("'{}'", ""))
+    assert shlex.split(command_for(name, "pt1-x", AppAddress("papertape", "us-east-1", local=True)))[:1] in (["make"], [])
+
+
+def test_a_command_names_what_the_stacks_export() -> None:
+    """Each output that a command asks for is one of the stack's."""
+    asked = {
+        one for name in COMMANDS for one in re.findall(r"--stack-name mine-(\w+) --query \"[^\"]*=='(\w+)'", command_for(name, "x", MINE))
+    }
+    assert asked
+    for stack, output in asked:
+        assert f'"{output}"' in (ROOT / "stacks" / f"{stack}.py").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("state", "new", "answer"),
+    [
+        ("active", "slot-missed", "Yes, it goes on at the next slot."),
+        ("active", "bars-late", "Not until this is mended: bars-late."),
+        ("reduce_only", "bars-late", "It only sells: trading is reduce_only (why)."),
+        ("halted", "bars-late", "No: trading is halted (why)."),
+    ],
+)
+def test_a_mail_says_whether_it_still_trades(state: str, new: str, answer: str) -> None:
+    finding = next(Finding(rule, "detail") for rule in RULES if rule.name == new)
+    _, body = compose(News(new=[finding], state=state, state_reason="why"), deployment=ACCOUNT, now=WELL.now)
+    assert body.splitlines()[-1] == f"Does it still trade? {answer}"
+    assert body.splitlines()[0] == "At 2020-01-02 16:00 UTC (11:00 New York):"
 
 
 def test_a_long_subject_stays_a_subject(settings: Settings) -> None:
-    subject, body = compose(name="papertape", now=WELL.now, new=[Finding(rule, "detail") for rule in RULES], mailed=[])
+    subject, body = compose(News(new=[Finding(rule, "detail") for rule in RULES]), deployment=ACCOUNT, now=WELL.now)
     assert len(subject) <= 100
     assert all(rule.runbook in body for rule in RULES)
 
@@ -257,6 +294,34 @@ def test_a_well_agent_sends_nothing_and_measures_zero(
     assert metric["_aws"]["CloudWatchMetrics"][0]["Namespace"] == "Papertape"
 
 
+def test_what_the_dashboard_shows_is_measured_and_what_is_unknown_is_not(
+    run: Any, lake: Lake, ledger_table: Ledger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def shown(time: str) -> dict[str, float]:
+        capsys.readouterr()
+        run(time)
+        (line,) = [json.loads(line) for line in capsys.readouterr().out.splitlines() if '"UnhealthyRules"' in line]
+        named = [metric["Name"] for metric in line["_aws"]["CloudWatchMetrics"][0]["Metrics"]]
+        return {name: line[name][0] for name in named if name != "UnhealthyRules"}
+
+    new = {"Orders": 0, "OrdersInDoubt": 0, "TradingState": 2, "BreakersTripped": 0, "DataAgeSessions": 0}
+    assert shown("2020-01-02T16:00:00Z") == new, "no snapshot, no model: no equity of zero, no age of zero"
+
+    fence = ledger_table.acquire_lease("a batch", now=0.0, seconds=60)
+    assert fence is not None
+    ledger_table.open_decision(DECISION)
+    ledger_table.open_order(ORDER, fence=fence)
+    ledger_table.put_model(MODEL)
+    ledger_table.put_snapshot(closed("2020-01-02", orders=1))
+    ledger_table.change_breakers(lambda _: Breakers(peak_equity=Decimal(125_000), tripped={"max_drawdown": "fell"}))
+    ledger_table.set_trading_state("halted", reason="a test", time="2020-01-02T21:40:00Z", by="test")
+    assert shown("2020-01-02T21:45:00Z") == {
+        "Orders": 1, "OrdersInDoubt": 1, "TradingState": 0, "BreakersTripped": 1, "DataAgeSessions": 0, "ModelAgeDays": 2,
+        "Equity": 100_000, "Drawdown": 20.0,
+    }  # fmt: skip
+    assert shown("2020-01-06T16:00:00Z")["DataAgeSessions"] == 2, "the lake ends before the sessions of the 2nd and the 3rd"
+
+
 def test_what_is_wrong_is_mailed_once_a_session_with_what_to_do(run: Any, lake: Lake, ledger_table: Ledger, topic: Any) -> None:
     ledger_table.put_alert(
         AlertRecord(
@@ -277,6 +342,8 @@ def test_what_is_wrong_is_mailed_once_a_session_with_what_to_do(run: Any, lake: 
     ledger_table.set_trading_state("halted", reason="a test", time="2020-01-02T21:40:00Z", by="test")
     assert run("2020-01-02T21:45:00Z")["mailed"] == ["not-active"]
     (mail,) = topic()
+    assert mail["Subject"] == "papertape: not-active, trading is halted"
+    assert "test set trading from active to halted: a test.\n  That was at 2020-01-02 21:40 UTC (16:40 New York)." in mail["Message"]
     assert "Still so, mailed before: slot-missed, alert-raised" in mail["Message"]
 
 
@@ -301,6 +368,74 @@ def test_a_second_alert_of_the_same_session_is_mailed_and_the_first_is_not_again
     assert run("2020-01-02T21:45:00Z")["mailed"] == []
     metric = next(json.loads(line) for line in capsys.readouterr().out.splitlines() if '"UnhealthyRules"' in line)
     assert metric["UnhealthyRules"] == [2.0]  # rules, not what each of them found
+
+
+def test_what_is_over_is_mailed_and_what_comes_back_is_mailed_again(run: Any, lake: Lake, ledger_table: Ledger, topic: Any) -> None:
+    ledger_table.open_decision(DECISION)
+    ledger_table.put_snapshot(closed("2019-12-31"))
+    lake.write({quotes_key(datetime(2020, 1, 2, 20, 59, tzinfo=UTC)): [{"symbol": "SPY"}]})
+    begun = {"max_drawdown": "equity fell"}
+    subjects = []
+    for hour in range(9):
+        tripped = begun if hour % 2 == 0 else {}
+        ledger_table.change_breakers(lambda now, tripped=tripped: now.model_copy(update={"tripped": tripped}))
+        run(f"2020-01-02T21:0{hour}:00Z")
+        subjects += [mail["Subject"] for mail in topic()]
+    name = "breaker-tripped"
+    assert subjects == [f"papertape: {name}", f"papertape: over: {name}:max_drawdown"] * 3, "what flaps is mailed three times"
+
+
+def test_an_id_of_another_client_is_mailed_once_whatever_it_holds(run: Any, lake: Lake, ledger_table: Ledger, topic: Any) -> None:
+    ledger_table.put_alert(AlertRecord(rule="external-order:a~b~1", session="2020-01-02", subject="s", detail="d", time="t"))
+    run("2020-01-02T13:00:00Z")
+    assert len(topic()) == 1
+    run("2020-01-02T13:15:00Z")
+    assert topic() == []
+
+
+def test_what_was_wrong_yesterday_is_told_over_in_the_morning(run: Any, lake: Lake, ledger_table: Ledger, topic: Any) -> None:
+    ledger_table.open_decision(DECISION)
+    run("2020-01-02T21:15:00Z")
+    (mail,) = topic()
+    assert mail["Subject"] == "papertape: snapshot-missing"
+    ledger_table.put_snapshot(closed("2020-01-02"))
+    fill_raw(lake, symbols=["SPY"], start="2019-01-02", end="2020-01-02")
+    run("2020-01-03T13:00:00Z")
+    (mail,) = topic()
+    assert mail["Subject"] == "papertape: over: snapshot-missing"
+    assert "Over, nothing to do: snapshot-missing\n" in mail["Message"]
+    run("2020-01-03T13:15:00Z")
+    assert topic() == []
+
+
+def test_the_first_orders_and_what_people_do_are_mailed_once(run: Any, lake: Lake, ledger_table: Ledger, topic: Any) -> None:
+    lake.write({quotes_key(datetime(2020, 1, 2, 15, 59, tzinfo=UTC)): [{"symbol": "SPY"}]})
+    planned = PlannedOrder(symbol="SPY", side="buy", quantity=Decimal(1), price=300.0, client_order_id="pt1-x")
+    ledger_table.open_decision(DECISION.model_copy(update={"plan": (planned,), "verdict": "accepted"}))
+    for state, reason in (("halted", "odd fills"), ("active", "understood")):
+        ledger_table.set_trading_state(state, reason=reason, time="2020-01-02T15:30:00Z", by="arn:aws:iam::1:user/me")
+    ledger_table.set_trading_state("active", reason="none", time="2020-01-02T15:31:00Z", by="the app", automatic=True)
+    run("2020-01-02T16:00:00Z")
+    (mail,) = topic()
+    assert mail["Subject"] == "papertape: the first orders, trading is halted, trading is active"
+    for words in (
+        "agent:2020-01-02/open+5 sent the first 1 orders: accepted, done.",
+        "arn:aws:iam::1:user/me set trading from active to halted: odd fills.",
+        "arn:aws:iam::1:user/me set trading from halted to active: understood.",
+    ):
+        assert words in mail["Message"]
+    run("2020-01-02T16:05:00Z")
+    assert topic() == []
+
+
+def test_while_a_refused_model_trades_a_health_mail_begins_with_it(
+    run: Any, lake: Lake, ledger_table: Ledger, topic: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger_table.put_model(MODEL.model_copy(update={"role": "shadow", "refused": ("2 seeds, 10 are needed",)}))
+    monkeypatch.setenv(SETTINGS_FILE, settings_file(settings.model_copy(update={"gate": GateSettings(refused="trade")})))
+    run("2020-01-02T21:15:00Z")
+    (mail,) = topic()
+    assert mail["Message"].startswith("The gate refused the model that trades here, on paper only: 2 seeds, 10 are needed.\n")
 
 
 def test_an_empty_lake_is_unhealthy_not_healthy(run: Any, topic: Any) -> None:

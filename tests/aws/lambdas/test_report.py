@@ -13,9 +13,9 @@ import pytest
 
 from lambdas.common.lake import lake as lakes
 from lambdas.common.ledger.ledger import Ledger
-from lambdas.common.ledger.records import AlertRecord, Attribution, Decision, Held, OrderRecord, ServedModel, ShadowDecision, Snapshot
+from lambdas.common.ledger.records import AlertRecord, Attribution, Decision, Fill, Held, OrderRecord, ServedModel, ShadowDecision, Snapshot
 from lambdas.report import handler as reporting
-from schema.settings import SETTINGS_FILE, Settings
+from schema.settings import SETTINGS_FILE, GateSettings, Settings
 from tests.settings_files import settings_file
 
 FRIDAY = "2020-01-10T22:30:00Z"
@@ -77,7 +77,8 @@ def history(ledger_table: Ledger) -> Ledger:
             ),
             fence=fence,
         )  # fmt: skip
-    ledger_table.put_alert(AlertRecord(rule="health:alert-raised:drift:IBM", session="2020-01-08", subject="s", detail="d", time="t"))
+    for rule in ("health:alert-raised:drift:IBM", "health:slot-missed~2", "health:over:slot-missed"):  # again, and over: nothing more
+        ledger_table.put_alert(AlertRecord(rule=rule, session="2020-01-08", subject="s", detail="d", time="t"))
     ledger_table.put_model(
         ServedModel(role="incumbent", policy="random", spec="random:7", model_version="random:7", kappa=1.0, since="2020-01-02")
     )
@@ -109,6 +110,8 @@ def test_the_week_in_numbers(run: Any, history: Ledger, buckets: SimpleNamespace
     (mail,) = topic()
     assert mail["Subject"] == "papertape: 2020-01-10 $100,980.00 (+0.48%)"
     assert "The one before  +0.50%" in mail["Message"]
+    assert "Since 1st close +0.98%" in mail["Message"], "what the first session cost lies before it"
+    assert "This period     +$480.00 (+0.48%); SPY +0.00%" in mail["Message"]
     assert "canceled 2, filled 1, rejected 1" in mail["Message"]
 
 
@@ -141,8 +144,91 @@ def test_what_trading_cost_order_by_order_and_against_the_ideal(run: Any, histor
     assert (difference["sessions"], difference["undecided"]) == (2, 1), "from the Friday before to the day before this one"
     assert difference["live"] - difference["ideal"] == pytest.approx(sum(difference["parts"].values())) == pytest.approx(-7.498)
     (mail,) = topic()
-    assert "Slippage        +10.0 bp, +$0.80; delay +$0.80, missed +$594.00, 2 orders not known yet" in mail["Message"]
-    assert "Live - ideal    -$7.50 in 2 sessions, 1 without a decision: price -$3.50, missed -$4.00\n" in mail["Message"]
+    assert (
+        "Slippage        lost $0.80 (10.0 bp) against the quotes at which orders arrived; by delay lost $0.80, by what did not fill lost "
+        "$594.00; 2 orders not known yet\n"
+    ) in mail["Message"]
+    assert (
+        "Execution       $7.50 worse than the backtest of the same decisions, 2 sessions, 1 without a decision: price -$3.50, "
+        "missed -$4.00\n"
+    ) in mail["Message"]
+
+
+def close(session: str, equity: int, **held: tuple[int, int]) -> Snapshot:
+    """`held`: shares and close by name."""
+    positions = {symbol: Held(quantity=Decimal(shares), close=Decimal(price)) for symbol, (shares, price) in held.items()}
+    return Snapshot(session=session, cash=Decimal(0), equity=Decimal(equity), positions=positions, taken_at=f"{session}T21:05:00Z")
+
+
+@pytest.fixture
+def two_names(ledger_table: Ledger) -> Ledger:
+    """SPY rises from 100 to 110 and to 99; IBM falls from 50 to 40, five of it are bought at 45, and all is sold at 42."""
+    for snapshot in (
+        close("2020-01-03", 10_000, SPY=(50, 100), IBM=(100, 50)),
+        close("2020-01-06", 9_700, SPY=(50, 110), IBM=(105, 40)),
+        close("2020-01-07", 9_500, SPY=(50, 99)),
+    ):
+        ledger_table.put_snapshot(snapshot)
+    ledger_table.change_breakers(lambda now: now.model_copy(update={"account_id": "account-7"}))
+    for session, weights in (("2020-01-03", {"SPY": 0.5, "IBM": 0.5}), ("2020-01-06", {"SPY": 1.0})):
+        slot = f"{session}/open+5"
+        ledger_table.open_decision(
+            Decision(decision_id=f"agent:{slot}", strategy="agent", slot=slot, body_sha256="b", received_at=f"{session}T14:35:00Z",
+                     weights=weights)
+        )  # fmt: skip
+        shadow = ShadowDecision(slot=slot, model_version="m", data_as_of=session, weights={"SPY": 1.0}, time=f"{session}T14:35:00Z")
+        ledger_table.put_shadow_decision(shadow)
+    for day, side, shares, price in (("2020-01-06", "buy", 5, 45), ("2020-01-07", "sell", 105, 42)):
+        told = {"decision_id": f"agent:{day}/open+5", "symbol": "IBM", "side": side, "quantity": Decimal(shares)}
+        fill = Fill(
+            client_order_id=f"pt1-{day}", sequence=1, price=Decimal(price), cumulative=Decimal(shares), time=f"{day}T14:35:01Z", **told
+        )
+        ledger_table._table.put_item(Item=fill.item())
+    return ledger_table
+
+
+def test_the_mail_names_the_account_the_dollars_the_benchmark_and_who_won_them(
+    run: Any, two_names: Ledger, buckets: SimpleNamespace, topic: Any
+) -> None:
+    run()
+    report = stored(buckets)
+    assert (report["dollars"], report["benchmark_change"]) == (-500.0, pytest.approx(-0.01))
+    assert report["names"] == {"SPY": -50.0, "IBM": -5000.0 - 5 * 45 + 105 * 42}
+    assert report["side_by_side"] == {"sessions": 2, "traded": pytest.approx(0.95 * 0.9 - 1), "watched": pytest.approx(1.1 * 0.9 - 1)}
+    (mail,) = topic()
+    for line in (
+        "papertape, paper account account-7",
+        "This period     -$500.00 (-5.00%); SPY -1.00%",
+        "Side by side    traded -14.50%, watched -1.00%",
+        "  SPY         -$50.00   52.1%",
+        "  IBM        -$815.00    0.0%",
+    ):
+        assert f"{line}\n" in mail["Message"]
+
+
+def test_a_split_of_the_benchmark_is_no_fall(run: Any, ledger_table: Ledger, buckets: SimpleNamespace) -> None:
+    for snapshot in (close("2020-01-03", 10_000, SPY=(50, 100)), close("2020-01-06", 10_000, SPY=(100, 50))):
+        ledger_table.put_snapshot(snapshot)
+    run()
+    assert stored(buckets)["benchmark_change"] is None
+    assert stored(buckets)["names"] == {"SPY": 0.0}
+
+
+def test_while_a_refused_model_trades_the_mail_begins_with_the_gates_reasons(
+    run: Any, history: Ledger, settings: Settings, topic: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history.put_model(
+        ServedModel(role="shadow", policy="endpoint", spec="arn/1", model_version="m" * 64, kappa=0.1, since="2020-01-01T00:00:00Z",
+                    refused=("2 seeds, 10 are needed",))
+    )  # fmt: skip
+    run()
+    monkeypatch.setenv(SETTINGS_FILE, settings_file(settings.model_copy(update={"gate": GateSettings(refused="trade")})))
+    run()
+    shadow, trading = sorted((mail["Message"] for mail in topic()), key=lambda text: "Trades          model" in text)
+    assert trading.startswith("The gate refused the model that trades here, on paper only: 2 seeds, 10 are needed.\n")
+    assert "Trades          model mmmmmmmmmmmm, which the gate refused, since 2020-01-01\nWatches         random:7 (" in trading
+    assert shadow.startswith("2020-01-04 to")
+    assert "Trades          random:7\nWatches         model mmmmmmmmmmmm, which the gate refused, since 2020-01-01 (" in shadow
 
 
 def test_the_month_so_far(run: Any, history: Ledger, buckets: SimpleNamespace) -> None:

@@ -148,8 +148,9 @@ def test_the_newest_approved_package_trades_now(cloud: None, tmp_path: Path) -> 
     register("Approved", model="s3://lake/older", trial="t1", configuration="r1")
     model = f"s3://{BUCKET}/models/newer/model.tar.gz"
     name = register("Approved", model=model, trial="t2", configuration="r2")
-    register("PendingManualApproval", model="s3://lake/waits", trial="t3", configuration="r3")
-    assert registry.incumbent(GROUP, region=REGION) == registry.Incumbent(name, "t2", "r2", model)
+    waits = register("PendingManualApproval", model="s3://lake/waits", trial="t3", configuration="r3", data_sha256="d3")
+    assert registry.incumbent(GROUP, region=REGION) == registry.Registered(name, "t2", "r2", "", model)
+    assert registry.newest(GROUP, region=REGION) == registry.Registered(waits, "t3", "r3", "d3", "s3://lake/waits")
 
     content, arrays = archive_of(tmp_path)
     with pytest.raises(registry.RegistryError, match=r"newer/model\.tar\.gz cannot be read: .*NoSuchKey"):
@@ -191,7 +192,6 @@ def approve(root: Path, **metadata: str) -> None:
     register("Approved", model=f"s3://{BUCKET}/models/1/model.tar.gz", **metadata)
 
 
-@pytest.mark.xdist_group("judged")  # both stand on one training
 def test_a_configuration_that_trades_already_meets_the_refit_check_and_is_no_second_trial(
     judged: Callable[[], dict[str, Any]], root: Path
 ) -> None:
@@ -207,7 +207,6 @@ def test_a_configuration_that_trades_already_meets_the_refit_check_and_is_no_sec
     assert (second["trial"], second["metadata"]["configuration"]) == (first["trial"], first["metadata"]["configuration"])
 
 
-@pytest.mark.xdist_group("judged")
 def test_another_configuration_meets_the_incumbent_in_the_gate(judged: Callable[[], dict[str, Any]], root: Path) -> None:
     approve(root, **{**judged()["metadata"], "configuration": "of another", "trial": "of another"})
     second = judged()

@@ -150,7 +150,7 @@ def test_what_was_not_recorded_is_not_answered(client: ExchangeClient) -> None:
 
 def test_corporate_actions_by_id_kind_and_region() -> None:
     client = ExchangeClient(now=datetime.fromisoformat("2020-02-10T15:00:00Z"))
-    query = {"start": "2020-01-01", "end": "2020-02-10"}
+    query = {"start": "2020-01-01", "end": "2020-03-31"}
     both = client.get("/v1/corporate-actions", **query).json()["corporate_actions"]
     assert both.keys() == {"forward_splits", "cash_dividends"}
     split_id = both["forward_splits"][0]["id"]
@@ -159,6 +159,32 @@ def test_corporate_actions_by_id_kind_and_region() -> None:
     for nothing in ({"region": "non_us"}, {"cusips": "037833100"}, {"ids": "none"}):
         assert client.get("/v1/corporate-actions", **query, **nothing).json()["corporate_actions"] == {}
     assert client.get("/v1/corporate-actions", region="moon").status_code == 422
+
+
+def test_corporate_actions_are_filtered_and_sorted_by_their_process_date() -> None:
+    """AAPL's split of 2020-02-03 is processed at once, IBM's dividend of 2020-02-07 on the day it is paid, 2020-03-20."""
+
+    def listed(**query: str) -> list[tuple[str, str]]:
+        found = client.get("/v1/corporate-actions", **query).json()["corporate_actions"]
+        return [(row["ex_date"], row["process_date"]) for rows in found.values() for row in rows]
+
+    split, dividend = ("2020-02-03", "2020-02-03"), ("2020-02-07", "2020-03-20")
+    client = ExchangeClient(now=datetime.fromisoformat("2020-02-06T15:00:00Z"))
+    assert listed(start="2020-01-01", end="2020-06-01") == [split], "nothing is listed before its ex-date"
+    client.advance("2020-02-07T15:00:00Z")
+    assert listed(start="2020-01-01") == [split], "without an end it is today, and the dividend's process date lies ahead"
+    assert listed(start="2020-01-01", end="2020-06-01") == [split, dividend]
+    assert listed(start="2020-02-04", end="2020-06-01", symbols="IBM") == [dividend]
+    assert listed(start="2020-01-01", end="2020-03-19") == [split]
+
+
+def test_an_exchange_may_list_only_what_is_processed() -> None:
+    client = ExchangeClient(now=datetime.fromisoformat("2020-03-19T15:00:00Z"), lists_announced=False)
+    query = {"start": "2020-01-01", "end": "2020-06-01", "types": "cash_dividend"}
+    assert client.get("/v1/corporate-actions", **query).json()["corporate_actions"] == {}
+    client.advance("2020-03-20T04:00:00Z")
+    (paid,) = client.get("/v1/corporate-actions", **query).json()["corporate_actions"]["cash_dividends"]
+    assert (paid["ex_date"], paid["payable_date"], paid["rate"]) == ("2020-02-07", "2020-03-20", 0.5)
 
 
 def test_news_is_an_empty_list(client: ExchangeClient) -> None:

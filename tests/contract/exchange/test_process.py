@@ -42,6 +42,14 @@ def run_a_day(running: RunningExchange) -> list[bytes]:
     return answers
 
 
+def test_the_switch_lists_only_what_is_processed() -> None:
+    """AAPL's dividend of 2019-11-07 is paid on 2019-12-19 here; SPY's of 2019-12-20 on 2020-01-31."""
+    query = {"symbols": "SPY,AAPL", "start": "2019-12-01", "end": "2020-04-30"}
+    with RunningExchange(replace(CONFIG, actions="processed")) as running:
+        answer = requests.get(f"{running.url}/v1/corporate-actions", params=query, headers=KEYS, timeout=10).json()
+    assert [row["ex_date"] for row in answer["corporate_actions"]["cash_dividends"]] == ["2019-11-07"]
+
+
 def alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import quote, unquote
 
 import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 
 from lambdas.common.api.client import ExecutionApi, ExecutionApiError
 from lambdas.common.environment import VariablesError
+from schema.path_segment import identity_of
 
 URL = "https://abc123.execute-api.us-east-1.amazonaws.com/v1"
 
@@ -62,9 +68,20 @@ def test_a_decision_is_signed_and_sent_to_the_api_s_stage(api: ExecutionApi, gat
     assert "secret-example" not in str(headers)
 
 
-def test_an_id_is_quoted_into_one_segment(api: ExecutionApi, gateway: Any) -> None:
-    api.decision("agent:2020-01-02/open+5")
-    assert gateway.got[0][1].endswith("/decisions/agent%3A2020-01-02%2Fopen%2B5")
+@pytest.mark.parametrize("identity", ["agent:2020-01-02/open+5", "flatten:2020-01-02#1", "manual:k.1", "..", "a~3Ab c%2F?", "größe"])
+def test_an_id_is_one_segment_whose_signature_no_gateway_can_read_otherwise(api: ExecutionApi, gateway: Any, identity: str) -> None:
+    """A path of unreserved characters is the same before and after any decoding, encoding or removal of dots: so is what is signed."""
+    api.decision(identity)
+    api.order(identity)
+    for (_, path, _), folder in zip(gateway.got, ("decisions", "orders"), strict=True):
+        base, _, segment = path.rpartition("/")
+        assert base.endswith(f"/{folder}")
+        assert re.fullmatch(r"[A-Za-z0-9_~-]+", segment)
+        assert quote(unquote(path)) == path
+        request = AWSRequest("GET", f"https://abc123.execute-api.us-east-1.amazonaws.com{path}")
+        canonical = SigV4Auth(Credentials("AKIDEXAMPLE", "secret-example"), "execute-api", "us-east-1").canonical_request(request)
+        assert canonical.splitlines()[1] == path, "what botocore signs is what is sent"
+        assert identity_of(segment) == identity
 
 
 def test_a_gateway_error_is_repeated_once(api: ExecutionApi, gateway: Any) -> None:

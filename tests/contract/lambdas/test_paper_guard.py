@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -22,9 +23,13 @@ import requests
 from moto import mock_aws
 
 from lambdas.common.broker import alpaca as edge
+from lambdas.common.broker import connection
 from lambdas.common.broker.alpaca import LIVE_SWITCH, LIVE_TRADING, PAPER_TRADING, AlpacaBroker, broker_from_environment, forget_broker
 from lambdas.common.broker.port import BrokerError, BrokerRefused
+from schema.settings import SETTINGS_FILE, load
+from tests.settings_files import settings_file
 
+ROOT = Path(__file__).resolve().parents[3]
 ELSEWHERE = "broker.example.org"
 #: Addresses that lead elsewhere, or to real money.
 REFUSED = [
@@ -69,6 +74,7 @@ CALLS: dict[str, Callable[[AlpacaBroker], object]] = {
     "clock": lambda broker: broker.clock(),
     "sessions": lambda broker: broker.sessions(DAY, DAY),
     "account": lambda broker: broker.account(),
+    "assets": lambda broker: broker.assets(),
     "positions": lambda broker: broker.positions(),
     "open_orders": lambda broker: broker.open_orders(),
     "orders_since": lambda broker: broker.orders_since(NOON),
@@ -147,6 +153,28 @@ def test_with_both_switches_the_live_address_and_no_other(reached: set[str]) -> 
         assert try_everything(trading=url, switch=LIVE_SWITCH, live=True) == (url == LIVE_TRADING)
         assert not try_everything(data=url, switch=LIVE_SWITCH, live=True)
     assert reached == {"api.alpaca.markets", "data.alpaca.markets"}
+
+
+@pytest.mark.parametrize(("switch", "live"), [(LIVE_SWITCH, True), (LIVE_SWITCH, False), ("", True)])
+def test_a_refused_model_never_trades_where_a_switch_for_real_money_is_on(
+    reached: set[str], monkeypatch: pytest.MonkeyPatch, switch: str, live: bool
+) -> None:
+    settings = load(ROOT / "settings.toml")
+    secret = boto3.client("secretsmanager", region_name="us-east-1").create_secret(
+        Name="alpaca", SecretString=json.dumps({"key_id": "k", "secret_key": "s", "live": live})
+    )
+    monkeypatch.setenv("BROKER_SECRET_ARN", secret["ARN"])
+    monkeypatch.setenv("ALLOW_LIVE_TRADING", switch)
+    for refused in ("trade", "shadow"):
+        changed = settings.model_copy(update={"gate": settings.gate.model_copy(update={"refused": refused})})
+        monkeypatch.setenv(SETTINGS_FILE, settings_file(changed))
+        forget_broker()
+        if refused == "shadow":
+            connection.broker_from_environment()
+            continue
+        with pytest.raises(BrokerRefused, match=r'gate.refused must be "shadow" where a switch for real money is on, was "trade"'):
+            connection.broker_from_environment()
+    assert reached == set()
 
 
 def test_without_the_guard_the_watch_sees_more(reached: set[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ import pytest
 from schema import settings as settings_module
 
 ROOT = Path(__file__).parents[3]
-SETTINGS = settings_module.load(ROOT / "settings.toml")
+SETTINGS = settings_module.load(ROOT / "data" / "settings.toml")
 ROLE = "arn:aws:iam::123456789012:role/training"
 SOURCE = "s3://assets/0abc.gz"
 
@@ -51,7 +51,8 @@ from sagemaker.core.workflow.properties import PropertyFile
 from sagemaker.mlops.workflow.condition_step import ConditionStep
 from sagemaker.mlops.workflow.model_step import ModelStep
 from sagemaker.mlops.workflow.pipeline import Pipeline
-from sagemaker.mlops.workflow.retry import SageMakerJobExceptionTypeEnum, SageMakerJobStepRetryPolicy
+from sagemaker.mlops.workflow.retry import SageMakerJobExceptionTypeEnum as OfJob
+from sagemaker.mlops.workflow.retry import SageMakerJobStepRetryPolicy
 from sagemaker.mlops.workflow.steps import ProcessingStep, TrainingStep
 from sagemaker.serve.model_builder import ModelBuilder
 from sagemaker.train import ModelTrainer
@@ -69,6 +70,13 @@ serving_image = image_uris.retrieve(
 def results(*names):
     return Join(on="/", values=["s3://lake/models", ExecutionVariables.PIPELINE_EXECUTION_ID, *names])
 
+retries = [
+    SageMakerJobStepRetryPolicy(
+        exception_types=[OfJob.RESOURCE_LIMIT, OfJob.CAPACITY_ERROR], backoff_rate=1.0, interval_seconds=60, expire_after_mins=180
+    ),
+    SageMakerJobStepRetryPolicy(exception_types=[OfJob.INTERNAL_ERROR], backoff_rate=2.0, interval_seconds=60, max_attempts=3),
+]
+
 def trained(seed):
     trainer = ModelTrainer(
         training_image=training_image,
@@ -81,10 +89,7 @@ def trained(seed):
         output_data_config=OutputDataConfig(s3_output_path=results("train", str(seed))),
         input_data_config=[InputData(channel_name="features", data_source=features)],
     )
-    in_turn = SageMakerJobStepRetryPolicy(
-        exception_types=[SageMakerJobExceptionTypeEnum.RESOURCE_LIMIT], backoff_rate=1.0, interval_seconds=60, expire_after_mins=180
-    )
-    return TrainingStep(f"Train-{seed}", step_args=trainer.train(), retry_policies=[in_turn])
+    return TrainingStep(f"Train-{seed}", step_args=trainer.train(), retry_policies=retries)
 
 trainings = {seed: trained(seed) for seed in given["seeds"]}
 
@@ -102,28 +107,44 @@ def leaving(name):
         s3_output=ProcessingS3Output(s3_uri=results(name), local_path=f"/opt/ml/processing/output/{name}", s3_upload_mode="EndOfJob"),
     )
 
-processor = Processor(
-    image_uri=training_image,
-    entrypoint=given["entrypoint"],
-    role=given["role"],
-    instance_type="ml.m5.large",
-    instance_count=1,
-    volume_size_in_gb=30,
-    max_runtime_in_seconds=7200,
-    sagemaker_session=session,
+def processor(name):
+    return Processor(
+        image_uri=training_image,
+        entrypoint=given["entrypoint"][name],
+        role=given["role"],
+        instance_type="ml.m5.large",
+        instance_count=1,
+        volume_size_in_gb=30,
+        max_runtime_in_seconds=7200,
+        sagemaker_session=session,
+    )
+
+answer = PropertyFile("Due", "due", "due.json")
+due = ProcessingStep(
+    "Due",
+    step_args=processor("Due").run(
+        inputs=[entering("code", given["source"]), entering("features", features + "manifest.json")],
+        outputs=[leaving("due")],
+        arguments=given["arguments"]["Due"],
+        wait=False,
+        logs=False,
+    ),
+    property_files=[answer],
+    retry_policies=retries,
 )
 verdict = PropertyFile("Evaluation", "evaluation", "evaluation.json")
 evaluate = ProcessingStep(
     "Evaluate",
-    step_args=processor.run(
+    step_args=processor("Evaluate").run(
         inputs=[entering("code", given["source"]), entering("features", features), entering("models", results("train"))],
         outputs=[leaving("evaluation"), leaving("model")],
-        arguments=given["arguments"],
+        arguments=given["arguments"]["Evaluate"],
         wait=False,
         logs=False,
     ),
     depends_on=list(trainings.values()),
     property_files=[verdict],
+    retry_policies=retries,
 )
 
 def known_later(path):
@@ -138,7 +159,9 @@ def registered(name, status):
         image_uri=serving_image,
         sagemaker_session=session,
         role_arn=given["role"],
-        env_vars={"SAGEMAKER_PROGRAM": "inference.py", "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code"},
+        env_vars={
+            "SAGEMAKER_PROGRAM": "inference.py", "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code", "SAGEMAKER_MODEL_SERVER_WORKERS": "1"
+        },
     )
     arguments = builder.register(
         model_package_group_name="group",
@@ -153,13 +176,13 @@ def registered(name, status):
     )
     return ModelStep(name, step_args=arguments)
 
-gate = ConditionStep(
-    "Gate",
-    conditions=[ConditionEquals(left=known_later("gate.passed"), right=True)],
-    if_steps=[registered("RegisterApproved", "Approved")],
-    else_steps=[registered("RegisterRejected", "Rejected")],
+when_due = ConditionStep(
+    "WhenDue",
+    conditions=[ConditionEquals(left=JsonGet(step_name="Due", property_file=answer, json_path="due"), right=True)],
+    if_steps=[*trainings.values(), evaluate, registered("Register", known_later("approval"))],
+    else_steps=[],
 )
-steps = [*trainings.values(), evaluate, gate]
+steps = [due, when_due]
 definition = Pipeline("papertape", steps=steps, sagemaker_session=session, pipeline_experiment_config=None).definition()
 regions = {}
 for region in given["regions"]:
@@ -201,16 +224,17 @@ def sdk(ours: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[
     configuration.write_text(
         "SchemaVersion: '1.0'\nSageMaker:\n  PythonSDK:\n    Modules:\n      TelemetryOptOut: true\n", encoding="utf-8"
     )
-    steps = {step["Name"]: step["Arguments"] for step in ours["Steps"]}
-    application = steps["Evaluate"]["AppSpecification"]
+    first, when_due = ours["Steps"]
+    steps = {step["Name"]: step["Arguments"] for step in (first, *when_due["Arguments"]["IfSteps"])}
+    applications = {name: steps[name]["AppSpecification"] for name in ("Due", "Evaluate")}
     values = {
         "role": ROLE,
         "source": SOURCE,
         "seeds": SETTINGS.training.seeds,
         "hyperparameters": {seed: steps[f"Train-{seed}"]["HyperParameters"] for seed in SETTINGS.training.seeds},
-        "entrypoint": application["ContainerEntrypoint"],
-        "arguments": application["ContainerArguments"],
-        "metadata": list(steps["Gate"]["IfSteps"][0]["Arguments"]["CustomerMetadataProperties"]),
+        "entrypoint": {name: application["ContainerEntrypoint"] for name, application in applications.items()},
+        "arguments": {name: application["ContainerArguments"] for name, application in applications.items()},
+        "metadata": list(steps["Register"]["CustomerMetadataProperties"]),
         "regions": list(pipeline.REGISTRIES),
     }
     environment = {
@@ -242,10 +266,8 @@ def sdk(ours: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[
 def without_known_differences(definition: dict[str, Any]) -> dict[str, Any]:
     """The SDK spells out optional parts that were not given: null at the top, and empty kinds of model metrics. Absent means the same."""
     assert [key for key, value in definition.items() if value is None] == ["PipelineExperimentConfig", "MlflowConfig"]
-    gate = definition["Steps"][-1]["Arguments"]
-    for step in (*gate["IfSteps"], *gate["ElseSteps"]):
-        metrics = step["Arguments"]["ModelMetrics"]
-        assert (metrics.pop("Bias"), metrics.pop("Explainability")) == ({}, {})
+    metrics = definition["Steps"][-1]["Arguments"]["IfSteps"][-1]["Arguments"]["ModelMetrics"]
+    assert (metrics.pop("Bias"), metrics.pop("Explainability")) == ({}, {})
     return {key: value for key, value in definition.items() if value is not None}
 
 

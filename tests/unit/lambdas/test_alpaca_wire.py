@@ -6,8 +6,8 @@ from decimal import Decimal
 
 import pytest
 
-from lambdas.common.broker.alpaca_wire import _ENDS, WORKING, rejection, status_of
-from lambdas.common.broker.port import AlreadyAccepted
+from lambdas.common.broker.alpaca_wire import _ENDS, WORKING, asset_of, rejection, status_of
+from lambdas.common.broker.port import AlreadyAccepted, Asset, BrokerUnavailable
 from trading_env.orders.order_state import ENDED, ENDS, OURS
 
 VENDOR_WORDS = {
@@ -56,3 +56,11 @@ def test_a_used_id_is_an_acceptance() -> None:
 )
 def test_a_refusal_is_told_by_its_words_because_one_code_means_many(status: int, message: str, refusal: str) -> None:
     assert rejection(status, 40310000, message).refusal == refusal
+
+
+def test_an_asset_says_whether_it_trades_and_nothing_is_made_up() -> None:
+    row = {"symbol": "SPY", "status": "active", "tradable": True, "fractionable": False}
+    assert asset_of(row) == Asset(symbol="SPY", tradable=True, fractionable=False)
+    for wrong in ({"tradable": "yes"}, {"fractionable": None}):
+        with pytest.raises(BrokerUnavailable, match="assets cannot be read"):
+            asset_of({**row, **wrong})

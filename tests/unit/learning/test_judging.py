@@ -188,14 +188,24 @@ class TestGate:
         assert len(notebook.log.trials) == 1
         assert not notebook.log.openings
 
-    def test_a_holdout_that_refuses_is_final_for_the_configuration(self):
-        """Later data are another holdout, but not for a configuration that has seen one."""
+    def test_a_holdout_that_refuses_is_final_for_the_configuration_while_any_session_of_it_is_left(self):
+        """Later data are another holdout, but not for a configuration that has seen some of it."""
         notebook, bar = Notebook(), replace(BAR, min_columns=2, cscv_blocks=4)
         assert refused(judge(notebook, bar=bar, market=TURNS, traded=books(GOOD, market=TURNS))) == ["holdout"]
         assert len(notebook.log.openings) == 1
         assert refused(judge(notebook, bar=bar, chosen=settings(live_start="2016-12-01"))) == ["holdout"]
         assert (len(notebook.log.trials), len(notebook.log.openings)) == (2, 1)
         assert judge(notebook, bar=bar, chosen=settings(timesteps=2000)).verdict.passed
+
+    def test_a_holdout_of_which_nothing_was_seen_opens_again(self):
+        earlier = configuration.Configuration.of(settings(live_start=str(MARKET.sessions[340])))
+        noise = np.random.default_rng(0).normal(scale=1e-4, size=40)
+        hashes = {"feature_hash": earlier.feature_hash, "code_hash": earlier.code_hash}
+        log = TrialLog().append(settings=earlier.settings, **hashes, sessions=MARKET.sessions[280:320], excess=noise)
+        for last, openings in ((-30, 2), (-29, 1)):
+            notebook = Notebook(log.open_holdout(trial=earlier.trial, sessions=MARKET.sessions[last - 20 : last], excess=noise[:20]))
+            found = judge(notebook)
+            assert len(notebook.log.openings) == openings, found.verdict.reasons
 
     def test_a_repeat_with_another_result_is_refused_and_changes_nothing(self):
         notebook = Notebook()

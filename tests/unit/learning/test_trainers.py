@@ -8,7 +8,7 @@ from typing import get_args
 from learning.training import TRAINERS
 from schema.settings import Algorithm, Settings, load
 
-SETTINGS = load(Path(__file__).resolve().parents[3] / "settings.toml")
+SETTINGS = load(Path(__file__).resolve().parents[3] / "data" / "settings.toml")
 
 
 def test_every_algorithm_that_the_settings_allow_has_a_trainer() -> None:

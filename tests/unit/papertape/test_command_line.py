@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -10,10 +11,13 @@ from typer.testing import CliRunner, Result
 
 from local.replay import parity
 from local.replay.parity import Agreement
-from papertape import command_line
+from papertape import command_line, operator_commands
 from papertape.market_data import bundled
 from tests.unit.local.replay.test_replay_in_process import network
+from trading_env.orders.orders import Intent, client_order_id
 from trading_env.simulation.policy import save_policy
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def call(*arguments: str) -> Result:
@@ -98,8 +102,27 @@ def test_help_lists_every_command_in_the_order_of_use() -> None:
     assert names == list(command_line.IN_ORDER_OF_USE)
 
 
+@pytest.mark.parametrize("command", ["preflight", "secret", "first-run", "destroy"])
+def test_commands_of_a_module_of_their_own_show_examples_too(command: str) -> None:
+    assert f"papertape {command}" in call(command, "--help").stdout.partition("Examples:")[2]
+
+
 @pytest.mark.parametrize(
-    "command", ["train", "evaluate", "backtest", "lookahead", "scoreboard", "halt", "resume", "flatten", "status", "explain"]
+    ("commands", "file"),
+    [
+        (("demo", "local", "parity", "soak", "train", "evaluate", "backtest"), "data/settings.toml"),
+        (("halt", "resume", "flatten", "status", "explain"), "settings.toml"),
+    ],
+)
+def test_what_trades_the_bundled_bars_has_their_settings_and_what_is_deployed_its_own(commands: tuple[str, ...], file: str) -> None:
+    for command in commands:
+        words = " ".join(call(command, "--help").stdout.replace("│", " ").split()).partition(" --settings ")[2]
+        assert words.partition("[default: ")[2].partition("]")[0].strip("()") == file, command
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["train", "evaluate", "backtest", "lookahead", "scoreboard", "halt", "resume", "flatten", "status", "explain", "repair", "mails"],
 )
 def test_help_shows_examples_that_the_command_understands(command: str) -> None:
     shown = call(command, "--help").stdout
@@ -108,6 +131,30 @@ def test_help_shows_examples_that_the_command_understands(command: str) -> None:
     for words in examples:
         assert words[1] == command
         assert all(option in shown.split("Examples:")[0] for option in words if option.startswith("--"))
+
+
+def test_the_order_that_explain_s_help_shows_is_of_the_decision_beside_it() -> None:
+    strategy, _, slot = operator_commands.A_DECISION.partition(":")
+    assert client_order_id(Intent(strategy=strategy, slot=slot, symbol="SPY", attempt=0)) == operator_commands.AN_ORDER
+
+
+@pytest.mark.parametrize("typed", ["costs $5, see $HOME", 'it\'s "odd"', "$(shell touch made-by-make)", "a `b` \\ $$ #c"])
+def test_make_passes_a_reason_on_as_it_was_typed(tmp_path: Path, typed: str) -> None:
+    """Only the command is another: what it is given is shown, NUL-separated."""
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    command = tmp_path / ".venv" / "bin" / "papertape"
+    command.write_text("#!/bin/sh\nprintf '%s\\0' \"$@\"\n")
+    command.chmod(0o755)
+    (tmp_path / "Makefile").write_text((ROOT / "Makefile").read_text(encoding="utf-8"), encoding="utf-8")
+    (tmp_path / ".venv" / ".installed").touch()
+    for arguments, expected in (
+        (["halt", f"reason={typed}"], ["halt", "--reason", typed]),
+        (["explain", f"id={typed}", "day=2020-12-31"], ["explain", typed, "--day", "2020-12-31"]),
+    ):
+        made = ["make", "--silent", "--old-file=.venv/.installed", "-C", str(tmp_path), "--no-print-directory", *arguments]
+        done = subprocess.run(made, capture_output=True, text=True, check=True)
+        assert done.stdout.split("\0")[:-1] == expected
+    assert not (tmp_path / "made-by-make").exists()
 
 
 def test_a_run_that_would_be_no_evidence_is_not_recorded(tmp_path: Path) -> None:

@@ -67,6 +67,7 @@ def test_the_source_archive_has_the_scripts_flat_with_the_domain_and_the_setting
     assert files["train.py"] == (FOLDER / "train.py").read_bytes()
     assert {
         "requirements.txt",
+        "due.py",
         "evaluate.py",
         "schema/settings.py",
         "learning/training.py",
@@ -108,5 +109,5 @@ def test_archives_are_the_same_bytes_whatever_the_order_and_the_time(tmp_path: P
 
 
 def test_a_missing_script_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"evaluate\.py"):
+    with pytest.raises(FileNotFoundError, match=r"due\.py"):
         packaging.source_archive(root=tmp_path, settings_json=SETTINGS)

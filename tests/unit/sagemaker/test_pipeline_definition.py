@@ -1,4 +1,4 @@
-"""The pipeline definition: one training step a seed, one judgement, and a registration that follows the verdict."""
+"""The pipeline definition: where a training is due, one step per seed, one judgement, and a registration that follows the verdict."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
+from learning import document
 from schema import settings as settings_module
 
 ROOT = Path(__file__).parents[3]
-SETTINGS = settings_module.load(ROOT / "settings.toml")
+SETTINGS = settings_module.load(ROOT / "data" / "settings.toml")
 
 
 def load_pipeline() -> ModuleType:
@@ -32,10 +33,10 @@ pipeline = load_pipeline()
 
 
 def changed(**sections: dict[str, Any]) -> settings_module.Settings:
-    document = SETTINGS.model_dump()
+    changed = SETTINGS.model_dump()
     for section, values in sections.items():
-        document[section] |= values
-    return settings_module.Settings.model_validate(document)
+        changed[section] |= values
+    return settings_module.Settings.model_validate(changed)
 
 
 def build(settings: settings_module.Settings = SETTINGS, **arguments: Any) -> dict[str, Any]:
@@ -46,8 +47,7 @@ def build(settings: settings_module.Settings = SETTINGS, **arguments: Any) -> di
 
 def steps(definition: dict[str, Any]) -> dict[str, dict[str, Any]]:
     found = {step["Name"]: step for step in definition["Steps"]}
-    gate = found["Gate"]["Arguments"]
-    return found | {step["Name"]: step for branch in ("IfSteps", "ElseSteps") for step in gate[branch]}
+    return found | {step["Name"]: step for step in found["WhenDue"]["Arguments"]["IfSteps"]}
 
 
 def strings(value: Any) -> list[str]:
@@ -81,23 +81,50 @@ def test_the_judgement_knows_the_log_of_trials_and_the_registry() -> None:
 
 
 def test_what_is_registered_says_which_trial_of_which_configuration_it_is() -> None:
-    found = steps(build())
-    for name in ("RegisterApproved", "RegisterRejected"):
-        properties = found[name]["Arguments"]["CustomerMetadataProperties"]
-        assert {"trial", "configuration"} <= set(properties)
-        assert {value["Std:JsonGet"]["Path"] for value in properties.values()} == {f"metadata.{key}" for key in properties}
+    properties = steps(build())["Register"]["Arguments"]["CustomerMetadataProperties"]
+    assert {"trial", "configuration", "data_sha256"} <= set(properties)
+    assert {value["Std:JsonGet"]["Path"] for value in properties.values()} == {f"metadata.{key}" for key in properties}
 
 
-def test_seeds_that_the_quota_does_not_take_wait_for_their_turn() -> None:
-    """An account may run fewer jobs at once than there are seeds; any other failure is one at once."""
-    for seed in SETTINGS.training.seeds:
-        (policy,) = steps(build())[f"Train-{seed}"]["RetryPolicies"]
-        assert policy["ExceptionType"] == ["SageMaker.RESOURCE_LIMIT"]
+def test_nothing_starts_before_it_is_known_that_a_training_is_due() -> None:
+    """Conditions do not nest and branches do not join again: all that a training takes is one branch."""
+    due, when_due = build()["Steps"]
+    assert (due["Name"], due["Type"], when_due["Type"]) == ("Due", "Processing", "Condition")
+    condition = {"Std:JsonGet": {"PropertyFile": {"Get": "Steps.Due.PropertyFiles.Due"}, "Path": "due"}}
+    assert when_due["Arguments"]["Conditions"] == [{"Type": "Equals", "LeftValue": condition, "RightValue": True}]
+    assert when_due["Arguments"]["ElseSteps"] == []
+    kinds = [step["Type"] for step in when_due["Arguments"]["IfSteps"]]
+    assert kinds == ["Training"] * len(SETTINGS.training.seeds) + ["Processing", "RegisterModel"]
+    inputs = {entry["InputName"]: entry["S3Input"]["S3Uri"] for entry in due["Arguments"]["ProcessingInputs"]}
+    assert inputs == {"code": "s3://assets/0abc.gz", "features": "s3://lake/processed/training/timeframe=1Day/manifest.json"}
+    given = due["Arguments"]["AppSpecification"]["ContainerArguments"]
+    assert given[-4:] == ["--trials", "s3://lake/models/trials/", "--package-group", "group"]
+
+
+def retried(step: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Exception -> the policy by which the step is run again."""
+    return {kind: policy for policy in step["RetryPolicies"] for kind in policy["ExceptionType"]}
+
+
+@pytest.mark.parametrize("name", [*(f"Train-{seed}" for seed in SETTINGS.training.seeds), "Evaluate"])
+def test_what_the_quota_and_the_capacity_do_not_take_waits_and_amazons_own_faults_are_tried_again(name: str) -> None:
+    """An account may run fewer jobs at once than there are seeds. A fault of our own code is the same each time: it ends the step."""
+    policies = retried(steps(build())[name])
+    for kind in ("SageMaker.RESOURCE_LIMIT", "SageMaker.CAPACITY_ERROR"):
+        assert policies[kind]["ExpireAfterMin"] >= 60
+    assert policies["SageMaker.JOB_INTERNAL_ERROR"]["MaxAttempts"] == 3
+    assert len(policies) == 3, "each named once, and no other"
+    assert all(("MaxAttempts" in policy) != ("ExpireAfterMin" in policy) for policy in policies.values()), "the service takes one of them"
+
+
+def test_an_endpoint_has_one_worker() -> None:
+    (container,) = steps(build())["Register"]["Arguments"]["InferenceSpecification"]["Containers"]
+    assert container["Environment"]["SAGEMAKER_MODEL_SERVER_WORKERS"] == "1"
 
 
 def test_every_reference_names_a_step_and_an_output_that_exist() -> None:
     definition = build()
-    names = {step["Name"] for step in definition["Steps"]}
+    names = set(steps(definition))
     evaluate = steps(definition)["Evaluate"]
     outputs = {entry["OutputName"] for entry in evaluate["Arguments"]["ProcessingOutputConfig"]["Outputs"]}
     references = [text for text in strings(definition) if text.startswith("Steps.")]
@@ -109,16 +136,20 @@ def test_every_reference_names_a_step_and_an_output_that_exist() -> None:
     assert {entry["OutputName"] for entry in evaluate["PropertyFiles"]} <= outputs
 
 
-@pytest.mark.parametrize(("approval", "status"), [("automatic", "Approved"), ("manual", "PendingManualApproval")])
-def test_the_verdict_decides_and_a_refused_model_is_never_approved(approval: str, status: str) -> None:
-    found = steps(build(changed(model={"approval": approval})))
-    gate = found["Gate"]["Arguments"]
-    assert gate["Conditions"][0]["LeftValue"]["Std:JsonGet"]["Path"] == "gate.passed"
-    assert gate["Conditions"][0]["RightValue"] is True
-    assert [step["Name"] for step in gate["IfSteps"]] == ["RegisterApproved"]
-    assert [step["Name"] for step in gate["ElseSteps"]] == ["RegisterRejected"]
-    assert found["RegisterApproved"]["Arguments"]["ModelApprovalStatus"] == status
-    assert found["RegisterRejected"]["Arguments"]["ModelApprovalStatus"] == "Rejected"
+@pytest.mark.parametrize(
+    ("approval", "passed", "status"),
+    [
+        ("automatic", True, "Approved"),
+        ("manual", True, "PendingManualApproval"),
+        ("automatic", False, "Rejected"),
+        ("manual", False, "Rejected"),
+    ],
+)
+def test_the_verdict_decides_and_a_refused_model_is_never_approved(approval: str, passed: bool, status: str) -> None:
+    settings = changed(model={"approval": approval})
+    registered = steps(build(settings))["Register"]["Arguments"]["ModelApprovalStatus"]
+    assert registered == {"Std:JsonGet": {"PropertyFile": {"Get": "Steps.Evaluate.PropertyFiles.Evaluation"}, "Path": "approval"}}
+    assert document.approval(settings, passed=passed) == status
 
 
 def test_hyperparameters_are_json_as_the_toolkit_decodes_them() -> None:
@@ -136,6 +167,7 @@ def test_what_crosses_amazons_limits_is_not_there() -> None:
     universe = {"symbols": ("SPY", *(f"S{number}" for number in range(499))), "benchmark": "SPY"}
     found = steps(build(changed(universe=universe, training={"seeds": tuple(range(32))})))
     application = found["Evaluate"]["Arguments"]["AppSpecification"]
+    assert len(build()["Steps"][1]["Arguments"]["IfSteps"]) + 2 <= 50, "steps of a pipeline"
     assert max(map(len, application["ContainerEntrypoint"] + application["ContainerArguments"])) <= 256
     assert len(application["ContainerArguments"]) <= 100
     assert len(found["Evaluate"]["Arguments"]["ProcessingInputs"]) <= 10
@@ -147,7 +179,7 @@ def test_tokens_pass_through_as_they_are() -> None:
     definition = build(role_arn=token, bucket=token, package_group=token, source_uri=f"s3://{token}/x.gz")
     found = steps(definition)
     assert found["Train-0"]["Arguments"]["RoleArn"] == token
-    assert found["RegisterRejected"]["Arguments"]["ModelPackageGroupName"] == token
+    assert found["Register"]["Arguments"]["ModelPackageGroupName"] == token
     channel = found["Train-0"]["Arguments"]["InputDataConfig"][0]["DataSource"]["S3DataSource"]["S3Uri"]
     assert channel == f"s3://{token}/processed/training/timeframe=1Day/"
     assert json.dumps(definition).count(token) == sum(text.count(token) for text in strings(definition))
@@ -175,4 +207,4 @@ def test_a_region_without_a_known_registry_is_refused_by_name() -> None:
     images = pipeline.Images(training="t", serving="s")
     found = steps(build(changed(), images=images))
     assert found["Evaluate"]["Arguments"]["AppSpecification"]["ImageUri"] == "t"
-    assert found["RegisterApproved"]["Arguments"]["InferenceSpecification"]["Containers"][0]["Image"] == "s"
+    assert found["Register"]["Arguments"]["InferenceSpecification"]["Containers"][0]["Image"] == "s"

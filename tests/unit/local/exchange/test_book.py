@@ -172,7 +172,7 @@ def test_the_half_spread_is_filled_as_slippage_and_what_needs_a_volume_is_refuse
 
 
 def test_the_laptop_does_not_start_with_costs_that_its_exchange_cannot_charge(tmp_path: Path) -> None:
-    settings = load(Path(__file__).parents[4] / "settings.toml")
+    settings = load(Path(__file__).parents[4] / "data" / "settings.toml")
     costs = settings.costs.model_copy(update={"impact": 1.0, "max_volume_share": 0.1})
     with pytest.raises(LocalDeploymentError, match=r"costs\.impact and costs\.max_volume_share must be 0 here"):
         LocalDeployment(tmp_path, settings=settings.model_copy(update={"costs": costs}), now="2019-12-31T22:00:00Z")

@@ -29,7 +29,7 @@ from trading_env.orders.orders import propose, to_decimal, to_float
 from trading_env.simulation.policy import EqualWeight, NumpyPolicy, Policy, PolicyCard, SeededRandom, array_shapes
 from trading_env.simulation.portfolio import Rules, plan_orders, scale_buys
 
-SETTINGS = settings_module.load(Path(__file__).parents[4] / "settings.toml")
+SETTINGS = settings_module.load(Path(__file__).parents[4] / "data" / "settings.toml")
 SYMBOLS = SETTINGS.universe.symbols
 FIRST, LAST = date(2020, 1, 2), date(2020, 12, 31)
 CASH = SETTINGS.portfolio.initial_cash

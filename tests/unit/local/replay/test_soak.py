@@ -26,7 +26,7 @@ from local.replay.schedule import check
 from local.replay.soak import SoakResult, run_specs, summarized
 from schema.settings import load
 
-SETTINGS = load(Path(__file__).parents[4] / "settings.toml")
+SETTINGS = load(Path(__file__).parents[4] / "data" / "settings.toml")
 DATE = "2020-01-02"
 ORDER = OrderRecord(
     client_order_id="pt1-a",

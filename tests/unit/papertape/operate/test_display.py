@@ -32,4 +32,12 @@ def test_ids_hashes_and_places_can_be_copied_from_a_narrow_terminal() -> None:
     assert f"in {PLACE}" in lines
     assert "gate: missing" in lines
     assert "[no] evaluation" in lines
-    assert lines[-1] == "1 of 2 links verified; not sound: gate"
+    assert lines[-1] == "not sound: 1 verified, 1 missing (gate)"
+
+
+def test_a_sound_trace_says_so_and_counts_what_does_not_apply_apart() -> None:
+    heard = io.StringIO()
+    found = ["verified"] * 4 + ["recorded"] * 2 + ["none"]
+    trace = [{"link": f"link {number}", "says": "it", "status": status} for number, status in enumerate(found)]
+    display.show_trace({"trace": trace}, console=Console(file=heard, width=100))
+    assert heard.getvalue().splitlines()[-1] == "sound: 4 verified, 2 recorded, 1 does not apply"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from papertape.reports import demo_page
+from papertape.reports import demo_page, evaluation_page
 from schema.evaluation_document import EvaluationFileError
 from tests.evaluations import evaluation_of
 
@@ -60,6 +60,41 @@ def test_a_model_that_passed_traded_the_year_itself(tmp_path: Path) -> None:
     text = page(tmp_path, evaluation=evaluation_of(folds=3, seeds=2, sessions=60, passed=True), kind="agent")
     assert "The gate passed the challenger" in text
     assert "It traded the year." in text
+
+
+REFUSED = "The gate refused the model that trades here, on paper only: 2 seeds, 10 are needed"
+
+
+def side(role: str, name: str, part: str, *equity: float) -> demo_page.Contender:
+    return demo_page.Contender(role=role, name=name, verdict="refused it", part=part, through="the simulator", equity=equity)
+
+
+def test_incumbent_and_challenger_stand_side_by_side(tmp_path: Path) -> None:
+    sides = [side("incumbent", "equal weight", "traded", 100.0, 100.4, 101.0), side("challenger", "model 1", "watched", 100.0, 99.0, 98.0)]
+    text = page(tmp_path, evaluation=evaluation_of(folds=3, seeds=2, sessions=60), contenders=sides, apart=0.0123)
+    table = text.partition("side by side</h2>")[2].partition("</table>")[0]
+    for words in ("incumbent: equal weight", "challenger: model 1", "traded", "watched", "$101.00", "$98.00", "-2.00%"):
+        assert words in table
+    assert "1.2% of equity would have had to move" in text
+    assert REFUSED not in text
+
+
+def test_two_targets_are_as_far_apart_as_equity_would_have_to_move() -> None:
+    ours, theirs = {"a": {"X": 0.5, "Y": 0.5}, "b": {"X": 1.0}}, {"a": {"X": 0.4, "Y": 0.6}, "b": {"Y": 1.0}, "c": {"X": 1.0}}
+    assert demo_page.apart(ours, theirs) == pytest.approx((0.1 + 1.0) / 2)
+    assert demo_page.apart(ours, {}) is None
+
+
+def test_a_refused_model_that_traded_is_the_first_thing_that_is_said(tmp_path: Path) -> None:
+    evaluation = evaluation_of(folds=3, seeds=2, sessions=60)
+    text = page(tmp_path, evaluation=evaluation, kind="agent", warning=REFUSED)
+    body = text.partition("<main>")[2]
+    assert body.index(REFUSED) < body.index("<h1>")
+    assert "<h1>A model that the gate refused traded 2020: $100 became $101, $0 more than equal weight</h1>" in body
+    assert "It traded the year all the same, on paper; equal weight, the incumbent, watched." in body
+    evaluation_page.write(evaluation, tmp_path / "evaluation.html", warning=REFUSED)
+    body = (tmp_path / "evaluation.html").read_text(encoding="utf-8").partition("<main>")[2]
+    assert body.index(REFUSED) < body.index("<h1>")
 
 
 def test_a_series_of_another_length_and_another_schema_are_refused(tmp_path: Path) -> None:

@@ -59,6 +59,42 @@ def test_short_bars_leave_what_training_needs_before_the_first_test(own: Path) -
     assert training.test_start == date(2012, 1, 11)  # after 258 sessions, more than a third of 502
 
 
+@pytest.fixture(scope="module")
+def three_years(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """753 sessions of three names."""
+    bars = bundled.daily_bars()
+    own = bars[bars["symbol"].isin(["AAPL", "IBM", "BAC"]) & bars["session"].between("2013-01-02", "2015-12-28")]
+    assert own["session"].nunique() == 753
+    path = tmp_path_factory.mktemp("short") / "mine.parquet"
+    own.to_parquet(path)
+    return path
+
+
+@pytest.mark.parametrize(("quick", "folds", "judged"), [(True, 3, 162), (False, 7, 162)])
+def test_three_years_of_own_bars_have_room_for_folds_and_a_holdout(three_years: Path, quick: bool, folds: int, judged: int) -> None:
+    found = study(StudyOptions(bars=three_years, quick=quick))
+    *tests, holdout = found.folds()
+    assert len(tests) == found.settings.training.folds == folds
+    assert holdout.test_end == found.market.sessions[-1]
+    assert found.notes[-1].startswith(f"short bars: a holdout of {found.settings.training.holdout_sessions} sessions instead of 252")
+    assert ("folds instead of 8" in found.notes[-1]) is not quick
+    assert found.notes[-1].endswith("can never pass the gate, which asks for 1,500 judged sessions and a holdout of 252")
+
+
+def test_bars_that_are_too_short_to_train_say_how_many_would_do(three_years: Path, tmp_path: Path) -> None:
+    daily = pd.read_parquet(three_years)
+    path = tmp_path / "two.parquet"
+    daily[daily["session"] < "2015-01-01"].to_parquet(path)
+    found = study(StudyOptions(bars=path))  # enough for a backtest
+    with pytest.raises(
+        ResearchError, match="504 sessions are too few to train and judge on: bring 552 or more, 252 for the features, 258 to"
+    ):
+        found.folds()
+    days = sorted(daily["session"].unique())
+    daily[daily["session"] <= days[551]].to_parquet(path)
+    assert len(study(StudyOptions(bars=path)).folds()) == 2
+
+
 def test_options_are_above_the_bars(own: Path) -> None:
     options = StudyOptions(bars=own, symbols=("IBM", "AAPL"), test_start=date(2013, 1, 2), folds=3, seeds=2, timesteps=5000)
     found = study(options)
@@ -70,7 +106,7 @@ def test_options_are_above_the_bars(own: Path) -> None:
 
 def test_a_settings_file_of_ones_own_is_taken_at_its_word(own: Path, tmp_path: Path) -> None:
     mine = tmp_path / "mine.toml"
-    text = (ROOT / "settings.toml").read_text(encoding="utf-8")
+    text = (ROOT / "data" / "settings.toml").read_text(encoding="utf-8")
     mine.write_text(text.replace("test_start = 2011-01-03", "test_start = 2012-06-01"), encoding="utf-8")
     training = study(StudyOptions(bars=own, settings=mine)).settings.training
     assert (training.start, training.test_start, training.live_start) == (date(2006, 1, 3), date(2012, 6, 1), date(2020, 1, 2))
@@ -78,6 +114,20 @@ def test_a_settings_file_of_ones_own_is_taken_at_its_word(own: Path, tmp_path: P
     with pytest.raises(
         ResearchError, match=r"max_orders_per_day must be 3 or more, one rebalancing of 3 names, was 2; set it in .*mine.toml"
     ):
+        study(StudyOptions(bars=own, settings=mine))
+
+
+def test_automatic_dates_are_as_of_the_newest_bar(own: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.toml"
+    text = (ROOT / "data" / "settings.toml").read_text(encoding="utf-8")
+    for pinned in ("start = 2006-01-03", "test_start = 2011-01-03", "live_start = 2020-01-02"):
+        text = text.replace(f"\n{pinned}", f'\n{pinned.split(" ")[0]} = "auto"')
+    mine.write_text(text, encoding="utf-8")
+    dates = study(StudyOptions(settings=mine)).settings.training.dates
+    assert [str(day) for day in dates] == ["2017-01-01", "2019-01-01", "2021-04-01"]
+    given = StudyOptions(bars=own, settings=mine, start=date(2011, 1, 3))
+    assert [str(day) for day in study(given).settings.training.dates] == ["2011-01-03", "2013-01-03", "2015-01-01"]
+    with pytest.raises(SettingsError, match=r"^settings as of 2014-12-31: training: start < test_start < live_start must hold"):
         study(StudyOptions(bars=own, settings=mine))
 
 

@@ -21,7 +21,7 @@ RECORD = {"configuration_of_one_seed": "configuration", "manifest_sha256": "mani
 
 @pytest.fixture
 def run(tmp_path: Path) -> TrainingRun:
-    settings = load(ROOT / "settings.toml")
+    settings = load(ROOT / "data" / "settings.toml")
     return TrainingRun(tmp_path, tmp_path / "code", settings, (), manifest_sha256="manifest", configuration_of_one_seed="configuration")
 
 

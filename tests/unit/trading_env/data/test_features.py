@@ -25,7 +25,7 @@ from trading_env.data.features import (
     cross_section,
     features,
 )
-from trading_env.data.market import Market, build_market
+from trading_env.data.market import FEATURE_NAMES, Market, build_market
 
 UNIVERSE = ("SPY", "QQQ", "IWM", "AAPL", "AIG", "BAC", "GOOG", "IBM")
 ROOT = Path(__file__).resolve().parents[4]
@@ -267,3 +267,14 @@ def test_the_hash_names_the_table_and_nothing_of_the_process() -> None:
 def test_the_hash_changes_with_the_table(monkeypatch: pytest.MonkeyPatch, change: tuple[str, object]) -> None:
     monkeypatch.setattr(table, *change)
     assert table._hash() != FEATURE_HASH
+
+
+def test_a_volume_that_is_restated_the_next_night_changes_one_feature_of_its_session() -> None:
+    """The evening's bar lacks the volume of the hours after the close: what a decision observes differs by `volume_z` and nothing else."""
+    year = bundled.daily_bars()
+    year = year[year["symbol"].isin(UNIVERSE) & year["session"].between("2018-01-02", "2019-12-31")]
+    evening = year.assign(volume=np.where(year["session"] == "2019-12-31", np.floor(year["volume"] * 0.95), year["volume"]))
+    final, early = (build_market(bars, bundled.corporate_actions(), symbols=UNIVERSE) for bars in (year, evening))
+    changed = np.argwhere((final.features != early.features) & ~(np.isnan(final.features) & np.isnan(early.features)))
+    assert {(int(row), FEATURE_NAMES[feature]) for row, _, feature in changed} == {(len(final) - 1, "volume_z")}
+    np.testing.assert_array_equal(final.context, early.context)

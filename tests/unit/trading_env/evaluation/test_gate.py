@@ -167,7 +167,7 @@ class TestGate:
         assert "does not apply" in next(reason for reason in judge().reasons if "overfitting" in reason)
         few = judge(log=logged(others=6)[0])
         assert refusals(few) == ["overfitting"]
-        assert "7 of 7 logged trials cover all 1600 sessions, at least 8 trials" in few.reasons[0]
+        assert "7 of 7 logged configurations share 1600 sessions, at least 8 configurations" in few.reasons[0]
         assert judge(log=logged(others=7)[0]).passed
         null = series(0.0, seed=5)
         noise = judge(null, log=logged(null, others=9)[0])
@@ -183,8 +183,30 @@ class TestGate:
         log = log.append(settings={}, feature_hash="f", code_hash="c", sessions=DAYS[:JUDGED], excess=GOOD[:JUDGED])
         found = judge(log=log.open_holdout(trial=log.trials[-1].trial_id, sessions=DAYS[JUDGED:], excess=GOOD[JUDGED:]))
         assert refusals(found) == ["overfitting"]
-        assert "1 of 9 logged trials cover all 1600 sessions" in found.reasons[0]
+        assert "1 of 9 logged configurations share 1600 sessions" in found.reasons[0]
         assert found.numbers["reality_check_critical_t"] > 2.3
+
+    def test_a_configuration_judged_again_on_later_data_was_not_chosen_from(self):
+        """It is charged by the Reality Check, and no column of the selection."""
+        log = TrialLog()
+        for live_start, last in (("2027-01-01", JUDGED - 63), ("2027-04-01", JUDGED)):
+            settings = {"training": {"live_start": live_start, "folds": 8}}
+            log = log.append(settings=settings, feature_hash="f", code_hash="c", sessions=DAYS[:last], excess=GOOD[:last])
+        found = judge(log=log.open_holdout(trial=log.trials[-1].trial_id, sessions=DAYS[JUDGED:], excess=GOOD[JUDGED:]))
+        assert found.passed, found.reasons
+        assert "one configuration logged, nothing was selected" in " ".join(found.reasons)
+        assert "the best of 2 trials" in " ".join(found.reasons)
+
+    @pytest.mark.parametrize(("earlier", "columns"), [(63, 8), (500, 1)])
+    def test_configurations_judged_earlier_are_compared_on_the_sessions_that_all_share(self, earlier, columns):
+        log = TrialLog()
+        for number in range(7):
+            d = series(0, seed=number)[: JUDGED - earlier]
+            log = log.append(settings={"q": number}, feature_hash="f", code_hash="c", sessions=DAYS[: JUDGED - earlier], excess=d)
+        log = log.append(settings={}, feature_hash="f", code_hash="c", sessions=DAYS[:JUDGED], excess=GOOD[:JUDGED])
+        found = judge(log=log.open_holdout(trial=log.trials[-1].trial_id, sessions=DAYS[JUDGED:], excess=GOOD[JUDGED:]))
+        assert found.numbers["cscv_columns"] == columns
+        assert found.passed == (columns == 8), found.reasons
 
     @pytest.mark.parametrize(
         ("holdout", "words"),

@@ -1,0 +1,118 @@
+"""The month's estimate: from what the templates hold, at list prices, small."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from papertape import command_line
+from papertape.operate import cost
+from papertape.operate.prices import PRICES
+from schema.settings import Settings
+from tests.infrastructure.assembly import STACKS, Assembly
+
+WEEKDAYS = 365.25 / 7 * 5 / 12
+
+
+@pytest.fixture(scope="module")
+def found(aws: Assembly, settings: Settings) -> cost.Deployed:
+    return cost.deployed(settings, [aws.templates[stack] for stack in STACKS])
+
+
+def test_the_default_stays_small(aws: Assembly, settings: Settings, tmp_path: Path) -> None:
+    bill = cost.run(settings, templates=aws.folder, out=tmp_path / "out" / "cost.json", console=Console(quiet=True))
+    assert 1 < bill.monthly_after_free_tiers <= 6
+    assert 5 < bill.monthly <= 13
+    written = json.loads((tmp_path / "out" / "cost.json").read_text())
+    assert (written["monthly"], written["monthly_after_free_tiers"]) == (bill.monthly, bill.monthly_after_free_tiers)
+    assert sum(written["by_service"].values()) == pytest.approx(written["monthly"], abs=0.005)
+    assert set(written["by_service"]) == {PRICES[key].service for key in cost.usage(cost.deployed(settings, list(aws.templates.values())))}
+
+
+def test_what_is_counted_is_what_is_deployed(aws: Assembly, found: cost.Deployed, settings: Settings) -> None:
+    assert found.runs.keys() == aws.schedules().keys()
+    assert found.memory.keys() == aws.functions().keys() == cost.SECONDS.keys()
+    assert (found.alarms, found.dashboards, found.metrics) == (len(list(aws.resources("AWS::CloudWatch::Alarm"))), 1, 10)
+    assert found.runs["decide"] == pytest.approx(WEEKDAYS)
+    assert found.runs["ingest_quotes"] == pytest.approx(WEEKDAYS * 7 * 60 / settings.schedule.quotes_every_minutes)
+    training = len(settings.training.seeds)
+    assert found.jobs["ml.m5.large"] > training * cost.JOB_START_MINUTES / 60
+
+
+def test_more_of_anything_costs_more(found: cost.Deployed) -> None:
+    bill = cost.bill_of(cost.usage(found))
+    for more in (
+        replace(found, alarms=found.alarms + 10),
+        replace(found, metrics=found.metrics + 1),
+        replace(found, glue_dpus=2 * found.glue_dpus),
+        replace(found, runs={name: 2 * count for name, count in found.runs.items()}),
+    ):
+        other = cost.bill_of(cost.usage(more))
+        assert other.monthly > bill.monthly
+        assert other.monthly_after_free_tiers > bill.monthly_after_free_tiers
+    stream = dict(cost.options(found))["a stream of quotes (one Kinesis shard)"]
+    assert stream.monthly - bill.monthly == pytest.approx(10.95)
+
+
+def test_templates_of_another_name_are_not_counted(aws: Assembly, tmp_path: Path) -> None:
+    """Neither those of an earlier synth in the same folder, nor those of an environment whose name begins alike."""
+    shutil.copytree(aws.folder, tmp_path / "cdk.out", ignore=shutil.ignore_patterns("asset.*"))
+    for file in aws.folder.glob("papertape-*.template.json"):
+        shutil.copy(file, tmp_path / "cdk.out" / file.name.replace("papertape-", "papertape-dev-"))
+    assert len(cost.read(tmp_path / "cdk.out", name="papertape")) == len(STACKS)
+    manifest = tmp_path / "cdk.out" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"papertape-', '"papertape-dev-'))
+    assert len(cost.read(tmp_path / "cdk.out", name="papertape-dev")) == len(STACKS)
+    with pytest.raises(cost.CostError, match="holds no template of papertape: run `make synth` first"):
+        cost.read(tmp_path / "cdk.out", name="papertape")
+
+
+@pytest.mark.parametrize(
+    ("expression", "runs"),
+    [("cron(0/15 8-18 ? * * *)", 4 * 11 * 365.25 / 12), ("cron(0 6 ? * SAT *)", 365.25 / 84), ("cron(0/7 9 ? * MON-FRI *)", 9 * WEEKDAYS)],
+)
+def test_runs_of_a_cron(expression: str, runs: float) -> None:
+    assert cost.runs_a_month(expression) == pytest.approx(runs)
+
+
+def test_another_expression_is_refused() -> None:
+    with pytest.raises(cost.CostError, match=r"rate\(5 minutes\) is no cron of this app"):
+        cost.runs_a_month("rate(5 minutes)")
+
+
+def test_a_machine_without_a_price_is_refused(aws: Assembly, settings: Settings) -> None:
+    model = json.loads(json.dumps(aws.templates["model"]).replace("ml.m5.large", "ml.x9.huge"))
+    with pytest.raises(cost.CostError, match=r"ml\.x9\.huge has no price: add it"):
+        cost.deployed(settings, [model if stack == "model" else aws.templates[stack] for stack in STACKS])
+
+
+def test_a_function_that_nobody_has_timed_is_refused(found: cost.Deployed) -> None:
+    with pytest.raises(cost.CostError, match="how long a run of surprise takes is not known"):
+        cost.usage(replace(found, memory={**found.memory, "surprise": 1.0}))
+
+
+def test_jobs_behind_a_condition_are_counted(aws: Assembly, settings: Settings, found: cost.Deployed) -> None:
+    templates = {stack: json.loads(json.dumps(template)) for stack, template in aws.templates.items()}
+    (pipeline,) = (r["Properties"] for r in templates["model"]["Resources"].values() if r["Type"] == "AWS::SageMaker::Pipeline")
+    body = pipeline["PipelineDefinition"]["PipelineDefinitionBody"]
+    definition = json.loads("".join(part if isinstance(part, str) else "token" for part in body["Fn::Join"][1]))
+    held = {"Name": "Changed", "Type": "Condition", "Arguments": {"IfSteps": definition["Steps"], "ElseSteps": []}}
+    pipeline["PipelineDefinition"]["PipelineDefinitionBody"] = json.dumps({**definition, "Steps": [held]})
+    assert cost.deployed(settings, list(templates.values())) == found
+
+
+def test_the_command_says_prices_assumptions_and_options(aws: Assembly, tmp_path: Path) -> None:
+    arguments = ["cost", "--templates", str(aws.folder), "--out", str(tmp_path / "cost.json")]
+    shown = CliRunner(env={"COLUMNS": "200"}).invoke(command_line.app, arguments)
+    assert shown.exit_code == 0, shown.output
+    for words in ("us-east-1, 2026-11", "Assumed: ", "total", "19.74", "training once a month", "Not a bill"):
+        assert words in shown.stdout
+    nothing = CliRunner().invoke(command_line.app, ["cost", "--templates", str(tmp_path), "--out", str(tmp_path / "cost.json")])
+    assert (nothing.exit_code, nothing.stderr.count("\n")) == (1, 1)
+    assert "run `make synth` first" in nothing.stderr
