@@ -23,13 +23,14 @@ from lambdas.common.ledger.ledger import ledger_from_environment
 from lambdas.common.ledger.records import AlertRecord
 from lambdas.common.ledger.roles import roles_now
 from lambdas.common.telemetry import entry, logger
-from lambdas.deploy_model.leftovers import name_of, tidy
+from lambdas.deploy_model.leftovers import tidy
 from lambdas.deploy_model.news import of_a_verdict, of_a_wait
 from lambdas.deploy_model.packages import DeploymentError, ModelPackage, describe, serve, waits_for_approval
 from lambdas.deploy_model.pointers import point
 from lambdas.deploy_model.probe import probe
 from lambdas.deploy_model.verdict import refusals
 from schema.exchange_time import iso, new_york_date, parse_utc
+from schema.served_names import served_name
 from schema.settings import deployed
 
 POLL_SECONDS = 5.0
@@ -54,7 +55,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     if package is None or package.group != variables.model_package_group:
         return _outcome("ignored", reason="no role", package=arn)
     app = variables.endpoint_name
-    endpoint = name_of(app, version=package.version, model_hash=package.metadata.model_hash)
+    endpoint = served_name(app, version=package.version, model_hash=package.metadata.model_hash)
 
     def deploy() -> None:
         wait = _wait_while_time_is_left(context.get_remaining_time_in_millis if context else lambda: 0)

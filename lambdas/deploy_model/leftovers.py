@@ -2,17 +2,18 @@
 
 Promise: only names of this app's own form are ever listed or deleted, in the order that SageMaker wants: an endpoint before its
 configuration, that before its model. Nothing here is paid for while idle; it counts against quotas, and is in the way of an app that is
-deployed again under the same name. `made_by` and `remove` are for `make destroy` too.
+deployed again under the same name.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from botocore.exceptions import ClientError
+
+from schema.served_names import served_version
 
 Kind = Literal["endpoint", "endpoint-config", "model"]
 
@@ -33,11 +34,6 @@ class MadeOutside:
     name: str
     version: int
     status: str | None = None
-
-
-def name_of(app: str, *, version: int, model_hash: str) -> str:
-    """The one name of a package's model, configuration and endpoint: another model never has it."""
-    return f"{app}-{version}-{model_hash[:12]}"
 
 
 def made_by(*, sagemaker: Any, app: str) -> list[MadeOutside]:
@@ -81,11 +77,10 @@ def exists(call: Callable[..., Any], **name: str) -> bool:
 
 def _listed(sagemaker: Any, kind: Kind, *, app: str) -> Iterator[MadeOutside]:
     operation, key, name = LISTED[kind]
-    ours = re.compile(rf"{re.escape(app)}-(?:(\d+)(?:-[0-9a-f]{{12}})?(?:-(?:incumbent|shadow))?|incumbent|shadow)")
     for page in sagemaker.get_paginator(operation).paginate(NameContains=f"{app}-"):
         for entry in page[key]:
-            if found := ours.fullmatch(entry[name]):
-                yield MadeOutside(kind=kind, name=entry[name], version=int(found[1] or 0), status=entry.get("EndpointStatus"))
+            if (version := served_version(app, entry[name])) is not None:
+                yield MadeOutside(kind=kind, name=entry[name], version=version, status=entry.get("EndpointStatus"))
 
 
 def _parts(sagemaker: Any, endpoint: str) -> set[tuple[Kind, str]]:

@@ -12,18 +12,17 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import typer
 from botocore.exceptions import ClientError, WaiterError
 from rich.console import Console
 
 from papertape.operate.client import OperatorError
 from papertape.operate.cloud import STACKS, AppCloud, asking
+from papertape.operate.commands import agreed
 from papertape.operate.secret import secret_name
+from schema.served_names import served_version
 
 #: What stays, and holds everything that cannot be had again.
 KEPT = "lake"
-#: How what the app makes in SageMaker is called, after the name of the app: by version and hash of the model, or by role.
-MADE = r"-(\d+-[0-9a-f]{8,64}|\d+(-(incumbent|shadow))?|incumbent|shadow)"
 PAUSE, LOOKS = 5.0, 720  # seconds between two looks at a stack that goes, and how many: an hour
 #: States of a stack that is being made or changed, which has to end first.
 BUSY = re.compile(r"_IN_PROGRESS$")
@@ -46,7 +45,7 @@ def run(cloud: AppCloud, *, yes: bool, console: Console) -> None:
         console.print(f"  removes {line}", highlight=False)
     if not stacks and not made:
         console.print("Nothing of it runs: nothing was removed.")
-    elif not yes and not _agreed():
+    elif not yes and not agreed():
         raise OperatorError("nothing was removed; to go on answer y, or add --yes (make: yes=1)")
     for part in stacks:
         with console.status(f"removing {cloud.stack(part)}"):
@@ -95,7 +94,7 @@ def _made(cloud: AppCloud) -> Iterator[Removal]:
             pages = client.get_paginator(listing).paginate(NameContains=name)
             found = sorted(entry[field] for page in pages for entry in page[key])
         for one in found:
-            if re.fullmatch(re.escape(name) + MADE, one):
+            if served_version(name, one) is not None:
                 yield f"{kind} {one}", partial(delete, **{field: one})
     yield from _packages(client, name)
 
@@ -176,10 +175,3 @@ def _logs(cloud: AppCloud, region: str) -> Iterator[Leftover]:
                     what=f"log group {group['logGroupName']}{others}",
                     command=f"aws logs delete-log-group --log-group-name {group['logGroupName']} {region}",
                 )
-
-
-def _agreed() -> bool:
-    try:
-        return typer.confirm("Remove these?")
-    except typer.Abort:  # nobody is there to answer
-        return False

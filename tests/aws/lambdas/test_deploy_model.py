@@ -28,6 +28,7 @@ from lambdas.deploy_model.packages import DeploymentError, NotServingYetError
 from lambdas.deploy_model.pointers import equal_weight
 from learning import serving
 from learning.packaging import archive
+from schema.served_names import served_name
 from schema.settings import SETTINGS_FILE, GateSettings, Settings
 from tests.settings_files import settings_file
 from trading_env.data.observation import Layout, observe, unpack
@@ -398,7 +399,7 @@ def seed_hash(arn: str) -> str:
 
 
 def endpoint_name(arn: str, model_hash: str) -> str:
-    return leftovers.name_of("papertape", version=int(arn.rpartition("/")[2]), model_hash=model_hash)
+    return served_name("papertape", version=int(arn.rpartition("/")[2]), model_hash=model_hash)
 
 
 @pytest.mark.parametrize(("wrong", "named"), [({"model_hash": "0" * 64}, "must have the hash"), ({"gone": "yes"}, "is not there")])

@@ -10,12 +10,13 @@ from typer.testing import CliRunner, Result
 
 from papertape import command_line
 from papertape.operate import destroy
+from schema.served_names import served_name
 from tests.aws.services import Stacks
 
 GOING = ("monitoring", "trading", "model", "features", "ingest")
 OURS = ("papertape-incumbent", "papertape-shadow")
 #: Of another application, or of this one under another name.
-OTHERS = ("papertape-dev-incumbent", "my-papertape-shadow", "papertape-research")
+OTHERS = ("papertape-2-3-1a2b3c4d1a2b", "papertape-dev-incumbent", "my-papertape-shadow", "papertape-research")
 
 
 def call(*options: str, answer: str | None = None) -> Result:
@@ -57,7 +58,9 @@ def test_what_runs_goes_and_the_lake_and_what_is_others_stays(deployed: Stacks) 
         KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}], AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
     )  # fmt: skip
     boto3.client("logs").create_log_group(logGroupName="/aws/sagemaker/Endpoints/papertape-incumbent")
-    deployed.on_delete = lambda name: make("papertape-7-1a2b3c4d") if name == "papertape-ingest" else None
+    deployed.on_delete = lambda name: (
+        make(served_name("papertape", version=7, model_hash="1a2b3c4d" * 8)) if name == "papertape-ingest" else None
+    )
     result = call("--yes")
     assert result.exit_code == 0, result.output
     assert deployed.deleted == [f"papertape-{part}" for part in GOING], "the last one made first, and never the lake"
