@@ -33,9 +33,11 @@ RULES = st.builds(
 
 
 def market_of(seed: int, names: int) -> Market:
-    """A walk with splits, dividends, halts and a late listing, its volume random, without a bar's fraction that a split would floor."""
+    """A walk with splits, dividends, halts and a late listing, its volume random; some $50 a share, of which the floor takes next to nothing."""
     market, rng = walk(sessions=FIRST + STEPS + 2, assets=names, seed=seed), np.random.default_rng(seed)
-    return replace(market, volume=np.where(np.isfinite(market.close), 10 ** rng.uniform(2, 7, market.close.shape), np.nan))
+    scale = 50 / np.nanmean(market.close[FIRST:], axis=0)
+    prices = {name: getattr(market, name) * scale for name in ("open", "high", "low", "close", "dividend")}
+    return replace(market, **prices, volume=np.where(np.isfinite(market.close), 10 ** rng.uniform(2, 7, market.close.shape), np.nan))
 
 
 def real_growth(scores: FloatArray, prices: ExecutionPrices, *, kappa: float, rules: Rules) -> tuple[FloatArray, FloatArray]:
