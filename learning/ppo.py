@@ -17,7 +17,8 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
-from learning.network import TiedGaussianPolicy
+from learning import direct
+from learning.network import ScoreNetwork, TiedGaussianPolicy
 from learning.trainer import Fitted, standardisation
 from schema.trading_rules import limits_of, rules_of
 from trading_env.simulation.env import BatchedTradingEnv, EnvConfig
@@ -149,9 +150,11 @@ def fit(
     timesteps: int,
     on_rollout: OnRollout | None = None,
     tensorboard: Path | None = None,
+    start: ScoreNetwork | None = None,
 ) -> Fitted:
-    """The `Trainer` of PPO. A rollout is a whole number of batches; of a market of more than `names_per_episode` names, each episode draws
-    so many.
+    """The `Trainer` of PPO, from a random network with zero scores or from `start`. A rollout is a whole number of batches; of a market of
+    more than `names_per_episode` names, each episode draws so many. Episodes begin at equal weight: a drawn book's return is noise to the
+    gradient, four fifths of it.
     """
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
@@ -161,7 +164,7 @@ def fit(
         kappa=settings.portfolio.kappa,
         episode_sessions=training.episode_sessions,
         random_start=True,
-        start="random",
+        start="equal",
         limits=limits_of(settings),
         reward=Reward(**reward.model_dump()),
         names=training.names_per_episode if training.names_per_episode < len(market.symbols) else None,
@@ -182,15 +185,33 @@ def fit(
         },
         **HYPERPARAMETERS,
     )
+    policy = model.policy
+    assert isinstance(policy, TiedGaussianPolicy)
+    if start is not None:
+        policy.network.load_state_dict(start.state_dict())
     if tensorboard is not None:
         model.set_logger(_tensorboard(tensorboard))
     taken = rollouts * steps * training.environments
     progress = Progress(environments, total=taken, on_rollout=on_rollout)
     model.learn(taken, callback=progress)
     model.logger.close()
-    policy = model.policy
-    assert isinstance(policy, TiedGaussianPolicy)
     return Fitted(policy.network, taken, progress.curve)
+
+
+def fit_after_direct(
+    market: Market,
+    *,
+    settings: Settings,
+    seed: int,
+    timesteps: int,
+    on_rollout: OnRollout | None = None,
+    tensorboard: Path | None = None,
+) -> Fitted:
+    """The `Trainer` of direct reinforcement and then PPO, `timesteps` each; PPO sees what is held, too."""
+    options: dict[str, Any] = {"settings": settings, "seed": seed, "timesteps": timesteps, "on_rollout": on_rollout}
+    first = direct.fit(market, **options)
+    second = fit(market, **options, tensorboard=tensorboard, start=first.network)
+    return Fitted(second.network, first.timesteps + second.timesteps, [*first.curve, *second.curve])
 
 
 def _tensorboard(folder: Path) -> Any:

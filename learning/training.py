@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from learning import ppo
+from learning import direct, ppo
 from learning.configuration import Configuration, folds_of, read_settings
 from learning.dataset import Dataset, newest_session, read_channel
 from learning.network import export
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from schema.settings import Algorithm, Settings
     from trading_env.evaluation.walk_forward import Fold
 
-TRAINERS: Mapping[Algorithm, Trainer] = {"PPO": ppo.fit}
+TRAINERS: Mapping[Algorithm, Trainer] = {"ppo": ppo.fit, "direct": direct.fit, "direct+ppo": ppo.fit_after_direct}
 
 
 @dataclass(frozen=True)

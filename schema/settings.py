@@ -40,7 +40,7 @@ RENAMED = {
 Symbol = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9.]{0,9}$")]
 Share = Annotated[float, Field(gt=0, le=1)]
 BasisPoints = Annotated[float, Field(ge=0, le=500)]
-Algorithm = Literal["PPO"]  # a key of `learning.training.TRAINERS`
+Algorithm = Literal["ppo", "direct", "direct+ppo"]  # a key of `learning.training.TRAINERS`
 Auto = Literal["auto"]
 AUTO: Auto = "auto"
 
@@ -192,7 +192,7 @@ class TrainingSettings(Section):
     environments: Annotated[int, Field(ge=1, le=4096)]
     episode_sessions: Annotated[int, Field(ge=21, le=2520)]
     names_per_episode: Annotated[int, Field(ge=2, le=500)]
-    algorithm: Algorithm = "PPO"
+    algorithm: Algorithm = "ppo"
 
     @model_validator(mode="before")
     @classmethod

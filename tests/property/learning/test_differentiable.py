@@ -61,7 +61,11 @@ def spans(prices: ExecutionPrices) -> Sessions:
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(
-    seed=st.integers(0, 10_000), names=st.sampled_from([2, 3, 8, 30]), kappa=st.sampled_from([0.1, 0.5, 1.0]), rules=RULES, wide=st.booleans()
+    seed=st.integers(0, 10_000),
+    names=st.sampled_from([2, 3, 8, 30]),
+    kappa=st.sampled_from([0.1, 0.5, 1.0]),
+    rules=RULES,
+    wide=st.booleans(),
 )
 def test_the_differentiable_step_is_the_step(seed: int, names: int, kappa: float, rules: Rules, wide: bool) -> None:
     prices = ExecutionPrices.of(market_of(seed, names))
@@ -73,9 +77,7 @@ def test_the_differentiable_step_is_the_step(seed: int, names: int, kappa: float
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
-@given(
-    seed=st.integers(0, 10_000), names=st.sampled_from([2, 5]), kappa=st.sampled_from([0.1, 1.0]), costs=COSTS | LIQUID_COSTS
-)
+@given(seed=st.integers(0, 10_000), names=st.sampled_from([2, 5]), kappa=st.sampled_from([0.1, 1.0]), costs=COSTS | LIQUID_COSTS)
 def test_the_gradient_is_that_of_the_real_steps_growth(seed: int, names: int, kappa: float, costs: Costs) -> None:
     """Along a random direction, by central differences of `portfolio.step`; a kink within the difference's reach is left out by its size."""
     prices, rules = ExecutionPrices.of(market_of(seed, names)), Rules(min_notional=0.0, costs=costs)
