@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from learning import linear
 from learning.dataset import DatasetError
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from learning.trainer import OnRollout
     from schema.settings import Settings
     from trading_env.data.market import Market
+    from trading_env.simulation.portfolio import Rules
 
 BOOKS, SPAN = 24, 63
 LEARNING_RATE, FINAL_RATE, WEIGHT_DECAY = 1e-3, 1e-4, 1e-3
@@ -46,6 +48,23 @@ PATIENCE = 2  # looks in a row without a gain, and the ascent ends
 ASIDE, PURGE = 0.25, 21
 ERRORS = 2.0  # of the mean gain over the start, which the gradient must show there
 CURVED = 0.5  # the largest linear score's argument of the third layer's tanh, which it bends by a twelfth
+
+
+@dataclass(frozen=True)
+class Terms:
+    """On what books trade: pace, rules and dollars to begin with."""
+
+    kappa: float
+    rules: Rules
+    value: float
+
+    @classmethod
+    def of(cls, settings: Settings) -> Terms:
+        return cls(settings.portfolio.kappa, rules_of(settings), settings.portfolio.initial_cash)
+
+    def growth(self, scores: Tensor, sessions: Sessions) -> Tensor:
+        """(B, T) log growth of books that follow `scores` (B, T, A)."""
+        return growth(scores, sessions, kappa=self.kappa, rules=self.rules, value=self.value)[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +87,7 @@ class Spans:
         context = np.where(np.isfinite(market.context), market.context, 0.0).astype(np.float32)
         return cls(ExecutionPrices.of(market), features, context, int(ready[0]), len(market) - 2)
 
-    def observations(self, rows: IntArray, names: IntArray) -> torch.Tensor:
+    def observations(self, rows: IntArray, names: IntArray) -> Tensor:
         """(B x T, width) of `rows` (B, T) and `names` (B, A)."""
         own = self.features[rows[:, :, None], names[:, None, :]]
         mask = self.prices.decidable[rows[:, :, None], names[:, None, :]].astype(np.float32)[..., None]
@@ -92,13 +111,17 @@ def fit(
     mu, sigma = standardisation(market)
     spans = Spans.of(market)
     rounds = max(1, timesteps // (BOOKS * SPAN))
-    inputs = {"settings": settings, "seed": seed, "mu": mu, "sigma": sigma}
     progress = Progress(rounds=rounds, on_rollout=on_rollout)
     split = spans.last - round(ASIDE * (spans.last - spans.first))
     early = market.rows(market.sessions[0], market.sessions[split - PURGE])
     aside = Aside(spans, begin=split, settings=settings)
-    trial = started(early, linear.fit(early, **inputs), seed=seed, mu=mu, sigma=sigma)
-    before, gains = aside.growth(trial), []
+
+    def from_linear(rows: Market) -> ScoreNetwork:
+        coefficients = linear.fit(rows, settings=settings, seed=seed, mu=mu, sigma=sigma)
+        return started(rows, coefficients, seed=seed, mu=mu, sigma=sigma)
+
+    trial, gains = from_linear(early), list[FloatArray]()
+    before = aside.growth(trial)
     ascent = Ascent(trial, spans, settings=settings, seed=seed, rounds=rounds, last=split - PURGE - 1)
     looks = np.unique(np.linspace(0, rounds, LOOKS + 1).astype(int)[1:])
     for number in range(1, rounds + 1):
@@ -107,7 +130,7 @@ def fit(
             gains.append(aside.growth(trial) - before)
             if all(gain.mean() <= 0 for gain in gains[-PATIENCE:]) and len(gains) >= PATIENCE:
                 break
-    whole = started(market, linear.fit(market, **inputs), seed=seed, mu=mu, sigma=sigma)
+    whole = from_linear(market)
     kept = _kept(gains, looks)
     ascent = Ascent(whole, spans, settings=settings, seed=seed, rounds=rounds, last=spans.last)
     for _ in range(kept):
@@ -144,8 +167,6 @@ class Progress:
             "timesteps": self.taken,
             "of": max(self._of, self._steps) * ascent.taken,
             "rollout_reward": round(gained, 4),
-            "kl": None,
-            "log_std": None,
             "steps_per_second": round(self.taken / seconds),
         }
         self.curve.append(shown)
@@ -161,12 +182,12 @@ class Aside:
         self._rows = np.arange(begin, spans.last + 1)[None]
         self._names = np.arange(spans.features.shape[1])[None]
         self._sessions = Sessions.of(spans.prices, rows=self._rows, names=self._names)
-        self._terms = {"kappa": settings.portfolio.kappa, "rules": rules_of(settings), "value": settings.portfolio.initial_cash}
+        self._terms = Terms.of(settings)
 
     def growth(self, network: ScoreNetwork) -> FloatArray:
         """(T,) daily log growth."""
         with torch.no_grad():
-            grown, _ = growth(_scores(network, self._spans, self._rows, self._names), self._sessions, **self._terms)
+            grown = self._terms.growth(scores_of(network, self._spans, self._rows, self._names), self._sessions)
         return np.asarray(grown[0])
 
 
@@ -198,7 +219,7 @@ class Ascent:
         self._network, self._spans, self._last = network, spans, last
         self._length = min(SPAN, last - spans.first + 1)
         self._names = min(settings.training.names_per_episode, spans.features.shape[1])
-        self._terms = {"kappa": settings.portfolio.kappa, "rules": rules_of(settings), "value": settings.portfolio.initial_cash}
+        self._terms = Terms.of(settings)
         self._rng = np.random.default_rng(seed)
         self._parameters = [value for name, value in network.named_parameters() if not name.startswith(("critic", "value"))]
         self._optimizer = torch.optim.AdamW(self._parameters, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
@@ -216,12 +237,12 @@ class Ascent:
         rows = begins[:, None] + np.arange(self._length)
         names = self._drawn(begins)
         sessions = Sessions.of(self._spans.prices, rows=rows, names=names)
-        scores = _scores(self._network, self._spans, rows, names)
+        scores = scores_of(self._network, self._spans, rows, names)
         with torch.no_grad():
-            none, _ = growth(torch.zeros_like(scores), sessions, **self._terms)
-        d = growth(scores, sessions, **self._terms)[0] - none
+            none = self._terms.growth(torch.zeros_like(scores), sessions)
+        d = self._terms.growth(scores, sessions) - none
         self._optimizer.zero_grad()
-        (-(d.mean() - RISK / 2 * d.var()) * SESSIONS_PER_YEAR).backward()
+        (-(d.mean() - RISK / 2 * d.var()) * SESSIONS_PER_YEAR).backward()  # type: ignore[no-untyped-call]
         gradient = self._network.first.weight.grad
         assert gradient is not None
         gradient[:, self._blind] = 0.0
@@ -236,7 +257,7 @@ class Ascent:
         return np.sort(np.argsort(lots, axis=1)[:, : self._names], axis=1)
 
 
-def _scores(network: ScoreNetwork, spans: Spans, rows: IntArray, names: IntArray) -> torch.Tensor:
+def scores_of(network: ScoreNetwork, spans: Spans, rows: IntArray, names: IntArray) -> Tensor:
     """(B, T, A) in float64."""
     hidden, pooled, _, mask = network.encode(spans.observations(rows, names))
     return network.scores(hidden, pooled, mask).view(*rows.shape, names.shape[1]).double()

@@ -145,7 +145,7 @@ def to_json(body: Mapping[str, Any]) -> bytes:
 def answer(evaluated: Evaluated) -> str:
     """Whether the agent beats equal weight, in one sentence with its numbers; that it does, only the gate can show."""
     yearly, verdict = float(evaluated.excess.mean()) * YEARLY, evaluated.judgement.verdict
-    algorithm = evaluated.settings.training.algorithm
+    algorithm = evaluated.settings.training.algorithm_name
     beats = verdict.passed and verdict.title == gate.TITLE
     refused = ", ".join(check.name for check in verdict.checks if not check.passed)
     return (
@@ -277,7 +277,7 @@ def _statistics(evaluated: Evaluated) -> dict[str, float]:
 
 def _training(trained: Trained) -> dict[str, Any]:
     records = [record for own in trained.records for record in own]
-    kept = ("seed", "fold", "seconds", "steps_per_second", "log_std")
+    kept = ("seed", "fold", "seconds", "steps_per_second")
     return {
         "algorithm": records[0]["algorithm"],
         "timesteps": sum(record["timesteps"] for record in records),

@@ -129,7 +129,7 @@ def books_of(trained: Trained, backtester: Backtester) -> Books:
 
 def walks_of(trained: Trained, backtester: Backtester) -> tuple[dict[int, BacktestResult], dict[int, dict[int, BacktestResult]]]:
     """The ensemble's books by cost, and each seed's by seed and cost."""
-    folds, algorithm = trained.judged, backtester.settings.training.algorithm
+    folds, algorithm = trained.judged, backtester.settings.training.algorithm_name
     ensembles = [trained.ensemble(fold.number) for fold in folds]
     return (
         {cost: backtester.walk(ensembles, folds, name=algorithm, cost_bps=cost) for cost in COSTS},

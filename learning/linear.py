@@ -167,4 +167,4 @@ def _left_out(sessions: int) -> Iterator[tuple[IntArray, IntArray]]:
 def _resampled(sessions: int, *, seed: int) -> FloatArray:
     """(T,) how often the seed's bootstrap takes each session, and once more each, so that no block is left without any."""
     drawn = stationary_indices(sessions, draws=1, mean_block=min(RESAMPLED, sessions), rng=np.random.default_rng(seed))
-    return np.bincount(drawn[0], minlength=sessions) + 1.0
+    return np.asarray(np.bincount(drawn[0], minlength=sessions) + 1.0)

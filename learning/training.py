@@ -95,7 +95,7 @@ def train_fold(job: Job, fold: Fold, *, dataset: Dataset, folder: Path) -> None:
     )
     save_policy(folder, export([fitted.network]), card)
     record = {
-        "algorithm": settings.training.algorithm,
+        "algorithm": settings.training.algorithm_name,
         "seed": job.seed,
         "fold": fold.number,
         "configuration_of_one_seed": configuration.of_one_seed,
@@ -103,7 +103,6 @@ def train_fold(job: Job, fold: Fold, *, dataset: Dataset, folder: Path) -> None:
         "timesteps": fitted.timesteps,
         "seconds": round(seconds, 3),
         "steps_per_second": round(fitted.timesteps / seconds, 1),
-        "log_std": fitted.curve[-1]["log_std"],
         "manifest_sha256": dataset.manifest_sha256,
         "sessions": len(market),
         "curve": fitted.curve,

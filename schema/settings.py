@@ -41,6 +41,11 @@ Symbol = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9.]{0,9}$")]
 Share = Annotated[float, Field(gt=0, le=1)]
 BasisPoints = Annotated[float, Field(ge=0, le=500)]
 Algorithm = Literal["ppo", "direct", "direct+ppo"]  # a key of `learning.training.TRAINERS`
+ALGORITHM_NAMES: Mapping[Algorithm, str] = {  # as pages and sentences call them
+    "ppo": "PPO",
+    "direct": "Direct reinforcement",
+    "direct+ppo": "Direct reinforcement and PPO",
+}
 Auto = Literal["auto"]
 AUTO: Auto = "auto"
 
@@ -199,6 +204,8 @@ class TrainingSettings(Section):
     def _a_former_name_is_refused_with_its_new_one(cls, section: Any) -> Any:
         if isinstance(section, Mapping) and "sealed_sessions" in section:
             raise ValueError("sealed_sessions is called holdout_sessions now; rename it")
+        if isinstance(section, Mapping) and section.get("algorithm") == "PPO":
+            raise ValueError('algorithm = "PPO" is written "ppo" now; rename it')
         return section
 
     @model_validator(mode="after")
@@ -209,6 +216,10 @@ class TrainingSettings(Section):
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds must be distinct, was {list(self.seeds)}")
         return self
+
+    @property
+    def algorithm_name(self) -> str:
+        return ALGORITHM_NAMES[self.algorithm]
 
     @property
     def dates(self) -> TrainingDates:

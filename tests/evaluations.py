@@ -130,7 +130,7 @@ def _measures(bp: float, *, benchmark: bool) -> dict[str, float | None]:
 
 def _record(seed: int, fold: int) -> dict[str, Any]:
     curve = [{"timesteps": 16384 * step, "rollout_reward": 1e-5 * step} for step in range(1, 10)]
-    return {"seed": seed, "fold": fold, "seconds": 13.1, "steps_per_second": 9876.5, "log_std": -1.02, "curve": curve}
+    return {"seed": seed, "fold": fold, "seconds": 13.1, "steps_per_second": 9876.5, "curve": curve}
 
 
 def _equity(growth: FloatArray) -> list[float]:

@@ -188,8 +188,7 @@ class Shown:
         note = [
             f"fold {line['fold']} ({len(self._taken)}/{self._folds})",
             f"reward {line['rollout_reward']:+.3f}",
-            f"kl {line['kl']:.4f}" if line["kl"] is not None else "kl -",
-            f"log_std {line['log_std']:+.3f}",
+            *(f"{name} {line[name]:+.3f}" for name in ("kl", "log_std") if line.get(name) is not None),
             f"{line['steps_per_second']:,} steps/s",
         ]
         done = sum(self._taken.values()) / self._folds
