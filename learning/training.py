@@ -128,4 +128,6 @@ def _job(arguments: Sequence[str] | None) -> Job:
         settings = type(settings).model_validate(
             {**settings.model_dump(), "training": {**settings.training.model_dump(), "timesteps": options.timesteps}}
         )
-    return Job(seed=options.seed, settings=settings, folds=tuple(options.fold), tensorboard=options.tensorboard, everything=options.everything)
+    return Job(
+        seed=options.seed, settings=settings, folds=tuple(options.fold), tensorboard=options.tensorboard, everything=options.everything
+    )

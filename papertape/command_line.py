@@ -100,7 +100,10 @@ def papertape() -> None:
 
 @app.command(
     epilog=examples(
-        "train", "train --until 2018-12-31", "train --seeds 2 --all-folds --tensorboard", "train --bars mine.csv --adjusted --timesteps 500000"
+        "train",
+        "train --until 2018-12-31",
+        "train --seeds 2 --all-folds --tensorboard",
+        "train --bars mine.csv --adjusted --timesteps 500000",
     )
 )
 def train(
@@ -214,7 +217,9 @@ def backtest(
     dividends: Annotated[str, typer.Option(help="credit or ignore.", show_default="from the settings")] = "",
     out: Annotated[
         Path | None,
-        typer.Option(help="Write curve, weights and trades: to a folder, or to FILE.csv or FILE.parquet and beside it.", show_default=False),
+        typer.Option(
+            help="Write curve, weights and trades: to a folder, or to FILE.csv or FILE.parquet and beside it.", show_default=False
+        ),
     ] = None,
 ) -> None:
     """Backtest a policy in the simulator, next to equal weight, daily and at the policy's own pace, and the benchmark."""

@@ -63,9 +63,9 @@ class Skill:
 class ComparedBacktest:
     """A backtest and what it is compared with, over the same T sessions.
 
-    `policy`, `equal_weight`, `equal_weight_at_kappa`, `benchmark` (None when the universe has none): at the settings' costs. `skill`: by
-    cost in bp per side, empty for fewer than two sessions. `in_sample` (T,): the model that traded was trained on the session. `notes`: what
-    a user should know of it, a line each.
+    `policy`, `equal_weight`, `equal_weight_at_kappa`, `benchmark` (None when the universe has none): at the settings' costs.
+    `skill`: by cost in bp per side, empty for fewer than two sessions. `in_sample` (T,): the model that traded was trained on the
+    session. `notes`: what a user should know of it, a line each.
     """
 
     policy: BacktestResult

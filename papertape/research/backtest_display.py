@@ -80,7 +80,7 @@ def tables(found: ComparedBacktest, *, name: str) -> Group:
         columns[found.benchmark.symbols[0]] = found.benchmark
     sample = "" if not found.in_sample.any() else ", in sample" if found.in_sample.all() else ", partly in sample"
     earned = Table(title=f"{own.sessions[0]} to {own.sessions[-1]}, dividends {found.dividends}{sample}")
-    earned.add_column("")
+    earned.add_column("", no_wrap=True)
     for heading in columns:
         earned.add_column(heading, justify="right")
     for measure, values in zip(_MEASURES, zip(*map(_measures, columns.values()), strict=True), strict=True):
@@ -90,7 +90,7 @@ def tables(found: ComparedBacktest, *, name: str) -> Group:
 
 def _skill(found: ComparedBacktest, *, sample: str) -> Table:
     table = Table(title=f"against equal weight, by cost per side{sample}")
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for cost in found.skill:
         table.add_column(f"{cost} bp", justify="right")
     rows = {
@@ -113,10 +113,10 @@ _MEASURES = (
     "sessions",
     "final equity",
     "return",
-    "volatility per year",
-    "Sharpe ratio",
+    "volatility (year)",
+    "Sharpe ratio (year)",
     "deepest drawdown",
-    "turnover per session",
+    "turnover (session)",
     "costs",
 )
 

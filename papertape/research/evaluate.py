@@ -45,7 +45,7 @@ def run(
     if record:
         scoreboard.check_name(record)
     study.folds()  # bars without room for them are refused before a word is said
-    for line in study.notes:
+    for line in (*study.notes, *study.dates):
         console.print(line)
     if quick:
         training = study.settings.training

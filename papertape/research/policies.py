@@ -78,10 +78,14 @@ def policy_called(name: str, *, sessions: NDArray[np.datetime64]) -> Policy:
 def walked_run(folder: Path, *, sessions: NDArray[np.datetime64]) -> WalkedRun:
     """The models of the folds that every seed of the run has trained; raises ChosenPolicyError when there is none."""
     record = RunRecord.read(folder)
-    missing = {fold.number: [seed for seed in record.seeds if not record.finished(folder, seed=seed, fold=fold.number)] for fold in record.folds}
+    missing = {
+        fold.number: [seed for seed in record.seeds if not record.finished(folder, seed=seed, fold=fold.number)] for fold in record.folds
+    }
     folds = tuple(fold for fold in record.folds if not missing[fold.number])
     if not folds:
-        raise ChosenPolicyError(f"--policy {folder}: no fold is trained by all of its {len(record.seeds)} seeds; repeat the run to finish it")
+        raise ChosenPolicyError(
+            f"--policy {folder}: no fold is trained by all of its {len(record.seeds)} seeds; repeat the run to finish it"
+        )
     begun = {number: seeds for number, seeds in missing.items() if 0 < len(seeds) < len(record.seeds)}
     return WalkedRun(
         name=folder.resolve().name,
@@ -91,7 +95,9 @@ def walked_run(folder: Path, *, sessions: NDArray[np.datetime64]) -> WalkedRun:
         folds=folds,
         models=tuple(_ensemble(folder, record.seeds, fold) for fold in folds),
         sessions=sessions.astype("datetime64[D]"),
-        left_out=tuple(f"fold {number} is left out, it is not trained by seed {', '.join(map(str, seeds))}" for number, seeds in begun.items()),
+        left_out=tuple(
+            f"fold {number} is left out, it is not trained by seed {', '.join(map(str, seeds))}" for number, seeds in begun.items()
+        ),
     )
 
 

@@ -1,7 +1,8 @@
 """`run.json`: what a run's folder holds, and which of its folds trades which sessions.
 
 Promise: written before the first training starts; a fold counts as trained only when its own record names the run's configuration, bars,
-seed and number, so what another run left in the folder is never taken for this one's. Failure: `RunRecordError` on a file that cannot be read.
+seed and number, so what another run left in the folder is never taken for this one's. Failure: `RunRecordError` on a file that cannot
+be read.
 """
 
 from __future__ import annotations

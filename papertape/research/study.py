@@ -1,6 +1,6 @@
 """What the research commands work on: a market of the bundled bars or of your own, and the settings that go with it.
 
-Promise: with bars of your own and no settings file of your own, what depends on the bars follows from them, and `notes` says what: the
+Promise: with bars of your own and no settings file of your own, what depends on the bars follows from them, and is said: the
 universe, the benchmark if it is among them, the dates, as many orders per day as one rebalancing takes, and for short bars a holdout and
 folds that fit, which can never pass the gate. A settings file of your own is taken at its word, an option above it; "auto" dates are as of
 the newest bar. Failure: `ResearchError`, `OwnBarsError` or `SettingsError`, one line each.
@@ -61,8 +61,9 @@ class StudyOptions:
 
 @dataclass(frozen=True)
 class Study:
-    """`history`: the bars and events that `market` is built from; `notes`: what a user should know, a line each; `arguments`: what another
-    command needs for the same bars; `own`: dates and sizes follow from the bars.
+    """`history`: the bars and events that `market` is built from; `notes`: what a user should know of them, a line each; `arguments`: what
+    another command needs for the same bars; `own`: dates and sizes follow from the bars, and `dates` says which, for training and judging;
+    `everything`: one model is trained on all that lies before live_start.
     """
 
     settings: Settings
@@ -72,6 +73,7 @@ class Study:
     bundled: bool
     arguments: str
     own: bool = False
+    dates: tuple[str, ...] = ()
     everything: bool = False
 
     def folds(self) -> tuple[Fold, ...]:
@@ -111,12 +113,13 @@ def study(options: StudyOptions) -> Study:
             f"risk.max_orders_per_day must be {len(symbols)} or more, one rebalancing of {len(symbols)} names, was "
             f"{settings.risk.max_orders_per_day}; set it in {options.settings or SETTINGS.name}"
         )
+    dates: list[str] = []
     if follows and options.until is None:
         training = settings.training
-        notes.append(
+        dates.append(
             f"dates from the bars: training from {training.start}, tests from {training.test_start}, nothing from {training.live_start} on"
         )
-        notes += _shortened(chosen, settings)
+        dates += _shortened(chosen, settings)
     return Study(
         settings,
         history,
@@ -125,6 +128,7 @@ def study(options: StudyOptions) -> Study:
         bundled=options.bars is None,
         arguments=_arguments(options),
         own=bool(follows),
+        dates=tuple(dates),
         everything=options.until is not None,
     )
 

@@ -20,7 +20,7 @@ def run(study: Study, *, folder: Path, all_folds: bool, fresh: bool, tensorboard
     if study.everything and all_folds:
         raise ResearchError("--until trains one model on all that lies before it: leave --all-folds out")
     study.folds()  # bars without room for them are refused before a word is said
-    for line in study.notes:
+    for line in (*study.notes, *study.dates):
         console.print(line)
     prepared = training_run.prepare(study, folder)
     folds = prepared.folds if all_folds else prepared.folds[-1:]
@@ -31,8 +31,11 @@ def run(study: Study, *, folder: Path, all_folds: bool, fresh: bool, tensorboard
     for seed in study.settings.training.seeds:
         made = f"{shown(prepared.seed(seed))}/fold-{folds[0].number}"
         console.print(f"seed {seed}: {made}{f' to fold-{folds[-1].number}' if len(folds) > 1 else ''}", highlight=False, soft_wrap=True)
-    console.print(
-        f"try it: papertape backtest{study.arguments} --policy {shown(folder)} --from {folds[0].test_start}", highlight=False, soft_wrap=True
-    )
+    after = study.market.sessions[study.market.sessions >= folds[0].test_start]
+    if len(after):
+        trying = f"try it: papertape backtest{study.arguments} --policy {shown(folder)} --from {after[0]}"
+    else:
+        trying = f"the bars end with the training: trade longer ones by papertape backtest --bars FILE --policy {shown(folder)}"
+    console.print(trying, highlight=False, soft_wrap=True)
     if tensorboard:
         console.print(f"curves: tensorboard --logdir {shown(folder / 'tensorboard')}", highlight=False, soft_wrap=True)

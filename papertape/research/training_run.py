@@ -88,7 +88,11 @@ class TrainingRun:
         """What `backtest` needs to know of the run."""
         folds = tuple(
             JudgedFold(
-                fold.number, str(fold.train_start), str(fold.train_end), str(fold.test_start), None if self.everything else str(fold.test_end)
+                fold.number,
+                str(fold.train_start),
+                str(fold.train_end),
+                str(fold.test_start),
+                None if self.everything else str(fold.test_end),
             )
             for fold in self.folds
         )
@@ -216,7 +220,7 @@ class Shown:
     def ended(self, seed: int) -> None:
         """On a terminal the bar says it; elsewhere a line does."""
         if sum(self._taken.values()) >= self._folds and not self._progress.console.is_terminal:
-            self._progress.console.print(f"seed {seed}: {self._folds} folds trained")
+            self._progress.console.print(f"seed {seed}: {self._folds} {'fold' if self._folds == 1 else 'folds'} trained")
 
 
 def _run_all(run: TrainingRun, work: list[Task], *, shown: dict[int, Shown], tensorboard: bool, workers: int) -> None:

@@ -50,7 +50,7 @@ def test_what_depends_on_own_bars_follows_from_them(own: Path) -> None:
     assert training.live_start == date(2015, 1, 1)
     assert training.test_start == date(2012, 5, 2)  # a third of 1,006 sessions
     assert found.notes[0] == "3,774 daily bars of 3 names, 2010-01-04 to 2014-12-31"
-    assert found.notes[-1] == "dates from the bars: training from 2011-01-03, tests from 2012-05-02, nothing from 2015-01-01 on"
+    assert found.dates[-1] == "dates from the bars: training from 2011-01-03, tests from 2012-05-02, nothing from 2015-01-01 on"
 
 
 def test_short_bars_leave_what_training_needs_before_the_first_test(own: Path) -> None:
@@ -76,9 +76,9 @@ def test_three_years_of_own_bars_have_room_for_folds_and_a_holdout(three_years: 
     *tests, holdout = found.folds()
     assert len(tests) == found.settings.training.folds == folds
     assert holdout.test_end == found.market.sessions[-1]
-    assert found.notes[-1].startswith(f"short bars: a holdout of {found.settings.training.holdout_sessions} sessions instead of 252")
-    assert ("folds instead of 8" in found.notes[-1]) is not quick
-    assert found.notes[-1].endswith("can never pass the gate, which asks for 1,500 judged sessions and a holdout of 252")
+    assert found.dates[-1].startswith(f"short bars: a holdout of {found.settings.training.holdout_sessions} sessions instead of 252")
+    assert ("folds instead of 8" in found.dates[-1]) is not quick
+    assert found.dates[-1].endswith("can never pass the gate, which asks for 1,500 judged sessions and a holdout of 252")
 
 
 def test_bars_that_are_too_short_to_train_say_how_many_would_do(three_years: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from trading_env.simulation.env import BatchedTradingEnv, EnvConfig, TradingEnv
 from trading_env.simulation.policy import EqualWeight, NumpyPolicy, PolicyCard, array_shapes
 from trading_env.simulation.portfolio import Costs, Rules
 
-FREE = Rules()
+FREE = Rules(costs=Costs(slippage_bps=0.0))
 TEN_BP = Rules(cash_buffer=0.0, costs=Costs(slippage_bps=10.0))
 FLAT = market_of(open=np.full((40, 3), [20.0, 50.0, 310.0]), close=np.full((40, 3), [20.0, 50.0, 310.0]), features=np.zeros((40, 3, 1)))
 WALK = walk(sessions=120, assets=4, seed=2)
