@@ -44,8 +44,8 @@ def study(
     from papertape.research.study import StudyOptions
     from papertape.research.study import study as chosen
 
-    files = {name: None if file is None else Path(file) for name, file in (("bars", bars), ("actions", actions), ("settings", settings))}
-    return chosen(StudyOptions(**files, adjusted=adjusted, symbols=tuple(symbols)))
+    file, events, own = (None if path is None else Path(path) for path in (bars, actions, settings))
+    return chosen(StudyOptions(settings=own, bars=file, adjusted=adjusted, actions=events, symbols=tuple(symbols)))
 
 
 def backtest(

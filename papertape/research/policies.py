@@ -120,7 +120,7 @@ def in_sample(policy: Policy, traded: NDArray[np.datetime64]) -> NDArray[np.bool
 
 def said(policy: Policy, traded: NDArray[np.datetime64]) -> list[str]:
     """What a user should know of a model that trades these sessions (n,): which folder trades which of them, and what was trained on."""
-    lines = []
+    lines: list[str] = []
     if isinstance(policy, WalkedRun):
         lines += policy.left_out
         which = policy.which(traded)

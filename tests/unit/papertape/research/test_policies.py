@@ -13,6 +13,7 @@ from papertape.research.policies import ChosenPolicyError, WalkedRun, in_sample,
 from papertape.research.run_record import JudgedFold, RunRecord, RunRecordError
 from tests import small_run
 from trading_env.data.features import CONTEXT, FEATURE_HASH, FEATURES, SCHEMA_VERSION
+from trading_env.data.observation import Observation, observe
 from trading_env.evaluation.walk_forward import WalkForward, split
 from trading_env.simulation.policy import NumpyPolicy, PolicyCard, array_shapes, save_policy, stack_policies
 
@@ -69,15 +70,13 @@ def walked(folder: Path) -> WalkedRun:
 def test_each_session_is_traded_by_the_seeds_ensemble_of_the_fold_that_judges_it(run: Path) -> None:
     policy = walked(run)
     for place, fold in enumerate(FOLDS):
-        own = DAYS[(DAYS >= fold.test_start) & (DAYS <= fold.test_end)]
+        own = DAYS[np.searchsorted(DAYS, fold.test_start) : np.searchsorted(DAYS, fold.test_end) + 1]
         assert (policy.which(own) == place).all()
     assert policy.which(DAYS[[0, 399]]).tolist() == [0, 0]
     assert policy.which(np.array(["2030-01-02"], dtype="datetime64[D]")).tolist() == [2]
 
 
 def test_it_scores_as_the_judges_walk_forward_does(run: Path) -> None:
-    from trading_env.data.observation import Observation, observe
-
     market, policy = small_run.market(), walked(run)
     ensembles = [stack_policies([network(seed=seed, fold=fold.number, train_end=str(fold.train_end)) for seed in (0, 1)]) for fold in FOLDS]
     judge = WalkForward(ensembles, folds=FOLDS, sessions=market.sessions, name="judge")
