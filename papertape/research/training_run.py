@@ -202,6 +202,7 @@ class Shown:
     def __init__(self, progress: Progress, bar: TaskID, *, folds: int) -> None:
         self._progress, self._bar, self._folds = progress, bar, folds
         self._taken: dict[int, float] = {}
+        self._told = False
 
     def line(self, line: dict[str, Any]) -> None:
         """`timesteps` of `of` in `fold`, and what the rollout measured; the first rollouts have no kl yet."""
@@ -219,7 +220,8 @@ class Shown:
 
     def ended(self, seed: int) -> None:
         """On a terminal the bar says it; elsewhere a line does."""
-        if sum(self._taken.values()) >= self._folds and not self._progress.console.is_terminal:
+        if sum(self._taken.values()) >= self._folds and not self._told and not self._progress.console.is_terminal:
+            self._told = True  # by one of the processes that shared the seed's folds
             self._progress.console.print(f"seed {seed}: {self._folds} {'fold' if self._folds == 1 else 'folds'} trained")
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 
-from schema.settings import load
+from schema.settings import CostSettings, Risk, load
 from schema.trading_rules import limits_of, rules_of
 from tests.markets import walk
 from trading_env.evaluation.backtest import backtest
@@ -26,6 +27,12 @@ def test_the_defaults_are_the_settings_of_the_bundled_bars() -> None:
     config = EnvConfig()
     assert (config.rules, config.limits, config.kappa) == (rules_of(SETTINGS), limits_of(SETTINGS), SETTINGS.portfolio.kappa)
     assert (config.episode_sessions, config.initial_value) == (SETTINGS.training.episode_sessions, SETTINGS.portfolio.initial_cash)
+
+
+def test_no_default_stands_in_for_a_setting() -> None:
+    """A field that the settings do not have would be silently the default of whoever deploys."""
+    assert {field.name for field in fields(Limits)} == set(Risk.model_fields)
+    assert {field.name for field in fields(Costs)} == set(CostSettings.model_fields)
 
 
 def test_a_backtest_pays_and_is_limited_unless_it_asks_not_to() -> None:
