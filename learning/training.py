@@ -23,6 +23,7 @@ from learning.dataset import Dataset, newest_session, read_channel
 from learning.network import export
 from schema.training_dates import as_of
 from trading_env.data.features import CONTEXT, FEATURES, SCHEMA_VERSION
+from trading_env.evaluation.walk_forward import everything
 from trading_env.simulation.policy import PolicyCard, save_policy
 
 if TYPE_CHECKING:
@@ -39,13 +40,14 @@ TRAINERS: Mapping[Algorithm, Trainer] = {"ppo": ppo.fit, "direct": direct.fit, "
 class Job:
     """What one training run is asked for: a seed, its folds by number (none: all), and where TensorBoard's files go, if anywhere.
 
-    The settings' timesteps are those asked for.
+    The settings' timesteps are those asked for. `everything`: one fold, of all sessions before live_start, instead of the walk-forward's.
     """
 
     seed: int
     settings: Settings
     folds: tuple[int, ...] = ()
     tensorboard: Path | None = None
+    everything: bool = False
 
     def chosen(self, folds: Sequence[Fold]) -> list[Fold]:
         """The folds to train; raises ValueError on a number that is none of them."""
@@ -60,7 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = as_of(job.settings, newest_session(channel))
     job = replace(job, settings=settings)
     dataset = read_channel(channel, symbols=settings.universe.symbols, live_start=settings.training.dates.live_start)
-    folds = folds_of(dataset.market.sessions, settings)
+    sessions, dates = dataset.market.sessions, settings.training.dates
+    folds = (everything(sessions, start=dates.start, live_start=dates.live_start),) if job.everything else folds_of(sessions, settings)
     for fold in job.chosen(folds):
         train_fold(job, fold, dataset=dataset, folder=Path(os.environ["SM_MODEL_DIR"]) / f"fold-{fold.number}")
 
@@ -114,6 +117,7 @@ def _job(arguments: Sequence[str] | None) -> Job:
     parser = argparse.ArgumentParser(description="Train one seed, all its folds or those named.")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--fold", type=int, action="append", default=[], help="number of a fold, repeatable; the last is the holdout's")
+    parser.add_argument("--everything", action="store_true", help="one fold of all sessions before live_start, and none to judge on")
     parser.add_argument("--settings", default="settings.json", help="JSON, or a file beside this script")
     parser.add_argument("--timesteps", type=int, help="a fold; default: the settings'")
     parser.add_argument("--tensorboard", type=Path, metavar="FOLDER", help="write TensorBoard's files below it")
@@ -123,4 +127,6 @@ def _job(arguments: Sequence[str] | None) -> Job:
         settings = type(settings).model_validate(
             {**settings.model_dump(), "training": {**settings.training.model_dump(), "timesteps": options.timesteps}}
         )
-    return Job(seed=options.seed, settings=settings, folds=tuple(options.fold), tensorboard=options.tensorboard)
+    return Job(
+        seed=options.seed, settings=settings, folds=tuple(options.fold), tensorboard=options.tensorboard, everything=options.everything
+    )

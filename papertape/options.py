@@ -68,6 +68,7 @@ def _day(text: str) -> typer.models.OptionInfo:
 TrainingStart = Annotated[datetime | None, _day("The first session to train on.")]
 TestStart = Annotated[datetime | None, _day("The first session of the first test.")]
 LiveStart = Annotated[datetime | None, _day("The first session that is never read; the holdout ends before it.")]
+Until = Annotated[datetime | None, _day("Train one model on every session up to this one, instead of folds; trade after it.")]
 Folds = Annotated[int | None, typer.Option(help="How many folds the walk-forward has.", min=1, max=32, rich_help_panel=SIZE)]
 Seeds = Annotated[int | None, typer.Option(help="How many seeds: 0, 1, 2, ...", min=1, max=32, rich_help_panel=SIZE)]
 Timesteps = Annotated[int | None, typer.Option(help="Per seed and fold.", min=1000, rich_help_panel=SIZE)]

@@ -75,6 +75,13 @@ def test_nothing_after_a_folds_training_reaches_its_model(channel: Path, whole: 
     assert artifact(tmp_path) == artifact(whole / "fold-1")
 
 
+def test_everything_is_one_fold_up_to_live_start(channel: Path, tmp_path: Path):
+    small_run.train(channel, tmp_path, "--seed", "3", "--everything", chosen=CHOSEN)
+    assert [path.name for path in tmp_path.iterdir()] == ["fold-0"]
+    card = load_policy(tmp_path / "fold-0").card
+    assert (card.train_start, card.train_end) == (str(small_run.DAYS[0]), str(small_run.DAYS[-1]))
+
+
 def test_the_reward_and_the_names_of_an_episode_come_from_the_settings():
     market = small_run.market().rows(small_run.DAYS[260], small_run.DAYS[400])
 

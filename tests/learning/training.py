@@ -54,7 +54,7 @@ def trained(market: Market, *, chosen: Settings, seed: int, timesteps: int) -> N
 def traded(policy: Policy, market: Market, *, rules: Rules, first: int, last: int = -1) -> BacktestResult:
     """From row `first` to row `last` of the market."""
     start, end = market.sessions[first], market.sessions[last]
-    return backtest(market, policy, rules=rules, start=start, end=end, initial_cash=CASH)
+    return backtest(market, policy, rules=rules, start=start, end=end, initial_cash=CASH, limits=None)
 
 
 def market_of_prices(open: NDArray[np.float64], close: NDArray[np.float64]) -> Market:  # noqa: A002  the column's name

@@ -55,12 +55,23 @@ class BacktestResult:
         return metrics.log_growth(self.equity, initial=self.initial_cash)
 
 
+STANDARD_RULES, STANDARD_LIMITS = Rules(), Limits()
+
+
 def backtest(
-    market: Market, policy: Policy, *, rules: Rules, start: Day, end: Day, initial_cash: float, limits: Limits | None = None
+    market: Market,
+    policy: Policy,
+    *,
+    start: Day,
+    end: Day,
+    rules: Rules = STANDARD_RULES,
+    initial_cash: float = 100_000.0,
+    limits: Limits | None = STANDARD_LIMITS,
 ) -> BacktestResult:
     """Trade every session from `start` to `end`, both included, from cash. The first decision observes the close before `start`.
 
-    `limits`: apply the risk rules to every session's orders as the executor does; None trades the plan as it is.
+    Costs and limits are on by default, as in the bundled bars' settings. `limits`: apply the risk rules to every session's orders as the
+    executor does; None trades the plan as it is.
     """
     window = market.rows(start, end)
     first = market.index_of(window.sessions[0])
@@ -100,8 +111,9 @@ _RECORDED = ("equity", "cash", "costs", "dividends", "turnover", "scores", "weig
 
 
 def buy_and_hold(market: Market, symbol: str, *, rules: Rules, start: Day, end: Day, initial_cash: float) -> BacktestResult:
-    """The benchmark: everything in one name, dividends reinvested as far as `rules` credit them."""
-    return backtest(market.only([symbol]), EqualWeight(name=f"hold:{symbol}"), rules=rules, start=start, end=end, initial_cash=initial_cash)
+    """The benchmark: everything in one name, dividends reinvested as far as `rules` credit them; no limits, for they forbid that."""
+    policy = EqualWeight(name=f"hold:{symbol}")
+    return backtest(market.only([symbol]), policy, rules=rules, start=start, end=end, initial_cash=initial_cash, limits=None)
 
 
 class _Guard:

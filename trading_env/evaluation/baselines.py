@@ -113,7 +113,13 @@ class _Backtester:
 
     def run(self, policy: Policy, *, market: Market | None = None) -> BacktestResult:
         return backtest(
-            self.market if market is None else market, policy, rules=self._rules, start=self._start, end=self._end, initial_cash=self._cash
+            self.market if market is None else market,
+            policy,
+            rules=self._rules,
+            start=self._start,
+            end=self._end,
+            initial_cash=self._cash,
+            limits=None,
         )
 
     def trade(self, name: str, scores: FloatArray, *, kappa: float = 1.0, on: BoolArray | None = None) -> BacktestResult:

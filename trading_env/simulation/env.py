@@ -49,6 +49,7 @@ class EnvError(PapertapeError, ValueError):
 class EnvConfig:
     """`kappa`: share of the way to the target a step; `start`: what a book holds when its episode begins.
 
+    By default costs and limits are on, as in the bundled bars' settings; free trading and `limits=None` must be asked for.
     `limits`: the executor's risk rules, applied to every session's orders; the baseline of the reward trades without them.
     `names`: how many of the market's names a book trades; None, all of them. At the start of an episode that many are drawn, without
     replacement, from those tradable at its row; where these are too few, others fill up, so that the shape never changes. Observation,
@@ -62,7 +63,7 @@ class EnvConfig:
     random_start: bool = True
     start: Literal["equal", "random", "cash"] = "equal"
     initial_value: float = 100_000.0
-    limits: Limits | None = None
+    limits: Limits | None = field(default_factory=Limits)
     reward: Reward = field(default_factory=Reward)
     names: int | None = None
     actions: Literal["scores", "trades"] = "scores"

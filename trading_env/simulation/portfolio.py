@@ -46,10 +46,12 @@ class Costs:
     volume of the bar that fills (Grinold and Kahn, Active Portfolio Management, 2nd ed., 1999, ch. 16; Tóth et al., Phys. Rev. X 1,
     021006, 2011, who find Y of order one). `max_volume_share` is how much of that volume an order may take; what is left is not filled
     that day. 0 turns either off. The law holds for a share of the volume, so impact needs the cap: `PortfolioError` otherwise.
+
+    `Costs()` is the standard cost, that of the bundled bars' settings; who wants to trade for free says `Costs(slippage_bps=0.0)`.
     """
 
     fee_bps: float = 0.0
-    slippage_bps: float = 0.0
+    slippage_bps: float = 10.0
     half_spread_bps: float = 0.0
     impact: float = 0.0
     max_volume_share: float = 0.0
@@ -77,7 +79,7 @@ class Costs:
 
 @dataclass(frozen=True)
 class Rules:
-    """`cash_buffer` and `band` are shares of equity, `min_notional` dollars.
+    """`cash_buffer` and `band` are shares of equity, `min_notional` dollars. By default those of the bundled bars' settings, costs too.
 
     `whole_shares`: orders are whole shares, but an exit sells the exact holding. A fraction that a split leaves stays until then.
     """

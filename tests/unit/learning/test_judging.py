@@ -142,7 +142,9 @@ class TestBooks:
         for cost in (0, 10, 20):
             rules = Rules(costs=Costs(slippage_bps=float(cost)))
             start, end = MARKET.sessions[270], MARKET.sessions[-31]
-            held = backtest(MARKET, EqualWeight(), rules=rules, start=start, end=end, initial_cash=SETTINGS.portfolio.initial_cash)
+            held = backtest(
+                MARKET, EqualWeight(), rules=rules, start=start, end=end, initial_cash=SETTINGS.portfolio.initial_cash, limits=None
+            )
             np.testing.assert_array_equal(BOOKS.equal_weight(cost).equity, held.equity)
 
     def test_the_ensemble_holds_the_mean_of_the_seeds_weights(self):

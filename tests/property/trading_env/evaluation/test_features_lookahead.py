@@ -123,7 +123,9 @@ def test_ranks_are_centred_and_bounded_and_names_may_be_reordered(panel: dict[st
     np.testing.assert_allclose(mirrored_context, context, rtol=0, atol=1e-12)
 
 
-COSTS = st.sampled_from([Costs(), Costs(fee_bps=5.0, slippage_bps=10.0), Costs(slippage_bps=5.0, impact=1.0, max_volume_share=0.001)])
+COSTS = st.sampled_from(
+    [Costs(slippage_bps=0.0), Costs(fee_bps=5.0, slippage_bps=10.0), Costs(slippage_bps=5.0, impact=1.0, max_volume_share=0.001)]
+)
 STARTS = st.sampled_from(["equal", "random"])
 
 

@@ -168,6 +168,7 @@ def test_the_environment_is_observe_decide_and_step(seed: int, names: int, drawn
         kappa=0.3,
         episode_sessions=25,
         start="random",
+        limits=None,
         names=None if drawn is None else min(drawn, names),
         actions="trades" if trades else "scores",
         trade_share=0.2,

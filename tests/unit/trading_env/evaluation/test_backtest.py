@@ -35,9 +35,9 @@ class Watcher:
         return np.zeros(len(observation.symbols))
 
 
-def run(policy=None, *, market=MARKET, rules=RULES, first=50, last=100, cash=100_000.0, **options) -> BacktestResult:
+def run(policy=None, *, market=MARKET, rules=RULES, first=50, last=100, cash=100_000.0, limits=None) -> BacktestResult:
     start, end = market.sessions[first], market.sessions[last]
-    return backtest(market, policy or SeededRandom(3), rules=rules, start=start, end=end, initial_cash=cash, **options)
+    return backtest(market, policy or SeededRandom(3), rules=rules, start=start, end=end, initial_cash=cash, limits=limits)
 
 
 def test_each_decision_observes_the_close_before_its_session():
@@ -88,7 +88,12 @@ def test_equal_weight_is_the_baseline_of_the_reward():
 def test_buy_and_hold_is_one_name_from_the_first_open():
     market = walk(sessions=60, assets=3, eventful=False)
     result = buy_and_hold(
-        market, "S1", rules=Rules(cash_buffer=0.0), start=market.sessions[10], end=market.sessions[50], initial_cash=1000.0
+        market,
+        "S1",
+        rules=Rules(cash_buffer=0.0, costs=Costs(slippage_bps=0.0)),
+        start=market.sessions[10],
+        end=market.sessions[50],
+        initial_cash=1000.0,
     )
     np.testing.assert_allclose(result.equity, 1000 * market.close[10:51, 1] / market.open[10, 1], rtol=1e-9)
 
