@@ -49,6 +49,7 @@ HYPERPARAMETERS: dict[str, Any] = {
     "random_state": 0,
 }
 SMALLEST_LEAF = 0.01  # of the rows
+DECIMALS = 4  # of a label: the last bits of a logarithm are the processor's, and the seeds of a fold, each on its own, share their trees
 
 
 class ForecastError(PapertapeError, ValueError):
@@ -170,7 +171,7 @@ def _fit(market: Market, labels: FloatArray, sessions: BoolArray) -> Trees:
             f"a forecast needs sessions with {QUARTER} returns before and {REACH} after, "
             f"those of {market.sessions[0]} to {market.sessions[-1]} have none"
         )
-    return _grown(market.features[chosen].astype(np.float32).astype(np.float64), labels[chosen])
+    return _grown(market.features[chosen].astype(np.float32).astype(np.float64), labels[chosen].round(DECIMALS))
 
 
 def _grown(features: FloatArray, labels: FloatArray) -> Trees:
