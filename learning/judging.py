@@ -4,17 +4,19 @@ Promise: one continuous book trades all judged sessions, each by the models of t
 seed alone, then every baseline, in one engine at the same flat costs. d is daily log growth less that of equal weight rebalanced daily.
 A new configuration meets the gate with its d written to the log first; the holdout is traded only when it is all that still refuses, and
 that is written down too before it is judged. A configuration that passed before meets the refit check.
-Failure: `GateError`, `BaselineError`, `RegistryError` or what trading raises; a refusal is a verdict.
+Failure: `GateError`, `BaselineError`, `ForecastError`, `RegistryError` or what trading raises; a refusal is a verdict.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from learning import forecast
 from learning.configuration import Configuration, rules_at
 from schema.trading_rules import limits_of
 from trading_env.evaluation import metrics
@@ -67,6 +69,7 @@ class Backtester:
 
     def __init__(self, market: Market, settings: Settings) -> None:
         self.market, self.settings = market, settings
+        self._forecast = cache(lambda folds: forecast.row(market, folds, kappa=settings.portfolio.kappa))
 
     def trade(self, policy: Policy, fold: Fold, last: Fold, *, cost_bps: int, limited: bool = True) -> BacktestResult:
         """From the first test session of `fold` to the last of `last`, under the risk limits unless the row is a baseline."""
@@ -86,7 +89,8 @@ class Backtester:
         return self.trade(walker, folds[0], folds[-1], cost_bps=cost_bps)
 
     def baselines(self, folds: Sequence[Fold], *, cost_bps: int, turnover: float) -> list[BacktestResult]:
-        return all_baselines(
+        """The rows of `all_baselines`, and the forecast's."""
+        rows = all_baselines(
             self.market,
             rules=rules_at(self.settings, cost_bps=cost_bps),
             kappa=self.settings.portfolio.kappa,
@@ -97,6 +101,7 @@ class Backtester:
             end=folds[-1].test_end,
             matched_turnover=turnover,
         )
+        return [*rows, self.trade(self._forecast(tuple(folds)), folds[0], folds[-1], cost_bps=cost_bps, limited=False)]
 
     def holdout(self, policy: Policy, fold: Fold) -> tuple[BacktestResult, NDArray[np.float64]]:
         """The holdout's book at the standard cost, and its d."""

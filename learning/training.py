@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from learning import direct, ppo
+from learning import direct, forecast, ppo
 from learning.configuration import Configuration, folds_of, read_settings
 from learning.dataset import Dataset, newest_session, read_channel
 from learning.network import export
@@ -74,8 +74,12 @@ def train_fold(job: Job, fold: Fold, *, dataset: Dataset, folder: Path) -> None:
     market = dataset.market.rows(fold.train_start, fold.train_end)
     which = {"seed": job.seed, "fold": fold.number, "folds": settings.training.folds + 1}
     began = time.monotonic()
+    forecasts = settings.features.forecast
+    trees = forecast.fit(market).arrays if forecasts == "trees" else {}
+    # The policy trains on forecasts of trees that never saw the session, and is served by those that saw them all
+    seen = forecast.with_column(market, forecast.cross_fit(market, purge=settings.training.purge_sessions)) if trees else market
     fitted = TRAINERS[settings.training.algorithm](
-        market,
+        seen,
         settings=settings,
         seed=job.seed,
         timesteps=settings.training.timesteps,
@@ -95,8 +99,9 @@ def train_fold(job: Job, fold: Fold, *, dataset: Dataset, folder: Path) -> None:
         seeds=(job.seed,),
         code_version=configuration.code_hash,
         metrics={"timesteps": fitted.timesteps},
+        forecast=forecasts,
     )
-    save_policy(folder, export([fitted.network]), card)
+    save_policy(folder, export([fitted.network]) | trees, card)
     record = {
         "algorithm": settings.training.algorithm_name,
         "seed": job.seed,

@@ -238,6 +238,12 @@ class RewardSettings(Section):
     turnover_penalty: Annotated[float, Field(ge=0, le=10)]
 
 
+class FeatureSettings(Section):
+    """What a policy reads beside the feature table: `trees`, a forecast of each name that is fitted inside every fold."""
+
+    forecast: Literal["none", "trees"] = "none"
+
+
 class ModelSettings(Section):
     approval: Literal["automatic", "manual"]
 
@@ -268,6 +274,7 @@ class Settings(Section):
     model: ModelSettings
     budget: Budget
     gate: GateSettings = GateSettings()
+    features: FeatureSettings = FeatureSettings()
 
 
 def quick(settings: Settings) -> Settings:

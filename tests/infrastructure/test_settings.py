@@ -79,6 +79,7 @@ def test_the_settings_of_the_bundled_bars_are_valid() -> None:
         ),
         ("seeds = [0, 1,", "seeds = [1, 1,", "training: seeds must be distinct, was [1, 1, 2"),
         ('refused = "shadow"', 'refused = "live"', "gate.refused = 'live' is not allowed: Input should be 'shadow' or 'trade'"),
+        ('forecast = "none"', 'forecast = "oracle"', "features.forecast = 'oracle' is not allowed: Input should be 'none' or 'trees'"),
         ("purge_sessions = 5 ", "purge_sessions = 0 ", "training.purge_sessions = 0 is not allowed"),
         ("holdout_sessions = 252", "holdout_sessions = 20", "training.holdout_sessions = 20 is not allowed"),
         (
@@ -133,6 +134,12 @@ def test_settings_that_the_laptop_writes_for_the_app_are_read_back_the_same(tmp_
 def test_without_a_gate_section_a_refused_model_only_watches(tmp_path: Path) -> None:
     whole = "[gate]\n" + TEXT.partition("[gate]\n")[2].partition("[budget]")[0]
     assert load(changed(tmp_path, whole, "")).gate.refused == "shadow"
+
+
+def test_without_a_features_section_there_is_no_forecast(tmp_path: Path) -> None:
+    whole = "[features]" + TEXT.partition("[features]")[2].partition("[training]")[0]
+    assert "forecast" in whole
+    assert load(changed(tmp_path, whole, "")).features.forecast == "none"
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

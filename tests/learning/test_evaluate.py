@@ -41,7 +41,7 @@ def test_the_document_is_what_the_pages_read(found: dict[str, Any]):
     assert seen.answer.startswith("PPO ")
     assert seen.answer.endswith("refused by: " + ", ".join(check.name for check in seen.gate.refusals) + ".")
     assert [row.name for row in seen.rows if row.kind != "baseline"] == ["PPO", "PPO seed 0", "PPO seed 1"]
-    assert {row.name for row in seen.baselines} >= {"cash", "equal weight daily", "hold AAA", "ridge"}
+    assert {row.name for row in seen.baselines} >= {"cash", "equal weight daily", "hold AAA", "ridge", "trees"}
     assert all(set(row.at) == ({"10", "20"} if row.kind == "agent seed" else {"0", "10", "20"}) for row in seen.rows)
     assert [fold.holdout for fold in seen.windows.folds] == [False, False, True]
     assert (seen.quick, seen.headline.seeds, seen.training.folds) == (True, 2, 2)

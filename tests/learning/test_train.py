@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from learning import configuration, dataset, training
+from learning import configuration, dataset, forecast, training
 from tests import small_run
-from trading_env.simulation.policy import load_policy
+from trading_env.simulation.policy import load_policy, stack_policies
 
 CHOSEN = small_run.settings()
 
@@ -80,6 +80,58 @@ def test_everything_is_one_fold_up_to_live_start(channel: Path, tmp_path: Path):
     assert [path.name for path in tmp_path.iterdir()] == ["fold-0"]
     card = load_policy(tmp_path / "fold-0").card
     assert (card.train_start, card.train_end) == (str(small_run.DAYS[0]), str(small_run.DAYS[-1]))
+
+
+WITH_TREES = small_run.settings(features={"forecast": "trees"})
+
+
+@pytest.fixture(scope="module")
+def folder(channel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fold of the seed, trained on the forecast too."""
+    model = tmp_path_factory.mktemp("model")
+    small_run.train(channel, model, "--seed", "3", "--fold", "1", chosen=WITH_TREES)
+    return model / "fold-1"
+
+
+class TestForecast:
+    def test_the_artifact_holds_the_trees_of_all_training_rows_and_a_network_that_reads_them(self, whole: Path, folder: Path):
+        policy, plain = load_policy(folder), load_policy(whole / "fold-1")
+        assert (policy.card.forecast, plain.card.forecast) == ("trees", "none")
+        assert policy.card.features == plain.card.features
+        assert policy.card.inputs == plain.card.inputs + 1
+        market = small_run.market().rows(plain.card.train_start, plain.card.train_end)
+        for name, values in forecast.fit(market).arrays.items():
+            np.testing.assert_array_equal(policy.arrays[name], values)
+
+    def test_the_network_was_trained_on_forecasts_out_of_fold(self, folder: Path):
+        """Its standardisation is over what it saw: every input but one is a column of the market, and that one the cross-fitted scores."""
+        policy = load_policy(folder)
+        market = small_run.market().rows(policy.card.train_start, policy.card.train_end)
+        scores = forecast.cross_fit(market, purge=WITH_TREES.training.purge_sessions)[market.tradable]
+        column = len(policy.card.features)
+        np.testing.assert_allclose(policy.arrays["mu"][column], scores.mean(), atol=1e-6)
+        np.testing.assert_allclose(policy.arrays["sigma"][column], scores.std(), rtol=1e-6)
+
+    def test_the_same_bytes_again_and_nothing_after_the_training_reaches_them(self, channel: Path, folder: Path, tmp_path: Path):
+        read = dataset.read_channel(channel, symbols=CHOSEN.universe.symbols, live_start=CHOSEN.training.live_start)
+        fold = configuration.folds_of(read.market.sessions, CHOSEN)[1]
+        after, spoiled = read.market.sessions > fold.train_end, {}
+        for name in ("open", "high", "low", "close", "volume", "features", "context"):
+            spoiled[name] = getattr(read.market, name).copy()
+            spoiled[name][after] = spoiled[name][after] * 3 + 1
+        later = replace(read, market=replace(read.market, **spoiled))
+        training.train_fold(training.Job(seed=3, settings=WITH_TREES), fold, dataset=later, folder=tmp_path)
+        assert artifact(tmp_path) == artifact(folder)
+
+    def test_seeds_share_the_trees_and_stack(self, channel: Path, folder: Path, tmp_path: Path):
+        small_run.train(channel, tmp_path, "--seed", "4", "--fold", "1", chosen=WITH_TREES)
+        both = stack_policies([load_policy(folder), load_policy(tmp_path / "fold-1")])
+        assert both.card.seeds == (3, 4)
+
+    def test_it_is_another_trial(self):
+        plain, other = configuration.Configuration.of(CHOSEN), configuration.Configuration.of(WITH_TREES)
+        assert plain.settings["features"] == {"forecast": "none"}
+        assert len({plain.trial, other.trial}) == len({plain.identity, other.identity}) == len({plain.of_one_seed, other.of_one_seed}) == 2
 
 
 def test_the_reward_and_the_names_of_an_episode_come_from_the_settings():

@@ -20,6 +20,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from trading_env.data.observation import Layout, Observation, unpack
 from trading_env.errors import PapertapeError
+from trading_env.simulation import trees
+from trading_env.simulation.trees import Trees, TreesError, with_forecast
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -29,6 +31,7 @@ HIDDEN = 64
 SCORE_LIMIT = 10.0
 LOWEST, TINY = float(np.finfo(np.float64).min), float(np.finfo(np.float64).tiny)
 ARCHITECTURE = "shared-encoder-64"
+FORECASTS = ("none", "trees")
 ENVELOPE = 8.0  # standard deviations; on the bundled data 8 % of the inputs of the worst day of training lie beyond, 2 % of March 2020's
 
 
@@ -113,7 +116,10 @@ def make_policy(spec: str) -> Policy:
 
 @dataclass(frozen=True)
 class PolicyCard:
-    """`policy.json`: what the arrays are and where they come from. Dates are ISO; `metrics` is free-form JSON."""
+    """`policy.json`: what the arrays are and where they come from. Dates are ISO; `metrics` is free-form JSON.
+
+    `forecast`: "trees" when the arrays hold `Trees` whose forecast the network reads as one feature more; the file names it only then.
+    """
 
     features: tuple[str, ...]
     context: tuple[str, ...]
@@ -127,15 +133,21 @@ class PolicyCard:
     code_version: str
     architecture: str = ARCHITECTURE
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    forecast: str = "none"
+
+    @property
+    def block(self) -> int:
+        """Width of an asset's block as the encoder reads it: features, the forecast if there is one, held weight and mask."""
+        return len(self.features) + (self.forecast != "none") + 2
 
     @property
     def inputs(self) -> int:
         """Width of the encoder's input: an asset's block and the global block."""
-        return len(self.features) + 2 + 1 + len(self.context)
+        return self.block + 1 + len(self.context)
 
 
 def array_shapes(*, seeds: int, inputs: int) -> dict[str, tuple[int, ...]]:
-    """The arrays of `policy.npz`: a leading seed axis, weights as (in, out); the standardisation is shared by the seeds."""
+    """The network's arrays of `policy.npz`: a leading seed axis, weights as (in, out); the standardisation is shared by the seeds."""
     return {
         "mu": (inputs,),
         "sigma": (inputs,),
@@ -155,14 +167,15 @@ class NumpyPolicy:
 
     x = (concat(asset block, global block) - mu) / sigma;  h = tanh(tanh(x w1 + b1) w2 + b2);  m = mean of h over tradable;
     score = tanh([h, m] w3 + b3) . w4 + b4, centred over tradable, clipped to +-10. The ensemble's score is the log of the mean, over
-    seeds, of the softmax over tradable; an untradable asset scores 0. Raises PolicyError on arrays that do not fit the card.
+    seeds, of the softmax over tradable; an untradable asset scores 0. With a forecast, an asset's block holds its rank behind the features.
+    Raises PolicyError on arrays that do not fit the card.
     """
 
     def __init__(self, arrays: Mapping[str, ArrayLike], card: PolicyCard) -> None:
         self.card = card
         self.arrays = _checked(arrays, card)
-        a = self.arrays
-        own = len(card.features) + 2
+        a, own = self.arrays, card.block
+        self._trees = None if card.forecast == "none" else Trees.of(a, features=len(card.features))
         # The standardisation folds into the first layer, its global rows and the mean's half of the head are applied once for all assets
         first = a["w1"] / a["sigma"][:, None]
         self._own = np.concatenate(first[:, :own], axis=1)
@@ -185,7 +198,11 @@ class NumpyPolicy:
             raise PolicyError(f"the observation must hold {len(observation.symbols)} assets, was {layout.assets}")
         if not np.isfinite(vector).all():
             raise PolicyError(f"the observation must be finite, was {vector[~np.isfinite(vector)][0]}")
-        return self._ensemble(vector.reshape(-1, layout.width), layout).reshape(*vector.shape[:-1], layout.assets)
+        return self._ensemble(*self.inputs(vector.reshape(-1, layout.width), layout)).reshape(*vector.shape[:-1], layout.assets)
+
+    def inputs(self, vectors: NDArray[np.float32], layout: Layout) -> tuple[NDArray[np.float32], Layout]:
+        """What the network reads of observations (N, width): these, with the forecast where there is one."""
+        return (vectors, layout) if self._trees is None else with_forecast(vectors, layout=layout, trees=self._trees)
 
     def _ensemble(self, vectors: NDArray[np.float32], layout: Layout) -> FloatArray:
         """(N, A) from (N, width); S seeds go together, as (S, N * A, HIDDEN), one matrix product a seed and layer."""
@@ -213,7 +230,8 @@ class NumpyPolicy:
 
 def outside(policy: NumpyPolicy, vector: NDArray[np.float32], layout: Layout) -> float:
     """Share of the tradable names' inputs that lie beyond `ENVELOPE` standard deviations of those that the policy was trained on."""
-    parts = unpack(vector, layout=layout)
+    (seen,), wider = policy.inputs(vector[None], layout)
+    parts = unpack(seen, layout=wider)
     own = parts.assets[parts.tradable].astype(np.float64)
     inputs = np.concatenate([own, np.broadcast_to(parts.rest, (len(own), parts.rest.size))], axis=-1)
     far = np.abs(inputs - policy.arrays["mu"]) > ENVELOPE * policy.arrays["sigma"]
@@ -225,14 +243,15 @@ def stack_policies(policies: Sequence[NumpyPolicy]) -> NumpyPolicy:
     if not policies:
         raise PolicyError("an ensemble needs at least one policy, was 0")
     first = policies[0]
+    shared = [name for name in ("mu", "sigma", *trees.ARRAYS) if name in first.arrays]
     for other in policies[1:]:
         for name in {f.name for f in fields(PolicyCard)} - {"seeds", "metrics"}:
             if getattr(other.card, name) != getattr(first.card, name):
                 raise PolicyError(f"seeds of one ensemble must agree on {name}, was {getattr(other.card, name)!r}")
-        if not all(np.array_equal(other.arrays[name], first.arrays[name]) for name in ("mu", "sigma")):
-            raise PolicyError("seeds of one ensemble must share mu and sigma, was different")
+        if different := [name for name in shared if not np.array_equal(other.arrays[name], first.arrays[name])]:
+            raise PolicyError(f"seeds of one ensemble must share {' and '.join(shared)}, was different in {', '.join(different)}")
     arrays = {
-        name: value if name in ("mu", "sigma") else np.concatenate([policy.arrays[name] for policy in policies])
+        name: value if name in shared else np.concatenate([policy.arrays[name] for policy in policies])
         for name, value in first.arrays.items()
     }
     seeds = tuple(seed for policy in policies for seed in policy.card.seeds)
@@ -244,7 +263,10 @@ def save_policy(folder: Path, arrays: Mapping[str, ArrayLike], card: PolicyCard)
     checked = NumpyPolicy(arrays, card).arrays
     folder.mkdir(parents=True, exist_ok=True)
     np.savez(folder / "policy.npz", allow_pickle=False, **{name: checked[name] for name in sorted(checked)})
-    text = json.dumps({"schema": SCHEMA, **asdict(card)}, indent=2, sort_keys=True, allow_nan=False)
+    document = {"schema": SCHEMA, **asdict(card)}
+    if card.forecast == "none":
+        del document["forecast"]  # the same bytes, and so the same hash, as before there was one
+    text = json.dumps(document, indent=2, sort_keys=True, allow_nan=False)
     (folder / "policy.json").write_text(text + "\n", encoding="utf-8")
 
 
@@ -269,21 +291,24 @@ def _read_card(path: Path) -> PolicyCard:
     if not isinstance(document, dict) or document.pop("schema", None) != SCHEMA:
         raise PolicyError(f"{path.name}: schema must be {SCHEMA}")
     expected = {f.name for f in fields(PolicyCard)}
-    if document.keys() != expected:
-        raise PolicyError(f"{path.name}: fields must be exactly the card's, these differ: {', '.join(sorted(document.keys() ^ expected))}")
+    if differ := (document.keys() | {"forecast"}) ^ expected:
+        raise PolicyError(f"{path.name}: fields must be exactly the card's, these differ: {', '.join(sorted(differ))}")
     lists = {name: tuple(document[name]) for name in ("features", "context", "trained_on", "seeds")}
     return PolicyCard(**{**document, **lists})
 
 
-def _checked(arrays: Mapping[str, ArrayLike], card: PolicyCard) -> dict[str, FloatArray]:
+def _checked(arrays: Mapping[str, ArrayLike], card: PolicyCard) -> dict[str, NDArray[Any]]:
     if card.architecture != ARCHITECTURE:
         raise PolicyError(f"architecture must be {ARCHITECTURE}, was {card.architecture!r}")
     if not (isinstance(card.kappa, (int, float)) and 0 < card.kappa <= 1):
         raise PolicyError(f"kappa must lie in (0, 1], was {card.kappa!r}")
+    if card.forecast not in FORECASTS:
+        raise PolicyError(f"forecast must be one of {', '.join(FORECASTS)}, was {card.forecast!r}")
     shapes = array_shapes(seeds=len(card.seeds), inputs=card.inputs)
-    if not card.seeds or arrays.keys() != shapes.keys():
-        raise PolicyError(f"policy.npz must hold {', '.join(sorted(shapes))} of at least one seed, was {', '.join(sorted(arrays))}")
-    checked: dict[str, FloatArray] = {}
+    wanted = {*shapes, *(trees.ARRAYS if card.forecast == "trees" else ())}
+    if not card.seeds or arrays.keys() != wanted:
+        raise PolicyError(f"policy.npz must hold {', '.join(sorted(wanted))} of at least one seed, was {', '.join(sorted(arrays))}")
+    checked: dict[str, NDArray[Any]] = {}
     for name, shape in shapes.items():
         value = np.asarray(arrays[name])
         if value.shape != shape or not np.issubdtype(value.dtype, np.floating):
@@ -293,4 +318,9 @@ def _checked(arrays: Mapping[str, ArrayLike], card: PolicyCard) -> dict[str, Flo
         checked[name] = value.astype(np.float64)
     if not (checked["sigma"] > 0).all():
         raise PolicyError(f"policy.npz: sigma must be above 0, was {checked['sigma'].min()}")
+    if card.forecast == "trees":
+        try:
+            checked |= Trees.of(arrays, features=len(card.features)).arrays
+        except TreesError as error:
+            raise PolicyError(f"policy.npz: {error}") from error
     return checked
