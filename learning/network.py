@@ -174,22 +174,27 @@ class Passes(torch.autograd.Function):
 
         d_centred = d_scores * mask * (centred.abs() <= SCORE_LIMIT)
         d_raw = d_centred - d_centred.sum(1, keepdim=True) * share
-        d_critic = _through_tanh(d_values @ wv, critic)
+        d_critic = d_values @ wv
+        _through_tanh(d_critic, critic, out=d_critic)
         d_pooled = d_critic @ wc[:, :HIDDEN]
         # The head's weights are factored out of the gradient of the joint state, into the matrices that it meets
         d_joint, d_common = torch.empty_like(pooled), torch.empty_like(pooled)
         d_w3, d_w2, d_w1 = w3.new_zeros(HIDDEN, HIDDEN), torch.zeros_like(w2), w1.new_zeros(HIDDEN, block)
         d_b2, into_two, into_pooled = w2.new_zeros(HIDDEN), head * w3[:, :HIDDEN], head * w3[:, HIDDEN:]
+        scratch = [one.new_empty(min(books, _few(names)) * names, HIDDEN) for _ in range(2)]
         for of, at in _pieces(books, names):
-            d = _through_tanh(d_raw[of].reshape(-1, 1).expand(-1, HIDDEN), joint[at])
+            d, other = (space[: at.stop - at.start] for space in scratch)
+            _through_tanh(d_raw[of].reshape(-1, 1).expand(-1, HIDDEN), joint[at], out=d)
             torch.sum(d.view(-1, names, HIDDEN), 1, out=d_joint[of])
             d_w3.addmm_(d.T, two[at])
-            d = d @ into_two
-            d.view(-1, names, HIDDEN).addcmul_(share[of].unsqueeze(2), torch.addmm(d_pooled[of], d_joint[of], into_pooled).unsqueeze(1))
-            d = _through_tanh(d, two[at])
-            d_w2.addmm_(d.T, one[at])
-            d_b2 += d.sum(0)
-            d = _through_tanh(d @ w2, one[at])
+            torch.mm(d, into_two, out=other)
+            mean = torch.addmm(d_pooled[of], d_joint[of], into_pooled).unsqueeze(1)
+            other.view(-1, names, HIDDEN).addcmul_(share[of].unsqueeze(2), mean)
+            _through_tanh(other, two[at], out=other)
+            d_w2.addmm_(other.T, one[at])
+            d_b2 += other.sum(0)
+            torch.mm(other, w2, out=d)
+            _through_tanh(d, one[at], out=d)
             d_w1.addmm_(d.T, rows[at])
             torch.sum(d.view(-1, names, HIDDEN), 1, out=d_common[of])
         d_bias = d_common.sum(0)
@@ -212,11 +217,15 @@ class Passes(torch.autograd.Function):
         )
 
 
+def _few(names: int) -> int:
+    """Books of a piece."""
+    return max(1, ROWS // names)
+
+
 def _pieces(books: int, names: int) -> Iterator[tuple[slice, slice]]:
     """The books of a batch a few at a time, and their rows among those of all books' names."""
-    few = max(1, ROWS // names)
-    for start in range(0, books, few):
-        stop = min(start + few, books)
+    for start in range(0, books, _few(names)):
+        stop = min(start + _few(names), books)
         yield slice(start, stop), slice(start * names, stop * names)
 
 
@@ -227,9 +236,8 @@ def _tanh_(values: torch.Tensor) -> torch.Tensor:
     return values
 
 
-def _through_tanh(gradient: torch.Tensor, result: torch.Tensor) -> torch.Tensor:
-    slope: torch.Tensor = torch.ops.aten.tanh_backward(gradient, result)
-    return slope
+def _through_tanh(gradient: torch.Tensor, result: torch.Tensor, *, out: torch.Tensor) -> None:
+    torch.ops.aten.tanh_backward.grad_input(gradient, result, grad_input=out)
 
 
 class TiedGaussianPolicy(ActorCriticPolicy):
@@ -251,7 +259,7 @@ class TiedGaussianPolicy(ActorCriticPolicy):
     def _build(self, lr_schedule: Schedule) -> None:
         self.network = ScoreNetwork(**self.network_arguments)
         self.log_std = nn.Parameter(torch.tensor(float(self.log_std_init)))
-        self.optimizer = torch.optim.Adam(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
+        self.optimizer = torch.optim.Adam(self.parameters(), lr=lr_schedule(1), fused=True, **self.optimizer_kwargs)
 
     def forward(self, obs: torch.Tensor, deterministic: bool = False) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         scores, mask, values = self.network(obs) if deterministic else self.network.fast(obs)

@@ -198,7 +198,7 @@ class NumpyPolicy:
         blocks, rest = vector[:split].reshape(assets, -1).astype(np.float64), vector[split:].astype(np.float64)
         mask = blocks[:, -1] > 0.5
         tradable = mask.astype(np.float64)
-        share = tradable * (1.0 / max(np.count_nonzero(mask), 1))
+        share = tradable * (1.0 / max(int(np.count_nonzero(mask)), 1))
 
         wide = blocks.dot(self._own)
         wide += rest.dot(self._shared) + self._bias
