@@ -66,6 +66,7 @@ class ScoreNetwork(nn.Module):
     def __init__(self, *, features: int, context: int, mu: NDArray[np.floating[Any]], sigma: NDArray[np.floating[Any]]) -> None:
         super().__init__()
         self.block, self.shared = features + 2, 1 + context
+        self.spare: dict[tuple[int, torch.dtype], tuple[torch.Tensor, ...]] = {}  # of `Passes`
         if mu.shape != (self.block + self.shared,) or sigma.shape != mu.shape:
             raise ValueError(f"mu and sigma must have shape ({self.block + self.shared},), was {mu.shape} and {sigma.shape}")
         self.register_buffer("mu", torch.as_tensor(mu, dtype=torch.float32))
@@ -138,12 +139,12 @@ class Passes(torch.autograd.Function):
         split = observations.shape[1] - network.shared
         names = split // block
         weight = w1 / network.sigma
-        rest, mask = observations[:, split:], observations[:, block - 1 : split : block].contiguous()
+        rest, mask = observations[:, split:], observations[:, block - 1 : split : block].clone(memory_format=torch.contiguous_format)
         share = mask / mask.sum(1, keepdim=True).clamp(min=1.0)
         common = torch.addmm(b1 - weight @ network.mu, rest, weight[:, block:].T)
 
-        rows = observations.new_empty(books * names, block)
-        one, two, joint = (observations.new_empty(books * names, HIDDEN) for _ in range(3))
+        states = _States(network, books * names, w1)
+        rows, one, two, joint = states.arrays
         raw, pooled = torch.empty_like(mask), torch.empty_like(common)
         for of, at in _pieces(books, names):
             rows[at].view(-1, split).copy_(observations[of, :split])
@@ -160,7 +161,7 @@ class Passes(torch.autograd.Function):
         critic = _tanh_(torch.addmm(bc, seen, wc.T))
 
         ctx.save_for_backward(*parameters)
-        ctx.network, ctx.inputs, ctx.states = network, (rows, rest, mask, share), (one, two, joint, pooled, centred, seen, critic)
+        ctx.network, ctx.states, ctx.others = network, states, (rest, mask, share, pooled, centred, seen, critic)
         ctx.mark_non_differentiable(mask)
         return centred.clamp(-SCORE_LIMIT, SCORE_LIMIT), mask, torch.addmm(bv, critic, wv.T)
 
@@ -168,8 +169,7 @@ class Passes(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         d_scores, _, d_values = gradients
         w1, _, w2, _, w3, _, w4, b4, wc, _, wv, _ = ctx.saved_tensors
-        network, (rows, rest, mask, share) = ctx.network, ctx.inputs
-        one, two, joint, pooled, centred, seen, critic = ctx.states
+        network, (rows, one, two, joint), (rest, mask, share, pooled, centred, seen, critic) = ctx.network, ctx.states.arrays, ctx.others
         block, (books, names), head = network.block, mask.shape, w4.T
 
         d_centred = d_scores * mask * (centred.abs() <= SCORE_LIMIT)
@@ -215,6 +215,19 @@ class Passes(torch.autograd.Function):
             d_values.T @ critic,
             d_values.sum(0),
         )
+
+
+class _States:
+    """One batch's rows (R, F + 2) and three hidden states (R, 64), lent by the network until autograd drops the pass: to ask the system
+    for so much memory, and give it back, costs as much as a layer."""
+
+    def __init__(self, network: ScoreNetwork, rows: int, like: torch.Tensor) -> None:
+        self._spare, self._key = network.spare, (rows, like.dtype)
+        found = self._spare.pop(self._key, None)
+        self.arrays = found or tuple(like.new_empty(rows, width) for width in (network.block, HIDDEN, HIDDEN, HIDDEN))
+
+    def __del__(self) -> None:
+        self._spare[self._key] = self.arrays
 
 
 def _few(names: int) -> int:

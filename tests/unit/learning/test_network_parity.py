@@ -176,6 +176,23 @@ def test_the_gradient_by_hand_is_autograd_s(assets: int, piece: int, monkeypatch
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
+def test_a_pass_keeps_its_states_until_autograd_lets_go_of_it() -> None:
+    trained = make(8)
+    batches = [torch.as_tensor(observations(16, 5, seed=seed)[0]) for seed in (1, 2)]
+
+    def gradient(scores: torch.Tensor) -> torch.Tensor:
+        trained.zero_grad()
+        scores.square().sum().backward()
+        assert trained.first.weight.grad is not None
+        return trained.first.weight.grad.clone()
+
+    alone = [gradient(trained.fast(batch)[0]) for batch in batches]
+    both = [trained.fast(batch)[0] for batch in batches]
+    with torch.no_grad():
+        trained.fast(batches[1])
+    assert all(torch.equal(gradient(scores), expected) for scores, expected in zip(both, alone, strict=True))
+
+
 def test_the_gradient_by_hand_is_that_of_finite_differences() -> None:
     trained = make(7).to(torch.float64)
     vectors, _ = observations(2, 3)
