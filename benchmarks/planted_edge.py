@@ -166,6 +166,7 @@ def against_kappa(market: Market, decide: Decide, *, books: int, settings: Setti
         random_start=False,
         start="equal",
         initial_value=CASH,
+        limits=None,
     )
     environments = BatchedTradingEnv(span, num_envs=books + 1, config=config)
     observations, _ = environments.reset(seed=0)

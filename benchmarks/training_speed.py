@@ -95,6 +95,7 @@ def our_default(*, rollout: int | None = None, **changed: Any) -> Measure:
         "policy": ppo.TiedGaussianPolicy,
         "policy_kwargs": {"network": network, "log_std_init": ppo.LOG_STD_INIT},
         "batch_size": ppo.BATCH,
+        "rollout_buffer_class": ppo.Rollouts,
         **ppo.HYPERPARAMETERS,
         **changed,
         "target_kl": None,

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from trading_env.orders.risk import Limits
     from trading_env.simulation.portfolio import Rules
 
+FREE = Costs(slippage_bps=0.0)
 BOUND = 3.0  # deviations at which an input is as good as flat
 LEAN = 0.05  # of a score per unit of an input: small against 1, so that growth is linear in it
 L1 = (1.5, 2.0, 2.5)  # standard errors of the mean: what is less sure than that is left out
@@ -57,7 +58,7 @@ def fit(market: Market, *, settings: Settings, seed: int, mu: FloatArray, sigma:
         raise DatasetError("the training rows must hold at least one tradable asset, was none")
     market = market.rows(market.sessions[rows[0]], market.sessions[-1])
     inputs, rules = winsorised(market, mu=mu, sigma=sigma), rules_of(settings)
-    free = replace(rules, costs=Costs(), min_notional=0.0, band=0.0)
+    free = replace(rules, costs=FREE, min_notional=0.0, band=0.0)
     kappa, cash = settings.portfolio.kappa, settings.portfolio.initial_cash
     # One book trades all the years: a breaker that latched would say nothing about the sessions after it
     unbroken = replace(limits_of(settings), max_drawdown=1.0, max_daily_loss=1.0)
@@ -70,7 +71,7 @@ def fit(market: Market, *, settings: Settings, seed: int, mu: FloatArray, sigma:
     sized = np.concatenate([size * outside for size in SIZES])
     gross, net = (
         _against_none(market, inputs, sized, rules=some, limits=limits, kappa=kappa, cash=cash)
-        for some, limits in ((replace(rules, costs=Costs()), None), (rules, unbroken))
+        for some, limits in ((replace(rules, costs=FREE), None), (rules, unbroken))
     )
     utility = _utility(gross, net)
     best = int(utility.argmax())

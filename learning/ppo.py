@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from stable_baselines3 import PPO
+from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.type_aliases import RolloutBufferSamples
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
 from learning import direct
@@ -25,6 +27,7 @@ from trading_env.simulation.env import BatchedTradingEnv, EnvConfig
 from trading_env.simulation.rewards import Reward
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from pathlib import Path
 
     from learning.trainer import OnRollout
@@ -93,6 +96,22 @@ class Sb3Environments(VecEnv):
 
     def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:  # noqa: ARG002
         return [False for _ in self._get_indices(indices)]
+
+
+class Rollouts(RolloutBuffer):
+    """SB3's buffer. Its minibatches are the same to the bit, gathered once from where the rollout lies: SB3 reorders the whole of it first,
+    and copies what it has gathered."""
+
+    def get(self, batch_size: int | None = None) -> Generator[RolloutBufferSamples, None, None]:
+        count = self.buffer_size * self.n_envs
+        environment, step = np.divmod(np.random.permutation(count), self.buffer_size)
+        places = torch.from_numpy(step * self.n_envs + environment)
+        wide = [torch.from_numpy(part).view(count, -1) for part in (self.observations, self.actions)]
+        parts = [torch.from_numpy(part).view(count) for part in (self.values, self.log_probs, self.advantages, self.returns)]
+        size = batch_size or count
+        for start in range(0, count, size):
+            chosen = places[start : start + size]
+            yield RolloutBufferSamples(*(part.index_select(0, chosen) for part in (*wide, *parts)))
 
 
 class Progress(BaseCallback):
@@ -177,6 +196,7 @@ def fit(
         environments,
         n_steps=steps,
         batch_size=batch,
+        rollout_buffer_class=Rollouts,
         seed=seed,
         device="cpu",
         policy_kwargs={

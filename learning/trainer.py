@@ -26,7 +26,7 @@ OnRollout = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """A trained network, the timesteps that it took, and a line for each look at it: `timesteps` of `of`, `rollout_reward`, `steps_per_second`
+    """A trained network, the timesteps that it took, and a line per rollout: `timesteps` of `of`, `rollout_reward`, `steps_per_second`,
     and what else the algorithm measures."""
 
     network: ScoreNetwork

@@ -28,7 +28,7 @@ def with_forecast(market: Market, *, correlation: float, horizon: int = 5, seed:
     opened = np.log(market.open)
     coming = np.full(opened.shape, np.nan)
     coming[: -horizon - 1] = opened[1 + horizon :] - opened[1:-horizon]
-    coming -= np.nanmean(coming, axis=1, keepdims=True)
+    coming[: -horizon - 1] -= coming[: -horizon - 1].mean(axis=1, keepdims=True)
     noise = np.random.default_rng(seed).standard_normal(opened.shape)
     known = np.where(np.isfinite(coming), coming / np.nanstd(coming), noise)
     features = market.features.copy()

@@ -8,12 +8,13 @@ Failure: `EvaluationError` when the market does not cover what is asked; account
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trading_env.data.market import Day, Market
-from trading_env.data.observation import Observation, observe
+from trading_env.data.observation import Layout, Observation, market_block, with_book
 from trading_env.errors import PapertapeError
 from trading_env.evaluation import metrics
 from trading_env.orders.orders import propose
@@ -77,13 +78,16 @@ def backtest(
     first = market.index_of(window.sessions[0])
     if first == 0:
         raise EvaluationError(f"the first decision observes the session before {window.sessions[0]}, the market begins there")
-    prices = ExecutionPrices.of(market)
+    prices = _prices_of(market)
+    rows = slice(first - 1, first - 1 + len(window))
+    blocks = market_block(market.features[rows], market.context[rows], market.tradable[rows])
+    layout = Layout.of_width(blocks.shape[1], features=market.features.shape[2], context=market.context.shape[1])
     book = Book.of_cash(initial_cash, assets=len(market.symbols))
     guard = _Guard(market, limits, initial_cash) if limits is not None else None
-    records: dict[str, list[FloatArray]] = {name: [] for name in _RECORDED}
+    records: dict[str, list[FloatArray | np.float64]] = {name: [] for name in _RECORDED}
     held, cash_weight = book.shares(prices.closing[[first - 1]])
-    for row in range(first - 1, first - 1 + len(window)):
-        vector = observe(market.features[row], market.context[row], market.tradable[row], held[0], float(cash_weight[0]))
+    for row, block in enumerate(blocks, start=first - 1):
+        vector = with_book(block, layout=layout, held=held[0], cash_weight=float(cash_weight[0]))
         scores = policy.scores(Observation(as_of=market.sessions[row], symbols=market.symbols, vector=vector))
         weights = weights_from_scores(scores[None], held, market.tradable[[row]], kappa=policy.kappa)
         taken = step(book, prices=prices, rows=np.array([row]), weights=weights, rules=rules, review=guard.review if guard else None)
@@ -91,22 +95,22 @@ def backtest(
         if guard is not None:
             guard.close(float(taken.value[0]))
         held, cash_weight = book.shares(prices.closing[[row + 1]])
-        record = (taken.value, book.cash, taken.costs, taken.dividends, taken.turnover, scores, weights, taken.deltas, book.quantities)
-        for name, value in zip(_RECORDED, (*record, held), strict=True):
-            records[name].append(np.atleast_2d(value)[0])
+        dollars = (taken.value[0], book.cash[0], taken.costs[0], taken.dividends[0], taken.turnover[0])
+        by_name = (scores, weights[0], taken.deltas[0], book.quantities[0], held[0])
+        for name, value in zip(_RECORDED, (*dollars, *by_name), strict=True):
+            records[name].append(value)
     arrays = {name: np.array(values) for name, values in records.items()}
-    scalars = {name: arrays.pop(name)[:, 0] for name in _RECORDED[:5]}
     return BacktestResult(
         policy=policy.name,
         symbols=market.symbols,
         initial_cash=float(initial_cash),
         sessions=window.sessions,
         denied=tuple(guard.denied) if guard else (),
-        **scalars,
         **arrays,
     )
 
 
+_prices_of = lru_cache(maxsize=2)(ExecutionPrices.of)  # a judgement trades one market a hundred times
 _RECORDED = ("equity", "cash", "costs", "dividends", "turnover", "scores", "weights", "deltas", "quantities", "held")
 
 

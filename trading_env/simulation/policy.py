@@ -9,6 +9,7 @@ Failure: `PolicyError`, naming the array or field, what it was and what is allow
 from __future__ import annotations
 
 import json
+import math
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -29,6 +30,7 @@ BoolArray = NDArray[np.bool_]
 SCHEMA = 1
 HIDDEN = 64
 SCORE_LIMIT = 10.0
+LEAST_MASS = math.exp(-SCORE_LIMIT - 1)  # less than the exponential of any score within the limit
 LOWEST, TINY = float(np.finfo(np.float64).min), float(np.finfo(np.float64).tiny)
 ARCHITECTURE = "shared-encoder-64"
 FORECASTS = ("none", "trees")
@@ -45,11 +47,11 @@ def weights_from_scores(scores: FloatArray, held: FloatArray, tradable: BoolArra
     `held`: share of equity by name; h is `held` normalised to sum to one over the names. Untradable names keep h and the tradable
     ones share the rest. A book without positions starts at its target (kappa 1). Raises PolicyError on a score that is not finite.
     """
-    if not np.isfinite(scores).all():
+    if not _finite(scores):
         raise PolicyError(f"scores must be finite, was {scores[~np.isfinite(scores)][0]}")
     total = np.add.reduce(held, axis=-1, keepdims=True)
     invested = total > 0
-    h = np.divide(held, total, out=np.zeros_like(held), where=invested)
+    h = np.divide(held, total, out=np.zeros(held.shape), where=invested)
     locked = np.where(tradable, 0.0, h)
     target = softmax(scores, tradable) * (1 - np.add.reduce(locked, axis=-1, keepdims=True))
     pace = np.where(invested, kappa, 1.0)
@@ -176,11 +178,12 @@ class NumpyPolicy:
         self.arrays = _checked(arrays, card)
         a, own = self.arrays, card.block
         self._trees = None if card.forecast == "none" else Trees.of(a, features=len(card.features))
-        # The standardisation folds into the first layer, its global rows and the mean's half of the head are applied once for all assets
+        # The standardisation folds into the first layer, whose rows of the global block are applied once for all assets
         first = a["w1"] / a["sigma"][:, None]
-        self._own = np.concatenate(first[:, :own], axis=1)
-        self._shared, self._bias = first[:, own:], (a["b1"] - np.einsum("i,sij->sj", a["mu"], first))[:, None]
-        self._head_own, self._head_mean = np.ascontiguousarray(a["w3"][:, :HIDDEN]), np.ascontiguousarray(a["w3"][:, HIDDEN:])
+        bias = a["b1"] - np.einsum("i,sij->sj", a["mu"], first)
+        wide = np.concatenate(first, axis=1)
+        self._own, self._shared, self._bias = wide[:own].copy(), wide[own:].copy(), bias.ravel()
+        self._head, self._head_mean = np.ascontiguousarray(a["w3"][:, :HIDDEN]), np.ascontiguousarray(a["w3"][:, HIDDEN:])
 
     @property
     def name(self) -> str:
@@ -196,36 +199,50 @@ class NumpyPolicy:
         layout = Layout.of_width(vector.shape[-1], features=len(self.card.features), context=len(self.card.context))
         if isinstance(observation, Observation) and layout.assets != len(observation.symbols):
             raise PolicyError(f"the observation must hold {len(observation.symbols)} assets, was {layout.assets}")
-        if not np.isfinite(vector).all():
+        if not _finite(vector):
             raise PolicyError(f"the observation must be finite, was {vector[~np.isfinite(vector)][0]}")
-        return self._ensemble(*self.inputs(vector.reshape(-1, layout.width), layout)).reshape(*vector.shape[:-1], layout.assets)
+        vectors, read = self.inputs(vector.reshape(-1, layout.width), layout)
+        if vector.ndim == 1:
+            return self._score(vectors[0], read)
+        return np.array([self._score(row, read) for row in vectors]).reshape(*vector.shape[:-1], layout.assets)
 
     def inputs(self, vectors: NDArray[np.float32], layout: Layout) -> tuple[NDArray[np.float32], Layout]:
         """What the network reads of observations (N, width): these, with the forecast where there is one."""
         return (vectors, layout) if self._trees is None else with_forecast(vectors, layout=layout, trees=self._trees)
 
-    def _ensemble(self, vectors: NDArray[np.float32], layout: Layout) -> FloatArray:
-        """(N, A) from (N, width); S seeds go together, as (S, N * A, HIDDEN), one matrix product a seed and layer."""
-        a, parts, seeds, books, assets = self.arrays, unpack(vectors, layout=layout), len(self.card.seeds), len(vectors), layout.assets
-        own, rest, tradable = parts.assets.astype(np.float64), parts.rest.astype(np.float64), parts.tradable
-        share = tradable / np.maximum(np.add.reduce(tradable, axis=-1, keepdims=True, dtype=np.float64), 1.0)
-        by_asset, by_book = (seeds, books * assets, HIDDEN), (seeds, books, assets, HIDDEN)
+    def _score(self, vector: NDArray[np.float32], layout: Layout) -> FloatArray:
+        """(A,) from (width,), in as few calls as can be: at this size each costs as much as its arithmetic. h is (S, A, HIDDEN)."""
+        a, seeds, assets, split = self.arrays, len(self.card.seeds), layout.assets, layout.assets * (layout.features + 2)
+        blocks, rest = vector[:split].reshape(assets, -1).astype(np.float64), vector[split:].astype(np.float64)
+        mask = blocks[:, -1] > 0.5
+        tradable = mask.astype(np.float64)
+        share = tradable * (1.0 / max(int(np.count_nonzero(mask)), 1))
 
-        h = (own.reshape(books * assets, -1) @ self._own).reshape(books, assets, seeds, HIDDEN)
-        h += (rest @ self._shared + self._bias).transpose(1, 0, 2)[:, None]
-        h = np.tanh(h, out=h).reshape(books * assets, seeds, HIDDEN).transpose(1, 0, 2) @ a["w2"]
+        wide = blocks.dot(self._own)
+        wide += rest.dot(self._shared) + self._bias
+        np.tanh(wide, wide)
+        h = _products(wide.reshape(assets, seeds, HIDDEN).transpose(1, 0, 2), a["w2"])
         h += a["b2"][:, None]
-        np.tanh(h, out=h)
-        mean = (share[:, None] @ h.reshape(by_book))[:, :, 0]
-        head = (h @ self._head_own).reshape(by_book)
-        head += (mean @ self._head_mean + a["b3"][:, None])[:, :, None]
-        raw = (np.tanh(head, out=head).reshape(by_asset) @ a["w4"][:, :, None]).reshape(seeds, books, assets)
+        np.tanh(h, h)
+        joint = _products(h, self._head)
+        joint += _products((share @ h)[:, None], self._head_mean) + a["b3"][:, None]
+        raw = _products(np.tanh(joint, joint), a["w4"][:, :, None])[:, :, 0]
 
         # b4 cancels in centring; the softmax of scores within +-10 needs no shift
-        raw -= np.add.reduce(raw * share, axis=-1, keepdims=True)
-        mass = np.exp(np.minimum(np.maximum(raw, -SCORE_LIMIT), SCORE_LIMIT)) * tradable
-        portfolio = np.add.reduce(mass / np.maximum(np.add.reduce(mass, axis=-1, keepdims=True), TINY), axis=0) / seeds
-        return np.asarray(np.log(portfolio, out=np.zeros_like(portfolio), where=tradable))
+        raw -= raw.dot(share)[:, None]
+        mass = np.exp(np.minimum(np.maximum(raw, -SCORE_LIMIT), SCORE_LIMIT))
+        portfolio = (1 / np.maximum(mass.dot(tradable), LEAST_MASS)).dot(mass) / seeds
+        return np.asarray(np.log(portfolio * tradable + (1 - tradable)))
+
+
+def _products(left: FloatArray, right: FloatArray) -> FloatArray:
+    """`left @ right` of (S, n, m) and (S, m, k); of one seed at BLAS' own speed, without the loop over S."""
+    return left[0].dot(right[0])[None] if len(left) == 1 else left @ right
+
+
+def _finite(values: NDArray[np.floating[Any]]) -> bool:
+    """`np.isfinite(values).all()`, without the method's overhead."""
+    return bool(np.logical_and.reduce(np.isfinite(values), axis=None))
 
 
 def outside(policy: NumpyPolicy, vector: NDArray[np.float32], layout: Layout) -> float:

@@ -136,8 +136,8 @@ def worth(quantities: FloatArray, prices: FloatArray) -> FloatArray:
 
     Raises PortfolioError when a name with a quantity has no finite price.
     """
-    total = np.asarray(np.where(quantities == 0, 0.0, quantities * prices).sum(axis=-1))
-    if not np.isfinite(total).all():
+    total = np.asarray(np.add.reduce(np.where(quantities == 0, 0.0, quantities * prices), axis=-1))
+    if not np.logical_and.reduce(np.isfinite(total), axis=None):
         names = np.argwhere((quantities != 0) & ~np.isfinite(quantities * prices))
         raise PortfolioError(f"every position needs a finite price, column {int(names[0][-1])} has none")
     return total
@@ -367,7 +367,9 @@ def step(
     filled, executed, costs = fill(before, deltas=deltas, prices=opening, rules=rules, liquidity=liquidity)
     if review is not None:
         passed = review(TradePlan(before, opening, executed, rows))
-        filled, executed, costs = fill(before, deltas=passed, prices=opening, rules=rules, liquidity=liquidity)
+        # Scaling what was scaled changes nothing, so the second fill is needed only where an order was taken out
+        if not np.array_equal(passed, executed):
+            filled, executed, costs = fill(before, deltas=passed, prices=opening, rules=rules, liquidity=liquidity)
     turnover = worth(np.abs(executed), opening) / before.value(opening)
     return Step(filled, filled.value(prices.closing[after]), costs + lost, dividends, turnover, executed)
 

@@ -33,7 +33,7 @@ RULES = st.builds(
 
 
 def market_of(seed: int, names: int) -> Market:
-    """A walk with splits, dividends, halts and a late listing, its volume random; some $50 a share, of which the floor takes next to nothing."""
+    """A walk with splits, dividends, halts and a late listing, its volume random; some $50 a share, which no floor touches."""
     market, rng = walk(sessions=FIRST + STEPS + 2, assets=names, seed=seed), np.random.default_rng(seed)
     scale = 50 / np.nanmean(market.close[FIRST:], axis=0)
     prices = {name: getattr(market, name) * scale for name in ("open", "high", "low", "close", "dividend")}
@@ -79,7 +79,7 @@ def test_the_differentiable_step_is_the_step(seed: int, names: int, kappa: float
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 10_000), names=st.sampled_from([2, 5]), kappa=st.sampled_from([0.1, 1.0]), costs=COSTS | LIQUID_COSTS)
 def test_the_gradient_is_that_of_the_real_steps_growth(seed: int, names: int, kappa: float, costs: Costs) -> None:
-    """Along a random direction, by central differences of `portfolio.step`; a kink within the difference's reach is left out by its size."""
+    """Along a random direction, by central differences of `portfolio.step`; a kink within their reach is left out."""
     prices, rules = ExecutionPrices.of(market_of(seed, names)), Rules(min_notional=0.0, costs=costs)
     rng = np.random.default_rng(seed)
     scores, direction = rng.normal(0, 0.5, (STEPS, names)), rng.normal(size=(STEPS, names))

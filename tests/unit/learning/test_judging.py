@@ -166,7 +166,8 @@ class TestForecastRow:
         start, end = FOLDS[0].test_start, FOLDS[-2].test_end
         for cost in (0, 10, 20):
             rules = Rules(costs=Costs(slippage_bps=float(cost)))
-            traded = backtest(MARKET, policy, rules=rules, start=start, end=end, initial_cash=SETTINGS.portfolio.initial_cash)
+            cash = SETTINGS.portfolio.initial_cash
+            traded = backtest(MARKET, policy, rules=rules, start=start, end=end, initial_cash=cash, limits=None)
             assert [row.policy for row in BOOKS.baselines[cost]][-2:] == ["ridge", "trees"]
             np.testing.assert_array_equal(BOOKS.baselines[cost][-1].equity, traded.equity)
             assert np.ptp(traded.scores, axis=1).min() > 1

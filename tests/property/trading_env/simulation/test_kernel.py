@@ -15,11 +15,11 @@ from trading_env.data.observation import observe
 from trading_env.evaluation.backtest import _Guard
 from trading_env.orders.risk import Limits
 from trading_env.simulation import kernel
-from trading_env.simulation.env import BatchedTradingEnv, EnvConfig
+from trading_env.simulation.env import BatchedTradingEnv, EnvConfig, compiled_equal_weight_growth
 from trading_env.simulation.policy import weights_from_scores
 from trading_env.simulation.portfolio import Book, Costs, ExecutionPrices, Rules, Trades, step, worth
 from trading_env.simulation.program import Program, ranks, scratch
-from trading_env.simulation.rewards import Reward
+from trading_env.simulation.rewards import Reward, equal_weight_growth
 
 VALUE = 100_000.0
 FREE_COSTS = st.builds(Costs, fee_bps=st.sampled_from([0.0, 7.0]), slippage_bps=st.sampled_from([0.0, 13.0, 300.0]))
@@ -232,3 +232,12 @@ def test_the_books_of_the_environment_balance_with_everything_on(
         assert (simulation.states[:3, kernel.CASH] >= 0).all()
         assert (after >= 0).all()
         value = info["value"].copy()
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**16), names=st.integers(1, 9), rules=RULES)
+def test_the_compiled_equal_weight_grows_as_the_reward_s_baseline_to_the_bit(seed: int, names: int, rules: Rules):
+    prices = ExecutionPrices.of(eventful(seed=seed, names=names))
+    program = Program.of(prices, rules=rules, kappa=0.1, pitch=3, baseline=np.zeros(len(prices)), reward=Reward())
+    compiled = compiled_equal_weight_growth(program, prices, rules=rules, initial_value=VALUE)
+    np.testing.assert_array_equal(compiled, equal_weight_growth(prices, rules=rules, initial_value=VALUE))
