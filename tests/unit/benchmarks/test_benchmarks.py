@@ -34,6 +34,7 @@ def test_our_training_runs_through_the_adapter_of_train():
 def test_default_training_is_what_train_trains():
     measured = training_speed.our_default(rollout=128, batch_size=128, n_epochs=1)()
     assert measured["width"] == 30 * (len(FEATURES) + 2) + 1 + len(CONTEXT)
+    assert training_speed.our_fold(timesteps=1_024)()["fold"] > 0
 
 
 def test_our_features_are_the_columns_that_pandas_computes():
