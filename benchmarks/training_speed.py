@@ -134,7 +134,7 @@ ROWS = [
         )
     ),
     Row(
-        f"default training, shared encoder, 30 assets, 4 epochs, batch 1,024, 64 envs, 845 wide: {FINRL}, 10 epochs, batch 256",
+        f"default training, shared encoder, 30 assets, 4 epochs, batch 1,024, 64 envs, 905 wide: {FINRL}, 10 epochs, batch 256",
         "ours default",
         "FinRL 64x64, 8 envs",
         "rate",

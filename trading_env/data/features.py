@@ -6,6 +6,8 @@ The promises:
 - Only the past enters: cutting or changing the input after t leaves every value at or before t bit-identical.
 - Started `HISTORY_SESSIONS` earlier than the first row of interest, recursive indicators agree with the whole history to 1e-9.
 - Nothing is made up: a value without enough history is NaN, and a constant price has the value that its formula states.
+- Nothing says how large a name is: no size, no price level, no dollar volume.
+- Residual ranks are neutral to the market, to beta and to volatility, by the session's own regression; no column is neutral to sectors.
 
 `FEATURES` and `CONTEXT` are the one table: each row's name, formula, window and unit stand beside the code that computes it.
 `FEATURE_HASH` names the table; a model trained on one table refuses another. Adjusted bars that are not finite raise `FeaturesError`.
@@ -20,19 +22,18 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-import pandas as pd
 import talib
 
+from trading_env.data import cross_section as across
 from trading_env.data.bars import Array
-from trading_env.data.windows import RollingWindow
+from trading_env.data.cross_section import BETA_RETURNS, BETA_SESSIONS, FLOOR, LEAST_NAMES
+from trading_env.data.windows import RollingWindow, rolling_sum
 from trading_env.errors import PapertapeError
 
 SCHEMA_VERSION = 1
 HISTORY_SESSIONS = 600
 
-FLOOR = 1e-6  # what a deviation is measured in when prices hardly move; a hundredth of a basis point
 BLOCK = 16_384  # values of a column that go through the formulas together: what a core's cache holds
-TIE = 9  # decimals beyond which ranks see no difference: the last bits depend on where history starts
 
 
 class FeaturesError(PapertapeError, ValueError):
@@ -64,11 +65,17 @@ class Bars:
         """21 daily log returns."""
         return month(self.log_return(1))
 
+    @cached_property
     def gap(self) -> Array:
         """log(open[t] / close[t − 1])"""
         changes, rest = unknown(self.open, until=1)
         np.subtract(np.log(self.open[:, 1:]), self.log_close[:, :-1], out=rest)
         return changes
+
+    @cached_property
+    def overnight(self) -> Array:
+        """Sum of the last 21 gaps."""
+        return rolling_sum(self.gap, 7, 3)
 
     def distance(self, window: int) -> Array:
         """close / SMA − 1"""
@@ -91,10 +98,6 @@ class Bars:
         """
         window = RollingWindow.of(self.close, 5).times(2).times(2)
         return window.mean(), np.maximum(window.deviation(), FLOOR * self.close)
-
-    def atr(self) -> Array:
-        average = per_name(lambda high, low, close: talib.ATR(high, low, close, 14), self.high, self.low, self.close)
-        return np.minimum(average / self.close, 0.5)
 
     def rsi(self) -> Array:
         """Wilder's RSI over 14 sessions in [−0.5, 0.5], 0 when the last 15 closes are equal (TA-Lib would say −0.5)."""
@@ -130,22 +133,38 @@ class Bars:
 
 @dataclass(frozen=True)
 class Panel:
-    """What context features see: the feature columns (T, A) of all names by name."""
+    """What ranks and context features see: the names' own columns (A, T) by name."""
 
     columns: Mapping[str, Array]
+
+    @classmethod
+    def of(cls, asset: Array) -> Panel:
+        """Of names' own features (T, A, len(ASSET_FEATURES))."""
+        return cls({feature.name: np.ascontiguousarray(asset[:, :, column].T) for column, feature in enumerate(ASSET_FEATURES)})
 
     def share(self, name: str, *, above: float) -> Array:
         """Share of the names with a value whose value is above a constant."""
         values = self.columns[name]
-        return row_mean(np.where(np.isfinite(values), values > above, np.nan))
+        return across.mean(np.where(np.isfinite(values), values > above, np.nan))
 
     def mean(self, name: str) -> Array:
-        return row_mean(self.columns[name])
+        return across.mean(self.columns[name])
 
     def dispersion(self, name: str) -> Array:
         """Standard deviation across the names with a value."""
         values = self.columns[name]
-        return np.sqrt(row_mean((values - row_mean(values)[:, None]) ** 2))
+        return np.sqrt(across.mean((values - across.mean(values)) ** 2))
+
+    @cached_property
+    def beta(self) -> Array:
+        """Of the names with a year of their own: after a break the panel's last year holds returns of another series."""
+        return np.where(np.isfinite(self.columns["momentum_12_1"]), across.betas(self.columns["return_1"]), np.nan)
+
+    def rank(self, name: str) -> Array:
+        return across.ranks(self.columns[name])
+
+    def residual_rank(self, name: str) -> Array:
+        return across.ranks(across.residuals(self.columns[name], self.beta, self.columns["volatility_21"]))
 
 
 @dataclass(frozen=True)
@@ -157,6 +176,8 @@ class Feature:
         formula: how it is computed; a[t−k] is k of the name's own sessions before. `std` divides by the window's length.
         window: own sessions needed up to and including t for the first value; for recursive indicators (RSI, ATR, MACD) too.
         unit: log, ratio, share, z, or rank.
+
+    What compares names reads no further back than `LOOKBACK` of the panel's sessions.
     """
 
     name: str
@@ -172,7 +193,7 @@ class AssetFeature(Feature):
 
 @dataclass(frozen=True)
 class RankFeature(Feature):
-    of: str
+    compute: Callable[[Panel], Array] = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -186,10 +207,13 @@ ASSET_FEATURES = (
     AssetFeature("return_21", "log(close[t] / close[t-21])", 22, "log", lambda b: b.log_return(21)),
     AssetFeature("return_63", "log(close[t] / close[t-63])", 64, "log", lambda b: b.log_return(63)),
     AssetFeature("return_126", "log(close[t] / close[t-126])", 127, "log", lambda b: b.log_return(126)),
-    AssetFeature("gap", "log(open[t] / close[t-1])", 2, "log", Bars.gap),
+    AssetFeature("gap", "log(open[t] / close[t-1])", 2, "log", lambda b: b.gap),
+    AssetFeature("overnight_21", "sum_21(log(open[t] / close[t-1]))", 22, "log", lambda b: b.overnight),
+    AssetFeature(
+        "intraday_21", "sum_21(log(close[t] / open[t])), as return_21 - overnight_21", 22, "log", lambda b: b.log_return(21) - b.overnight
+    ),
     AssetFeature("range", "min(log(high[t] / low[t]), 0.5)", 1, "log", lambda b: np.minimum(np.log(b.high) - np.log(b.low), 0.5)),
     AssetFeature("location", "(close - low) / (high - low) - 0.5; 0 if high = low", 1, "share", Bars.location),
-    AssetFeature("atr_14", "min(ATR(14) / close, 0.5), Wilder", 15, "ratio", Bars.atr),
     AssetFeature("rsi_14", "RSI(14) / 100 - 0.5, Wilder; 0 if the last 15 closes are equal", 15, "share", Bars.rsi),
     AssetFeature("macd", "(EMA(12) - EMA(26)) / close", 34, "ratio", lambda b: b.macd[0]),
     AssetFeature("macd_histogram", "(MACD - EMA(9) of MACD) / close", 34, "ratio", lambda b: b.macd[1]),
@@ -200,13 +224,6 @@ ASSET_FEATURES = (
         "z",
         lambda b: (b.close - b.bollinger[0]) / (2 * b.bollinger[1]),
     ),
-    AssetFeature(
-        "bollinger_width",
-        "4 sd / mean_20, sd = max(std_20(close), 1e-6 close)",
-        20,
-        "ratio",
-        lambda b: 4 * b.bollinger[1] / b.bollinger[0],
-    ),
     AssetFeature("volatility_21", "std_21(return_1)", 22, "log", lambda b: b.month.deviation()),
     AssetFeature("volatility_ratio", "log(max(std_21(return_1), 1e-6) / max(std_63(return_1), 1e-6))", 64, "log", Bars.volatility_ratio),
     AssetFeature(
@@ -216,17 +233,33 @@ ASSET_FEATURES = (
         "z",
         Bars.volume_score,
     ),
-    AssetFeature("distance_20", "close / SMA(20) - 1", 20, "ratio", lambda b: b.distance(20)),
     AssetFeature("distance_50", "close / SMA(50) - 1", 50, "ratio", lambda b: b.distance(50)),
     AssetFeature("distance_200", "close / SMA(200) - 1", 200, "ratio", lambda b: b.distance(200)),
     AssetFeature("momentum_12_1", "log(close[t-21] / close[t-252])", 253, "log", lambda b: b.log_return(252, skip=21)),
     AssetFeature("drawdown_252", "close / max_252(close) - 1", 252, "ratio", lambda b: b.drawdown(252)),
 )
 
-_RANK = "rank of {} among the names with a value, ties (to 1e-9) averaged, from -0.5 (lowest) to 0.5; 0 if alone"
-RANK_FEATURES = tuple(
-    RankFeature(f"rank_{of}", _RANK.format(of), window, "rank", of)
-    for of, window in (("return_5", 6), ("return_21", 22), ("volatility_21", 22), ("momentum_12_1", 253))
+
+def _ranked(what: str) -> str:
+    return f"rank of {what} among the names with a value, ties (to 1e-9) averaged, from -0.5 (lowest) to 0.5; 0 if alone"
+
+
+def _residual(of: str) -> str:
+    return (
+        f"(residual of {of} in the session's regression on 1, beta, volatility_21 across names; 0 for fewer than {LEAST_NAMES} names; "
+        "a regressor whose deviation is below 1e-6 has no part; beta = cov(return_1, m) / max(var(m), 1e-12), m = mean of return_1 across "
+        f"names, over the panel's last {BETA_SESSIONS} sessions, of a name with {BETA_RETURNS} returns there and 253 sessions of its own)"
+    )
+
+
+RANK_FEATURES = (
+    RankFeature("rank_return_5", _ranked("return_5"), 6, "rank", lambda p: p.rank("return_5")),
+    RankFeature("rank_return_21", _ranked("return_21"), 22, "rank", lambda p: p.rank("return_21")),
+    RankFeature("rank_volatility_21", _ranked("volatility_21"), 22, "rank", lambda p: p.rank("volatility_21")),
+    RankFeature("rank_momentum_12_1", _ranked("momentum_12_1"), 253, "rank", lambda p: p.rank("momentum_12_1")),
+    RankFeature("rank_residual_1", _ranked(_residual("return_1")), 253, "rank", lambda p: p.residual_rank("return_1")),
+    RankFeature("rank_residual_5", _ranked(_residual("return_5")), 253, "rank", lambda p: p.residual_rank("return_5")),
+    RankFeature("rank_residual_12_1", _ranked(_residual("momentum_12_1")), 253, "rank", lambda p: p.residual_rank("momentum_12_1")),
 )
 
 FEATURES: tuple[Feature, ...] = (*ASSET_FEATURES, *RANK_FEATURES)
@@ -274,13 +307,13 @@ def asset_features(open: Array, high: Array, low: Array, close: Array, volume: A
 
 def cross_section(asset: Array) -> Array:
     """Ranks across names at the same session: (T, A, len(ASSET_FEATURES)) -> (T, A, len(RANK_FEATURES)), NaN where the value is."""
-    position = {feature.name: column for column, feature in enumerate(ASSET_FEATURES)}
-    return np.stack([_centred_rank(asset[:, :, position[rank.of]]) for rank in RANK_FEATURES], axis=-1)
+    panel = Panel.of(asset)
+    return np.stack([feature.compute(panel) for feature in RANK_FEATURES]).T
 
 
 def context_features(asset: Array) -> Array:
     """Market-wide features, (T, A, len(ASSET_FEATURES)) -> (T, len(CONTEXT)), each over the names with a value, NaN if there is none."""
-    panel = Panel({feature.name: asset[:, :, column] for column, feature in enumerate(ASSET_FEATURES)})
+    panel = Panel.of(asset)
     return np.column_stack([feature.compute(panel) for feature in CONTEXT])
 
 
@@ -330,15 +363,6 @@ def month(values: Array) -> RollingWindow:
     return RollingWindow.of(values, 7).times(3)
 
 
-def row_mean(values: Array) -> Array:
-    """(T, A) -> (T,): the mean of the finite values of each row, NaN if there is none."""
-    finite = np.isfinite(values)
-    count = finite.sum(axis=1)
-    mean = np.full(len(values), np.nan)
-    np.divide(np.where(finite, values, 0.0).sum(axis=1), count, out=mean, where=count > 0)
-    return mean
-
-
 def _check(name: str, values: Array) -> None:
     zero_too = name == "volume"
     if not values.size or (0 <= values.min() <= values.max() < np.inf and (zero_too or values.min() > 0)):
@@ -348,11 +372,7 @@ def _check(name: str, values: Array) -> None:
     raise FeaturesError(f"{name} must be {allowed}, was {values[bad][0]} in row {np.argwhere(bad)[0][0]}")
 
 
-def _centred_rank(values: Array) -> Array:
-    ranks = pd.DataFrame(np.round(values, TIE)).rank(axis=1, method="average").to_numpy(dtype=np.float64)
-    others = np.isfinite(values).sum(axis=1, keepdims=True) - 1
-    centred: Array = (ranks - 1) / np.maximum(others, 1) - np.where(others > 0, 0.5, 0.0)
-    return centred
+LOOKBACK = max(BETA_SESSIONS, *(feature.window for feature in CONTEXT))  # of the panel's sessions, that ranks and context read
 
 
 def _hash() -> str:

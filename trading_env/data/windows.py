@@ -1,4 +1,4 @@
-"""Means and deviations over rolling windows, the same to the last bit wherever the history starts."""
+"""Sums, means and deviations over rolling windows, the same to the last bit wherever the history starts."""
 
 from __future__ import annotations
 
@@ -54,18 +54,31 @@ class RollingWindow:
 
     def mean(self) -> Array:
         """(..., T), at the window's last value; NaN before the first whole window, or if a value is."""
-        return self._at_last(self.total / self.length)
+        return _at_last(self.total / self.length, self.length, self.shape)
 
     def deviation(self) -> Array:
         """Standard deviation (over n), as `mean`."""
-        return self._at_last(np.sqrt(self.squares / self.length))
+        return _at_last(np.sqrt(self.squares / self.length), self.length, self.shape)
 
-    def _at_last(self, whole: Array) -> Array:
-        result = np.empty(math.prod(self.shape))
-        result[self.length - 1 :] = whole
-        result = result.reshape(self.shape)
-        result[..., : self.length - 1] = np.nan  # or the window would reach into the row before
-        return result
+
+def rolling_sum(values: Array, *factors: int) -> Array:
+    """Sums over windows of as many values as the product of the factors, (..., T) at the window's last value, NaN before the first.
+
+    As `RollingWindow`, the same to the last bit wherever the history starts.
+    """
+    length, total = 1, values.ravel()
+    for factor in factors:
+        parts = _side_by_side(total, factor, apart=length)
+        total, length = sum(parts[1:], start=parts[0]), length * factor
+    return _at_last(total, length, values.shape)
+
+
+def _at_last(whole: Array, length: int, shape: tuple[int, ...]) -> Array:
+    result = np.empty(math.prod(shape))
+    result[length - 1 :] = whole
+    result = result.reshape(shape)
+    result[..., : length - 1] = np.nan  # or the window would reach into the row before
+    return result
 
 
 def _side_by_side(values: Array, count: int, *, apart: int) -> list[Array]:
