@@ -133,38 +133,41 @@ class Bars:
 
 @dataclass(frozen=True)
 class Panel:
-    """What ranks and context features see: the names' own columns (A, T) by name."""
+    """What ranks and context features see: names' own features (T, A, len(ASSET_FEATURES)), here (A, T) each."""
 
-    columns: Mapping[str, Array]
+    asset: Array
 
-    @classmethod
-    def of(cls, asset: Array) -> Panel:
-        """Of names' own features (T, A, len(ASSET_FEATURES))."""
-        return cls({feature.name: np.ascontiguousarray(asset[:, :, column].T) for column, feature in enumerate(ASSET_FEATURES)})
+    def column(self, name: str) -> Array:
+        return np.ascontiguousarray(self.asset[:, :, POSITION[name]].T)
 
     def share(self, name: str, *, above: float) -> Array:
         """Share of the names with a value whose value is above a constant."""
-        values = self.columns[name]
+        values = self.column(name)
         return across.mean(np.where(np.isfinite(values), values > above, np.nan))
 
     def mean(self, name: str) -> Array:
-        return across.mean(self.columns[name])
+        return across.mean(self.column(name))
 
     def dispersion(self, name: str) -> Array:
         """Standard deviation across the names with a value."""
-        values = self.columns[name]
+        values = self.column(name)
         return np.sqrt(across.mean((values - across.mean(values)) ** 2))
+
+    def rank(self, name: str) -> Array:
+        return across.ranks(self.column(name))
+
+    def residual_rank(self, name: str) -> Array:
+        return across.ranks(self.residual[name])
 
     @cached_property
     def beta(self) -> Array:
         """Of the names with a year of their own: after a break the panel's last year holds returns of another series."""
-        return np.where(np.isfinite(self.columns["momentum_12_1"]), across.betas(self.columns["return_1"]), np.nan)
+        return np.where(np.isfinite(self.column("momentum_12_1")), across.betas(self.column("return_1")), np.nan)
 
-    def rank(self, name: str) -> Array:
-        return across.ranks(self.columns[name])
-
-    def residual_rank(self, name: str) -> Array:
-        return across.ranks(across.residuals(self.columns[name], self.beta, self.columns["volatility_21"]))
+    @cached_property
+    def residual(self) -> Mapping[str, Array]:
+        values = np.stack([self.column(name) for name in RESIDUAL_OF])
+        return dict(zip(RESIDUAL_OF, across.residuals(values, self.beta, self.column("volatility_21")), strict=True))
 
 
 @dataclass(frozen=True)
@@ -239,6 +242,9 @@ ASSET_FEATURES = (
     AssetFeature("drawdown_252", "close / max_252(close) - 1", 252, "ratio", lambda b: b.drawdown(252)),
 )
 
+POSITION = {feature.name: column for column, feature in enumerate(ASSET_FEATURES)}
+RESIDUAL_OF = ("return_1", "return_5", "momentum_12_1")
+
 
 def _ranked(what: str) -> str:
     return f"rank of {what} among the names with a value, ties (to 1e-9) averaged, from -0.5 (lowest) to 0.5; 0 if alone"
@@ -290,30 +296,36 @@ def asset_features(open: Array, high: Array, low: Array, close: Array, volume: A
         FeaturesError: a value is not finite, or a price not positive.
     """
     columns = {"open": open, "high": high, "low": low, "close": close, "volume": volume}
-    for name, values in columns.items():
-        _check(name, values)
     if close.ndim == 1:
         columns = {name: values[:, None] for name, values in columns.items()}
     sessions, names = columns["close"].shape
     result = np.empty((len(ASSET_FEATURES), names, sessions))
+    _fill(result, columns)
+    return result.T if close.ndim == 2 else result[:, 0].T
+
+
+def _fill(result: Array, columns: Mapping[str, Array]) -> None:
+    """Names' own features into (len(ASSET_FEATURES), A, T), of columns (T, A)."""
+    for name, values in columns.items():
+        _check(name, values)
+    _, names, sessions = result.shape
     together = max(BLOCK // max(sessions, 1), 1)
     for first in range(0, names if sessions else 0, together):
         some = slice(first, first + together)
         bars = Bars(**{name: np.ascontiguousarray(values[:, some].T, dtype=np.float64) for name, values in columns.items()})
         for column, feature in enumerate(ASSET_FEATURES):
             result[column, some] = feature.compute(bars)
-    return result.T if close.ndim == 2 else result[:, 0].T
 
 
 def cross_section(asset: Array) -> Array:
     """Ranks across names at the same session: (T, A, len(ASSET_FEATURES)) -> (T, A, len(RANK_FEATURES)), NaN where the value is."""
-    panel = Panel.of(asset)
+    panel = Panel(asset)
     return np.stack([feature.compute(panel) for feature in RANK_FEATURES]).T
 
 
 def context_features(asset: Array) -> Array:
     """Market-wide features, (T, A, len(ASSET_FEATURES)) -> (T, len(CONTEXT)), each over the names with a value, NaN if there is none."""
-    panel = Panel.of(asset)
+    panel = Panel(asset)
     return np.column_stack([feature.compute(panel) for feature in CONTEXT])
 
 
@@ -332,17 +344,24 @@ def features(
         open, high, low, close, volume: (T, A) forward-adjusted, NaN where a name has no bar.
 
     Returns:
-        features (T, A, len(FEATURES)) and context (T, len(CONTEXT)), float64, in the order of the tables.
+        features (T, A, len(FEATURES)), in memory column by column, and context (T, len(CONTEXT)), float64, in the order of the tables.
     """
-    asset = np.full((*close.shape, len(ASSET_FEATURES)), np.nan)
+    table = np.empty((len(FEATURES), *close.shape[::-1]))
+    own = table[: len(ASSET_FEATURES)]
     panel = {"open": open, "high": high, "low": low, "close": close, "volume": volume}
     calendars: dict[bytes, list[int]] = {}
     for name, present in enumerate(np.isfinite(close).T):
         calendars.setdefault(present.tobytes(), []).append(name)
     for calendar, names in calendars.items():
-        own = np.ix_(np.frombuffer(calendar, dtype=np.bool_), np.array(names))
-        asset[own] = asset_features(**{column: values[own] for column, values in panel.items()})
-    return np.concatenate([asset, cross_section(asset)], axis=-1), context_features(asset)
+        present = np.frombuffer(calendar, dtype=np.bool_)
+        if present.all() and len(calendars) == 1:
+            _fill(own, panel)
+        else:
+            some = np.ix_(present, np.array(names))
+            own[:, names] = np.nan
+            own[:, np.array(names)[:, None], np.flatnonzero(present)] = asset_features(**{k: values[some] for k, values in panel.items()}).T
+    table[len(ASSET_FEATURES) :] = cross_section(own.T).T
+    return table.T, context_features(own.T)
 
 
 def per_name(indicator: Callable[..., Array], *columns: Array) -> Array:

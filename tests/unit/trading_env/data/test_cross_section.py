@@ -7,7 +7,7 @@ import pytest
 
 from trading_env.data.bars import Array
 from trading_env.data.cross_section import BETA_RETURNS, BETA_SESSIONS, LEAST_NAMES, betas, mean, ranks, residuals
-from trading_env.data.features import FEATURES, Panel, features
+from trading_env.data.features import ASSET_FEATURES, FEATURES, Panel, features
 
 NAMES, SESSIONS = 12, 400
 RESIDUAL = [column for column, feature in enumerate(FEATURES) if feature.name.startswith("rank_residual_")]
@@ -78,10 +78,10 @@ def test_a_drift_that_all_names_have_changes_no_residual_rank() -> None:
 def test_the_columns_of_the_table_rank_residuals_that_are_neutral() -> None:
     """As above, of the panel that the table's ranks are computed of: today's beta and volatility, whatever was ranked."""
     asset = features(**bars_of(returns()))[0]
-    panel = Panel.of(asset)
-    exposures = (panel.beta, panel.columns["volatility_21"])
+    panel = Panel(asset[..., : len(ASSET_FEATURES)])
+    exposures = (panel.beta, panel.column("volatility_21"))
     for column, name in zip(RESIDUAL, ("return_1", "return_5", "momentum_12_1"), strict=True):
-        left = residuals(panel.columns[name], *exposures)
+        left = residuals(panel.column(name), *exposures)
         np.testing.assert_array_equal(ranks(left).T, asset[..., column])
         for exposure in exposures:
             assert np.abs(correlations(left, exposure)).max() < 1e-11
