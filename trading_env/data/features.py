@@ -27,7 +27,7 @@ import talib
 from trading_env.data import cross_section as across
 from trading_env.data.bars import Array
 from trading_env.data.cross_section import BETA_RETURNS, BETA_SESSIONS, FLOOR, LEAST_NAMES
-from trading_env.data.windows import RollingWindow, rolling_sum
+from trading_env.data.windows import RollingWindow, deviation, rolling_sum
 from trading_env.errors import PapertapeError
 
 SCHEMA_VERSION = 1
@@ -61,9 +61,23 @@ class Bars:
         return changes
 
     @cached_property
-    def month(self) -> RollingWindow:
-        """21 daily log returns."""
-        return month(self.log_return(1))
+    def return_21(self) -> Array:
+        return self.log_return(21)
+
+    @cached_property
+    def return_63(self) -> Array:
+        return self.log_return(63)
+
+    @cached_property
+    def squares_21(self) -> Array:
+        """Sum of 21 squared daily log returns."""
+        daily = self.log_return(1)
+        daily *= daily
+        return rolling_sum(daily, 7, 3)
+
+    @cached_property
+    def volatility_21(self) -> Array:
+        return deviation(self.return_21, self.squares_21.copy(), 21)
 
     @cached_property
     def gap(self) -> Array:
@@ -109,6 +123,10 @@ class Bars:
         score[:, 14:][idle] = 0.0
         return score
 
+    def range(self) -> Array:
+        ratio = self.high / self.low
+        return np.minimum(np.log(ratio, out=ratio), 0.5, out=ratio)
+
     def location(self) -> Array:
         """Where in the session's range the close lies, [−0.5, 0.5], 0 when there is no range."""
         width = self.high - self.low
@@ -116,15 +134,20 @@ class Bars:
         return np.where(width > 0, share, 0.5) - 0.5
 
     def volume_score(self) -> Array:
-        window = RollingWindow.of(self.volume, 7).times(3).times(3)
-        mean = window.mean()
-        spread = np.maximum(window.deviation(), FLOOR * mean)
-        score = (self.volume - mean) / np.where(spread == 0, 1.0, spread)  # without volume both are 0
-        return np.clip(score, -5, 5)
+        total = rolling_sum(self.volume, 7, 3, 3)
+        spread = deviation(total, rolling_sum(self.volume * self.volume, 7, 3, 3), 63)
+        total /= 63
+        np.maximum(spread, FLOOR * total, out=spread)
+        spread[spread == 0] = 1.0  # without volume the score is 0
+        score = self.volume - total
+        score /= spread
+        return np.clip(score, -5, 5, out=score)
 
     def volatility_ratio(self) -> Array:
-        month, quarter = self.month.deviation(), self.month.times(3).deviation()
-        return np.log(np.maximum(month, FLOOR) / np.maximum(quarter, FLOOR))
+        quarter = deviation(self.return_63, rolling_sum(self.squares_21, 3, apart=21), 63)
+        ratio = np.maximum(self.volatility_21, FLOOR)
+        ratio /= np.maximum(quarter, FLOOR, out=quarter)
+        return np.log(ratio, out=ratio)
 
     def drawdown(self, window: int) -> Array:
         highest = per_name(lambda close: talib.MAX(close, window), self.close)
@@ -147,6 +170,11 @@ class Panel:
 
     def mean(self, name: str) -> Array:
         return across.mean(self.column(name))
+
+    def volatility(self, name: str) -> Array:
+        """Standard deviation of the last 21 means across names."""
+        mean = self.mean(name)
+        return deviation(rolling_sum(mean, 7, 3), rolling_sum(mean * mean, 7, 3), 21)
 
     def dispersion(self, name: str) -> Array:
         """Standard deviation across the names with a value."""
@@ -207,15 +235,15 @@ class ContextFeature(Feature):
 ASSET_FEATURES = (
     AssetFeature("return_1", "log(close[t] / close[t-1])", 2, "log", lambda b: b.log_return(1)),
     AssetFeature("return_5", "log(close[t] / close[t-5])", 6, "log", lambda b: b.log_return(5)),
-    AssetFeature("return_21", "log(close[t] / close[t-21])", 22, "log", lambda b: b.log_return(21)),
-    AssetFeature("return_63", "log(close[t] / close[t-63])", 64, "log", lambda b: b.log_return(63)),
+    AssetFeature("return_21", "log(close[t] / close[t-21])", 22, "log", lambda b: b.return_21),
+    AssetFeature("return_63", "log(close[t] / close[t-63])", 64, "log", lambda b: b.return_63),
     AssetFeature("return_126", "log(close[t] / close[t-126])", 127, "log", lambda b: b.log_return(126)),
     AssetFeature("gap", "log(open[t] / close[t-1])", 2, "log", lambda b: b.gap),
     AssetFeature("overnight_21", "sum_21(log(open[t] / close[t-1]))", 22, "log", lambda b: b.overnight),
     AssetFeature(
-        "intraday_21", "sum_21(log(close[t] / open[t])), as return_21 - overnight_21", 22, "log", lambda b: b.log_return(21) - b.overnight
+        "intraday_21", "sum_21(log(close[t] / open[t])), as return_21 - overnight_21", 22, "log", lambda b: b.return_21 - b.overnight
     ),
-    AssetFeature("range", "min(log(high[t] / low[t]), 0.5)", 1, "log", lambda b: np.minimum(np.log(b.high) - np.log(b.low), 0.5)),
+    AssetFeature("range", "min(log(high[t] / low[t]), 0.5)", 1, "log", Bars.range),
     AssetFeature("location", "(close - low) / (high - low) - 0.5; 0 if high = low", 1, "share", Bars.location),
     AssetFeature("rsi_14", "RSI(14) / 100 - 0.5, Wilder; 0 if the last 15 closes are equal", 15, "share", Bars.rsi),
     AssetFeature("macd", "(EMA(12) - EMA(26)) / close", 34, "ratio", lambda b: b.macd[0]),
@@ -227,7 +255,7 @@ ASSET_FEATURES = (
         "z",
         lambda b: (b.close - b.bollinger[0]) / (2 * b.bollinger[1]),
     ),
-    AssetFeature("volatility_21", "std_21(return_1)", 22, "log", lambda b: b.month.deviation()),
+    AssetFeature("volatility_21", "std_21(return_1)", 22, "log", lambda b: b.volatility_21),
     AssetFeature("volatility_ratio", "log(max(std_21(return_1), 1e-6) / max(std_63(return_1), 1e-6))", 64, "log", Bars.volatility_ratio),
     AssetFeature(
         "volume_z",
@@ -279,9 +307,7 @@ CONTEXT: tuple[ContextFeature, ...] = (
         lambda p: p.share("distance_50", above=1e-9) - 0.5,
     ),
     ContextFeature("market_return_21", "mean of return_21 across names", 22, "log", lambda p: p.mean("return_21")),
-    ContextFeature(
-        "market_volatility_21", "std_21(mean of return_1 across names)", 22, "log", lambda p: month(p.mean("return_1")).deviation()
-    ),
+    ContextFeature("market_volatility_21", "std_21(mean of return_1 across names)", 22, "log", lambda p: p.volatility("return_1")),
     ContextFeature("market_dispersion_21", "std of return_21 across names", 22, "log", lambda p: p.dispersion("return_21")),
 )
 
@@ -377,14 +403,10 @@ def unknown(values: Array, *, until: int) -> tuple[Array, Array]:
     return result, result[..., until:]
 
 
-def month(values: Array) -> RollingWindow:
-    """21 sessions."""
-    return RollingWindow.of(values, 7).times(3)
-
-
 def _check(name: str, values: Array) -> None:
     zero_too = name == "volume"
-    if not values.size or (0 <= values.min() <= values.max() < np.inf and (zero_too or values.min() > 0)):
+    least = values.min() if values.size else np.inf
+    if least >= 0 and (zero_too or least > 0) and (not values.size or values.max() < np.inf):
         return
     bad = ~np.isfinite(values) | (values < 0) | ((values == 0) & (not zero_too))
     allowed = "finite and >= 0" if zero_too else "finite and > 0"
