@@ -1,8 +1,8 @@
 """The same build on Spark: one task per symbol for its own features, one task per year for ranks, context and the file.
 
 A task reads and writes S3 by itself, so the driver holds only calendar, quarantine and the list of files. Values are the in-process
-build's to the last bit: a symbol's features depend on its own bars and on which sessions the panel has; ranks depend on one session;
-context depends on its window, which each year's task gets as a halo from the year before.
+build's to the last bit: a symbol's features depend on its own bars and on which sessions the panel has; ranks and context depend on no more
+than `LOOKBACK` sessions, which each year's task gets as a halo from the year before.
 """
 
 from __future__ import annotations

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from trading_env.data.bars import Array
+from trading_env.data.indicators import FLOOR
 from trading_env.data.windows import rolling_sum
 
-FLOOR = 1e-6  # what a deviation is measured in when there is hardly any; of log returns a hundredth of a basis point
 TIE = 9  # decimals beyond which ranks see no difference: the last bits depend on where history starts
 BETA_SESSIONS = 252
 BETA_RETURNS = BETA_SESSIONS // 2  # of a name within them, or it has no beta

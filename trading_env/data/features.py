@@ -9,7 +9,8 @@ The promises:
 - Nothing says how large a name is: no size, no price level, no dollar volume.
 - Residual ranks are neutral to the market, to beta and to volatility, by the session's own regression; no column is neutral to sectors.
 
-`FEATURES` and `CONTEXT` are the one table: each row's name, formula, window and unit stand beside the code that computes it.
+`FEATURES` and `CONTEXT` are the one table: each row's name, formula, window and unit beside what computes it, of a name's `Bars` or of the
+names' `Panel`.
 `FEATURE_HASH` names the table; a model trained on one table refuses another. Adjusted bars that are not finite raise `FeaturesError`.
 """
 
@@ -22,12 +23,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-import talib
 
 from trading_env.data import cross_section as across
 from trading_env.data.bars import Array
-from trading_env.data.cross_section import BETA_RETURNS, BETA_SESSIONS, FLOOR, LEAST_NAMES
-from trading_env.data.windows import RollingWindow, deviation, rolling_sum
+from trading_env.data.cross_section import BETA_RETURNS, BETA_SESSIONS, LEAST_NAMES
+from trading_env.data.indicators import Bars
+from trading_env.data.windows import deviation, rolling_sum
 from trading_env.errors import PapertapeError
 
 SCHEMA_VERSION = 1
@@ -38,120 +39,6 @@ BLOCK = 16_384  # values of a column that go through the formulas together: what
 
 class FeaturesError(PapertapeError, ValueError):
     """Bars that features cannot be computed from; the message names the column and the row."""
-
-
-@dataclass(frozen=True)
-class Bars:
-    """Adjusted bars of names with the same sessions, each (names, T), contiguous and finite, and what several features need of them."""
-
-    open: Array
-    high: Array
-    low: Array
-    close: Array
-    volume: Array
-
-    @cached_property
-    def log_close(self) -> Array:
-        return np.log(self.close)
-
-    def log_return(self, sessions: int, *, skip: int = 0) -> Array:
-        """log(close[t − skip] / close[t − sessions])"""
-        changes, rest = unknown(self.close, until=sessions)
-        np.subtract(self.log_close[:, sessions - skip :][:, : rest.shape[1]], self.log_close[:, : rest.shape[1]], out=rest)
-        return changes
-
-    @cached_property
-    def return_21(self) -> Array:
-        return self.log_return(21)
-
-    @cached_property
-    def return_63(self) -> Array:
-        return self.log_return(63)
-
-    @cached_property
-    def squares_21(self) -> Array:
-        """Sum of 21 squared daily log returns."""
-        daily = self.log_return(1)
-        daily *= daily
-        return rolling_sum(daily, 7, 3)
-
-    @cached_property
-    def volatility_21(self) -> Array:
-        return deviation(self.return_21, self.squares_21.copy(), 21)
-
-    @cached_property
-    def gap(self) -> Array:
-        """log(open[t] / close[t − 1])"""
-        changes, rest = unknown(self.open, until=1)
-        np.subtract(np.log(self.open[:, 1:]), self.log_close[:, :-1], out=rest)
-        return changes
-
-    @cached_property
-    def overnight(self) -> Array:
-        """Sum of the last 21 gaps."""
-        return rolling_sum(self.gap, 7, 3)
-
-    def distance(self, window: int) -> Array:
-        """close / SMA − 1"""
-        average = per_name(lambda close: talib.SMA(close, window), self.close)
-        return self.close / average - 1
-
-    @cached_property
-    def macd(self) -> tuple[Array, Array]:
-        """The MACD line and its histogram, 12, 26, 9, as a share of the close."""
-        lines = per_name(lambda close: np.concatenate(talib.MACD(close, 12, 26, 9)), self.close)
-        line, _, histogram = np.split(lines, 3, axis=1)
-        return line / self.close, histogram / self.close
-
-    @cached_property
-    def bollinger(self) -> tuple[Array, Array]:
-        """The 20-session mean and standard deviation of the close, the latter at least FLOOR × close.
-
-        Not TA-Lib's, which takes the variance as a difference of running sums: after AIG's fall of 2008 its bands still differ by 7e-10
-        with the start of history, most of the 1e-9 that is promised.
-        """
-        window = RollingWindow.of(self.close, 5).times(2).times(2)
-        return window.mean(), np.maximum(window.deviation(), FLOOR * self.close)
-
-    def rsi(self) -> Array:
-        """Wilder's RSI over 14 sessions in [−0.5, 0.5], 0 when the last 15 closes are equal (TA-Lib would say −0.5)."""
-        index = per_name(lambda close: talib.RSI(close, 14), self.close)
-        score = index / 100 - 0.5
-        idle = self.close[:, 1:] == self.close[:, :-1]
-        for further in (1, 2, 4, 6):  # 1, 2, 4, 8 and at last 14 changes in a row
-            idle = idle[:, further:] & idle[:, :-further]
-        score[:, 14:][idle] = 0.0
-        return score
-
-    def range(self) -> Array:
-        ratio = self.high / self.low
-        return np.minimum(np.log(ratio, out=ratio), 0.5, out=ratio)
-
-    def location(self) -> Array:
-        """Where in the session's range the close lies, [−0.5, 0.5], 0 when there is no range."""
-        width = self.high - self.low
-        share = (self.close - self.low) / np.where(width > 0, width, 1.0)
-        return np.where(width > 0, share, 0.5) - 0.5
-
-    def volume_score(self) -> Array:
-        total = rolling_sum(self.volume, 7, 3, 3)
-        spread = deviation(total, rolling_sum(self.volume * self.volume, 7, 3, 3), 63)
-        total /= 63
-        np.maximum(spread, FLOOR * total, out=spread)
-        spread[spread == 0] = 1.0  # without volume the score is 0
-        score = self.volume - total
-        score /= spread
-        return np.clip(score, -5, 5, out=score)
-
-    def volatility_ratio(self) -> Array:
-        quarter = deviation(self.return_63, rolling_sum(self.squares_21, 3, apart=21), 63)
-        ratio = np.maximum(self.volatility_21, FLOOR)
-        ratio /= np.maximum(quarter, FLOOR, out=quarter)
-        return np.log(ratio, out=ratio)
-
-    def drawdown(self, window: int) -> Array:
-        highest = per_name(lambda close: talib.MAX(close, window), self.close)
-        return self.close / highest - 1
 
 
 @dataclass(frozen=True)
@@ -205,7 +92,7 @@ class Feature:
     Attributes:
         name: the column's name.
         formula: how it is computed; a[t−k] is k of the name's own sessions before. `std` divides by the window's length.
-        window: own sessions needed up to and including t for the first value; for recursive indicators (RSI, ATR, MACD) too.
+        window: own sessions needed up to and including t for the first value; for recursive indicators (RSI, MACD) too.
         unit: log, ratio, share, z, or rank.
 
     What compares names reads no further back than `LOOKBACK` of the panel's sessions.
@@ -253,7 +140,7 @@ ASSET_FEATURES = (
         "(close - mean_20) / (2 sd), sd = max(std_20(close), 1e-6 close)",
         20,
         "z",
-        lambda b: (b.close - b.bollinger[0]) / (2 * b.bollinger[1]),
+        Bars.bollinger_position,
     ),
     AssetFeature("volatility_21", "std_21(return_1)", 22, "log", lambda b: b.volatility_21),
     AssetFeature("volatility_ratio", "log(max(std_21(return_1), 1e-6) / max(std_63(return_1), 1e-6))", 64, "log", Bars.volatility_ratio),
@@ -390,23 +277,12 @@ def features(
     return table.T, context_features(own.T)
 
 
-def per_name(indicator: Callable[..., Array], *columns: Array) -> Array:
-    """TA-Lib's output for each name, (names, T), from columns (names, T)."""
-    rows = [indicator(*own) for own in zip(*columns, strict=True)]
-    return np.concatenate(rows).reshape(len(rows), -1)
-
-
-def unknown(values: Array, *, until: int) -> tuple[Array, Array]:
-    """An array of the shape of `values` whose first `until` entries of the last axis are NaN, and a view of the rest, to be written."""
-    result = np.empty_like(values)
-    result[..., :until] = np.nan
-    return result, result[..., until:]
-
-
 def _check(name: str, values: Array) -> None:
     zero_too = name == "volume"
-    least = values.min() if values.size else np.inf
-    if least >= 0 and (zero_too or least > 0) and (not values.size or values.max() < np.inf):
+    if not values.size:
+        return
+    least = values.min()
+    if least >= 0 and (zero_too or least > 0) and values.max() < np.inf:
         return
     bad = ~np.isfinite(values) | (values < 0) | ((values == 0) & (not zero_too))
     allowed = "finite and >= 0" if zero_too else "finite and > 0"

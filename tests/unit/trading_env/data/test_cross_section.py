@@ -7,7 +7,7 @@ import pytest
 
 from trading_env.data.bars import Array
 from trading_env.data.cross_section import BETA_RETURNS, BETA_SESSIONS, LEAST_NAMES, betas, mean, ranks, residuals
-from trading_env.data.features import ASSET_FEATURES, FEATURES, Panel, features
+from trading_env.data.features import ASSET_FEATURES, FEATURES, LOOKBACK, Panel, context_features, cross_section, features
 
 NAMES, SESSIONS = 12, 400
 RESIDUAL = [column for column, feature in enumerate(FEATURES) if feature.name.startswith("rank_residual_")]
@@ -156,3 +156,14 @@ def test_betas_have_the_same_bits_wherever_the_history_starts(start: int) -> Non
 def test_the_mean_skips_the_absent() -> None:
     values = np.array([[1.0, np.nan, np.nan], [3.0, 5.0, np.nan]])
     np.testing.assert_array_equal(mean(values), [2.0, 5.0, np.nan])
+
+
+def test_ranks_and_context_read_no_further_back_than_lookback() -> None:
+    """To the last bit: a year's file is made of its rows and so many before."""
+    panel = {name: thinned(values, 0.05) for name, values in bars_of(returns(sessions=700)).items()}  # the same bars of each column
+    asset = features(**panel)[0][..., : len(ASSET_FEATURES)]
+    assert np.isfinite(asset[600:]).mean() > 0.9
+    whole = cross_section(asset)[600:], context_features(asset)[600:]
+    late = asset[601 - LOOKBACK :]
+    for expected, found in zip(whole, (cross_section(late), context_features(late)), strict=True):
+        np.testing.assert_array_equal(found[LOOKBACK - 1 :], expected)

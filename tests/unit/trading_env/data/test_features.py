@@ -168,6 +168,19 @@ def test_a_constant_price_has_the_values_that_the_formulas_state() -> None:
     assert np.isfinite(list(last.values())).all()
 
 
+def test_a_price_that_grows_by_the_same_rate_has_no_volatility() -> None:
+    close = 20 * np.exp(0.01 * np.arange(300))
+    last = by_name(asset_features(close, close, close, close, np.full(300, 1e6))[-1])
+    assert last["volatility_21"] < 1e-9
+    assert last["volatility_ratio"] == 0
+    assert last["volume_z"] == pytest.approx(0, abs=1e-9)
+
+
+def test_night_and_day_are_the_two_parts_of_a_month(market: Market) -> None:
+    own = by_name(market.features[..., : len(ASSET_FEATURES)])
+    np.testing.assert_allclose(own["overnight_21"] + own["intraday_21"], own["return_21"], rtol=0, atol=1e-15)
+
+
 def test_volume_after_silence_is_bounded() -> None:
     flat, volume = np.full(300, 17.3), np.zeros(300)
     volume[-1] = 1e9
