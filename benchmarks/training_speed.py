@@ -70,7 +70,7 @@ def learner(environments: Any, *, rollout: int, **arguments: Any) -> Measure:
 
 def ours(books: int, *, rollout: int = ROLLOUT) -> Measure:
     """A 64 x 64 network on our environment."""
-    from learning.ppo import Sb3Environments
+    from learning.algorithms.ppo import Sb3Environments
     from trading_env.simulation.env import BatchedTradingEnv
 
     environments = BatchedTradingEnv(market(NAMES), num_envs=books, config=config_of(realistic=False), copy=False)
@@ -79,7 +79,7 @@ def ours(books: int, *, rollout: int = ROLLOUT) -> Measure:
 
 def our_default(*, rollout: int | None = None, **changed: Any) -> Measure:
     """What `train.py` trains, its network, hyperparameters and environments, on `NAMES` names with all our features."""
-    from learning import ppo
+    from learning.algorithms import ppo
     from schema.settings import load
     from schema.trading_rules import limits_of, rules_of
     from trading_env.data.features import CONTEXT, FEATURES
@@ -111,7 +111,7 @@ def our_default(*, rollout: int | None = None, **changed: Any) -> Measure:
 
 def our_fold(*, timesteps: int = FOLD) -> Measure:
     """Seconds of a fold of one seed as `train.py` trains it, from the market of `NAMES` names to the network, early stopping included."""
-    from learning import ppo
+    from learning.algorithms import ppo
     from schema.settings import load
     from trading_env.data.features import CONTEXT, FEATURES
 
@@ -159,7 +159,7 @@ ROWS = [
         )
     ),
     Row(
-        f"default training, shared encoder, 30 assets, 4 epochs, batch 1,024, 64 envs, 845 wide: {FINRL}, 10 epochs, batch 256",
+        f"default training, shared encoder, 30 assets, 4 epochs, batch 1,024, 64 envs, 905 wide: {FINRL}, 10 epochs, batch 256",
         "ours default",
         "FinRL 64x64, 8 envs",
         "rate",

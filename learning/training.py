@@ -17,7 +17,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from learning import direct, forecast, ppo
+from learning import forecast
+from learning.algorithms import direct, ppo
 from learning.configuration import Configuration, folds_of, read_settings
 from learning.dataset import Dataset, newest_session, read_channel
 from learning.network import export
@@ -29,7 +30,7 @@ from trading_env.simulation.policy import PolicyCard, save_policy
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from learning.trainer import Trainer
+    from learning.algorithms.trainer import Trainer
     from schema.settings import Algorithm, Settings
     from trading_env.evaluation.walk_forward import Fold
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from learning import direct, linear
-from learning.differentiable import Sessions
+from learning.algorithms import direct, linear
+from learning.algorithms.differentiable import Sessions
+from learning.algorithms.trainer import standardisation
 from learning.network import export
-from learning.trainer import standardisation
 from tests.learning.training import TEN_BP, WARM, settings, shuffled, traded, trained
 from trading_env.data.market import Market
 from trading_env.simulation.policy import EqualWeight

@@ -252,7 +252,8 @@ def _features(raw: Mapping[str, Array], events: _Events, *, split: Array, divide
     """Features (T, A, F) and context (T, G), each row as it was known at its close."""
     if not events.known.any() and not (events.kinds == BREAK).any():
         whole = adjust_forward(**raw, split=split, dividend=dividend)
-        return features(open=whole.open, high=whole.high, low=whole.low, close=whole.close, volume=whole.volume)
+        table, context = features(open=whole.open, high=whole.high, low=whole.low, close=whole.close, volume=whole.volume)
+        return np.ascontiguousarray(table), context
     asset = np.full((*split.shape, len(ASSET_FEATURES)), np.nan)
     for name in range(split.shape[1]):
         own = events.of(events.columns == name)

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learning.differentiable import Sessions, growth
+from learning.algorithms.differentiable import Sessions, growth
 from tests.markets import walk
 from trading_env.data.market import Market
 from trading_env.simulation.policy import weights_from_scores

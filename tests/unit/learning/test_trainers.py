@@ -11,7 +11,7 @@ import pytest
 import torch
 from stable_baselines3.common.buffers import RolloutBuffer
 
-from learning.ppo import Rollouts
+from learning.algorithms.ppo import Rollouts
 from learning.training import TRAINERS
 from schema.settings import Algorithm, Settings, load
 

@@ -51,7 +51,7 @@ def network(*, forecast: str = "none") -> NumpyPolicy:
         code_version="test",
         forecast=forecast,
     )
-    draw = np.random.default_rng({"none": 1, "trees": 2}[forecast])  # with 1, a quantity of May lies on the edge of its ninth decimal
+    draw = np.random.default_rng(2)  # of a few none may fall within a weight's last bit of a share's ninth decimal, where floors differ
     shapes = array_shapes(seeds=2, inputs=card.inputs)
     arrays = {name: draw.normal(0, 0.3, shape) for name, shape in shapes.items()}
     nodes = (40, 7)

@@ -6,7 +6,7 @@ network, and follows the gradient of the mean of d less a risk term, d being dai
 What the gradient adds to the start must show on the last sessions of the training years, purged, or the start is the result: thirty
 names and ten years are memorised in minutes.
 
-Promise: `learning.trainer`'s. The network does not see what is held (its held and cash inputs have no weight), so that the scores of a
+Promise: `learning.algorithms.trainer`'s. The network does not see what is held (its held and cash inputs have no weight), so that the scores of a
 batch come from one pass. `timesteps` counts sessions of books. Failure: `DatasetError` where the market has no room for a span.
 """
 
@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from learning import linear
+from learning.algorithms import linear
+from learning.algorithms.differentiable import Sessions, growth
+from learning.algorithms.trainer import Fitted, standardisation
 from learning.dataset import DatasetError
-from learning.differentiable import Sessions, growth
 from learning.network import ScoreNetwork
-from learning.trainer import Fitted, standardisation
 from schema.trading_rules import rules_of
 from trading_env.evaluation.metrics import SESSIONS_PER_YEAR
 from trading_env.simulation.portfolio import ExecutionPrices, FloatArray, IntArray
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from learning.trainer import OnRollout
+    from learning.algorithms.trainer import OnRollout
     from schema.settings import Settings
     from trading_env.data.market import Market
     from trading_env.simulation.portfolio import Rules
@@ -111,7 +111,7 @@ def fit(
     mu, sigma = standardisation(market)
     spans = Spans.of(market)
     rounds = max(1, timesteps // (BOOKS * SPAN))
-    progress = Progress(rounds=rounds, on_rollout=on_rollout)
+    progress = LearningCurve(rounds=rounds, on_rollout=on_rollout)
     split = spans.last - round(ASIDE * (spans.last - spans.first))
     early = market.rows(market.sessions[0], market.sessions[split - PURGE])
     aside = Aside(spans, begin=split, settings=settings)
@@ -146,7 +146,7 @@ def _kept(gains: list[FloatArray], looks: IntArray) -> int:
     return int(looks[best]) if means[best] > ERRORS * error else 0
 
 
-class Progress:
+class LearningCurve:
     """What a step showed, kept in `curve` and given to `on_rollout`, as often as PPO has a rollout."""
 
     def __init__(self, *, rounds: int, on_rollout: OnRollout | None) -> None:

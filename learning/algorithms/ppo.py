@@ -1,6 +1,6 @@
 """PPO over `trading_env`, by Stable-Baselines3: hyperparameters, the environments and progress as SB3 wants them, and the fit.
 
-Promise: `learning.trainer`'s. Costs, rules, reward, kappa, episode length and environments come from the settings. One thread: small
+Promise: `learning.algorithms.trainer`'s. Costs, rules, reward, kappa, episode length and environments come from the settings. One thread: small
 matrices lose by more, and seeds run side by side. Failure: SB3's own errors.
 """
 
@@ -19,9 +19,9 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import RolloutBufferSamples
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
-from learning import direct
+from learning.algorithms import direct
+from learning.algorithms.trainer import Fitted, standardisation
 from learning.network import ScoreNetwork, TiedGaussianPolicy
-from learning.trainer import Fitted, standardisation
 from schema.trading_rules import limits_of, rules_of
 from trading_env.simulation.env import BatchedTradingEnv, EnvConfig
 from trading_env.simulation.rewards import Reward
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
-    from learning.trainer import OnRollout
+    from learning.algorithms.trainer import OnRollout
     from schema.settings import Settings
     from trading_env.data.market import Market
 
