@@ -74,7 +74,7 @@ def backtest(
     for row in range(first - 1, first - 1 + len(window)):
         vector = observe(market.features[row], market.context[row], market.tradable[row], held[0], float(cash_weight[0]))
         scores = policy.scores(Observation(as_of=market.sessions[row], symbols=market.symbols, vector=vector))
-        weights = weights_from_scores(scores[None], held, market.tradable[[row]], kappa=policy.kappa)
+        weights = weights_from_scores(scores[None], held, market.tradable[[row]], kappa=policy.kappa, leaving=market.leaving[[row]])
         taken = step(book, prices=prices, rows=np.array([row]), weights=weights, rules=rules, review=guard.review if guard else None)
         book = taken.book
         if guard is not None:
@@ -101,7 +101,7 @@ _RECORDED = ("equity", "cash", "costs", "dividends", "turnover", "scores", "weig
 
 def buy_and_hold(market: Market, symbol: str, *, rules: Rules, start: Day, end: Day, initial_cash: float) -> BacktestResult:
     """The benchmark: everything in one name, dividends reinvested as far as `rules` credit them."""
-    return backtest(market.only([symbol]), EqualWeight(name=f"hold:{symbol}"), rules=rules, start=start, end=end, initial_cash=initial_cash)
+    return backtest(market.alone(symbol), EqualWeight(name=f"hold:{symbol}"), rules=rules, start=start, end=end, initial_cash=initial_cash)
 
 
 class _Guard:
