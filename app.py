@@ -25,6 +25,7 @@ from cdk_nag import AwsSolutionsChecks
 
 from schema.settings import ENVIRONMENT, Settings, SettingsError, load
 from schema.training_dates import refuse_impossible_dates
+from schema.universes import named
 from stacks.constructs import archives
 from stacks.constructs.archives import BundleError, Target
 from stacks.constructs.function import Runtime
@@ -103,6 +104,8 @@ def main() -> None:
     today = _checked_as_of(app.node.try_get_context("dates_as_of"), target=target)
     if today is not None:
         refuse_impossible_dates(settings, today=today)
+        if settings.universe.chosen_by and (warning := named(settings.universe.chosen_by).stale(today)):
+            print(f"papertape: {warning}", file=sys.stderr)
     app.synth()
 
 

@@ -38,6 +38,7 @@ from papertape.options import (
     TestStart,
     Timesteps,
     TrainingStart,
+    Universe,
     examples,
 )
 from trading_env.errors import PapertapeError
@@ -104,6 +105,7 @@ def train(
     adjusted: Adjusted = None,
     actions: Actions = None,
     symbols: Symbols = "",
+    universe: Universe = "",
     start: TrainingStart = None,
     test_start: TestStart = None,
     live_start: LiveStart = None,
@@ -121,7 +123,9 @@ def train(
     with in_plain_words():
         from papertape.research import study, train
 
-        asked = _asked(settings, bars, adjusted, actions, symbols, (start, test_start, live_start), folds, seeds, timesteps)
+        asked = _asked(
+            settings, bars, adjusted, actions, symbols, (start, test_start, live_start), folds, seeds, timesteps, universe=universe
+        )
         train.run(study.study(asked), folder=out, all_folds=all_folds, fresh=fresh, tensorboard=tensorboard, console=Console())
 
 
@@ -139,6 +143,7 @@ def evaluate(
     adjusted: Adjusted = None,
     actions: Actions = None,
     symbols: Symbols = "",
+    universe: Universe = "",
     start: TrainingStart = None,
     test_start: TestStart = None,
     live_start: LiveStart = None,
@@ -164,7 +169,9 @@ def evaluate(
         from papertape.research import evaluate, study
 
         days = (start, test_start, live_start)
-        chosen = study.study(_asked(settings, bars, adjusted, actions, symbols, days, folds, seeds, timesteps, quick=quick))
+        chosen = study.study(
+            _asked(settings, bars, adjusted, actions, symbols, days, folds, seeds, timesteps, quick=quick, universe=universe)
+        )
         evaluate.run(
             chosen,
             folder=out,
@@ -191,6 +198,7 @@ def backtest(
     adjusted: Adjusted = None,
     actions: Actions = None,
     symbols: Symbols = "",
+    universe: Universe = "",
     policy: Annotated[str, typer.Option(help="equal-weight, random:<seed>, a model.tar.gz, or the folder of one.")] = "equal-weight",
     start: Annotated[str, typer.Option(help="The first session, YYYY-MM-DD.", show_default="2020-01-02, or the first of your bars")] = "",
     end: Annotated[str, typer.Option(help="The last session, YYYY-MM-DD.", show_default="2020-12-31, or the last of your bars")] = "",
@@ -200,7 +208,7 @@ def backtest(
     with in_plain_words():
         from papertape.research import backtest, study
 
-        chosen = study.study(_asked(settings, bars, adjusted, actions, symbols))
+        chosen = study.study(_asked(settings, bars, adjusted, actions, symbols, universe=universe))
         backtest.run(chosen, policy=policy, start=start, end=end, dividends=dividends, console=Console())
 
 
@@ -254,12 +262,14 @@ def _asked(
     timesteps: int | None = None,
     *,
     quick: bool = False,
+    universe: str = "",
 ) -> StudyOptions:
     from papertape.research.study import StudyOptions
 
     start, test_start, live_start = (day.date() if day else None for day in days)
     names = tuple(dict.fromkeys(name.strip().upper() for name in symbols.split(",") if name.strip()))
-    return StudyOptions(settings, bars, adjusted, actions, names, start, test_start, live_start, folds, seeds, timesteps, quick)
+    chosen = (settings, bars, adjusted, actions, names, start, test_start, live_start, folds, seeds, timesteps, quick)
+    return StudyOptions(*chosen, universe=universe)
 
 
 @contextmanager

@@ -46,8 +46,8 @@ class Market:
         open, high, low, close, volume: (T, A) raw, unadjusted; NaN where a name has no bar.
         split: (T, A) new shares per old share, effective before the open of row t; 1 where none.
         dividend: (T, A) dollars per share held at the close of row t − 1, paid before the open of row t; 0 where none.
-        tradable: (T, A) the name has a bar at t and all its features and the context are finite, and it is a member: a decision at the close
-            of t may use it.
+        tradable: (T, A) the name is a member, has a bar at t and all its features and the context are finite: a decision at the close of t
+            may use it.
         features: (T, A, F) in the order of `FEATURES`; NaN in warm-up and where there is no bar.
         context: (T, G) in the order of `CONTEXT`.
         leaving: (T, A) the name has a bar at t and is no member: what is held of it is sold at the next open. Not given: no name leaves.
@@ -154,12 +154,13 @@ def build_market(bars: pd.DataFrame, actions: pd.DataFrame, *, symbols: Sequence
     # without a bar there is no feature, so what is complete has a bar
     complete: Mask = np.all(np.isfinite(values), axis=-1)
     informed: Mask = np.all(np.isfinite(context), axis=-1, keepdims=True)
+    tradable = complete & informed
     market = Market(
-        symbols=names, sessions=sessions, **raw, split=split, dividend=dividend, tradable=complete & informed, features=values, context=context
+        symbols=names, sessions=sessions, **raw, split=split, dividend=dividend, tradable=tradable, features=values, context=context
     )
     if member is None:
         return market
-    return replace(market, tradable=market.tradable & member, leaving=np.isfinite(raw["close"]) & ~member)
+    return replace(market, tradable=tradable & member, leaving=np.isfinite(market.close) & ~member)
 
 
 def to_table(market: Market) -> pd.DataFrame:

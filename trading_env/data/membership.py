@@ -95,8 +95,8 @@ class MostTraded:
         for row in range(1, len(table)):
             month = np.datetime64(int(dollars.index[row]), "M")
             members = set(_most(table[max(0, row - MONTHS) : row], symbols, self.names))
-            for symbol in sorted(open_since.keys() - members):
-                found.append(Spell(symbol, _first_day(open_since.pop(symbol)), _first_day(month)))
+            ended = sorted(open_since.keys() - members)
+            found += [Spell(symbol, _first_day(open_since.pop(symbol)), _first_day(month)) for symbol in ended]
             open_since.update({symbol: month for symbol in members if symbol not in open_since})
         end = _first_day(np.datetime64(int(dollars.index[-1]) + 1, "M"))
         found += [Spell(symbol, _first_day(month), end) for symbol, month in open_since.items()]

@@ -39,8 +39,8 @@ HOLDINGS = 5
 # Columns of what a step reports: dollars, buys and sells over equity, log growths, dollars, the reward, 1 where the episode ended
 COSTS, DIVIDENDS, TURNOVER, GROWTH, BASELINE, WORTH, REWARD, ENDED = 0, 1, 2, 3, 4, 5, 6, 7
 REPORT = 8
-# Rows of a day: what the step into that row needs of each name, decidable and tradable -1 where it leaves its universe; then, of all of them, whether there is a split or a dividend, and the log
-# growth of equal weight
+# Rows of a day: what the step into that row needs of each name (decidable and tradable are -1 where it leaves its universe); then, of all
+# of them, whether there is a split or a dividend, and the log growth of equal weight
 OPENING, CLOSING, DECIDABLE, TRADABLE, SPLIT, DIVIDEND, VOLUME, VOLATILITY, EVENTFUL, EQUAL_GROWTH = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9
 OF_NAME, DAY = 8, 10
 # Rows of scratch space: products to add up, weights or trades, deltas, fill prices, partial sums; then the day of a drawn book

@@ -272,8 +272,9 @@ class ExecutionPrices:
 
     `opening`: sizing price, the raw open, else the last mark through the split; `closing`: the mark, the raw close, else the last one
     through the splits since; both NaN before a name's first bar. `opens`: the name trades at that row's open. `decidable`: a decision
-    at that row's close may use the name. `leaving`: what is held at that row's close is sold at the next open. `volume`: raw shares of the row's bar. `volatility`: root mean square of the log returns of the
-    marks in the last `VOLATILITY_SESSIONS` rows, this one included, that have a bar, splits taken out; NaN where there is none.
+    at that row's close may use the name. `leaving`: what is held of it at that row's close is sold at the next open. `volume`: raw shares
+    of the row's bar. `volatility`: root mean square of the log returns of the marks in the last `VOLATILITY_SESSIONS` rows, this one
+    included, that have a bar, splits taken out; NaN where there is none.
     """
 
     opening: FloatArray

@@ -124,7 +124,7 @@ def test_members_rank_among_themselves_and_history_stays() -> None:
     rng = np.random.default_rng(5)
     close = {f"N{n}": 20 * np.exp(np.cumsum(rng.normal(0, 0.02, 330))) for n in range(5)}
     bars, names = bars_of(close), tuple(sorted(close))
-    members = Spells(tuple(Spell(name, date(2019, 1, 1)) for name in names[:4]) + (Spell("N4", date(2020, 3, 20)),))
+    members = Spells((*(Spell(name, date(2019, 1, 1)) for name in names[:4]), Spell("N4", date(2020, 3, 20))))
     market = build_market(bars, NO_ACTIONS, symbols=names, members=members)
     without = build_market(bars[bars["symbol"] != "N4"], NO_ACTIONS, symbols=names[:4])
     joined = int(np.searchsorted(market.sessions, np.datetime64("2020-03-20")))
