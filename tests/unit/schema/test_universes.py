@@ -69,8 +69,8 @@ def test_a_rule_is_for_research_and_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(SettingsError) as refused:
         load(path)
     assert str(refused.value) == (
-        'settings.toml: universe.symbols = "most-traded:200" is a rule over the bars of many names, for research (train, evaluate, backtest '
-        "with --bars); what trades needs names: write them, or a list, dow-30 or nasdaq-100"
+        'settings.toml: universe.symbols = "most-traded:200" is a rule over the bars of many names, for research (train, evaluate, '
+        "backtest with --bars); what trades needs names: write them, or a list, dow-30 or nasdaq-100"
     )
     assert load(path, research=True).universe.chosen_by == "most-traded:200"
 
