@@ -55,12 +55,6 @@ class NamedList:
             sorted(one.symbol for one in self.constituents if one.begin <= self.as_of and (one.end is None or self.as_of < one.end))
         )
 
-    def stale(self, today: date) -> str:
-        """What to know when the list is older than a year; empty otherwise."""
-        if today - self.as_of <= STALE:
-            return ""
-        return f"{self.name} is as of {self.as_of}, more than a year ago: compare it with the index, or write the symbols yourself"
-
 
 def most_traded(chosen: str) -> int | None:
     """N of the rule `most-traded:N`; None for anything else. Raises UniverseError when N is no number of names."""
@@ -118,6 +112,14 @@ def named(name: str) -> NamedList:
         return NamedList(name, head["source"], head["licence"], *days, members)
     except (OSError, KeyError, ValueError) as error:
         raise UniverseError(f"{path}: is no list of symbol, from, to with its source, {error}; restore it from the repository") from error
+
+
+def stale(chosen_by: str, today: date) -> str:
+    """What to know of a list that is older than a year; empty of any other, and of names that no list chose."""
+    listed = named(chosen_by) if chosen_by in LISTS else None
+    if listed is None or today - listed.as_of <= STALE:
+        return ""
+    return f"{listed.name} is as of {listed.as_of}, more than a year ago: compare it with the index, or write the symbols yourself"
 
 
 def _day(text: str) -> date:

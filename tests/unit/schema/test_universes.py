@@ -9,7 +9,7 @@ import pytest
 
 from schema import universes
 from schema.settings import SettingsError, load
-from schema.universes import LISTS, UniverseError, most_traded, named
+from schema.universes import LISTS, UniverseError, most_traded, named, stale
 
 ROOT = Path(__file__).resolve().parents[3]
 TEXT = (ROOT / "settings.toml").read_text(encoding="utf-8")
@@ -91,9 +91,10 @@ def test_what_is_no_universe_is_refused_with_what_is(tmp_path: Path, universe: s
 
 
 def test_a_list_older_than_a_year_says_so() -> None:
-    listed = named("dow-30")
-    assert listed.stale(listed.as_of + timedelta(days=365)) == ""
-    assert listed.stale(listed.as_of + timedelta(days=366)).startswith(f"dow-30 is as of {listed.as_of}, more than a year ago: compare")
+    as_of = named("dow-30").as_of
+    assert stale("dow-30", as_of + timedelta(days=365)) == ""
+    assert stale("dow-30", as_of + timedelta(days=366)).startswith(f"dow-30 is as of {as_of}, more than a year ago: compare it with")
+    assert stale("", date(2099, 1, 1)) == ""
 
 
 def test_a_spoiled_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
