@@ -14,6 +14,7 @@ from schema.universes import UniverseError, most_traded, named
 from trading_env.data.membership import Membership, MostTraded, Spell, Spells
 
 SHOWN = 8
+# No note has a colon right after the rule's number, which rich would show as an emoji
 
 
 @dataclass(frozen=True)
@@ -37,27 +38,27 @@ def universe_of(chosen: str, bars: pd.DataFrame, *, adjusted: bool = False) -> S
     missing = sorted(sought - set(bars["symbol"]))
     symbols = tuple(sorted(sought.difference(missing)))
     if len(symbols) < 2:
-        raise UniverseError(f"{chosen}: the bars must hold 2 members or more, have {', '.join(symbols) or 'none'}")
-    notes = [f"{chosen}: {len(symbols)} of {len(sought)} members from {first} to {last} have bars"]
+        raise UniverseError(f"the bars must hold 2 members of {chosen} or more, have {', '.join(symbols) or 'none'}")
+    notes = [f"{chosen} has bars of {len(symbols)} of its {len(sought)} members from {first} to {last}"]
     if missing:
         more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
-        notes.append(f"{chosen}: no bars of {', '.join(missing[:SHOWN])}{more}; of members that ended, that is survivors' bias")
+        notes.append(f"{chosen} lacks bars of {', '.join(missing[:SHOWN])}{more}; of members that ended, that is survivors' bias")
     if first < listed.agreed_from:
-        notes.append(f"{chosen}: members before {listed.agreed_from} are as one source has them, not confirmed by a second one")
+        notes.append(f"{chosen} has its members before {listed.agreed_from} from one source, not confirmed by a second one")
     if last > listed.as_of:
-        notes.append(f"{chosen}: the list is as of {listed.as_of} and knows no later change")
+        notes.append(f"{chosen} is as of {listed.as_of} and knows no later change")
     return StudiedUniverse(symbols, spells, tuple(notes))
 
 
 def _by_rule(chosen: str, rule: MostTraded, bars: pd.DataFrame, *, adjusted: bool) -> StudiedUniverse:
     symbols = rule.spells(bars).symbols
     if len(symbols) < 2:
-        raise UniverseError(f"{chosen}: the bars must hold a second month, for the first one ranks its names")
+        raise UniverseError(f"the bars must hold a second month for {chosen}, the first one ranks its names")
     ends = bars.groupby("symbol")["session"].max()
     ended = int((ends[list(symbols)] < bars["session"].max()).sum())
-    notes = [f"{chosen}: {len(symbols)} of {len(ends)} names were ever members, {ended} of them ended before the last session"]
+    notes = [f"{chosen} made {len(symbols)} of {len(ends)} names members, {ended} of which ended before the last session"]
     if not ended:
-        notes.append(f"{chosen}: no name of these bars ended, as in a file of today's names: survivors' bias is left")
+        notes.append(f"{chosen} found no name that ended, as in a file of today's names: survivors' bias is left")
     if adjusted:
-        notes.append(f"{chosen}: adjusted prices make past dollars of dividend payers smaller; raw prices rank exactly")
+        notes.append(f"{chosen} ranks by adjusted prices, which make past dollars of dividend payers smaller; raw prices rank exactly")
     return StudiedUniverse(symbols, rule, tuple(notes))

@@ -43,7 +43,7 @@ def test_a_study_by_rule_holds_the_names_that_ended_and_survivors_would_have_gro
     assert len(survivors) == 6
     honest, biased = study(StudyOptions(bars=file, universe="most-traded:8")), study(StudyOptions(bars=file, symbols=survivors))
     assert set(honest.market.symbols) - set(survivors)
-    assert any("12 names were ever members, 6 of them ended" in note for note in honest.notes)
+    assert "most-traded:8 made 12 of 12 names members, 6 of which ended before the last session" in honest.notes
     start, rules = np.flatnonzero(honest.market.tradable.any(axis=1))[0] + 1, Rules(cash_buffer=0.0, min_notional=0.0)
     span = {"start": honest.market.sessions[start], "end": honest.market.sessions[-1]}
     ours, theirs = (backtest(one.market, EqualWeight(), rules=rules, initial_cash=1e5, **span) for one in (honest, biased))
@@ -85,12 +85,12 @@ def test_a_list_says_what_the_bars_lack_and_what_it_does_not_know() -> None:
     bars = bars_of({"AAPL": np.full(60, 50.0), "VZ": np.full(60, 50.0), "WBA": np.full(60, 9.0)}, start="2017-05-01")
     early = universe_of("dow-30", bars)
     assert early.symbols == ("AAPL", "VZ")  # WBA is no member until 2018
-    assert early.notes[0] == "dow-30: 2 of 30 members from 2017-05-01 to 2017-07-21 have bars"
-    assert early.notes[1].startswith("dow-30: no bars of AXP, BA, CAT, CSCO, CVX, DD, DIS, GE and 20 more; of members that ended,")
-    assert early.notes[2] == "dow-30: members before 2018-06-26 are as one source has them, not confirmed by a second one"
+    assert early.notes[0] == "dow-30 has bars of 2 of its 30 members from 2017-05-01 to 2017-07-21"
+    assert early.notes[1].startswith("dow-30 lacks bars of AXP, BA, CAT, CSCO, CVX, DD, DIS, GE and 20 more; of members that ended,")
+    assert early.notes[2] == "dow-30 has its members before 2018-06-26 from one source, not confirmed by a second one"
     late = universe_of("dow-30", bars_of({"AAPL": np.full(60, 50.0), "GOOGL": np.full(60, 50.0)}, start="2026-08-03"))
-    assert late.notes[-1] == "dow-30: the list is as of 2026-06-29 and knows no later change"
-    with pytest.raises(UniverseError, match="nasdaq-100: the bars must hold 2 members or more, have AAPL"):
+    assert late.notes[-1] == "dow-30 is as of 2026-06-29 and knows no later change"
+    with pytest.raises(UniverseError, match="the bars must hold 2 members of nasdaq-100 or more, have AAPL"):
         universe_of("nasdaq-100", bars[bars["symbol"] != "WBA"])
 
 
@@ -99,9 +99,9 @@ def test_a_rule_says_what_bias_it_cannot_remove() -> None:
     found = universe_of("most-traded:2", bars, adjusted=True)
     assert found.symbols == ("A", "B")
     assert found.notes == (
-        "most-traded:2: 2 of 3 names were ever members, 0 of them ended before the last session",
-        "most-traded:2: no name of these bars ended, as in a file of today's names: survivors' bias is left",
-        "most-traded:2: adjusted prices make past dollars of dividend payers smaller; raw prices rank exactly",
+        "most-traded:2 made 2 of 3 names members, 0 of which ended before the last session",
+        "most-traded:2 found no name that ended, as in a file of today's names: survivors' bias is left",
+        "most-traded:2 ranks by adjusted prices, which make past dollars of dividend payers smaller; raw prices rank exactly",
     )
-    with pytest.raises(UniverseError, match="most-traded:2: the bars must hold a second month"):
+    with pytest.raises(UniverseError, match="the bars must hold a second month for most-traded:2"):
         universe_of("most-traded:2", bars[bars["session"] < "2019-02-01"])
