@@ -146,7 +146,7 @@ def _prices(returns: FloatArray, process: Process) -> ExecutionPrices:
     opening, whole = np.full(closing.shape, PRICE), np.ones(closing.shape)
     volatility = np.tile([process.volatility, 0.0], (len(closing), 1))
     yes = np.ones(closing.shape, dtype=bool)
-    return ExecutionPrices(opening, closing, yes, yes, whole, 0 * whole, VOLUME * whole, volatility)
+    return ExecutionPrices(opening, closing, yes, yes, whole, 0 * whole, VOLUME * whole, volatility, ~yes)
 
 
 def trained(market: Market, *, settings: Settings, seed: int) -> NumpyPolicy:
@@ -217,7 +217,7 @@ def main() -> None:
                 ours, optimal, equal = growth(path, policy, best, settings=settings)
                 shares.append((ours - equal) / (optimal - equal))
             sys.stdout.write(
-                f"{cost:<12} {algorithm:<10} {np.mean(shares):.0%} of the optimum's growth over equal weight ({optimal - equal:.2%} a year), "
+                f"{cost:<12} {algorithm:<10} {np.mean(shares):.0%} of the optimum's growth over equal weight, "
                 f"by seed {', '.join(f'{share:.0%}' for share in shares)}; {time.process_time() - began:.0f} s\n"
             )
             sys.stdout.flush()

@@ -38,6 +38,7 @@ from papertape.options import (
     TestStart,
     Timesteps,
     TrainingStart,
+    Universe,
     Until,
     examples,
 )
@@ -112,6 +113,7 @@ def train(
     adjusted: Adjusted = None,
     actions: Actions = None,
     symbols: Symbols = "",
+    universe: Universe = "",
     start: TrainingStart = None,
     test_start: TestStart = None,
     live_start: LiveStart = None,
@@ -130,7 +132,19 @@ def train(
     with in_plain_words():
         from papertape.research import study, train
 
-        asked = _asked(settings, bars, adjusted, actions, symbols, (start, test_start, live_start), folds, seeds, timesteps, until=until)
+        asked = _asked(
+            settings,
+            bars,
+            adjusted,
+            actions,
+            symbols,
+            (start, test_start, live_start),
+            folds,
+            seeds,
+            timesteps,
+            until=until,
+            universe=universe,
+        )
         train.run(study.study(asked), folder=out, all_folds=all_folds, fresh=fresh, tensorboard=tensorboard, console=Console())
 
 
@@ -148,6 +162,7 @@ def evaluate(
     adjusted: Adjusted = None,
     actions: Actions = None,
     symbols: Symbols = "",
+    universe: Universe = "",
     start: TrainingStart = None,
     test_start: TestStart = None,
     live_start: LiveStart = None,
@@ -173,7 +188,9 @@ def evaluate(
         from papertape.research import evaluate, study
 
         days = (start, test_start, live_start)
-        chosen = study.study(_asked(settings, bars, adjusted, actions, symbols, days, folds, seeds, timesteps, quick=quick))
+        chosen = study.study(
+            _asked(settings, bars, adjusted, actions, symbols, days, folds, seeds, timesteps, quick=quick, universe=universe)
+        )
         evaluate.run(
             chosen,
             folder=out,
@@ -200,6 +217,7 @@ def backtest(
     adjusted: Adjusted = None,
     actions: Actions = None,
     symbols: Symbols = "",
+    universe: Universe = "",
     policy: Annotated[
         str,
         typer.Option(
@@ -226,7 +244,7 @@ def backtest(
     with in_plain_words():
         from papertape.research import backtest_display, study
 
-        chosen = study.study(_asked(settings, bars, adjusted, actions, symbols))
+        chosen = study.study(_asked(settings, bars, adjusted, actions, symbols, universe=universe))
         backtest_display.run(chosen, policy=policy, start=start, end=end, dividends=dividends, out=out, console=Console())
 
 
@@ -281,12 +299,14 @@ def _asked(
     *,
     quick: bool = False,
     until: datetime | None = None,
+    universe: str = "",
 ) -> StudyOptions:
     from papertape.research.study import StudyOptions
 
     start, test_start, live_start, last = (day.date() if day else None for day in (*days, until))
     names = tuple(dict.fromkeys(name.strip().upper() for name in symbols.split(",") if name.strip()))
-    return StudyOptions(settings, bars, adjusted, actions, names, start, test_start, live_start, folds, seeds, timesteps, quick, last)
+    chosen = (settings, bars, adjusted, actions, names, start, test_start, live_start, folds, seeds, timesteps, quick)
+    return StudyOptions(*chosen, until=last, universe=universe)
 
 
 @contextmanager

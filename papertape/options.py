@@ -59,6 +59,15 @@ Adjusted = Annotated[
 Actions = Annotated[Path | None, typer.Option(help="Your splits and dividends: symbol, ex_date, kind, value.", rich_help_panel=BARS)]
 Symbols = Annotated[str, typer.Option(help="Symbols to use: A,B,C.", show_default="all of the file", rich_help_panel=BARS)]
 
+Universe = Annotated[
+    str,
+    typer.Option(
+        help="Who is a member when: dow-30, nasdaq-100, or most-traded:N of each month, ended names included.",
+        show_default="all of the file, always",
+        rich_help_panel=BARS,
+    ),
+]
+
 
 def _day(text: str) -> typer.models.OptionInfo:
     option: typer.models.OptionInfo = typer.Option(help=text, formats=["%Y-%m-%d"], metavar="YYYY-MM-DD", rich_help_panel=SIZE)

@@ -17,10 +17,19 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from schema import slot
+from schema import refusals, slot, universes
 from schema.slot import Slot
 from trading_env.errors import PapertapeError
 
@@ -30,12 +39,6 @@ BUNDLED = "schema/settings.json"
 SETTINGS_FILE = "PAPERTAPE_SETTINGS_FILE"
 #: The variable that names the environment which is synthesized, deployed or operated; empty for the file's own settings.
 ENVIRONMENT = "PAPERTAPE_ENVIRONMENT"
-
-#: Keys of earlier versions, and what to write instead of the given value.
-RENAMED = {
-    "schedule.slot": 'schedule.slot is now schedule.slots = ["{value}"]',
-    "cost": "[cost] is now [budget]",
-}
 
 Symbol = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9.]{0,9}$")]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -72,9 +75,14 @@ class Section(BaseModel):
 
 
 class Universe(Section):
-    """A settings file names a benchmark, for TOML has no null; research on bars that do not hold it goes without."""
+    """A settings file names a benchmark, for TOML has no null; research on bars that do not hold it goes without.
 
-    symbols: Annotated[tuple[Symbol, ...], Field(min_length=2, max_length=500)]
+    `symbols` may be a list's name, which stands for its current members and the benchmark, or a rule over bars, which research fills in;
+    `chosen_by` keeps the word.
+    """
+
+    chosen_by: str = ""
+    symbols: tuple[Symbol, ...]
     benchmark: Symbol | None
 
     @property
@@ -84,12 +92,23 @@ class Universe(Section):
             raise SettingsError(f"universe.benchmark must be one of symbols, {', '.join(self.symbols)}; it is missing")
         return self.benchmark
 
+    @model_validator(mode="before")
+    @classmethod
+    def _a_name_stands_for_its_members(cls, section: Any) -> Any:
+        return universes.expanded(section) if isinstance(section, Mapping) else section
+
+    @field_validator("symbols")
+    @classmethod
+    def _as_many_as_can_be_traded(cls, symbols: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        universes.check_count(symbols, chosen_by=info.data.get("chosen_by", ""))
+        return symbols
+
     @model_validator(mode="after")
     def _names_are_distinct_and_hold_the_benchmark(self) -> Self:
         repeated = sorted({s for s in self.symbols if self.symbols.count(s) > 1})
         if repeated:
             raise ValueError(f"symbols must be distinct, {', '.join(repeated)} is repeated")
-        if self.benchmark is not None and self.benchmark not in self.symbols:
+        if self.benchmark is not None and self.symbols and self.benchmark not in self.symbols:
             raise ValueError(f"benchmark must be one of symbols, was {self.benchmark}")
         return self
 
@@ -283,15 +302,15 @@ def quick(settings: Settings) -> Settings:
     return settings.model_copy(update={"training": training})
 
 
-def load(path: Path, *, environment: str = "") -> Settings:
-    """Read and validate `path`; raise `SettingsError` with one line that says what to change.
+def load(path: Path, *, environment: str = "", research: bool = False) -> Settings:
+    """Read and validate `path`; raise `SettingsError` with one line that says what to change. A universe by rule is for `research` alone.
 
     A table `[environments.<name>]` at the end of a TOML file holds what differs in the environment `name`; each is validated.
     """
     try:
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".json" and not environment:
-            return checked_json(text, source=path.name)
+            return _of_names(checked_json(text, source=path.name), source=path.name, research=research)
         documents = _environments(tomllib.loads(text), source=path.name)
     except OSError as error:
         raise SettingsError(f"{path.name}: cannot be read ({error.strerror})") from error
@@ -303,7 +322,13 @@ def load(path: Path, *, environment: str = "") -> Settings:
     if environment not in made:
         known = ", ".join(name for name in made if name) or "it has no [environments.<name>]"
         raise SettingsError(f"{path.name}: environment {environment!r} is not allowed: {known}")
-    return made[environment]
+    return _of_names(made[environment], source=path.name, research=research)
+
+
+def _of_names(settings: Settings, *, source: str, research: bool) -> Settings:
+    if not research and universes.most_traded(settings.universe.chosen_by):
+        raise SettingsError(f"{source}: {universes.refusal(settings.universe.chosen_by)}")
+    return settings
 
 
 def chosen(path: Path) -> Settings:
@@ -352,7 +377,7 @@ def checked(document: object, *, source: str) -> Settings:
     try:
         return Settings.model_validate(document)
     except ValidationError as error:
-        raise _refusal(error, source=source) from error
+        raise SettingsError(refusals.sentence(error, source=source)) from error
 
 
 def checked_json(text: str | bytes, *, source: str) -> Settings:
@@ -360,32 +385,4 @@ def checked_json(text: str | bytes, *, source: str) -> Settings:
     try:
         return Settings.model_validate_json(text)
     except ValidationError as error:
-        raise _refusal(error, source=source) from error
-
-
-def _refusal(error: ValidationError, *, source: str) -> SettingsError:
-    problems = error.errors()
-    # Whoever renames the key also answers that the new one is missing
-    renamed = [problem for problem in problems if problem["type"] == "extra_forbidden" and _key(problem) in RENAMED]
-    return SettingsError("; ".join(_sentence(source, problem) for problem in renamed or problems))
-
-
-def _key(problem: ErrorDetails) -> str:
-    return ".".join(str(part) for part in problem["loc"]) or "(file)"
-
-
-def _sentence(file: str, problem: ErrorDetails) -> str:
-    key = _key(problem)
-    match problem["type"]:
-        case "extra_forbidden" if key in RENAMED:
-            return f"{file}: {RENAMED[key].format(value=problem['input'])}"
-        case "missing":
-            return f"{file}: {key} is missing"
-        case "extra_forbidden":
-            return f"{file}: {key} = {problem['input']!r} is not a setting; remove it or check its spelling"
-        case "value_error":
-            return f"{file}: {key}: {problem['ctx']['error']}"
-        case "json_invalid":
-            return f"{file}: is not valid JSON, {problem['ctx']['error']}"
-        case _:
-            return f"{file}: {key} = {problem['input']!r} is not allowed: {problem['msg']}"
+        raise SettingsError(refusals.sentence(error, source=source)) from error

@@ -31,7 +31,7 @@ class Sessions:
 
     `overnight`: value at the next open of a dollar held at the close, split included; `payout`: its dividend; `intraday`: value at the next
     close of a dollar held at that open; `price` of the open in dollars; `volume` of its bar in shares; `volatility` known at the close.
-    A name without a price has 1, 0 and 1, and is held by nobody.
+    A name without a price has 1, 0 and 1, and is held by nobody. What is `sold` left the universe, and trades at that open.
     """
 
     overnight: Tensor
@@ -42,6 +42,8 @@ class Sessions:
     volatility: Tensor
     decidable: Tensor
     tradable: Tensor
+    leaving: Tensor
+    sold: Tensor
 
     @classmethod
     def of(cls, prices: ExecutionPrices, *, rows: NDArray[np.int64], names: NDArray[np.int64]) -> Self:
@@ -61,6 +63,8 @@ class Sessions:
             volatility=torch.from_numpy(prices.volatility[before]),
             decidable=torch.from_numpy(decidable),
             tradable=torch.from_numpy(decidable & prices.opens[after]),
+            leaving=torch.from_numpy(prices.leaving[before]),
+            sold=torch.from_numpy(prices.leaving[before] & prices.opens[after]),
         )
 
     def at(self, step: int) -> Self:
@@ -93,9 +97,10 @@ class DollarBook:
 
 def weights_of(scores: Tensor, book: DollarBook, day: Sessions, *, kappa: float) -> Tensor:
     """`policy.weights_from_scores`: w = h + kappa (softmax(scores) - h), (B, A)."""
-    total = book.positions.sum(-1, keepdim=True)
+    staying = torch.where(day.leaving, 0.0, book.positions)
+    total = staying.sum(-1, keepdim=True)
     invested = total > 0
-    held = book.positions / torch.where(invested, total, 1.0)
+    held = staying / torch.where(invested, total, 1.0)
     locked = torch.where(day.decidable, 0.0, held)
     # Not -inf for the others: the softmax of a row without any has no gradient
     share = torch.softmax(torch.where(day.decidable, scores, -1e30), dim=-1)
@@ -114,6 +119,7 @@ def step(book: DollarBook, weights: Tensor, day: Sessions, *, rules: Rules) -> t
     delta = torch.where(leaves, -held, (1 - rules.cash_buffer) * weights * equity - held)
     large = delta.abs() >= torch.clamp(rules.band * equity, min=rules.min_notional)
     delta = torch.where(day.tradable & (leaves | large), delta, 0.0)
+    delta = torch.where(day.sold, -held, delta)
     if costs.max_volume_share:
         measured = (day.volume > 0) & (torch.isfinite(day.volatility) | (costs.impact == 0))
         most = torch.where(measured, costs.max_volume_share * day.volume * day.price, 0.0)

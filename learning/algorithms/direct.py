@@ -6,8 +6,8 @@ network, and follows the gradient of the mean of d less a risk term, d being dai
 What the gradient adds to the start must show on the last sessions of the training years, purged, or the start is the result: thirty
 names and ten years are memorised in minutes.
 
-Promise: `learning.algorithms.trainer`'s. The network does not see what is held (its held and cash inputs have no weight), so that the scores of a
-batch come from one pass. `timesteps` counts sessions of books. Failure: `DatasetError` where the market has no room for a span.
+Promise: `learning.algorithms.trainer`'s. The network does not see what is held (its held and cash inputs have no weight), so that the
+scores of a batch come from one pass. `timesteps` counts sessions of books. Failure: `DatasetError` where the market has no room for a span.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ CLIPPED = 1.0  # norm of a gradient
 LOOKS = 8  # at the sessions kept aside, on the way
 PATIENCE = 2  # looks in a row without a gain, and the ascent ends
 ASIDE, PURGE = 0.25, 21
-ERRORS = 2.0  # of the mean gain over the start, which the gradient must show there
+ERRORS = linear.HURDLE  # of the mean gain over the start, which the gradient must show there
 CURVED = 0.5  # the largest linear score's argument of the third layer's tanh, which it bends by a twelfth
 
 

@@ -1,7 +1,7 @@
 """PPO over `trading_env`, by Stable-Baselines3: hyperparameters, the environments and progress as SB3 wants them, and the fit.
 
-Promise: `learning.algorithms.trainer`'s. Costs, rules, reward, kappa, episode length and environments come from the settings. One thread: small
-matrices lose by more, and seeds run side by side. Failure: SB3's own errors.
+Promise: `learning.algorithms.trainer`'s. Costs, rules, reward, kappa, episode length and environments come from the settings. One thread:
+small matrices lose by more, and seeds run side by side. Failure: SB3's own errors.
 """
 
 from __future__ import annotations

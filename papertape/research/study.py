@@ -19,6 +19,7 @@ import numpy as np
 from learning.configuration import folds_of
 from papertape.market_data import bundled
 from papertape.market_data.own_bars import read_own_bars
+from papertape.market_data.universes import StudiedUniverse, universe_of
 from schema.settings import Settings, TrainingSettings, checked, load, quick
 from schema.training_dates import as_of
 from trading_env.data.market import Market, build_market
@@ -57,6 +58,7 @@ class StudyOptions:
     timesteps: int | None = None
     quick: bool = False
     until: date | None = None
+    universe: str = ""
 
 
 @dataclass(frozen=True)
@@ -100,17 +102,20 @@ class Study:
 
 def study(options: StudyOptions) -> Study:
     """Read the bars, build the market, settle the settings."""
-    base = load(options.settings or SETTINGS)
+    base = load(options.settings or SETTINGS, research=True)
     history, symbols, notes = _bars(options, base)
-    market = build_market(history.bars, history.actions, symbols=symbols)
+    universe = _universe(options, base, history)
+    if universe is not None:
+        symbols, notes = universe.symbols, [*notes, *universe.notes]
+    market = build_market(history.bars, history.actions, symbols=symbols, members=universe.members if universe else None)
     chosen = quick(base) if options.quick else base
     follows = _follows(options, chosen, market) if options.bars is not None and options.settings is None else {}
     if options.until is not None:
         follows = {**follows, "training": _until(options, chosen, market, start=follows.get("training", {}).get("start"))}
     settings = as_of(_settings(chosen, options, symbols=symbols, follows=follows), market.sessions[-1].astype(object))
-    if settings.risk.max_orders_per_day < len(symbols):
+    if settings.risk.max_orders_per_day < (orders := _rebalancing(market)):
         raise ResearchError(
-            f"risk.max_orders_per_day must be {len(symbols)} or more, one rebalancing of {len(symbols)} names, was "
+            f"risk.max_orders_per_day must be {orders} or more, one rebalancing of {orders} names, was "
             f"{settings.risk.max_orders_per_day}; set it in {options.settings or SETTINGS.name}"
         )
     dates: list[str] = []
@@ -150,12 +155,31 @@ def _arguments(options: StudyOptions) -> str:
     words += {True: ["--adjusted"], False: ["--raw"], None: []}[options.adjusted]
     words += [] if options.actions is None else ["--actions", str(options.actions)]
     words += ["--symbols", ",".join(options.symbols)] if options.symbols else []
+    words += ["--universe", options.universe] if options.universe else []
     return "".join(f" {shlex.quote(word)}" for word in words)
 
 
 def history(options: StudyOptions) -> tuple[History, tuple[str, ...], list[str]]:
     """The bars and events alone, their names, and what a user should know of them."""
-    return _bars(options, load(options.settings or SETTINGS))
+    return _bars(options, load(options.settings or SETTINGS, research=True))
+
+
+def _chosen(options: StudyOptions, base: Settings) -> str:
+    if options.universe and options.symbols:
+        raise ResearchError(f"--symbols and --universe {options.universe} both choose the names: give one of them")
+    return options.universe or ("" if options.symbols else base.universe.chosen_by)
+
+
+def _universe(options: StudyOptions, base: Settings, history: History) -> StudiedUniverse | None:
+    chosen = _chosen(options, base)
+    return universe_of(chosen, history.bars, adjusted=bool(options.adjusted)) if chosen else None
+
+
+def _rebalancing(market: Market) -> int:
+    """Orders of the largest rebalancing: of every name, or where members change of those of two sessions."""
+    if not market.leaving.any():
+        return len(market.symbols)
+    return int((market.tradable[1:] | market.tradable[:-1]).sum(axis=1).max())
 
 
 def _bars(options: StudyOptions, base: Settings) -> tuple[History, tuple[str, ...], list[str]]:
@@ -164,8 +188,9 @@ def _bars(options: StudyOptions, base: Settings) -> tuple[History, tuple[str, ..
         return History(own.bars, own.actions), options.symbols or own.symbols, own.sentences
     if options.adjusted is not None or options.actions is not None:
         raise ResearchError("--adjusted, --raw and --actions are for bars of your own: give them with --bars FILE")
-    daily, symbols = bundled.daily_bars(), options.symbols or base.universe.symbols
+    daily = bundled.daily_bars()
     bundled_names = sorted(daily["symbol"].unique())
+    symbols = tuple(bundled_names) if _chosen(options, base) else options.symbols or base.universe.symbols
     absent = [symbol for symbol in symbols if symbol not in bundled_names]
     if absent:
         raise ResearchError(
@@ -181,7 +206,7 @@ def _follows(options: StudyOptions, base: Settings, market: Market) -> dict[str,
         raise ResearchError(f"{len(market)} sessions are too few: features need a year of bars before a name can be traded")
     start = options.start or market.sessions[usable[0]].astype(object)
     if options.until is not None:
-        return {"training": {"start": start}, "risk": _rebalancing(base, market)}
+        return {"training": {"start": start}, "risk": _enough_orders(base, market)}
     live_start = options.live_start or market.sessions[-1].astype(object) + timedelta(days=1)
     days = market.sessions[(market.sessions >= np.datetime64(start)) & (market.sessions < np.datetime64(live_start))]
     if not len(days):
@@ -190,11 +215,11 @@ def _follows(options: StudyOptions, base: Settings, market: Market) -> dict[str,
     test_start = days[min(max(len(days) // TRAINED_SHARE, least), len(days) - 1)].astype(object)
     dates = {"start": start, "test_start": test_start, "live_start": live_start}
     left = int((days >= np.datetime64(options.test_start or test_start)).sum())
-    return {"training": dates | _fitting(base, options, left=left), "risk": _rebalancing(base, market)}
+    return {"training": dates | _fitting(base, options, left=left), "risk": _enough_orders(base, market)}
 
 
-def _rebalancing(base: Settings, market: Market) -> dict[str, int]:
-    return {"max_orders_per_day": max(base.risk.max_orders_per_day, len(market.symbols))}
+def _enough_orders(base: Settings, market: Market) -> dict[str, int]:
+    return {"max_orders_per_day": max(base.risk.max_orders_per_day, _rebalancing(market))}
 
 
 def _until(options: StudyOptions, base: Settings, market: Market, *, start: date | None) -> dict[str, Any]:
@@ -233,7 +258,7 @@ def _settings(base: Settings, options: StudyOptions, *, symbols: tuple[str, ...]
     given["seeds"] = None if options.seeds is None else tuple(range(options.seeds))
     document = base.model_dump()
     benchmark = base.universe.benchmark if base.universe.benchmark in symbols else None
-    document["universe"] = {"symbols": symbols, "benchmark": benchmark}
+    document["universe"] = {"symbols": symbols, "benchmark": benchmark, "chosen_by": _chosen(options, base)}
     document["training"] |= follows.get("training", {}) | {name: value for name, value in given.items() if value is not None}
     document["risk"] |= follows.get("risk", {})
     return checked(document, source="settings and options")

@@ -89,7 +89,7 @@ def backtest(
     for row, block in enumerate(blocks, start=first - 1):
         vector = with_book(block, layout=layout, held=held[0], cash_weight=float(cash_weight[0]))
         scores = policy.scores(Observation(as_of=market.sessions[row], symbols=market.symbols, vector=vector))
-        weights = weights_from_scores(scores[None], held, market.tradable[[row]], kappa=policy.kappa)
+        weights = weights_from_scores(scores[None], held, market.tradable[[row]], kappa=policy.kappa, leaving=market.leaving[[row]])
         taken = step(book, prices=prices, rows=np.array([row]), weights=weights, rules=rules, review=guard.review if guard else None)
         book = taken.book
         if guard is not None:
@@ -117,7 +117,7 @@ _RECORDED = ("equity", "cash", "costs", "dividends", "turnover", "scores", "weig
 def buy_and_hold(market: Market, symbol: str, *, rules: Rules, start: Day, end: Day, initial_cash: float) -> BacktestResult:
     """The benchmark: everything in one name, dividends reinvested as far as `rules` credit them; no limits, for they forbid that."""
     policy = EqualWeight(name=f"hold:{symbol}")
-    return backtest(market.only([symbol]), policy, rules=rules, start=start, end=end, initial_cash=initial_cash, limits=None)
+    return backtest(market.alone(symbol), policy, rules=rules, start=start, end=end, initial_cash=initial_cash, limits=None)
 
 
 class _Guard:

@@ -41,12 +41,17 @@ class PolicyError(PapertapeError, ValueError):
     """A policy cannot be read, or cannot be used on what it was given."""
 
 
-def weights_from_scores(scores: FloatArray, held: FloatArray, tradable: BoolArray, *, kappa: float) -> FloatArray:
+def weights_from_scores(
+    scores: FloatArray, held: FloatArray, tradable: BoolArray, *, kappa: float, leaving: BoolArray | None = None
+) -> FloatArray:
     """Target weights w = h + kappa * (softmax(scores over tradable) - h), all arrays (A,) or (N, A).
 
     `held`: share of equity by name; h is `held` normalised to sum to one over the names. Untradable names keep h and the tradable
-    ones share the rest. A book without positions starts at its target (kappa 1). Raises PolicyError on a score that is not finite.
+    ones share the rest. What is held of a `leaving` name counts as sold: its weight is 0, and h is of the names that stay. A book without
+    positions that stay starts at its target (kappa 1). Raises PolicyError on a score that is not finite.
     """
+    if leaving is not None:
+        held = np.where(leaving, 0.0, held)
     if not _finite(scores):
         raise PolicyError(f"scores must be finite, was {scores[~np.isfinite(scores)][0]}")
     total = np.add.reduce(held, axis=-1, keepdims=True)

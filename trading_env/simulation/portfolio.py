@@ -4,7 +4,8 @@ Promise: `plan_orders` and `scale_buys` are the only sizing there is, for one bo
 (`kernel.py` is their compiled twin, held to them by tests). After every `step`, `value(t+1) - value(t) = sum(shares * price change) -
 costs + dividends` to 1e-9 relative, cash is never negative, and every quantity is a whole number of 1e-9 shares (exact up to two
 million shares a name, by float64's 53 bits). Fills are at the next open; there is no fill at the close that was observed.
-A halted or delisted name does not trade and its position is carried at its last mark, for a delisted one until the book ends.
+A halted or delisted name does not trade and its position is carried at its last mark, for a delisted one until the book ends. A name that
+left its universe is sold whole at the next open that it has, whatever the weights.
 Failure: a position without a price, a weight outside [0, 1] or negative cash raises `PortfolioError`; nothing is filled in.
 Prices are raw, in dollars; quantities in shares; arrays are float64 with the names on the last axis.
 """
@@ -273,8 +274,9 @@ class ExecutionPrices:
 
     `opening`: sizing price, the raw open, else the last mark through the split; `closing`: the mark, the raw close, else the last one
     through the splits since; both NaN before a name's first bar. `opens`: the name trades at that row's open. `decidable`: a decision
-    at that row's close may use the name. `volume`: raw shares of the row's bar. `volatility`: root mean square of the log returns of the
-    marks in the last `VOLATILITY_SESSIONS` rows, this one included, that have a bar, splits taken out; NaN where there is none.
+    at that row's close may use the name. `leaving`: what is held of it at that row's close is sold at the next open. `volume`: raw shares
+    of the row's bar. `volatility`: root mean square of the log returns of the marks in the last `VOLATILITY_SESSIONS` rows, this one
+    included, that have a bar, splits taken out; NaN where there is none.
     """
 
     opening: FloatArray
@@ -285,6 +287,7 @@ class ExecutionPrices:
     dividend: FloatArray
     volume: FloatArray
     volatility: FloatArray
+    leaving: BoolArray
 
     @classmethod
     def of(cls, market: Market) -> Self:
@@ -295,7 +298,7 @@ class ExecutionPrices:
             opening[t] = np.where(opens[t], opening[t], carried)
             closing[t] = np.where(np.isfinite(closing[t]), closing[t], carried)
         volatility = _volatility(closing, split=market.split, bars=np.isfinite(market.close))
-        return cls(opening, closing, opens, market.tradable, market.split, market.dividend, market.volume, volatility)
+        return cls(opening, closing, opens, market.tradable, market.split, market.dividend, market.volume, volatility, market.leaving)
 
     def __len__(self) -> int:
         return len(self.closing)
@@ -363,6 +366,7 @@ def step(
         deltas = plan_orders(
             cash=before.cash, quantities=before.quantities, prices=opening, weights=weights, tradable=tradable, rules=rules
         )
+    deltas = np.where(prices.leaving[rows] & prices.opens[after], 0.0 - before.quantities, deltas)
     liquidity = Liquidity(prices.volume[after], prices.volatility[rows]) if rules.costs.max_volume_share else None
     filled, executed, costs = fill(before, deltas=deltas, prices=opening, rules=rules, liquidity=liquidity)
     if review is not None:

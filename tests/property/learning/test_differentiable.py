@@ -37,7 +37,14 @@ def market_of(seed: int, names: int) -> Market:
     market, rng = walk(sessions=FIRST + STEPS + 2, assets=names, seed=seed), np.random.default_rng(seed)
     scale = 50 / np.nanmean(market.close[FIRST:], axis=0)
     prices = {name: getattr(market, name) * scale for name in ("open", "high", "low", "close", "dividend")}
+    if names > 2:  # the second name leaves the universe halfway
+        left = np.arange(len(market)) >= FIRST + STEPS // 2
+        market = replace(market, tradable=market.tradable & ~_only(left, 1, names), leaving=_only(left, 1, names))
     return replace(market, **prices, volume=np.where(np.isfinite(market.close), 10 ** rng.uniform(2, 7, market.close.shape), np.nan))
+
+
+def _only(rows: np.ndarray, name: int, names: int) -> np.ndarray:
+    return rows[:, None] & (np.arange(names) == name)
 
 
 def real_growth(scores: FloatArray, prices: ExecutionPrices, *, kappa: float, rules: Rules) -> tuple[FloatArray, FloatArray]:
@@ -48,7 +55,8 @@ def real_growth(scores: FloatArray, prices: ExecutionPrices, *, kappa: float, ru
     worth, found = book.value(prices.closing[[FIRST]])[0], []
     for number, row in enumerate(range(FIRST, FIRST + len(scores))):
         held, _ = book.shares(prices.closing[[row]])
-        weights = weights_from_scores(scores[[number]], held, prices.decidable[[row]], kappa=kappa)
+        decidable, leaving = prices.decidable[[row]], prices.leaving[[row]]
+        weights = weights_from_scores(scores[[number]], held, decidable, kappa=kappa, leaving=leaving)
         taken = step(book, prices=prices, rows=np.array([row]), weights=weights, rules=rules)
         found.append((np.log(taken.value[0] / worth), taken.turnover[0]))
         book, worth = taken.book, taken.value[0]
