@@ -71,7 +71,7 @@ def books_of(market: Market, settings: Settings, trained: judging.Trained, *, da
     slow = backtester.trade(EqualWeight(name=judging.SLOW, kappa=kappa), folds[0], folds[-1], cost_bps=judging.STANDARD, limited=False)
     costs = (judging.STANDARD, judging.STRESSED)
     own = dict.fromkeys(costs, agent)
-    return judging.Books(own, dict.fromkeys(costs, [daily, slow]), dict.fromkeys(trained.seeds, own))
+    return judging.Books(own, {cost: [daily, slow] for cost in costs}, dict.fromkeys(trained.seeds, own))
 
 
 def daily_of(market: Market, settings: Settings, trained: judging.Trained) -> BacktestResult:
