@@ -266,10 +266,9 @@ def line(pairs: list[tuple[GateVerdict, GateVerdict]]) -> str:
     binding = sorted((count / len(pairs), name) for name, count in rules.items() if count < 0.95 * len(pairs))
     numbers = [verdict.numbers for verdict, _ in pairs]
     ratios = [np.mean([own[f"information_ratio{suffix}"] for own in numbers]) for suffix in ("", "_at_kappa")]
-    return (
-        f"gate {shares[0]} (luck {shares[1]}), former {shares[2]} (luck {shares[3]}); mean IR {ratios[0]:+.2f}, at kappa {ratios[1]:+.2f} (nan: d never varies); "
-        + ", ".join(f"{name} {share:.0%}" for share, name in binding)
-    )
+    mean = f"mean IR {ratios[0]:+.2f}, at kappa {'none' if np.isnan(ratios[1]) else f'{ratios[1]:+.2f}'}"
+    first = f"gate {shares[0]} (luck {shares[1]}), former {shares[2]} (luck {shares[3]}); {mean}; "
+    return first + ", ".join(f"{name} {share:.0%}" for share, name in binding)
 
 
 def held(verdict: GateVerdict, name: str) -> bool:
