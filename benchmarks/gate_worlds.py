@@ -170,13 +170,13 @@ def side_by_side(
     return growth, turnover
 
 
-def same_as_the_engine(moves: Moves) -> float:
-    """Largest difference of a session's log growth from `backtest`, for equal weight at kappa .3 in one world."""
+def same_as_the_engine(moves: Moves, *, sessions: int = TRADED) -> float:
+    """Largest difference of a session's log growth from `backtest`, for equal weight at kappa .3 over the first `sessions` of a world."""
     market = market_of(moves)
     first = market.sessions[WARM]
     rules = Rules(costs=Costs(slippage_bps=10.0))
-    book = backtest(market, EqualWeight(kappa=0.3), rules=rules, start=first, end=market.sessions[-1], initial_cash=1e7)
-    even = np.full((1, TRADED, len(SYMBOLS)), 1 / len(SYMBOLS))
+    book = backtest(market, EqualWeight(kappa=0.3), rules=rules, start=first, end=market.sessions[WARM + sessions - 1], initial_cash=1e7)
+    even = np.full((1, sessions, len(SYMBOLS)), 1 / len(SYMBOLS))
     own, _ = trade(moves.gap[None, WARM:], moves.day[None, WARM:], even, kappa=0.3, cost=np.array([STANDARD]))
     return float(np.abs(own[0] - book.growth).max())
 
