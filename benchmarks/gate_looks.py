@@ -74,6 +74,7 @@ def trial_result(identity: str, at_kappa: np.ndarray, daily: np.ndarray, view: f
         seeds_stressed=daily + scatter - paid,
         seeds_stressed_at_kappa=at_kappa + scatter - paid,
         behaviour=Behaviour(turnover=0.01, effective_n=20.0, names=30, score_range=1.0),
+        turnover_at_kappa=0.01,
     )
 
 

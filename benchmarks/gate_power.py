@@ -139,6 +139,7 @@ def judge(
         seeds_stressed=excess + ahead + scatter - scatter.mean(axis=0) - paid,
         seeds_stressed_at_kappa=excess + scatter - scatter.mean(axis=0) - paid,
         behaviour=Behaviour(turnover=TURNOVER, effective_n=20.0, names=30, score_range=1.0),
+        turnover_at_kappa=TURNOVER,
         against_incumbent=against,
     )
     return gate_verdict(result, log=log, bar=bar)

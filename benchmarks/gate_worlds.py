@@ -6,7 +6,7 @@ Promise: a world is the bundled bars with its sessions drawn anew in blocks of 2
 the same), so nothing predicts and no name is better; with `--drift` names go on as they went for a while, and slow trading pays. In it a
 policy trades 8 folds of 252 sessions and a holdout through costs and kappa; a network is drawn anew for each seed and fold. d comes from
 these books, and `gate_verdict` judges it as the only trial, the hardest case for the size. "former" is the same gate with luck, folds,
-seeds and holdout against equal weight daily alone. The same seed gives the same table.
+seeds and holdout against equal weight daily alone, and at any pace. The same seed gives the same table.
 Failure: none of its own; what the gate raises passes through. One process; minutes.
 """
 
@@ -196,13 +196,21 @@ def verdicts(
 
         growth, turnover = side_by_side(gap, day, books, own_costs, kappa=recipe.kappa, leaning=leaning)
         pair = np.tile(even, (len(part), 1, 1))
-        daily, slow = (side_by_side(gap, day, pair, both, kappa=kappa)[0] for kappa in (1.0, recipe.kappa))
-        for one in zip(growth, daily, slow, turnover, strict=True):
+        daily, _ = side_by_side(gap, day, pair, both, kappa=1.0)
+        slow, paces = side_by_side(gap, day, pair, both, kappa=recipe.kappa)
+        for one in zip(growth, daily, slow, turnover, paces, strict=True):
             yield judged(*one, bar=bar), judged(*one, bar=bar, former=True)
 
 
 def judged(
-    growth: FloatArray, daily: FloatArray, slow: FloatArray, turnover: FloatArray, *, bar: GateThresholds, former: bool = False
+    growth: FloatArray,
+    daily: FloatArray,
+    slow: FloatArray,
+    turnover: FloatArray,
+    paces: FloatArray,
+    *,
+    bar: GateThresholds,
+    former: bool = False,
 ) -> GateVerdict:
     """The gate on the only trial of a log, its holdout opened. `former`: at kappa only where the former gate asked for it."""
     base = daily if former else slow
@@ -223,6 +231,7 @@ def judged(
         seeds_stressed=(growth[2:] - daily[1])[:, :JUDGED],
         seeds_stressed_at_kappa=(growth[2:] - base[1])[:, :JUDGED],
         behaviour=Behaviour(turnover=float(turnover[0].mean()), effective_n=7.0, names=len(SYMBOLS), score_range=1.0),
+        turnover_at_kappa=0.0 if former else float(paces[0].mean()),
     )
     return gate_verdict(result, log=log, bar=bar)
 

@@ -215,6 +215,7 @@ def judge(
         seeds_stressed=np.array([books.excess(own, cost=STRESSED) for own in seeds]),
         seeds_stressed_at_kappa=np.array([books.excess(own, cost=STRESSED, name=SLOW) for own in seeds]),
         behaviour=behaviour_of(agent, folds, market=backtester.market),
+        turnover_at_kappa=float(books.equal_weight(STANDARD, name=SLOW).turnover.mean()),
         against_incumbent=_difference(longer, configuration.trial, incumbent_trial),
     )
     verdict, opened = gate_verdict(result, log=longer, bar=rules), longer

@@ -45,6 +45,7 @@ class GateThresholds:
     min_incumbent_sessions: int = 63
     incumbent_floor: float = -0.02
     max_turnover: float = 0.10
+    min_pace: float = 0.9
     min_effective_share: float = 1 / 3
     min_score_range: float = 1e-3
     refit_sessions: int = 63

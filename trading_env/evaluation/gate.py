@@ -41,8 +41,8 @@ class TrialResult:
 
     d of the seeds' mean weights, (T,): `excess` at the standard cost, as logged, and `excess_stressed` at twice that. `seeds_stressed`
     (S, T): d of each seed alone at twice the cost. Each with `_at_kappa`: against equal weight rebalanced at the policy's own kappa
-    instead of daily. `against_incumbent` (K,): log growth less the incumbent's on sessions after both training ends; None while the
-    incumbent is equal weight itself.
+    instead of daily, whose mean turnover of a day is `turnover_at_kappa`. `against_incumbent` (K,): log growth less the incumbent's on
+    sessions after both training ends; None while the incumbent is equal weight itself.
     """
 
     trial: str
@@ -55,6 +55,7 @@ class TrialResult:
     seeds_stressed: FloatArray
     seeds_stressed_at_kappa: FloatArray
     behaviour: Behaviour
+    turnover_at_kappa: float
     against_incumbent: FloatArray | None = None
 
     def __post_init__(self) -> None:
@@ -88,6 +89,7 @@ def gate_verdict(result: TrialResult, *, log: TrialLog, bar: GateThresholds | No
         seeds(result, bar=rules),
         holdout(result.trial, log=log, bar=rules),
         incumbent(result.against_incumbent, bar=rules),
+        pace(result, bar=rules),
         *behaviour(result.behaviour, bar=rules),
     ]
     return GateVerdict(TITLE, tuple(checks))
@@ -192,6 +194,16 @@ def incumbent(difference: FloatArray | None, *, bar: GateThresholds) -> Check:
         f"{bar.confidence:.0%} bound {lower * 1e4:+.0f}, it must be above {bar.incumbent_floor * 1e4:+.0f}"
     )
     return Check("incumbent", lower > bar.incumbent_floor, sentence, {"incumbent_lower_bp_per_year": lower * 1e4})
+
+
+def pace(result: TrialResult, *, bar: GateThresholds) -> Check:
+    """It trades no more slowly than its kappa says: who scores what it holds goes a smaller share of the way, unseen by d at kappa."""
+    own, least = result.behaviour.turnover, bar.min_pace * result.turnover_at_kappa
+    sentence = (
+        f"turnover is {own:.2%} of equity per day, equal weight's at its own kappa {result.turnover_at_kappa:.2%}: "
+        f"below {least:.2%} it would trade more slowly than what it is compared with"
+    )
+    return Check("pace", own >= least, sentence, {"turnover_at_kappa_per_day": result.turnover_at_kappa})
 
 
 def behaviour(measured: Behaviour, *, bar: GateThresholds) -> tuple[Check, Check, Check]:

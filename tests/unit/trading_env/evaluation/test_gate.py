@@ -81,6 +81,7 @@ def result(d: np.ndarray = GOOD, *, trial: str, **changes: object) -> TrialResul
         "excess_stressed": excess - 1e-5,
         "seeds_stressed": np.tile(excess - 1e-5, (10, 1)),
         "behaviour": SANE,
+        "turnover_at_kappa": 0.01,
     } | changes
     same = {f"{name}_at_kappa": values[name] for name in ("excess", "excess_stressed", "seeds_stressed")}
     return TrialResult(**(same | values))
@@ -113,7 +114,7 @@ class TestGate:
         d = series(0.0, seed=2)
         found = judge(d, log=logged(d)[0])
         assert refusals(found) == ["luck", "stressed costs", "slow equal weight", "folds", "seeds", "holdout"]
-        assert [reason.split(":")[0] for reason in found.reasons] == ["refused"] * 6 + ["passed"] * 8
+        assert [reason.split(":")[0] for reason in found.reasons] == ["refused"] * 6 + ["passed"] * 9
         assert re.search(r"with probability 0\.\d+ \(t .*\) against equal weight daily and 0\.\d+ \(t .*\) against", found.reasons[0])
 
     @pytest.mark.parametrize(
@@ -129,6 +130,8 @@ class TestGate:
                 "7 of 10 seeds alone",
             ),
             ({"behaviour": replace(SANE, turnover=0.11)}, "turnover", "turnover is 11.00% of equity per day, at most 10.00%"),
+            ({"turnover_at_kappa": 0.0112}, "pace", "is 1.00% of equity per day, equal weight's at its own kappa 1.12%: below 1.01%"),
+            ({"turnover_at_kappa": np.nan}, "pace", "below nan%"),
             ({"behaviour": replace(SANE, effective_n=2.5)}, "concentration", "2.5 effective names of 8, at least 2.7"),
             ({"behaviour": replace(SANE, score_range=1e-5)}, "constant", "scores move by 1e-05"),
             ({"behaviour": replace(SANE, turnover=np.nan)}, "turnover", "turnover is nan%"),
@@ -180,6 +183,7 @@ class TestGate:
                 seeds_stressed=np.tile(short, (2, 1)),
                 seeds_stressed_at_kappa=np.tile(short, (2, 1)),
                 behaviour=SANE,
+                turnover_at_kappa=0.01,
             ),
             log=log,
             bar=BAR,
