@@ -49,14 +49,9 @@ class Skill:
 
     @classmethod
     def of(cls, result: BacktestResult, *, daily: BacktestResult, kappa: BacktestResult) -> Skill:
-        fast, slow = (scorecard.measures(result, equal_weight=other) for other in (daily, kappa))
-        return cls(
-            fast["excess_bp_per_year"],
-            fast["information_ratio"],
-            slow["excess_bp_per_year"],
-            slow["information_ratio"],
-            fast["tracking_error"],
-        )
+        found = scorecard.measures(result, equal_weight=daily, at_kappa=kappa)
+        names = ("excess_bp_per_year", "information_ratio", "excess_at_kappa_bp_per_year", "information_ratio_at_kappa", "tracking_error")
+        return cls(*(found[name] for name in names))
 
 
 @dataclass(frozen=True, eq=False)

@@ -106,7 +106,7 @@ def judge(prepared: training_run.TrainingRun, *, seeds: Sequence[int], trials: P
 def _summary(evaluation: Evaluation) -> Group:
     """The answer, the headline, and what the gate says of it, refusals first."""
     headline = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    for value, meaning in evaluation_page.cards(evaluation.headline):
+    for value, meaning in evaluation_page.cards(evaluation):
         headline.add_row(value, meaning)
     verdict = "passed" if evaluation.gate.passed else f"refused by {len(evaluation.gate.refusals)} of {len(evaluation.gate.checks)} checks"
     refusals = [Text(f"  refused  {check.name}: {check.sentence}") for check in evaluation.gate.refusals]

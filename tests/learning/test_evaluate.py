@@ -50,6 +50,26 @@ def test_the_document_is_what_the_pages_read(found: dict[str, Any]):
     assert found["gate"]["excess_bp_per_year"] == seen.agent.at["10"].excess_bp_per_year
 
 
+def test_what_is_against_equal_weight_at_kappa_stands_beside_what_is_against_it_daily(found: dict[str, Any], trials: str):
+    seen, slow = evaluation_document.read(found), next(row for row in found["rows"] if row["name"] == "equal weight at kappa")
+    for cost in ("0", "10", "20"):
+        agent, even = found["rows"][0]["at"][cost], slow["at"][cost]
+        ahead = agent["excess_bp_per_year"] - even["excess_bp_per_year"]
+        assert agent["excess_at_kappa_bp_per_year"] == pytest.approx(ahead, abs=1e-3)
+        assert seen.headline.excess_at_kappa_bp_per_year[cost] == agent["excess_at_kappa_bp_per_year"]
+        assert seen.headline.information_ratio_at_kappa[cost] == agent["information_ratio_at_kappa"]
+        assert (even["excess_at_kappa_bp_per_year"], even["information_ratio_at_kappa"]) == (0, None)
+    line = json.loads((Path(trials) / "000001.json").read_text(encoding="utf-8"))
+    logged = sum(line["excess_at_kappa"]) / len(line["excess_at_kappa"]) * 252e4
+    assert logged == pytest.approx(seen.headline.excess_at_kappa_bp_per_year["10"], rel=1e-4)
+    assert found["trials"][0]["excess_at_kappa_bp_per_year"] == pytest.approx(logged, rel=1e-4)
+    ratio = seen.headline.information_ratio_at_kappa["10"]
+    assert f"and against equal weight at kappa {logged:+.1f} bp, {ratio:+.2f}; over 70 sessions" in seen.answer
+    assert f"at kappa {logged:+.1f} bp {ratio:+.2f}" in found["metadata"]["gate"]
+    assert found["gate"]["information_ratio_at_kappa"] == ratio
+    assert {"reality_check_p", "reality_check_p_at_kappa", "dsr_excess", "dsr_excess_at_kappa", "pbo"} <= set(found["statistics"])
+
+
 def test_nothing_of_the_holdout_is_shown_or_logged(found: dict[str, Any], trials: str):
     assert found["curves"]["sessions"] == [str(day) for day in small_run.DAYS[540:610]]
     assert found["windows"]["evaluation_end"] == str(small_run.DAYS[609])

@@ -28,13 +28,13 @@ def mean(values: Array) -> Array:
     return found
 
 
-def betas(returns: Array) -> Array:
-    """cov(r, m) / max(var(m), FLOOR^2) of each name's returns and their mean m across names (A, T).
+def betas(returns: Array, *, market: Array) -> Array:
+    """cov(r, m) / max(var(m), FLOOR^2) of each name's returns (A, T) and the market's m (T,), the mean of names.
 
     Over those of the last `BETA_SESSIONS` sessions in which the name has a return, NaN where these are fewer than `BETA_RETURNS`.
     """
     finite = np.isfinite(returns)
-    market, own = np.nan_to_num(mean(returns)), np.where(finite, returns, 0.0)
+    market, own = np.nan_to_num(market), np.where(finite, returns, 0.0)
     kinds: dict[bytes, int] = {}  # names that have returns in the same sessions share what the market was in them
     kind = [kinds.setdefault(row.tobytes(), len(kinds)) for row in finite]
     present = finite[[kind.index(one) for one in range(len(kinds))]]

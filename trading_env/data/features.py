@@ -25,7 +25,7 @@ from functools import cached_property
 import numpy as np
 
 from trading_env.data import cross_section as across
-from trading_env.data.bars import Array
+from trading_env.data.bars import Array, Mask
 from trading_env.data.cross_section import BETA_RETURNS, BETA_SESSIONS, LEAST_NAMES
 from trading_env.data.indicators import Bars
 from trading_env.data.windows import deviation, rolling_sum
@@ -43,12 +43,19 @@ class FeaturesError(PapertapeError, ValueError):
 
 @dataclass(frozen=True)
 class Panel:
-    """What ranks and context features see: names' own features (T, A, len(ASSET_FEATURES)), here (A, T) each."""
+    """What ranks and context features see: names' own features (T, A, len(ASSET_FEATURES)), here (A, T) each, of a universe's members
+    (T, A) at that session; None, of all names.
+    """
 
     asset: Array
+    member: Mask | None = None
+
+    def own(self, name: str) -> Array:
+        """Of all names, members or not."""
+        return np.ascontiguousarray(self.asset[:, :, POSITION[name]].T)
 
     def column(self, name: str) -> Array:
-        return np.ascontiguousarray(self.asset[:, :, POSITION[name]].T)
+        return self.own(name) if self.member is None else np.where(self.member.T, self.own(name), np.nan)
 
     def share(self, name: str, *, above: float) -> Array:
         """Share of the names with a value whose value is above a constant."""
@@ -77,7 +84,8 @@ class Panel:
     @cached_property
     def beta(self) -> Array:
         """Of the names with a year of their own: after a break the panel's last year holds returns of another series."""
-        return np.where(np.isfinite(self.column("momentum_12_1")), across.betas(self.column("return_1")), np.nan)
+        betas = across.betas(self.own("return_1"), market=self.mean("return_1"))
+        return np.where(np.isfinite(self.column("momentum_12_1")), betas, np.nan)
 
     @cached_property
     def residual(self) -> Mapping[str, Array]:
@@ -230,15 +238,21 @@ def _fill(result: Array, columns: Mapping[str, Array]) -> None:
             result[column, some] = feature.compute(bars)
 
 
-def cross_section(asset: Array) -> Array:
-    """Ranks across names at the same session: (T, A, len(ASSET_FEATURES)) -> (T, A, len(RANK_FEATURES)), NaN where the value is."""
-    panel = Panel(asset)
+def cross_section(asset: Array, *, member: Mask | None = None) -> Array:
+    """Ranks across names at the same session: (T, A, len(ASSET_FEATURES)) -> (T, A, len(RANK_FEATURES)), NaN where the value is.
+
+    `member` (T, A): ranks are among a universe's members of the session, and others have none; None: all names are.
+    """
+    panel = Panel(asset, member)
     return np.stack([feature.compute(panel) for feature in RANK_FEATURES]).T
 
 
-def context_features(asset: Array) -> Array:
-    """Market-wide features, (T, A, len(ASSET_FEATURES)) -> (T, len(CONTEXT)), each over the names with a value, NaN if there is none."""
-    panel = Panel(asset)
+def context_features(asset: Array, *, member: Mask | None = None) -> Array:
+    """Market-wide features, (T, A, len(ASSET_FEATURES)) -> (T, len(CONTEXT)), each over the names with a value, NaN if there is none.
+
+    `member` (T, A): over a universe's members of the session alone.
+    """
+    panel = Panel(asset, member)
     return np.column_stack([feature.compute(panel) for feature in CONTEXT])
 
 

@@ -286,8 +286,7 @@ def _features(
         bars = {column: values[:, name] for column, values in raw.items()}
         for begin, end in pairwise([*np.unique([0, *own.known]), len(split)]):
             asset[begin:end, name] = _asset_features(bars, own.of(own.known <= begin))[begin:end]
-    among = asset if member is None else np.where(member[..., None], asset, np.nan)
-    return np.concatenate([asset, cross_section(among)], axis=-1), context_features(among)
+    return np.concatenate([asset, cross_section(asset, member=member)], axis=-1), context_features(asset, member=member)
 
 
 def _asset_features(bars: Mapping[str, Array], events: _Events) -> Array:

@@ -219,7 +219,8 @@ def compiled_equal_weight_growth(program: Program, prices: ExecutionPrices, *, r
     state[kernel.CASH], state[kernel.VALUE], state[kernel.PEAK] = book.cash[0], *[book.value(marks)[0]] * 2
     values = np.full(len(prices), state[kernel.VALUE])
     for row in range(first + 1, len(prices)):
-        work[kernel.WEIGHTS] = weights_from_scores(scores, holding[kernel.HELD], prices.decidable[row - 1], kappa=1.0)
+        held, decidable, leaving = holding[kernel.HELD], prices.decidable[row - 1], prices.leaving[row - 1]
+        work[kernel.WEIGHTS] = weights_from_scores(scores, held, decidable, kappa=1.0, leaving=leaving)
         failure = kernel.trade(program.parameters[1], program.days[row], holding, state, report, work)
         if failure:
             raise PortfolioError(f"{kernel.FAILURES[failure]}, equal weight breaks that at row {row}")

@@ -225,9 +225,13 @@ class TestGate:
         earlier = configuration.Configuration.of(settings(live_start=str(MARKET.sessions[340])))
         noise = np.random.default_rng(0).normal(scale=1e-4, size=40)
         hashes = {"feature_hash": earlier.feature_hash, "code_hash": earlier.code_hash}
-        log = TrialLog().append(settings=earlier.settings, **hashes, sessions=MARKET.sessions[280:320], excess=noise)
+        log = TrialLog().append(settings=earlier.settings, **hashes, sessions=MARKET.sessions[280:320], excess=noise, excess_at_kappa=noise)
         for last, openings in ((-30, 2), (-29, 1)):
-            notebook = Notebook(log.open_holdout(trial=earlier.trial, sessions=MARKET.sessions[last - 20 : last], excess=noise[:20]))
+            notebook = Notebook(
+                log.open_holdout(
+                    trial=earlier.trial, sessions=MARKET.sessions[last - 20 : last], excess=noise[:20], excess_at_kappa=noise[:20]
+                )
+            )
             found = judge(notebook)
             assert len(notebook.log.openings) == openings, found.verdict.reasons
 

@@ -16,7 +16,7 @@ from tests.unit.trading_env.data.test_membership import bars_of
 from trading_env.data.market import from_table
 from trading_env.evaluation.backtest import backtest
 from trading_env.simulation.policy import EqualWeight
-from trading_env.simulation.portfolio import Rules
+from trading_env.simulation.portfolio import Costs, Rules
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +44,12 @@ def test_a_study_by_rule_holds_the_names_that_ended_and_survivors_would_have_gro
     honest, biased = study(StudyOptions(bars=file, universe="most-traded:8")), study(StudyOptions(bars=file, symbols=survivors))
     assert set(honest.market.symbols) - set(survivors)
     assert "most-traded:8 made 12 of 12 names members, 6 of which ended before the last session" in honest.notes
-    start, rules = np.flatnonzero(honest.market.tradable.any(axis=1))[0] + 1, Rules(cash_buffer=0.0, min_notional=0.0)
+    start, rules = (
+        np.flatnonzero(honest.market.tradable.any(axis=1))[0] + 1,
+        Rules(cash_buffer=0.0, min_notional=0.0, costs=Costs(slippage_bps=0.0)),
+    )
     span = {"start": honest.market.sessions[start], "end": honest.market.sessions[-1]}
-    ours, theirs = (backtest(one.market, EqualWeight(), rules=rules, initial_cash=1e5, **span) for one in (honest, biased))
+    ours, theirs = (backtest(one.market, EqualWeight(), rules=rules, initial_cash=1e5, limits=None, **span) for one in (honest, biased))
     ended = [name not in survivors for name in honest.market.symbols]
     assert (ours.held[:, ended].sum(axis=1) > 0.1).mean() > 0.5
     assert (honest.market.tradable.sum(axis=1) <= 8).all()

@@ -122,7 +122,7 @@ def test_names_may_stand_in_any_order() -> None:
 
 def test_beta_is_least_squares_on_the_mean_of_the_names_over_the_pairs_of_a_year() -> None:
     moves = thinned(returns(), 0.2)
-    market, found = mean(moves), betas(moves)
+    market, found = mean(moves), betas(moves, market=mean(moves))
     assert np.isnan(found[:, : BETA_SESSIONS - 1]).all()
     for session in (251, 252, 300, 399):
         year = slice(session + 1 - BETA_SESSIONS, session + 1)
@@ -136,21 +136,21 @@ def test_a_beta_needs_half_a_year_of_returns() -> None:
     moves = returns()
     moves[0, : SESSIONS - BETA_RETURNS] = np.nan
     moves[1, : SESSIONS - BETA_RETURNS + 1] = np.nan
-    last = betas(moves)[:, -1]
+    last = betas(moves, market=mean(moves))[:, -1]
     assert np.isfinite(last).tolist() == [True, False] + [True] * (NAMES - 2)
 
 
 def test_prices_that_stand_still_have_no_beta_to_speak_of() -> None:
-    assert (betas(np.zeros((NAMES, 300)))[:, BETA_SESSIONS:] == 0).all()
-    drifting = betas(np.full((NAMES, 300), 0.001))[:, BETA_SESSIONS:]
+    assert (betas(np.zeros((NAMES, 300)), market=np.zeros(300))[:, BETA_SESSIONS:] == 0).all()
+    drifting = betas(np.full((NAMES, 300), 0.001), market=np.full(300, 0.001))[:, BETA_SESSIONS:]
     assert np.abs(drifting).max() < 1e-6
 
 
 @pytest.mark.parametrize("start", [1, 77, SESSIONS - BETA_SESSIONS])
 def test_betas_have_the_same_bits_wherever_the_history_starts(start: int) -> None:
     moves = thinned(returns(), 0.1)
-    late = betas(moves[:, start:])
-    assert late[:, BETA_SESSIONS - 1 :].tobytes() == betas(moves)[:, start + BETA_SESSIONS - 1 :].tobytes()
+    late = betas(moves[:, start:], market=mean(moves[:, start:]))
+    assert late[:, BETA_SESSIONS - 1 :].tobytes() == betas(moves, market=mean(moves))[:, start + BETA_SESSIONS - 1 :].tobytes()
 
 
 def test_the_mean_skips_the_absent() -> None:

@@ -22,7 +22,7 @@ from trading_env.simulation.policy import EqualWeight, SeededRandom
 from trading_env.simulation.portfolio import Costs, Rules
 
 NO_ACTIONS = pd.DataFrame(columns=list(ACTION_COLUMNS))
-FREE = Rules(cash_buffer=0.0, min_notional=0.0)
+FREE = Rules(cash_buffer=0.0, min_notional=0.0, costs=Costs(slippage_bps=0.0))
 
 
 def bars_of(close: dict[str, np.ndarray], *, volume: float = 1e6, start: str = "2019-01-02") -> pd.DataFrame:
@@ -184,7 +184,7 @@ def leaver(*, ends: bool) -> tuple[Market, int]:
 def test_what_leaves_is_sold_whole_at_the_next_open_and_the_book_stays_invested(kappa: float) -> None:
     market, left = leaver(ends=False)
     start, end = market.sessions[40], market.sessions[80]
-    book = backtest(market, EqualWeight(kappa=kappa), rules=FREE, start=start, end=end, initial_cash=1e5)
+    book = backtest(market, EqualWeight(kappa=kappa), rules=FREE, start=start, end=end, initial_cash=1e5, limits=None)
     row = left - 40  # the session whose close first knows it; the next one sells
     assert book.quantities[row, 1] > 0
     assert (book.quantities[row + 1 :, 1] == 0).all()
@@ -200,7 +200,7 @@ def test_what_leaves_is_sold_whole_at_the_next_open_and_the_book_stays_invested(
 def test_what_ended_is_carried_at_its_last_mark_member_or_not() -> None:
     market, left = leaver(ends=True)
     start, end = market.sessions[40], market.sessions[80]
-    book = backtest(market, EqualWeight(), rules=FREE, start=start, end=end, initial_cash=1e5)
+    book = backtest(market, EqualWeight(), rules=FREE, start=start, end=end, initial_cash=1e5, limits=None)
     row = left - 40
     assert book.quantities[row - 1, 1] > 0
     assert (book.quantities[row:, 1] == book.quantities[row - 1, 1]).all()
