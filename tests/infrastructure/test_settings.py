@@ -91,7 +91,7 @@ def test_the_settings_of_the_bundled_bars_are_valid() -> None:
             "settings.toml: training: sealed_sessions is called holdout_sessions now; rename it",
         ),
         (
-            'algorithm = "ppo"',
+            'algorithm = "direct"',
             'algorithm = "sac"',
             "training.algorithm = 'sac' is not allowed: Input should be 'ppo', 'direct' or 'direct+ppo'",
         ),

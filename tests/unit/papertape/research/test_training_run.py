@@ -104,7 +104,7 @@ def test_the_live_line_says_what_the_rollout_measured() -> None:
     assert task.fields["note"] == "fold 7 (1/2) reward +0.123 log_std -0.700 12,345 steps/s"
     assert task.completed == 0.25
     shown.line({**line, "fold": 8, "timesteps": 1000, "kl": 0.01234, "steps_per_second": 9})
-    assert task.fields["note"].startswith("fold 8 (2/2) reward +0.123 kl 0.0123")
+    assert task.fields["note"].startswith("fold 8 (2/2) reward +0.123 kl +0.012")
     assert task.completed == 0.75
 
 
