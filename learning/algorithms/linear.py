@@ -5,7 +5,7 @@ compiled step, and half the difference of their growth is what a unit of it earn
 of these, with an L1 penalty in units of the mean's standard error and an L2 penalty (Kozak, Nagel and Santosh, "Shrinking the
 Cross-Section", Journal of Financial Economics 135, 2020). Penalties and size are those that would have grown most on sessions left out,
 purged, traded in full by the settings' costs, rules and limits: a gross gain below `HURDLE` standard errors counts as nothing, one above is
-shrunk as James and Stein (1961) do. So no evidence gives zeros, which is equal weight.
+shrunk as James and Stein (1961) do, by 1 - (`SHRUNK` / t)^2. So no evidence gives zeros, which is equal weight.
 
 Promise: the same market, settings and seed give the same coefficients; a seed fits a bootstrap of the sessions, for averages of seeds are
 steadier. Failure: `DatasetError` as `standardisation`; `EnvError` for a market without room for `BLOCKS` blocks.
@@ -41,6 +41,7 @@ L2 = (0.0, 1.0)  # variances
 SIZES = (0.00125, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16)  # tracking errors, a year's, before the limits on weights
 BLOCKS, PURGE = 4, 42
 HURDLE = 3.0  # standard errors: what the choice among penalties and sizes finds in noise stays below (Harvey, Liu and Zhu 2016)
+SHRUNK = 2.0  # standard errors: how far the best of many sizes is taken to be too good
 RESAMPLED = 63  # mean length of the bootstrap's blocks, sessions
 
 
@@ -128,7 +129,7 @@ def _utility(gross: FloatArray, net: FloatArray) -> FloatArray:
     mean, error = gross.mean(axis=1) * year, gross.std(axis=1) * np.sqrt(year)
     noise = error / np.sqrt(gross.shape[1] / year)
     sure = (mean > HURDLE * noise) & (noise > 0)
-    kept = np.where(sure, 1 - (noise / np.where(sure, mean, 1.0)) ** 2, 0.0)
+    kept = np.where(sure, 1 - (SHRUNK * noise / np.where(sure, mean, 1.0)) ** 2, 0.0)
     return np.asarray(kept * mean - (mean - net.mean(axis=1) * year) - error**2 / 2)
 
 
