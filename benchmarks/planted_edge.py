@@ -1,6 +1,6 @@
 """Does training find an edge that is there, at its right size, and none where there is none?
 
-    python -m benchmarks.planted_edge --algorithm direct ppo --seeds 8
+    python -m benchmarks.planted_edge --nothing --ways forecast ridge direct ppo
     python -m benchmarks.planted_edge --bars FILE --adjusted
 
 Worlds: real sessions in blocks, drawn anew for each seed, the cross-section kept and what each name did beyond the mean of names turned
@@ -20,7 +20,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import product
@@ -51,17 +51,25 @@ PLACE = [feature.name for feature in FEATURES].index("volume_z")  # the column t
 SCALES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 TILTS = tuple(0.01 * 2.0**power for power in range(9))  # of a score per deviation: the sizes that a yardstick chooses from
 CASH = 1e6
+MEANS = ("excess_bp", "ratio", "tracking_error", "best_size", "seconds")
+YARDSTICKS = ("forecast", "ridge")
+SHARE_OF_FEW, SHARE_OF_MANY, MANY = 0.6, 0.8, 400  # of the forecast's own IRk that training is to reach, by the number of names
 TRAIN, JUDGE = slice(WARM, WARM + TRAINED - PURGE), slice(WARM + TRAINED, WARM + TRAINED + JUDGED)  # rows of decisions
 Decide = Callable[[int, NDArray[np.float32]], FloatArray]
 
 
 @dataclass(frozen=True)
 class World:
-    """`ic`: rank correlation of the forecast with the return of the next `horizon` sessions, from the next open on; 0: no edge at all."""
+    """`ic`: rank correlation of the forecast with the return of the next `horizon` sessions, from the next open on; 0: no edge at all.
+
+    `names`: None, those of the bars; more than they are, the others move with the market's sessions and beyond it as one of theirs did in
+    blocks of its own.
+    """
 
     ic: float
     horizon: int
     seed: int
+    names: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,18 +106,22 @@ class Moves:
 def world_of(moves: Moves, world: World) -> Market:
     """The market of a world; its forecast replaces `PLACE`."""
     rng, length = np.random.default_rng([world.seed, 1]), WARM + TRAINED + JUDGED + PURGE
-    begins = rng.integers(0, len(moves.overnight) - BLOCK, -(-length // BLOCK))
-    rows = (begins[:, None] + np.arange(BLOCK)).ravel()[:length]
+    sessions, known = moves.overnight.shape
+    count = world.names or known
+    blocks = rng.integers(0, sessions - BLOCK, (-(-length // BLOCK), 1 + max(count - known, 0)))
+    drawn = (blocks[:, None] + np.arange(BLOCK)[:, None]).reshape(-1, blocks.shape[1])[:length]
+    names = np.arange(count) % known
+    rows = np.concatenate([np.repeat(drawn[:, :1], min(count, known), axis=1), drawn[:, 1:]], axis=1)
     coin = rng.choice([-1.0, 1.0], size=(length, 1))
     overnight, intraday = (
-        mean + coin * (part[rows] - mean)
-        for part, mean in ((part, part[rows].mean(axis=1, keepdims=True)) for part in (moves.overnight, moves.intraday))
+        mean[drawn[:, :1]] + coin * (part[rows, names] - mean[rows])
+        for part, mean in ((part, part.mean(axis=1)) for part in (moves.overnight, moves.intraday))
     )
     close = np.log(100.0) + np.cumsum(overnight + intraday, axis=0)
     opened = close - intraday
-    high, low = np.maximum(opened, close) + moves.above[rows], np.minimum(opened, close) - moves.below[rows]
+    high, low = np.maximum(opened, close) + moves.above[rows, names], np.minimum(opened, close) - moves.below[rows, names]
     bars = {name: np.exp(values) for name, values in (("open", opened), ("high", high), ("low", low), ("close", close))}
-    bars["volume"] = moves.volume[rows]
+    bars["volume"] = moves.volume[rows, names]
     asset, context = features(**bars)
     asset[:, :, PLACE] = _forecast(opened, world)
     shape = close.shape
@@ -263,6 +275,24 @@ def row_of(task: tuple[Moves, World, str, Settings]) -> dict[str, Any]:
     return {**asdict(world), "way": way, "names": len(market.symbols), **asdict(result)}
 
 
+def verdicts(rows: Mapping[str, list[dict[str, Any]]]) -> list[str]:
+    """The goals of one kind of world for every algorithm in it, `rows` by way, each met or by how much it is missed."""
+    mean = {way: {name: float(np.mean([row[name] for row in own])) for name in MEANS} for way, own in rows.items()}
+    said = []
+    for way, ours in mean.items():
+        if way in YARDSTICKS:
+            continue
+        goals = {"size within half and double of the best": 0.5 <= ours["tracking_error"] / max(ours["best_size"], 1e-9) <= 2.0}
+        if "ridge" in mean:
+            goals["IRk not below ridge's"] = ours["ratio"] >= mean["ridge"]["ratio"]
+        if "forecast" in mean:
+            share = SHARE_OF_MANY if rows[way][0]["names"] >= MANY else SHARE_OF_FEW
+            own = mean["forecast"]["ratio"]
+            goals[f"{share:.0%} of the forecast's own IRk ({ours['ratio'] / own:.0%})"] = own <= 0 or ours["ratio"] >= share * own
+        said += [f"    {way}: {goal}: {'met' if met else 'MISSED'}" for goal, met in goals.items()]
+    return said
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bars", type=Path, help="bars of your own; default: the bundled ones")
@@ -271,12 +301,15 @@ def main() -> None:
     parser.add_argument("--ic", type=float, nargs="+", default=[0.05, 0.03])
     parser.add_argument("--horizon", type=int, nargs="+", default=[1, 5, 21])
     parser.add_argument("--nothing", action="store_true", help="with a world where nothing is planted")
+    parser.add_argument("--names", type=int, help="more names than the bars have; default with the bundled eight: 30")
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--timesteps", type=int, help="a training; default: the settings'")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--out", type=Path, default=Path("out/planted_edge.json"))
     chosen = parser.parse_args()
     settings = load(ROOT / "data" / "settings.toml")
+    if chosen.bars is None and chosen.names is None:
+        chosen.names = 30
     if chosen.timesteps:
         settings = settings.model_copy(update={"training": settings.training.model_copy(update={"timesteps": chosen.timesteps})})
     moves = Moves.of(market_of(chosen.bars, adjusted=chosen.adjusted))
@@ -284,20 +317,24 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     with ProcessPoolExecutor(chosen.workers, mp_context=get_context("spawn")) as pool:
         for ic, horizon in kinds:
+            kind: dict[str, list[dict[str, Any]]] = {}
             for way in chosen.ways:
-                if way in ("forecast", "ridge") and not ic:
+                if way in YARDSTICKS and not ic:
                     continue
-                own = list(pool.map(row_of, [(moves, World(ic, horizon, seed), way, settings) for seed in range(chosen.seeds)]))
+                worlds = [World(ic, horizon, seed, chosen.names) for seed in range(chosen.seeds)]
+                own = list(pool.map(row_of, [(moves, world, way, settings) for world in worlds]))
                 rows += own
+                kind[way] = own
                 sys.stdout.write(line(own) + "\n")
                 sys.stdout.flush()
+            sys.stdout.writelines(f"{sentence}\n" for sentence in (verdicts(kind) if ic else []))
     chosen.out.parent.mkdir(parents=True, exist_ok=True)
     chosen.out.write_text(json.dumps({"settings": settings.model_dump(mode="json"), "rows": rows}, indent=1) + "\n")
 
 
 def line(rows: list[dict[str, Any]]) -> str:
     """The mean over seeds, and the standard error of the mean IRk."""
-    mean = {name: float(np.mean([row[name] for row in rows])) for name in ("excess_bp", "ratio", "tracking_error", "best_size", "seconds")}
+    mean = {name: float(np.mean([row[name] for row in rows])) for name in MEANS}
     error = float(np.std([row["ratio"] for row in rows], ddof=1) / len(rows) ** 0.5) if len(rows) > 1 else float("nan")
     first = rows[0]
     return (
