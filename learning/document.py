@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from trading_env.simulation.policy import NumpyPolicy
 
 DRAWN = ("equal weight at kappa", "minimum variance", "ridge")  # baselines whose growth is drawn, equal weight and benchmark aside
+NO_SPREAD = statistics.Spread(*[math.nan] * 6)  # of seeds that do what equal weight does
 METADATA_FORBIDDEN = re.compile(r"[^\w .:/=+\-@]")
 YEARLY = metrics.SESSIONS_PER_YEAR * 1e4
 
@@ -268,7 +269,7 @@ def _headline(evaluated: Evaluated, rows: list[dict[str, Any]]) -> dict[str, Any
         "excess_bp_per_year": excess,
         "information_ratio_at_kappa": by_cost("information_ratio_at_kappa"),
         "excess_at_kappa_bp_per_year": by_cost("excess_at_kappa_bp_per_year"),
-        "seed_spread": asdict(statistics.spread(own)),
+        "seed_spread": asdict(statistics.spread(own) if np.isfinite(own).all() else NO_SPREAD),
         "detectable_ir": _detectable(evaluated, bar),
         "seeds": len(evaluated.trained.seeds),
     }
