@@ -252,9 +252,9 @@ class TrainingSettings(Section):
 class RewardSettings(Section):
     """What a session earns in training; judging never uses it. The penalties are off at 0."""
 
-    kind: Literal["excess_log_growth", "log_growth", "differential_sharpe"]
-    drawdown_penalty: Annotated[float, Field(ge=0, le=10)]
-    turnover_penalty: Annotated[float, Field(ge=0, le=10)]
+    kind: Literal["excess_log_growth", "log_growth", "differential_sharpe"] = "excess_log_growth"
+    drawdown_penalty: Annotated[float, Field(ge=0, le=10)] = 0.0
+    turnover_penalty: Annotated[float, Field(ge=0, le=10)] = 0.0
 
 
 class FeatureSettings(Section):
@@ -294,6 +294,15 @@ class Settings(Section):
     budget: Budget
     gate: GateSettings = GateSettings()
     features: FeatureSettings = FeatureSettings()
+
+    @model_validator(mode="after")
+    def _a_reward_is_of_the_algorithm_that_reads_it(self) -> Self:
+        if self.training.algorithm == "direct" and self.reward != RewardSettings():
+            raise ValueError(
+                'reward is what PPO is paid: with training.algorithm = "direct", which climbs growth itself, it must be excess_log_growth '
+                f"without penalties, was {self.reward.kind}, {self.reward.drawdown_penalty:g} and {self.reward.turnover_penalty:g}"
+            )
+        return self
 
 
 def quick(settings: Settings) -> Settings:

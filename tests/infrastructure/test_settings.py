@@ -96,6 +96,12 @@ def test_the_settings_of_the_bundled_bars_are_valid() -> None:
             "training.algorithm = 'sac' is not allowed: Input should be 'ppo', 'direct' or 'direct+ppo'",
         ),
         ('algorithm = "direct"', 'algorithm = "PPO"', 'algorithm = "PPO" is written "ppo" now; rename it'),
+        (
+            "turnover_penalty = 0.0",
+            "turnover_penalty = 0.1",
+            'reward is what PPO is paid: with training.algorithm = "direct", which climbs growth itself, it must be excess_log_growth '
+            "without penalties, was excess_log_growth, 0 and 0.1",
+        ),
         ('kind = "excess_log_growth"', 'kind = "sharpe"', "reward.kind = 'sharpe' is not allowed"),
         ("monthly_budget_usd = 15.0", "monthly_budget_usd = -1", "budget.monthly_budget_usd = -1 is not allowed"),
         ("impact = 0.0 ", "impact = 1.0 ", "costs: impact needs max_volume_share above 0, was 1.0 with 0.0"),
