@@ -217,7 +217,7 @@ def test_two_folds_of_two_seeds_are_too_little_evidence_and_the_holdout_stays_sh
     assert "2 seeds" in checks["evidence"]["sentence"]
     assert checks["holdout"]["passed"] is False
     assert first.evaluation["log"]["openings"] == 0
-    assert first.evaluation["answer"].startswith("PPO ")
+    assert first.evaluation["answer"].startswith(f"{SETTINGS.training.algorithm_name} ")
     assert f"refused: {checks['evidence']['sentence']}" in gate["reasons"]
 
 
