@@ -153,7 +153,7 @@ class TestForecast:
 
 REWARDS = ({"reward": {"kind": "log_growth"}}, {"reward": {"turnover_penalty": 5.0}}, {"reward": {"drawdown_penalty": 5.0}})
 EPISODES = {"training": {"names_per_episode": 2}}
-BOOKS = ({"portfolio": {"kappa": 0.2}}, {"costs": {"slippage_bps": 30.0}})
+BOOKS = ({"portfolio": {"kappa": 0.2}}, {"costs": {"slippage_bps": 200.0}})
 
 
 @pytest.mark.parametrize(("algorithm", "changes"), [("ppo", (*REWARDS, EPISODES, *BOOKS)), ("direct", BOOKS)])
