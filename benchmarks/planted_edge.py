@@ -47,6 +47,7 @@ FloatArray = NDArray[np.float64]
 ROOT = Path(__file__).resolve().parents[1]
 WARM, TRAINED, JUDGED, PURGE = 260, 8 * SESSIONS_PER_YEAR, 10 * SESSIONS_PER_YEAR, 30
 BLOCK = 21  # sessions
+RUIN = -0.9  # the least return: what rose by more than 90 % beyond the mean cannot fall by as much
 PLACE = [feature.name for feature in FEATURES].index("volume_z")  # the column that becomes the forecast
 SCALES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 TILTS = tuple(0.01 * 2.0**power for power in range(9))  # of a score per deviation: the sizes that a yardstick chooses from
@@ -74,7 +75,8 @@ class World:
 
 @dataclass(frozen=True, eq=False)
 class Moves:
-    """Log moves of real sessions, (T, A), none missing: overnight, intraday, and how far the extremes lie beyond open and close."""
+    """Moves of real sessions, (T, A), none missing: overnight and intraday as simple returns, for a coin that turns logarithms around would
+    pay wild names half their variance; in logarithms how far the extremes lie beyond open and close."""
 
     overnight: FloatArray
     intraday: FloatArray
@@ -93,8 +95,8 @@ class Moves:
         body = np.maximum(bars.open, bars.close), np.minimum(bars.open, bars.close)
         found = np.stack(
             [
-                np.log(bars.open[1:] / bars.close[:-1]),
-                np.log(bars.close / bars.open)[1:],
+                bars.open[1:] / bars.close[:-1] - 1,
+                (bars.close / bars.open)[1:] - 1,
                 np.maximum(np.log(bars.high / body[0])[1:], 0.0),
                 np.maximum(np.log(body[1] / bars.low)[1:], 0.0),
                 np.maximum(bars.volume[1:], 1.0),
@@ -114,7 +116,7 @@ def world_of(moves: Moves, world: World) -> Market:
     rows = np.concatenate([np.repeat(drawn[:, :1], min(count, known), axis=1), drawn[:, 1:]], axis=1)
     coin = rng.choice([-1.0, 1.0], size=(length, 1))
     overnight, intraday = (
-        mean[drawn[:, :1]] + coin * (part[rows, names] - mean[rows])
+        np.log1p(np.maximum(mean[drawn[:, :1]] + coin * (part[rows, names] - mean[rows]), RUIN))
         for part, mean in ((part, part.mean(axis=1)) for part in (moves.overnight, moves.intraday))
     )
     close = np.log(100.0) + np.cumsum(overnight + intraday, axis=0)

@@ -148,7 +148,11 @@ class TestTrial:
             (CHOSEN, {"timesteps_asked": 2000}, "trained for the same timesteps, were 1000, 2000"),
             (CHOSEN, {"configuration_of_one_seed": "x"}, "model-1, fold-2: was trained under other settings or code"),
             (small_run.settings(costs={"slippage_bps": 5.0}), {}, "model-1, fold-2: was trained under other settings or code"),
-            (small_run.settings(reward={"kind": "log_growth"}), {}, "model-1, fold-2: was trained under other settings or code"),
+            (
+                small_run.settings(reward={"kind": "log_growth"}, training={"algorithm": "ppo"}),
+                {},
+                "model-1, fold-2: was trained under other settings or code",
+            ),
         ],
     )
     def test_models_of_other_settings_or_code_are_refused(self, chosen, changes, words):
