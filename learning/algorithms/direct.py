@@ -103,7 +103,7 @@ def fit(
     seed: int,
     timesteps: int,
     on_rollout: OnRollout | None = None,
-    tensorboard: Path | None = None,  # noqa: ARG001
+    tensorboard: Path | None = None,
 ) -> Fitted:
     """The `Trainer` of direct reinforcement."""
     torch.set_num_threads(1)
@@ -111,7 +111,7 @@ def fit(
     mu, sigma = standardisation(market)
     spans = Spans.of(market)
     rounds = max(1, timesteps // (BOOKS * SPAN))
-    progress = LearningCurve(rounds=rounds, on_rollout=on_rollout)
+    progress = LearningCurve(rounds=rounds, on_rollout=on_rollout, tensorboard=tensorboard)
     split = spans.last - round(ASIDE * (spans.last - spans.first))
     early = market.rows(market.sessions[0], market.sessions[split - PURGE])
     aside = Aside(spans, begin=split, settings=settings)
@@ -149,11 +149,12 @@ def _kept(gains: list[FloatArray], looks: IntArray) -> int:
 class LearningCurve:
     """What a step showed, kept in `curve` and given to `on_rollout`, as often as PPO has a rollout."""
 
-    def __init__(self, *, rounds: int, on_rollout: OnRollout | None) -> None:
+    def __init__(self, *, rounds: int, on_rollout: OnRollout | None, tensorboard: Path | None) -> None:
         self.curve: list[dict[str, Any]] = []
         self.taken = 0
         self._every, self._of, self._on_rollout = max(1, rounds // LOOKS), rounds, on_rollout
         self._began, self._steps = time.monotonic(), 0
+        self._writer = _writer(tensorboard) if tensorboard is not None else None
 
     def line(self, ascent: Ascent) -> None:
         """Take one step of the gradient."""
@@ -170,6 +171,9 @@ class LearningCurve:
             "steps_per_second": round(self.taken / seconds),
         }
         self.curve.append(shown)
+        if self._writer is not None:
+            self._writer.add_scalar("rollout/reward", shown["rollout_reward"], self.taken)
+            self._writer.flush()
         if self._on_rollout is not None:
             self._on_rollout(shown)
 
@@ -261,3 +265,9 @@ def scores_of(network: ScoreNetwork, spans: Spans, rows: IntArray, names: IntArr
     """(B, T, A) in float64."""
     hidden, pooled, _, mask = network.encode(spans.observations(rows, names))
     return network.scores(hidden, pooled, mask).view(*rows.shape, names.shape[1]).double()
+
+
+def _writer(folder: Path) -> Any:
+    from torch.utils.tensorboard import SummaryWriter  # a training container may go without
+
+    return SummaryWriter(str(folder))

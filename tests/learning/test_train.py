@@ -172,8 +172,9 @@ def test_what_is_paid_for_and_how_books_trade_come_from_the_settings(algorithm: 
         assert arrays(**changed) != plain, changed
 
 
-def test_tensorboard_gets_its_file_and_changes_nothing(channel: Path, tmp_path: Path):
-    log, chosen = tmp_path / "log", small_run.settings(training={"algorithm": "ppo"})
+@pytest.mark.parametrize("algorithm", ["ppo", "direct"])
+def test_tensorboard_gets_its_file_and_changes_nothing(channel: Path, tmp_path: Path, algorithm: Algorithm):
+    log, chosen = tmp_path / "log", small_run.settings(training={"algorithm": algorithm})
     plain = ("--seed", "3", "--fold", "0")
     small_run.train(channel, tmp_path / "plain", *plain, chosen=chosen)
     small_run.train(channel, tmp_path / "model", *plain, "--tensorboard", str(log), chosen=chosen)
