@@ -36,8 +36,10 @@ lint: setup  ## format, lint, types and import rules
 unit: setup  ## unit and property tests
 	$(BIN)/pytest -q tests/unit tests/property -n 2
 
-bench: setup .venv-peers/.installed  ## the speeds of benchmarks/README.md beside their peers, on a quiet machine: ten minutes
+bench: setup .venv-peers/.installed  ## the speeds of benchmarks/README.md beside their peers, and what training finds; on a quiet machine: half an hour
 	@$(BIN)/python -m benchmarks.run
+	@$(BIN)/python -m benchmarks.known_optimum
+	@$(BIN)/python -m benchmarks.planted_edge --ic 0.05 --horizon 5 --nothing
 
 synth: setup  ## the CloudFormation templates, in cdk.out; needs no account
 	@$(BIN)/python app.py

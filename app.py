@@ -23,8 +23,10 @@ from schema.loopback import LOCAL_ACCOUNT
 import aws_cdk as cdk
 from cdk_nag import AwsSolutionsChecks
 
+from schema.capacity import refuse_too_many_names
 from schema.settings import ENVIRONMENT, Settings, SettingsError, load
 from schema.training_dates import refuse_impossible_dates
+from schema.universes import stale
 from stacks.constructs import archives
 from stacks.constructs.archives import BundleError, Target
 from stacks.constructs.function import Runtime
@@ -98,11 +100,14 @@ def main() -> None:
     target = _target(app.node.try_get_context("target"))
     environment = app.node.try_get_context("environment") or os.environ.get(ENVIRONMENT, "")
     settings = load(Path(app.node.try_get_context("settings") or ROOT / "settings.toml"), environment=environment)
+    refuse_too_many_names(settings)
     account = LOCAL_ACCOUNT if target == "laptop" else os.environ.get("CDK_DEFAULT_ACCOUNT")
     compose(app, settings=settings, target=target, account=account)
     today = _checked_as_of(app.node.try_get_context("dates_as_of"), target=target)
     if today is not None:
         refuse_impossible_dates(settings, today=today)
+        if warning := stale(settings.universe.chosen_by, today):
+            print(f"papertape: {warning}", file=sys.stderr)
     app.synth()
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.harness import Contender, Field, Measure, Row
 from benchmarks.synthetic import NAMES
 
-FEATURES, CONTEXT = 26, 4  # as many as trading_env.data.features has; SB3's side cannot import it
+FEATURES, CONTEXT = 28, 4  # as many as trading_env.data.features has; SB3's side cannot import it
 INPUTS = FEATURES + 2 + 1 + CONTEXT
 OBSERVATIONS, CALLS = 64, 3_000
 KAPPA = 0.1

@@ -66,7 +66,7 @@ def config_of(*, realistic: bool) -> Any:
     from trading_env.simulation.portfolio import Costs, Rules
 
     if not realistic:
-        return EnvConfig(rules=Rules(costs=Costs(slippage_bps=10.0)), episode_sessions=EPISODE)
+        return EnvConfig(rules=Rules(costs=Costs(slippage_bps=10.0)), limits=None, episode_sessions=EPISODE)
     costs = Costs(fee_bps=1.0, slippage_bps=5.0, half_spread_bps=2.0, impact=1.0, max_volume_share=0.1)
     limits = Limits(
         max_weight=0.6,

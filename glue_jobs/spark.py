@@ -1,8 +1,8 @@
 """The same build on Spark: one task per symbol for its own features, one task per year for ranks, context and the file.
 
 A task reads and writes S3 by itself, so the driver holds only calendar, quarantine and the list of files. Values are the in-process
-build's to the last bit: a symbol's features depend on its own bars and on which sessions the panel has; ranks depend on one session;
-context depends on its window, which each year's task gets as a halo from the year before.
+build's to the last bit: a symbol's features depend on its own bars and on which sessions the panel has; ranks and context depend on no more
+than `LOOKBACK` sessions, which each year's task gets as a halo from the year before.
 """
 
 from __future__ import annotations
@@ -18,14 +18,13 @@ from pyspark.sql import SparkSession
 from glue_jobs.features_job import Built, Inputs
 from glue_jobs.files import Bucket, FeatureFile, write_year
 from trading_env.data.bars import BAR_COLUMNS, validate
-from trading_env.data.features import ASSET_FEATURES, CONTEXT, context_features, cross_section
+from trading_env.data.features import ASSET_FEATURES, LOOKBACK, context_features, cross_section
 from trading_env.data.market import CONTEXT_NAMES, FEATURE_NAMES, TABLE_COLUMNS, build_market, to_table
 from trading_env.data.raw_lines import action_table, bar_table
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-HALO = max(feature.window for feature in CONTEXT)
 ASSET_NAMES = tuple(feature.name for feature in ASSET_FEATURES)
 OWN_COLUMNS = tuple(name for name in TABLE_COLUMNS if name not in CONTEXT_NAMES and (name not in FEATURE_NAMES or name in ASSET_NAMES))
 CALENDAR_NAME = "(calendar)"
@@ -119,7 +118,7 @@ def _needed_by(sessions: pd.DatetimeIndex) -> Iterator[tuple[pd.Timestamp, int]]
     for year in np.unique(years):
         first = int(np.searchsorted(years, year, side="left"))
         stop = int(np.searchsorted(years, year, side="right"))
-        for session in sessions[max(first - HALO, 0) : stop]:
+        for session in sessions[max(first - LOOKBACK, 0) : stop]:
             yield session, int(year)
 
 

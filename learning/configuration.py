@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).resolve().parents[1]
 PACKAGES = ("learning", "schema", "trading_env")  # what a result is computed with
-SECTIONS = ("universe", "portfolio", "costs", "risk", "training", "reward")  # of the settings: what a result depends on
+SECTIONS = ("universe", "portfolio", "costs", "risk", "features", "training", "reward")  # of the settings: what a result depends on
 
 
 def read_settings(source: str) -> Settings:

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from learning.judging import COSTS, STANDARD, Books, Judgement, Trained
+from learning.judging import COSTS, SLOW, STANDARD, Books, Judgement, Trained
 from schema import evaluation_document
-from trading_env.evaluation import gate, metrics, scorecard, statistics
+from trading_env.evaluation import gate, metrics, scorecard, selection, statistics
+from trading_env.evaluation.checks import AT_KAPPA, logged_series
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -29,9 +30,11 @@ if TYPE_CHECKING:
     from learning.dataset import Dataset
     from schema.settings import Settings
     from trading_env.evaluation.backtest import BacktestResult
+    from trading_env.evaluation.trials import TrialEntry
     from trading_env.simulation.policy import NumpyPolicy
 
 DRAWN = ("equal weight at kappa", "minimum variance", "ridge")  # baselines whose growth is drawn, equal weight and benchmark aside
+NO_SPREAD = statistics.Spread(*[math.nan] * 6)  # of seeds that do what equal weight does
 METADATA_FORBIDDEN = re.compile(r"[^\w .:/=+\-@]")
 YEARLY = metrics.SESSIONS_PER_YEAR * 1e4
 
@@ -59,11 +62,17 @@ class Evaluated:
         """d at the standard cost."""
         return self.books.excess(self.agent, cost=STANDARD)
 
+    @property
+    def excess_at_kappa(self) -> NDArray[np.float64]:
+        """The same against equal weight at the policy's own kappa."""
+        return self.books.excess(self.agent, cost=STANDARD, name=SLOW)
+
 
 def document(evaluated: Evaluated) -> dict[str, Any]:
     """The whole file as JSON-ready data; raise EvaluationFileError rather than give what no page could read."""
-    card, log, numbers = evaluated.deployed.card, evaluated.judgement.log, _gate_numbers(evaluated)
+    card, log = evaluated.deployed.card, evaluated.judgement.log
     rows = _rows(evaluated.books)
+    numbers = _gate_numbers(evaluated, rows[0]["at"][str(STANDARD)])
     verdict = evaluated.judgement.verdict
     hashes = {
         "settings": hashlib.sha256(json.dumps(evaluated.configuration.settings, sort_keys=True).encode()).hexdigest(),
@@ -100,16 +109,7 @@ def document(evaluated: Evaluated) -> dict[str, Any]:
         "kappa": card.kappa,
         **{name: value for name, value in hashes.items() if name != "settings"},
         "training": _training(evaluated.trained),
-        "trials": [
-            {
-                "id": entry.trial_id,
-                "sessions": len(entry.sessions),
-                "excess_bp_per_year": float(entry.excess.mean()) * YEARLY,
-                "information_ratio": statistics.information_ratio(entry.excess),
-                "this": entry.trial_id == evaluated.judgement.trial,
-            }
-            for entry in log.trials
-        ],
+        "trials": [_trial(entry, this=entry.trial_id == evaluated.judgement.trial) for entry in log.trials],
         "weights": {"symbols": list(evaluated.agent.symbols), "mean": evaluated.agent.held.mean(axis=0).tolist()},
         "metadata": {
             "model_hash": evaluated.model_hash,
@@ -144,19 +144,27 @@ def to_json(body: Mapping[str, Any]) -> bytes:
 
 def answer(evaluated: Evaluated) -> str:
     """Whether the agent beats equal weight, in one sentence with its numbers; that it does, only the gate can show."""
-    yearly, verdict = float(evaluated.excess.mean()) * YEARLY, evaluated.judgement.verdict
-    algorithm = evaluated.settings.training.algorithm
+    yearly, at_kappa = float(evaluated.excess.mean()) * YEARLY, float(evaluated.excess_at_kappa.mean()) * YEARLY
+    verdict = evaluated.judgement.verdict
+    algorithm = evaluated.settings.training.algorithm_name
     beats = verdict.passed and verdict.title == gate.TITLE
     refused = ", ".join(check.name for check in verdict.checks if not check.passed)
     return (
-        f"{claim(algorithm, yearly, passed=beats)}: {yearly:+.1f} bp per year net of {STANDARD} bp per side, information ratio "
-        f"{statistics.information_ratio(evaluated.excess):+.2f}, over {len(evaluated.excess):,} sessions out of sample with "
-        f"{len(evaluated.trained.seeds)} seeds{f'; refused by: {refused}' if refused else ''}."
+        f"{claim(algorithm, min(yearly, at_kappa), passed=beats)}: {yearly:+.1f} bp per year net of {STANDARD} bp per side, information "
+        f"ratio {_signed(evaluated.excess)}, and against equal weight at kappa {at_kappa:+.1f} bp, {_signed(evaluated.excess_at_kappa)}; "
+        f"over {len(evaluated.excess):,} sessions out of sample with {len(evaluated.trained.seeds)} seeds"
+        f"{f'; refused by: {refused}' if refused else ''}."
     )
 
 
+def _signed(excess: NDArray[np.float64]) -> str:
+    """The information ratio of d; a dash where it never varies."""
+    ratio = statistics.information_ratio(excess)
+    return f"{ratio:+.2f}" if math.isfinite(ratio) else "–"
+
+
 def claim(algorithm: str, excess: float, *, passed: bool) -> str:
-    """What may be said of its `excess` growth and a verdict: that it beats, only when it is above 0 and passed."""
+    """What may be said of its `excess` growth, over both equal weights, and a verdict: that it beats, only when above 0 and passed."""
     if not excess > 0:
         return f"{algorithm} does not beat equal weight"
     verb = "beats" if passed else "is not shown to beat"
@@ -167,14 +175,16 @@ def summary(verdict: Mapping[str, Any]) -> str:
     """The verdict in the characters that a model package's metadata may hold, at most 256."""
     text = (
         f"{'passed' if verdict['passed'] else 'refused'}: excess {verdict['excess_bp_per_year']:+.1f} bp per year"
-        f" lower bound {verdict['excess_lower_bp_per_year']:+.1f} turnover {verdict['turnover_per_day']:.4f} a day"
+        f" lower bound {verdict['excess_lower_bp_per_year']:+.1f} information ratio {verdict['information_ratio']:+.2f}"
+        f" at kappa {verdict['excess_at_kappa_bp_per_year']:+.1f} bp {verdict['information_ratio_at_kappa']:+.2f}"
+        f" turnover {verdict['turnover_per_day']:.4f} a day"
         f" sharpe {verdict['sharpe']:.2f} equal weight {verdict['equal_weight_sharpe']:.2f} sessions {verdict['sessions']:.0f}"
     )
     return METADATA_FORBIDDEN.sub(" ", text)[:256]
 
 
-def _gate_numbers(evaluated: Evaluated) -> dict[str, float]:
-    """The agent in short, at the standard cost."""
+def _gate_numbers(evaluated: Evaluated, measured: Mapping[str, float]) -> dict[str, float]:
+    """The agent in short, at the standard cost, where it `measured` so."""
     bar, agent, equal = gate.GateThresholds(), evaluated.agent, evaluated.books.equal_weight(STANDARD)
     benchmark = _benchmark(evaluated)
     lower = statistics.lower_bound(evaluated.excess, confidence=bar.confidence, mean_block=bar.mean_block, draws=bar.draws, seed=bar.seed)
@@ -185,6 +195,7 @@ def _gate_numbers(evaluated: Evaluated) -> dict[str, float]:
         "max_drawdown": metrics.max_drawdown(agent.equity, initial=agent.initial_cash),
         "excess_bp_per_year": float(evaluated.excess.mean()) * YEARLY,
         "excess_lower_bp_per_year": lower * YEARLY,
+        **{name: measured[name] for name in ("information_ratio", "excess_at_kappa_bp_per_year", "information_ratio_at_kappa")},
         "turnover_per_day": float(agent.turnover.mean()),
         "sessions": float(len(evaluated.excess)),
     }
@@ -232,7 +243,10 @@ def _rows(books: Books) -> list[dict[str, Any]]:
         {
             "name": at[STANDARD].policy,
             "kind": kind,
-            "at": {str(cost): scorecard.measures(book, equal_weight=books.equal_weight(cost)) for cost, book in at.items()},
+            "at": {
+                str(cost): scorecard.measures(book, equal_weight=books.equal_weight(cost), at_kappa=books.equal_weight(cost, name=SLOW))
+                for cost, book in at.items()
+            },
             "years": scorecard.years(at[STANDARD]),
         }
         for kind, group in kinds
@@ -242,16 +256,36 @@ def _rows(books: Books) -> list[dict[str, Any]]:
 
 def _headline(evaluated: Evaluated, rows: list[dict[str, Any]]) -> dict[str, Any]:
     agent, bar = rows[0]["at"], gate.GateThresholds()
-    excess = {str(cost): agent[str(cost)]["excess_bp_per_year"] for cost in COSTS}
+
+    def by_cost(measure: str) -> dict[str, float]:
+        return {str(cost): agent[str(cost)][measure] for cost in COSTS}
+
+    excess = by_cost("excess_bp_per_year")
     own = [row["at"][str(STANDARD)]["information_ratio"] for row in rows if row["kind"] == "agent seed"]
     return {
         "break_even_bp": statistics.break_even_cost(list(COSTS), list(excess.values())),
         "turnover_per_day": agent[str(STANDARD)]["turnover_per_day"],
-        "information_ratio": {str(cost): agent[str(cost)]["information_ratio"] for cost in COSTS},
+        "information_ratio": by_cost("information_ratio"),
         "excess_bp_per_year": excess,
-        "seed_spread": asdict(statistics.spread(own)),
+        "information_ratio_at_kappa": by_cost("information_ratio_at_kappa"),
+        "excess_at_kappa_bp_per_year": by_cost("excess_at_kappa_bp_per_year"),
+        "seed_spread": asdict(statistics.spread(own) if np.isfinite(own).all() else NO_SPREAD),
         "detectable_ir": _detectable(evaluated, bar),
         "seeds": len(evaluated.trained.seeds),
+    }
+
+
+def _trial(entry: TrialEntry, *, this: bool) -> dict[str, Any]:
+    """One line of the log in short."""
+    slow = entry.excess_at_kappa
+    return {
+        "id": entry.trial_id,
+        "sessions": len(entry.sessions),
+        "excess_bp_per_year": float(entry.excess.mean()) * YEARLY,
+        "information_ratio": statistics.information_ratio(entry.excess),
+        "excess_at_kappa_bp_per_year": math.nan if slow is None else float(slow.mean()) * YEARLY,
+        "information_ratio_at_kappa": math.nan if slow is None else statistics.information_ratio(slow),
+        "this": this,
     }
 
 
@@ -264,20 +298,21 @@ def _statistics(evaluated: Evaluated) -> dict[str, float]:
     bar, log = gate.GateThresholds(), evaluated.judgement.log
     trial = log.trial(evaluated.judgement.trial)
     assert trial is not None
-    ratios = [ratio for ratio in (statistics.sharpe(entry.excess) for entry in log.trials) if math.isfinite(ratio)]
-    found = {**gate.luck(trial.trial_id, log=log, bar=bar).numbers, **gate.overfitting(trial, log=log, bar=bar).numbers}
-    return {
-        "psr_excess": statistics.probabilistic_sharpe(trial.excess),
-        "dsr_excess": statistics.deflated_sharpe(trial.excess, trial_sharpes=ratios) if ratios else math.nan,
-        "pbo": math.nan,
-        "detectable_ir": _detectable(evaluated, bar),
-        **found,
-    }
+    found = {**selection.luck(trial.trial_id, log=log, bar=bar).numbers, **selection.overfitting(trial, log=log, bar=bar).numbers}
+    sharpes: dict[str, float] = {}
+    for suffix, excess in logged_series(trial).items():
+        every = [logged_series(entry).get(suffix, entry.excess) for entry in log.trials]
+        ratios = [ratio for ratio in map(statistics.sharpe, every) if math.isfinite(ratio)]
+        sharpes |= {
+            f"psr_excess{suffix}": statistics.probabilistic_sharpe(excess),
+            f"dsr_excess{suffix}": statistics.deflated_sharpe(excess, trial_sharpes=ratios) if ratios else math.nan,
+        }
+    return {**sharpes, "pbo": math.nan, f"pbo{AT_KAPPA}": math.nan, "detectable_ir": _detectable(evaluated, bar), **found}
 
 
 def _training(trained: Trained) -> dict[str, Any]:
     records = [record for own in trained.records for record in own]
-    kept = ("seed", "fold", "seconds", "steps_per_second", "log_std")
+    kept = ("seed", "fold", "seconds", "steps_per_second")
     return {
         "algorithm": records[0]["algorithm"],
         "timesteps": sum(record["timesteps"] for record in records),

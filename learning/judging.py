@@ -1,26 +1,30 @@
 """The trained seeds out of sample: every book that the verdict and the table rest on, and the verdict.
 
 Promise: one continuous book trades all judged sessions, each by the models of the fold that holds it: the seeds' mean weights, then each
-seed alone, then every baseline, in one engine at the same flat costs. d is daily log growth less that of equal weight rebalanced daily.
+seed alone, then every baseline, in one engine at the same flat costs. d is daily log growth less that of equal weight: rebalanced daily,
+and at the policy's own kappa, the pace at which its models trade.
 A new configuration meets the gate with its d written to the log first; the holdout is traded only when it is all that still refuses, and
 that is written down too before it is judged. A configuration that passed before meets the refit check.
-Failure: `GateError`, `BaselineError`, `RegistryError` or what trading raises; a refusal is a verdict.
+Failure: `GateError`, `BaselineError`, `ForecastError`, `RegistryError` or what trading raises; a refusal is a verdict.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from learning import forecast
 from learning.configuration import Configuration, rules_at
 from schema.trading_rules import limits_of
 from trading_env.evaluation import metrics
 from trading_env.evaluation.backtest import BacktestResult, backtest
 from trading_env.evaluation.baselines import all_baselines
-from trading_env.evaluation.gate import Behaviour, GateThresholds, GateVerdict, TrialResult, gate_verdict
+from trading_env.evaluation.gate import Behaviour, GateError, GateThresholds, GateVerdict, TrialResult, gate_verdict
 from trading_env.evaluation.refit import RefitResult, refit_check
 from trading_env.evaluation.walk_forward import Fold, WalkForward
 from trading_env.simulation.policy import EqualWeight, NumpyPolicy, Policy, stack_policies
@@ -67,6 +71,7 @@ class Backtester:
 
     def __init__(self, market: Market, settings: Settings) -> None:
         self.market, self.settings = market, settings
+        self._forecast = cache(lambda folds: forecast.row(market, folds, kappa=settings.portfolio.kappa))
 
     def trade(self, policy: Policy, fold: Fold, last: Fold, *, cost_bps: int, limited: bool = True) -> BacktestResult:
         """From the first test session of `fold` to the last of `last`, under the risk limits unless the row is a baseline."""
@@ -86,7 +91,8 @@ class Backtester:
         return self.trade(walker, folds[0], folds[-1], cost_bps=cost_bps)
 
     def baselines(self, folds: Sequence[Fold], *, cost_bps: int, turnover: float) -> list[BacktestResult]:
-        return all_baselines(
+        """The rows of `all_baselines`, and the forecast's."""
+        rows = all_baselines(
             self.market,
             rules=rules_at(self.settings, cost_bps=cost_bps),
             kappa=self.settings.portfolio.kappa,
@@ -97,11 +103,16 @@ class Backtester:
             end=folds[-1].test_end,
             matched_turnover=turnover,
         )
+        return [*rows, self.trade(self._forecast(tuple(folds)), folds[0], folds[-1], cost_bps=cost_bps, limited=False)]
 
-    def holdout(self, policy: Policy, fold: Fold) -> tuple[BacktestResult, NDArray[np.float64]]:
-        """The holdout's book at the standard cost, and its d."""
-        book = self.trade(policy, fold, fold, cost_bps=STANDARD)
-        return book, book.growth - self.trade(EqualWeight(), fold, fold, cost_bps=STANDARD, limited=False).growth
+    def holdout(self, policy: Policy, fold: Fold) -> Books:
+        """The holdout's books at the standard cost: the policy's and both equal weights'."""
+        even = [EqualWeight(name=EQUAL), EqualWeight(name=SLOW, kappa=policy.kappa)]
+        return Books(
+            agent={STANDARD: self.trade(policy, fold, fold, cost_bps=STANDARD)},
+            baselines={STANDARD: [self.trade(one, fold, fold, cost_bps=STANDARD, limited=False) for one in even]},
+            seeds={},
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,9 +126,9 @@ class Books:
     def equal_weight(self, cost: int, *, name: str = EQUAL) -> BacktestResult:
         return next(row for row in self.baselines[cost] if row.policy == name)
 
-    def excess(self, book: BacktestResult, *, cost: int) -> NDArray[np.float64]:
-        """d of a book at this cost."""
-        return np.asarray(book.growth - self.equal_weight(cost).growth)
+    def excess(self, book: BacktestResult, *, cost: int, name: str = EQUAL) -> NDArray[np.float64]:
+        """d of a book at this cost, against EQUAL or SLOW."""
+        return np.asarray(book.growth - self.equal_weight(cost, name=name).growth)
 
 
 def books_of(trained: Trained, backtester: Backtester) -> Books:
@@ -129,7 +140,7 @@ def books_of(trained: Trained, backtester: Backtester) -> Books:
 
 def walks_of(trained: Trained, backtester: Backtester) -> tuple[dict[int, BacktestResult], dict[int, dict[int, BacktestResult]]]:
     """The ensemble's books by cost, and each seed's by seed and cost."""
-    folds, algorithm = trained.judged, backtester.settings.training.algorithm
+    folds, algorithm = trained.judged, backtester.settings.training.algorithm_name
     ensembles = [trained.ensemble(fold.number) for fold in folds]
     return (
         {cost: backtester.walk(ensembles, folds, name=algorithm, cost_bps=cost) for cost in COSTS},
@@ -184,14 +195,17 @@ def judge(
 ) -> Judgement:
     """The gate. `keep` writes a longer log down before anything rests on it; no `incumbent_trial`: equal weight trades now."""
     rules = bar if bar is not None else GateThresholds()
-    agent, folds = books.agent[STANDARD], trained.judged
-    excess = books.excess(agent, cost=STANDARD)
+    _same_pace(trained, backtester)
+    agent, stressed, folds = books.agent[STANDARD], books.agent[STRESSED], trained.judged
+    excess, at_kappa = (books.excess(agent, cost=STANDARD, name=name) for name in (EQUAL, SLOW))
+    seeds = [own[STRESSED] for own in books.seeds.values()]
     longer = log.append(
         settings=configuration.settings,
         feature_hash=configuration.feature_hash,
         code_hash=configuration.code_hash,
         sessions=agent.sessions,
         excess=excess,
+        excess_at_kappa=at_kappa,
     )
     if longer is not log:
         keep(longer)
@@ -200,21 +214,38 @@ def judge(
         sessions=agent.sessions,
         fold=np.array([next(fold.number for fold in folds if fold.test_start <= day <= fold.test_end) for day in agent.sessions]),
         excess=excess,
-        excess_stressed=books.excess(books.agent[STRESSED], cost=STRESSED),
-        excess_over_slow=books.agent[STRESSED].growth - books.equal_weight(STRESSED, name=SLOW).growth,
-        seeds_stressed=np.array([books.excess(own[STRESSED], cost=STRESSED) for own in books.seeds.values()]),
+        excess_at_kappa=at_kappa,
+        excess_stressed=books.excess(stressed, cost=STRESSED),
+        excess_stressed_at_kappa=books.excess(stressed, cost=STRESSED, name=SLOW),
+        seeds_stressed=np.array([books.excess(own, cost=STRESSED) for own in seeds]),
+        seeds_stressed_at_kappa=np.array([books.excess(own, cost=STRESSED, name=SLOW) for own in seeds]),
         behaviour=behaviour_of(agent, folds, market=backtester.market),
+        turnover_at_kappa=float(books.equal_weight(STANDARD, name=SLOW).turnover.mean()),
         against_incumbent=_difference(longer, configuration.trial, incumbent_trial),
     )
     verdict, opened = gate_verdict(result, log=longer, bar=rules), longer
     refused = [check.name for check in verdict.checks if not check.passed]
     enough = len(backtester.market.rows(trained.holdout.test_start, trained.holdout.test_end)) >= rules.min_holdout_sessions
     if refused == ["holdout"] and enough and not _was_seen(trained.holdout, configuration, log=longer):
-        book, holdout = backtester.holdout(trained.ensemble(trained.holdout.number), trained.holdout)
-        opened = longer.open_holdout(trial=configuration.trial, sessions=book.sessions, excess=holdout)
+        held = backtester.holdout(trained.ensemble(trained.holdout.number), trained.holdout)
+        book = held.agent[STANDARD]
+        opened = longer.open_holdout(
+            trial=configuration.trial,
+            sessions=book.sessions,
+            excess=held.excess(book, cost=STANDARD),
+            excess_at_kappa=held.excess(book, cost=STANDARD, name=SLOW),
+        )
         keep(opened)
         verdict = gate_verdict(result, log=opened, bar=rules)
     return Judgement(verdict, configuration.trial, opened, longer is not log)
+
+
+def _same_pace(trained: Trained, backtester: Backtester) -> None:
+    """Equal weight at kappa is of the settings' kappa: it measures no models that trade at another."""
+    asked = backtester.settings.portfolio.kappa
+    others = sorted({model.kappa for models in trained.policies for model in models} - {asked})
+    if others:
+        raise GateError(f"every model must trade at the settings' kappa, {asked:g}; one trades at {others[0]:g}")
 
 
 def _was_seen(holdout: Fold, configuration: Configuration, *, log: TrialLog) -> bool:
@@ -250,15 +281,19 @@ def judge_refit(
 ) -> Judgement:
     """The refit check of the model to be deployed against the one that trades now, over the sessions after its training."""
     rules, fold = bar if bar is not None else GateThresholds(), trained.holdout
-    book, excess = backtester.holdout(trained.ensemble(fold.number), fold)
+    _same_pace(trained, backtester)
+    held = backtester.holdout(trained.ensemble(fold.number), fold)
+    book = held.agent[STANDARD]
     latest = slice(-rules.refit_sessions, None)
     result = RefitResult(
         trial=configuration.identity,
         configuration=Configuration.of_entry(proof).identity,
         weights=book.weights[latest],
-        incumbent_weights=backtester.holdout(trades_now, fold)[0].weights[latest],
-        excess=excess,
+        incumbent_weights=backtester.trade(trades_now, fold, fold, cost_bps=STANDARD).weights[latest],
+        excess=held.excess(book, cost=STANDARD),
+        excess_at_kappa=held.excess(book, cost=STANDARD, name=SLOW),
         tracking_error=float(proof.excess.std(ddof=1)),
+        tracking_error_at_kappa=math.nan if proof.excess_at_kappa is None else float(proof.excess_at_kappa.std(ddof=1)),
         behaviour=behaviour_of(book, [fold], market=backtester.market),
     )
     return Judgement(refit_check(result, bar=rules), proof.trial_id, log, new=False)

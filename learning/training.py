@@ -17,35 +17,38 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from learning import ppo
+from learning import forecast
+from learning.algorithms import direct, ppo
 from learning.configuration import Configuration, folds_of, read_settings
 from learning.dataset import Dataset, newest_session, read_channel
 from learning.network import export
 from schema.training_dates import as_of
 from trading_env.data.features import CONTEXT, FEATURES, SCHEMA_VERSION
+from trading_env.evaluation.walk_forward import everything
 from trading_env.simulation.policy import PolicyCard, save_policy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from learning.trainer import Trainer
+    from learning.algorithms.trainer import Trainer
     from schema.settings import Algorithm, Settings
     from trading_env.evaluation.walk_forward import Fold
 
-TRAINERS: Mapping[Algorithm, Trainer] = {"PPO": ppo.fit}
+TRAINERS: Mapping[Algorithm, Trainer] = {"ppo": ppo.fit, "direct": direct.fit, "direct+ppo": ppo.fit_after_direct}
 
 
 @dataclass(frozen=True)
 class Job:
     """What one training run is asked for: a seed, its folds by number (none: all), and where TensorBoard's files go, if anywhere.
 
-    The settings' timesteps are those asked for.
+    The settings' timesteps are those asked for. `everything`: one fold, of all sessions before live_start, instead of the walk-forward's.
     """
 
     seed: int
     settings: Settings
     folds: tuple[int, ...] = ()
     tensorboard: Path | None = None
+    everything: bool = False
 
     def chosen(self, folds: Sequence[Fold]) -> list[Fold]:
         """The folds to train; raises ValueError on a number that is none of them."""
@@ -60,7 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = as_of(job.settings, newest_session(channel))
     job = replace(job, settings=settings)
     dataset = read_channel(channel, symbols=settings.universe.symbols, live_start=settings.training.dates.live_start)
-    folds = folds_of(dataset.market.sessions, settings)
+    sessions, dates = dataset.market.sessions, settings.training.dates
+    folds = (everything(sessions, start=dates.start, live_start=dates.live_start),) if job.everything else folds_of(sessions, settings)
     for fold in job.chosen(folds):
         train_fold(job, fold, dataset=dataset, folder=Path(os.environ["SM_MODEL_DIR"]) / f"fold-{fold.number}")
 
@@ -71,8 +75,12 @@ def train_fold(job: Job, fold: Fold, *, dataset: Dataset, folder: Path) -> None:
     market = dataset.market.rows(fold.train_start, fold.train_end)
     which = {"seed": job.seed, "fold": fold.number, "folds": settings.training.folds + 1}
     began = time.monotonic()
+    forecasts = settings.features.forecast
+    trees = forecast.fit(market).arrays if forecasts == "trees" else {}
+    # The policy trains on forecasts of trees that never saw the session, and is served by those that saw them all
+    seen = forecast.with_column(market, forecast.cross_fit(market, purge=settings.training.purge_sessions)) if trees else market
     fitted = TRAINERS[settings.training.algorithm](
-        market,
+        seen,
         settings=settings,
         seed=job.seed,
         timesteps=settings.training.timesteps,
@@ -92,10 +100,11 @@ def train_fold(job: Job, fold: Fold, *, dataset: Dataset, folder: Path) -> None:
         seeds=(job.seed,),
         code_version=configuration.code_hash,
         metrics={"timesteps": fitted.timesteps},
+        forecast=forecasts,
     )
-    save_policy(folder, export([fitted.network]), card)
+    save_policy(folder, export([fitted.network]) | trees, card)
     record = {
-        "algorithm": settings.training.algorithm,
+        "algorithm": settings.training.algorithm_name,
         "seed": job.seed,
         "fold": fold.number,
         "configuration_of_one_seed": configuration.of_one_seed,
@@ -103,7 +112,6 @@ def train_fold(job: Job, fold: Fold, *, dataset: Dataset, folder: Path) -> None:
         "timesteps": fitted.timesteps,
         "seconds": round(seconds, 3),
         "steps_per_second": round(fitted.timesteps / seconds, 1),
-        "log_std": fitted.curve[-1]["log_std"],
         "manifest_sha256": dataset.manifest_sha256,
         "sessions": len(market),
         "curve": fitted.curve,
@@ -115,6 +123,7 @@ def _job(arguments: Sequence[str] | None) -> Job:
     parser = argparse.ArgumentParser(description="Train one seed, all its folds or those named.")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--fold", type=int, action="append", default=[], help="number of a fold, repeatable; the last is the holdout's")
+    parser.add_argument("--everything", action="store_true", help="one fold of all sessions before live_start, and none to judge on")
     parser.add_argument("--settings", default="settings.json", help="JSON, or a file beside this script")
     parser.add_argument("--timesteps", type=int, help="a fold; default: the settings'")
     parser.add_argument("--tensorboard", type=Path, metavar="FOLDER", help="write TensorBoard's files below it")
@@ -124,4 +133,6 @@ def _job(arguments: Sequence[str] | None) -> Job:
         settings = type(settings).model_validate(
             {**settings.model_dump(), "training": {**settings.training.model_dump(), "timesteps": options.timesteps}}
         )
-    return Job(seed=options.seed, settings=settings, folds=tuple(options.fold), tensorboard=options.tensorboard)
+    return Job(
+        seed=options.seed, settings=settings, folds=tuple(options.fold), tensorboard=options.tensorboard, everything=options.everything
+    )

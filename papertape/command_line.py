@@ -38,6 +38,8 @@ from papertape.options import (
     TestStart,
     Timesteps,
     TrainingStart,
+    Universe,
+    Until,
     examples,
 )
 from trading_env.errors import PapertapeError
@@ -97,19 +99,28 @@ def papertape() -> None:
     """An autonomous paper-trading agent, on AWS and on your laptop."""
 
 
-@app.command(epilog=examples("train", "train --seeds 2 --all-folds --tensorboard", "train --bars mine.csv --adjusted --timesteps 500000"))
+@app.command(
+    epilog=examples(
+        "train",
+        "train --until 2018-12-31",
+        "train --seeds 2 --all-folds --tensorboard",
+        "train --bars mine.csv --adjusted --timesteps 500000",
+    )
+)
 def train(
     settings: OwnSettings = None,
     bars: Bars = None,
     adjusted: Adjusted = None,
     actions: Actions = None,
     symbols: Symbols = "",
+    universe: Universe = "",
     start: TrainingStart = None,
     test_start: TestStart = None,
     live_start: LiveStart = None,
     folds: Folds = None,
     seeds: Seeds = 1,
     timesteps: Timesteps = None,
+    until: Until = None,
     all_folds: Annotated[
         bool, typer.Option("--all-folds", help="Train every fold of the walk-forward, not only the last.", rich_help_panel=RUN)
     ] = False,
@@ -121,7 +132,19 @@ def train(
     with in_plain_words():
         from papertape.research import study, train
 
-        asked = _asked(settings, bars, adjusted, actions, symbols, (start, test_start, live_start), folds, seeds, timesteps)
+        asked = _asked(
+            settings,
+            bars,
+            adjusted,
+            actions,
+            symbols,
+            (start, test_start, live_start),
+            folds,
+            seeds,
+            timesteps,
+            until=until,
+            universe=universe,
+        )
         train.run(study.study(asked), folder=out, all_folds=all_folds, fresh=fresh, tensorboard=tensorboard, console=Console())
 
 
@@ -139,6 +162,7 @@ def evaluate(
     adjusted: Adjusted = None,
     actions: Actions = None,
     symbols: Symbols = "",
+    universe: Universe = "",
     start: TrainingStart = None,
     test_start: TestStart = None,
     live_start: LiveStart = None,
@@ -164,7 +188,9 @@ def evaluate(
         from papertape.research import evaluate, study
 
         days = (start, test_start, live_start)
-        chosen = study.study(_asked(settings, bars, adjusted, actions, symbols, days, folds, seeds, timesteps, quick=quick))
+        chosen = study.study(
+            _asked(settings, bars, adjusted, actions, symbols, days, folds, seeds, timesteps, quick=quick, universe=universe)
+        )
         evaluate.run(
             chosen,
             folder=out,
@@ -181,8 +207,8 @@ def evaluate(
 @app.command(
     epilog=examples(
         "backtest --policy random:7",
-        "backtest --policy out/evaluate",
-        "backtest --bars mine.csv --adjusted --policy out/train/seeds/0/fold-8 --start 2020-01-02",
+        "backtest --policy out/evaluate --from 2011-01-03 --to 2018-12-31",
+        "backtest --bars mine.csv --adjusted --policy out/train --from 2020-01-02 --out out/backtest",
     )
 )
 def backtest(
@@ -191,17 +217,35 @@ def backtest(
     adjusted: Adjusted = None,
     actions: Actions = None,
     symbols: Symbols = "",
-    policy: Annotated[str, typer.Option(help="equal-weight, random:<seed>, a model.tar.gz, or the folder of one.")] = "equal-weight",
-    start: Annotated[str, typer.Option(help="The first session, YYYY-MM-DD.", show_default="2020-01-02, or the first of your bars")] = "",
-    end: Annotated[str, typer.Option(help="The last session, YYYY-MM-DD.", show_default="2020-12-31, or the last of your bars")] = "",
+    universe: Universe = "",
+    policy: Annotated[
+        str,
+        typer.Option(
+            help="equal-weight, random:<seed>, a model.tar.gz or the folder of one; or the folder of a run: each session is then traded by "
+            "the seeds' ensemble of the fold that judges it.",
+        ),
+    ] = "equal-weight",
+    start: Annotated[
+        str,
+        typer.Option("--from", "--start", help="The first session, YYYY-MM-DD.", show_default="2020-01-02, or the first of your bars"),
+    ] = "",
+    end: Annotated[
+        str, typer.Option("--to", "--end", help="The last session, YYYY-MM-DD.", show_default="2020-12-31, or the last of your bars")
+    ] = "",
     dividends: Annotated[str, typer.Option(help="credit or ignore.", show_default="from the settings")] = "",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write curve, weights and trades: to a folder, or to FILE.csv or FILE.parquet and beside it.", show_default=False
+        ),
+    ] = None,
 ) -> None:
-    """Backtest a policy in the simulator, next to equal weight and the benchmark."""
+    """Backtest a policy in the simulator, next to equal weight, daily and at the policy's own pace, and the benchmark."""
     with in_plain_words():
-        from papertape.research import backtest, study
+        from papertape.research import backtest_display, study
 
-        chosen = study.study(_asked(settings, bars, adjusted, actions, symbols))
-        backtest.run(chosen, policy=policy, start=start, end=end, dividends=dividends, console=Console())
+        chosen = study.study(_asked(settings, bars, adjusted, actions, symbols, universe=universe))
+        backtest_display.run(chosen, policy=policy, start=start, end=end, dividends=dividends, out=out, console=Console())
 
 
 @app.command(epilog=examples("scoreboard"))
@@ -254,12 +298,15 @@ def _asked(
     timesteps: int | None = None,
     *,
     quick: bool = False,
+    until: datetime | None = None,
+    universe: str = "",
 ) -> StudyOptions:
     from papertape.research.study import StudyOptions
 
-    start, test_start, live_start = (day.date() if day else None for day in days)
+    start, test_start, live_start, last = (day.date() if day else None for day in (*days, until))
     names = tuple(dict.fromkeys(name.strip().upper() for name in symbols.split(",") if name.strip()))
-    return StudyOptions(settings, bars, adjusted, actions, names, start, test_start, live_start, folds, seeds, timesteps, quick)
+    chosen = (settings, bars, adjusted, actions, names, start, test_start, live_start, folds, seeds, timesteps, quick)
+    return StudyOptions(*chosen, until=last, universe=universe)
 
 
 @contextmanager

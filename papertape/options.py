@@ -59,6 +59,15 @@ Adjusted = Annotated[
 Actions = Annotated[Path | None, typer.Option(help="Your splits and dividends: symbol, ex_date, kind, value.", rich_help_panel=BARS)]
 Symbols = Annotated[str, typer.Option(help="Symbols to use: A,B,C.", show_default="all of the file", rich_help_panel=BARS)]
 
+Universe = Annotated[
+    str,
+    typer.Option(
+        help="Who is a member when: dow-30, nasdaq-100, or most-traded:N of each month, ended names included.",
+        show_default="all of the file, always",
+        rich_help_panel=BARS,
+    ),
+]
+
 
 def _day(text: str) -> typer.models.OptionInfo:
     option: typer.models.OptionInfo = typer.Option(help=text, formats=["%Y-%m-%d"], metavar="YYYY-MM-DD", rich_help_panel=SIZE)
@@ -68,6 +77,7 @@ def _day(text: str) -> typer.models.OptionInfo:
 TrainingStart = Annotated[datetime | None, _day("The first session to train on.")]
 TestStart = Annotated[datetime | None, _day("The first session of the first test.")]
 LiveStart = Annotated[datetime | None, _day("The first session that is never read; the holdout ends before it.")]
+Until = Annotated[datetime | None, _day("Train one model on every session up to this one, instead of folds; trade after it.")]
 Folds = Annotated[int | None, typer.Option(help="How many folds the walk-forward has.", min=1, max=32, rich_help_panel=SIZE)]
 Seeds = Annotated[int | None, typer.Option(help="How many seeds: 0, 1, 2, ...", min=1, max=32, rich_help_panel=SIZE)]
 Timesteps = Annotated[int | None, typer.Option(help="Per seed and fold.", min=1000, rich_help_panel=SIZE)]

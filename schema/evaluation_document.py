@@ -1,7 +1,8 @@
 """evaluation.json, schema 3: `learning.document` writes nothing that this does not read, and the pages read it through this.
 
 Promise: `read` gives a document whose parts fit together, so that nobody who renders it meets a missing key half way down a page; keys that
-no page shows are ignored. null is a number that does not exist. Failure: `EvaluationFileError`, one sentence naming the key and the value.
+no page shows are ignored. null is a number that does not exist; those against equal weight at kappa came later, and a file from before
+them is read as if they were null. Failure: `EvaluationFileError`, one sentence naming the key and the value.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from trading_env.errors import PapertapeError
 SCHEMA = 3
 Cost = Literal["0", "10", "20"]  # basis points per side
 Number = Annotated[float, Field(allow_inf_nan=False)] | None
+NOT_THEN: dict[Cost, Number] = dict.fromkeys(get_args(Cost))  # at each cost, of a file that was written before the number was
 Series = tuple[Annotated[float, Field(allow_inf_nan=False)], ...]
 
 
@@ -74,6 +76,8 @@ class Headline(DocumentPart):
     turnover_per_day: Number
     information_ratio: dict[Cost, Number]
     excess_bp_per_year: dict[Cost, Number]
+    information_ratio_at_kappa: dict[Cost, Number] = NOT_THEN
+    excess_at_kappa_bp_per_year: dict[Cost, Number] = NOT_THEN
     seed_spread: SpreadRecord
     detectable_ir: Number
     seeds: int
@@ -94,6 +98,9 @@ class Measures(DocumentPart):
     excess_bp_per_year: Number
     information_ratio: Number
     tracking_error: Number
+    excess_at_kappa_bp_per_year: Number = None
+    information_ratio_at_kappa: Number = None
+    tracking_error_at_kappa: Number = None
     psr: Number
     final_equity: Number
 
@@ -137,6 +144,8 @@ class Trial(DocumentPart):
     sessions: int
     excess_bp_per_year: Number
     information_ratio: Number
+    excess_at_kappa_bp_per_year: Number = None
+    information_ratio_at_kappa: Number = None
     this: bool
 
 

@@ -17,10 +17,19 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from schema import slot
+from schema import refusals, slot, universes
 from schema.slot import Slot
 from trading_env.errors import PapertapeError
 
@@ -31,16 +40,15 @@ SETTINGS_FILE = "PAPERTAPE_SETTINGS_FILE"
 #: The variable that names the environment which is synthesized, deployed or operated; empty for the file's own settings.
 ENVIRONMENT = "PAPERTAPE_ENVIRONMENT"
 
-#: Keys of earlier versions, and what to write instead of the given value.
-RENAMED = {
-    "schedule.slot": 'schedule.slot is now schedule.slots = ["{value}"]',
-    "cost": "[cost] is now [budget]",
-}
-
 Symbol = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9.]{0,9}$")]
 Share = Annotated[float, Field(gt=0, le=1)]
 BasisPoints = Annotated[float, Field(ge=0, le=500)]
-Algorithm = Literal["PPO"]  # a key of `learning.training.TRAINERS`
+Algorithm = Literal["ppo", "direct", "direct+ppo"]  # a key of `learning.training.TRAINERS`
+ALGORITHM_NAMES: Mapping[Algorithm, str] = {  # as pages and sentences call them
+    "ppo": "PPO",
+    "direct": "Direct reinforcement",
+    "direct+ppo": "Direct reinforcement and PPO",
+}
 Auto = Literal["auto"]
 AUTO: Auto = "auto"
 
@@ -67,9 +75,14 @@ class Section(BaseModel):
 
 
 class Universe(Section):
-    """A settings file names a benchmark, for TOML has no null; research on bars that do not hold it goes without."""
+    """A settings file names a benchmark, for TOML has no null; research on bars that do not hold it goes without.
 
-    symbols: Annotated[tuple[Symbol, ...], Field(min_length=2, max_length=500)]
+    `symbols` may be a list's name, which stands for its current members and the benchmark, or a rule over bars, which research fills in;
+    `chosen_by` keeps the word.
+    """
+
+    chosen_by: str = ""
+    symbols: tuple[Symbol, ...]
     benchmark: Symbol | None
 
     @property
@@ -79,12 +92,23 @@ class Universe(Section):
             raise SettingsError(f"universe.benchmark must be one of symbols, {', '.join(self.symbols)}; it is missing")
         return self.benchmark
 
+    @model_validator(mode="before")
+    @classmethod
+    def _a_name_stands_for_its_members(cls, section: Any) -> Any:
+        return universes.expanded(section) if isinstance(section, Mapping) else section
+
+    @field_validator("symbols")
+    @classmethod
+    def _as_many_as_can_be_traded(cls, symbols: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        universes.check_count(symbols, chosen_by=info.data.get("chosen_by", ""))
+        return symbols
+
     @model_validator(mode="after")
     def _names_are_distinct_and_hold_the_benchmark(self) -> Self:
         repeated = sorted({s for s in self.symbols if self.symbols.count(s) > 1})
         if repeated:
             raise ValueError(f"symbols must be distinct, {', '.join(repeated)} is repeated")
-        if self.benchmark is not None and self.benchmark not in self.symbols:
+        if self.benchmark is not None and self.symbols and self.benchmark not in self.symbols:
             raise ValueError(f"benchmark must be one of symbols, was {self.benchmark}")
         return self
 
@@ -192,13 +216,15 @@ class TrainingSettings(Section):
     environments: Annotated[int, Field(ge=1, le=4096)]
     episode_sessions: Annotated[int, Field(ge=21, le=2520)]
     names_per_episode: Annotated[int, Field(ge=2, le=500)]
-    algorithm: Algorithm = "PPO"
+    algorithm: Algorithm = "ppo"
 
     @model_validator(mode="before")
     @classmethod
     def _a_former_name_is_refused_with_its_new_one(cls, section: Any) -> Any:
         if isinstance(section, Mapping) and "sealed_sessions" in section:
             raise ValueError("sealed_sessions is called holdout_sessions now; rename it")
+        if isinstance(section, Mapping) and section.get("algorithm") == "PPO":
+            raise ValueError('algorithm = "PPO" is written "ppo" now; rename it')
         return section
 
     @model_validator(mode="after")
@@ -209,6 +235,10 @@ class TrainingSettings(Section):
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds must be distinct, was {list(self.seeds)}")
         return self
+
+    @property
+    def algorithm_name(self) -> str:
+        return ALGORITHM_NAMES[self.algorithm]
 
     @property
     def dates(self) -> TrainingDates:
@@ -222,9 +252,15 @@ class TrainingSettings(Section):
 class RewardSettings(Section):
     """What a session earns in training; judging never uses it. The penalties are off at 0."""
 
-    kind: Literal["excess_log_growth", "log_growth", "differential_sharpe"]
-    drawdown_penalty: Annotated[float, Field(ge=0, le=10)]
-    turnover_penalty: Annotated[float, Field(ge=0, le=10)]
+    kind: Literal["excess_log_growth", "log_growth", "differential_sharpe"] = "excess_log_growth"
+    drawdown_penalty: Annotated[float, Field(ge=0, le=10)] = 0.0
+    turnover_penalty: Annotated[float, Field(ge=0, le=10)] = 0.0
+
+
+class FeatureSettings(Section):
+    """What a policy reads beside the feature table: `trees`, a forecast of each name that is fitted inside every fold."""
+
+    forecast: Literal["none", "trees"] = "none"
 
 
 class ModelSettings(Section):
@@ -257,6 +293,16 @@ class Settings(Section):
     model: ModelSettings
     budget: Budget
     gate: GateSettings = GateSettings()
+    features: FeatureSettings = FeatureSettings()
+
+    @model_validator(mode="after")
+    def _a_reward_is_of_the_algorithm_that_reads_it(self) -> Self:
+        if self.training.algorithm == "direct" and self.reward != RewardSettings():
+            raise ValueError(
+                'reward is what PPO is paid: with training.algorithm = "direct", which climbs growth itself, it must be excess_log_growth '
+                f"without penalties, was {self.reward.kind}, {self.reward.drawdown_penalty:g} and {self.reward.turnover_penalty:g}"
+            )
+        return self
 
 
 def quick(settings: Settings) -> Settings:
@@ -265,15 +311,15 @@ def quick(settings: Settings) -> Settings:
     return settings.model_copy(update={"training": training})
 
 
-def load(path: Path, *, environment: str = "") -> Settings:
-    """Read and validate `path`; raise `SettingsError` with one line that says what to change.
+def load(path: Path, *, environment: str = "", research: bool = False) -> Settings:
+    """Read and validate `path`; raise `SettingsError` with one line that says what to change. A universe by rule is for `research` alone.
 
     A table `[environments.<name>]` at the end of a TOML file holds what differs in the environment `name`; each is validated.
     """
     try:
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".json" and not environment:
-            return checked_json(text, source=path.name)
+            return _of_names(checked_json(text, source=path.name), source=path.name, research=research)
         documents = _environments(tomllib.loads(text), source=path.name)
     except OSError as error:
         raise SettingsError(f"{path.name}: cannot be read ({error.strerror})") from error
@@ -285,7 +331,13 @@ def load(path: Path, *, environment: str = "") -> Settings:
     if environment not in made:
         known = ", ".join(name for name in made if name) or "it has no [environments.<name>]"
         raise SettingsError(f"{path.name}: environment {environment!r} is not allowed: {known}")
-    return made[environment]
+    return _of_names(made[environment], source=path.name, research=research)
+
+
+def _of_names(settings: Settings, *, source: str, research: bool) -> Settings:
+    if not research and universes.most_traded(settings.universe.chosen_by):
+        raise SettingsError(f"{source}: {universes.refusal(settings.universe.chosen_by)}")
+    return settings
 
 
 def chosen(path: Path) -> Settings:
@@ -334,7 +386,7 @@ def checked(document: object, *, source: str) -> Settings:
     try:
         return Settings.model_validate(document)
     except ValidationError as error:
-        raise _refusal(error, source=source) from error
+        raise SettingsError(refusals.sentence(error, source=source)) from error
 
 
 def checked_json(text: str | bytes, *, source: str) -> Settings:
@@ -342,32 +394,4 @@ def checked_json(text: str | bytes, *, source: str) -> Settings:
     try:
         return Settings.model_validate_json(text)
     except ValidationError as error:
-        raise _refusal(error, source=source) from error
-
-
-def _refusal(error: ValidationError, *, source: str) -> SettingsError:
-    problems = error.errors()
-    # Whoever renames the key also answers that the new one is missing
-    renamed = [problem for problem in problems if problem["type"] == "extra_forbidden" and _key(problem) in RENAMED]
-    return SettingsError("; ".join(_sentence(source, problem) for problem in renamed or problems))
-
-
-def _key(problem: ErrorDetails) -> str:
-    return ".".join(str(part) for part in problem["loc"]) or "(file)"
-
-
-def _sentence(file: str, problem: ErrorDetails) -> str:
-    key = _key(problem)
-    match problem["type"]:
-        case "extra_forbidden" if key in RENAMED:
-            return f"{file}: {RENAMED[key].format(value=problem['input'])}"
-        case "missing":
-            return f"{file}: {key} is missing"
-        case "extra_forbidden":
-            return f"{file}: {key} = {problem['input']!r} is not a setting; remove it or check its spelling"
-        case "value_error":
-            return f"{file}: {key}: {problem['ctx']['error']}"
-        case "json_invalid":
-            return f"{file}: is not valid JSON, {problem['ctx']['error']}"
-        case _:
-            return f"{file}: {key} = {problem['input']!r} is not allowed: {problem['msg']}"
+        raise SettingsError(refusals.sentence(error, source=source)) from error

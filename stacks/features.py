@@ -28,10 +28,11 @@ PREFIX = FEATURES.rstrip("/")
 FIRST_YEAR, LAST_YEAR = 1990, 2100
 
 FEATURE_COLUMNS = (
-    "return_1", "return_5", "return_21", "return_63", "return_126", "gap", "range", "location", "atr_14", "rsi_14", "macd",
-    "macd_histogram", "bollinger_position", "bollinger_width", "volatility_21", "volatility_ratio", "volume_z", "distance_20",
-    "distance_50", "distance_200", "momentum_12_1", "drawdown_252", "rank_return_5", "rank_return_21", "rank_volatility_21",
-    "rank_momentum_12_1", "market_breadth", "market_return_21", "market_volatility_21", "market_dispersion_21",
+    "return_1", "return_5", "return_21", "return_63", "return_126", "gap", "overnight_21", "intraday_21", "range", "location",
+    "rsi_14", "macd", "macd_histogram", "bollinger_position", "volatility_21", "volatility_ratio", "volume_z", "distance_50",
+    "distance_200", "momentum_12_1", "drawdown_252", "rank_return_5", "rank_return_21", "rank_volatility_21", "rank_momentum_12_1",
+    "rank_residual_1", "rank_residual_5", "rank_residual_12_1", "market_breadth", "market_return_21", "market_volatility_21",
+    "market_dispersion_21",
 )  # fmt: skip
 COLUMNS = (
     ("session", "timestamp"),

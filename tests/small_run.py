@@ -46,10 +46,11 @@ def settings(**changes: dict[str, Any]) -> Settings:
 
 
 def market() -> Market:
-    rng = np.random.default_rng(0)
+    """Walks at random about waves out of step, so that there is something to learn, and a look ahead would show."""
+    rng, angle = np.random.default_rng(0), 2 * np.pi * np.arange(len(DAYS)) / 40
     bars = []
-    for symbol in SYMBOLS:
-        close = 50 * np.exp(np.cumsum(rng.normal(3e-4, 0.01, len(DAYS))))
+    for number, symbol in enumerate(SYMBOLS):
+        close = 50 * np.exp(np.cumsum(rng.normal(3e-4, 0.01, len(DAYS))) + 0.05 * np.sin(angle + 2 * np.pi * number / len(SYMBOLS)))
         prices = {"open": close * np.exp(rng.normal(0, 0.002, len(DAYS))), "high": close * 1.02, "low": close * 0.98, "close": close}
         bars.append(pd.DataFrame({"symbol": symbol, "session": DAYS.astype("datetime64[us]"), **prices, "volume": 1e6}))
     return build_market(pd.concat(bars), pd.DataFrame(columns=list(ACTION_COLUMNS)), symbols=SYMBOLS)

@@ -37,7 +37,7 @@ from trading_env.simulation.policy import Policy, make_policy
 
 TOLERANCE = 1e-6
 FOLDER = ROOT / "out" / "parity"
-TRAINED = "ppo"
+TRAINED = "trained"
 POLICIES = ("equal-weight", TRAINED, "random:7")
 
 

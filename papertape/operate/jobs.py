@@ -29,6 +29,8 @@ Note = Callable[[str], None]
 RECENT_DAYS = 21  # longer than any run of days without a session
 FIRST_DAYS = timedelta(days=10)  # from the start asked for to the first session
 A_YEAR = timedelta(days=365)
+SESSIONS_A_YEAR = 252
+BARS_PER_CALL = 200_000  # at about 2 kB each while they are merged, under half of the function's memory
 GLUE_RUNNING = {"STARTING", "RUNNING", "STOPPING", "WAITING"}
 PIPELINE_RUNNING = {"Executing", "Stopping"}
 
@@ -117,9 +119,21 @@ def backfill(run: DeployedApp, note: Note) -> str:
         return f"stands: every symbol's bars reach {last}"
     start = history_start(run.settings, last=last)
     note(f"{len(missing)} of {len(run.settings.universe.symbols)} symbols, from {start} on")
-    done = run.invoke("BackfillBarsFunction", {"start": start.isoformat()})
+    spans = _spans(start, last, names=len(run.settings.universe.symbols))
+    bars = 0
+    for begin, end in spans:
+        done = run.invoke("BackfillBarsFunction", {"start": begin.isoformat(), **({"end": end.isoformat()} if end < last else {})})
+        bars += done["bars"]
     silent = f"; the vendor sent nothing of {', '.join(done['silent'])}" if done.get("silent") else ""
-    return f"{done['bars']:,} daily bars to {done['end']}{silent}"
+    return f"{bars:,} daily bars to {done['end']}{silent}"
+
+
+def _spans(start: date, last: date, *, names: int) -> list[tuple[date, date]]:
+    """Whole years of about `BARS_PER_CALL` bars, for the function's memory holds what one call asks for; one span where it all fits."""
+    years = max(1, BARS_PER_CALL // (SESSIONS_A_YEAR * names))
+    begins = [start, *(date(year, 1, 1) for year in range(start.year + years, last.year + 1, years))]
+    ends = [*(begin - timedelta(days=1) for begin in begins[1:]), last]
+    return list(zip(begins, ends, strict=True))
 
 
 # The features

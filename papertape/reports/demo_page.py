@@ -76,7 +76,7 @@ def write(year: YearInPictures, path: Path) -> None:
         apart=None if year.apart is None else f"{year.apart:.1%}",
         traded_kind=year.summary["model"]["kind"],
         evaluation=evaluation,
-        verdict_cards=evaluation_page.cards(evaluation.headline),
+        verdict_cards=evaluation_page.cards(evaluation),
         checks=sorted(evaluation.gate.checks, key=lambda check: check.passed),
         quick_note=year.quick_note,
         evaluation_page=year.evaluation_page,

@@ -28,14 +28,22 @@ TICKS = np.array([0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 
 #: What the statistics of the file are called; one of another name is shown under its own.
 STATISTICS = {
     "psr_excess": "probability that the true excess is above 0 (PSR)",
+    "psr_excess_at_kappa": "the same against equal weight at kappa",
     "dsr_excess": "the same, deflated for every trial in the log (DSR)",
+    "dsr_excess_at_kappa": "DSR against equal weight at kappa",
     "reality_check_p": "chance that the best trial without an edge does as well (Reality Check p)",
+    "reality_check_p_at_kappa": "the same against equal weight at kappa: the larger of the two counts",
     "reality_check_t": "t of the Reality Check",
     "reality_check_critical_t": "t that it needs among all trials",
+    "reality_check_t_at_kappa": "t against equal weight at kappa",
+    "reality_check_critical_t_at_kappa": "t that this one needs",
     "detectable_ir": "smallest information ratio found with 80 % power by one trial's test",
     "detectable_ir_among_trials": "smallest one found among all trials",
+    "detectable_ir_among_trials_at_kappa": "the same against equal weight at kappa",
     "pbo": "probability of backtest overfitting (PBO)",
+    "pbo_at_kappa": "PBO against equal weight at kappa",
     "cscv_loss_share": "share of splits in which the best trial in sample loses to equal weight",
+    "cscv_loss_share_at_kappa": "the same against equal weight at kappa",
     "cscv_columns": "trials that could be compared for it",
 }
 
@@ -50,7 +58,7 @@ def write(document: Mapping[str, Any], path: Path, *, warning: str = "") -> None
         claim=claim,
         warning=warning,
         figures=figures,
-        cards=cards(evaluation.headline),
+        cards=cards(evaluation),
         yardsticks=yardsticks(evaluation),
         standard=STANDARD,
         columns=[heading for heading, _ in COLUMNS],
@@ -107,6 +115,8 @@ def _with_error(measures: Measures) -> str:
 COLUMNS: tuple[tuple[str, Callable[[Measures], str]], ...] = (
     ("excess, bp per year", lambda m: bp(m.excess_bp_per_year)),
     ("information ratio", lambda m: ratio(m.information_ratio)),
+    ("excess at kappa, bp per year", lambda m: bp(m.excess_at_kappa_bp_per_year)),
+    ("IR at kappa", lambda m: ratio(m.information_ratio_at_kappa)),
     ("tracking error", lambda m: percent(m.tracking_error)),
     ("turnover per day", lambda m: percent(m.turnover_per_day, 2)),
     ("costs, bp per year", lambda m: _text(m.costs_bp_per_year, ",.1f")),
@@ -127,21 +137,34 @@ def break_even(headline: Headline) -> str:
     return "none" if headline.break_even_bp is None else f"{headline.break_even_bp:.1f} bp"
 
 
-def cards(headline: Headline) -> list[tuple[str, str]]:
+def cards(evaluation: Evaluation) -> list[tuple[str, str]]:
     """(value, what it is), the first thing after the answer."""
+    headline, luck = evaluation.headline, evaluation.statistics
     seeds, cost = headline.seed_spread, headline.break_even_bp
     why = ": no excess even free of cost" if cost == 0 else ": the excess does not fall with cost" if cost is None else ""
-    ratios = "\u2002".join(ratio(headline.information_ratio[cost]) for cost in COSTS)
+    ratios, at_kappa = (
+        "\u2002".join(ratio(by_cost.get(cost)) for cost in COSTS)
+        for by_cost in (headline.information_ratio, headline.information_ratio_at_kappa)
+    )
     return [
         (break_even(headline), f"break-even cost a side{why}"),
         (percent(headline.turnover_per_day, 2), "turnover per day, buys and sells over equity"),
-        (ratios, "information ratio against equal weight at 0, 10 and 20 bp per side"),
+        (ratios, "information ratio against equal weight daily at 0, 10 and 20 bp per side"),
+        (at_kappa, "the same against equal weight at the policy's own kappa: slow trading is no skill"),
+        (bp(headline.excess_at_kappa_bp_per_year.get(STANDARD)), "bp per year over equal weight at kappa, at 10 bp per side"),
         (
             f"{ratio(seeds.worst)} to {ratio(seeds.best)}",
-            f"the same of {headline.seeds} seeds alone at 10 bp; median {ratio(seeds.median)}",
+            f"information ratio of {headline.seeds} seeds alone against equal weight daily at 10 bp; median {ratio(seeds.median)}",
         ),
+        (p_values(evaluation), "chance that the best trial without an edge does as well, against either equal weight; the larger counts"),
+        (f"{ratio(luck.get('dsr_excess'))}\u2002{ratio(luck.get('pbo'))}", "DSR and PBO: both charge for every trial in the log"),
         (ratio(headline.detectable_ir), "smallest information ratio that this test finds with 80 % power"),
     ]
+
+
+def p_values(evaluation: Evaluation) -> str:
+    """p of the Reality Check against equal weight daily, and at kappa."""
+    return " / ".join(_text(evaluation.statistics.get(f"reality_check_p{suffix}"), ".3f") for suffix in ("", "_at_kappa"))
 
 
 def yardsticks(evaluation: Evaluation) -> list[tuple[str, float | None]]:

@@ -44,10 +44,13 @@ def run(
         raise ResearchError(f"--record is for evidence, which takes {least} folds or more, was {folds}; leave --record or --quick out")
     if record:
         scoreboard.check_name(record)
-    for line in study.notes:
+    study.folds()  # bars without room for them are refused before a word is said
+    for line in (*study.notes, *study.dates):
         console.print(line)
     if quick:
-        console.print("quick: 3 folds of 2 seeds show how it goes; this cannot pass the gate")
+        training = study.settings.training
+        size = f"{_counted(training.folds, 'fold')} of {_counted(len(training.seeds), 'seed')}"
+        console.print(f"quick: {size} and a holdout show how it goes; this cannot pass the gate")
     prepared = training_run.prepare(study, folder)
     seeds = study.settings.training.seeds
     training_run.train(prepared, folds=range(len(prepared.folds)), console=console, fresh=fresh, tensorboard=tensorboard)
@@ -103,7 +106,7 @@ def judge(prepared: training_run.TrainingRun, *, seeds: Sequence[int], trials: P
 def _summary(evaluation: Evaluation) -> Group:
     """The answer, the headline, and what the gate says of it, refusals first."""
     headline = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    for value, meaning in evaluation_page.cards(evaluation.headline):
+    for value, meaning in evaluation_page.cards(evaluation):
         headline.add_row(value, meaning)
     verdict = "passed" if evaluation.gate.passed else f"refused by {len(evaluation.gate.refusals)} of {len(evaluation.gate.checks)} checks"
     refusals = [Text(f"  refused  {check.name}: {check.sentence}") for check in evaluation.gate.refusals]
@@ -118,6 +121,10 @@ def _summary(evaluation: Evaluation) -> Group:
         *refusals,
         Text(f"  passed   {passed}"),
     )
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{count} {word}{'' if count == 1 else 's'}"
 
 
 def shown(path: Path) -> str:

@@ -44,6 +44,7 @@ from trading_env.evaluation.lookahead import (
 from trading_env.simulation.env import BatchedTradingEnv, EnvConfig
 from trading_env.simulation.policy import NumpyPolicy, PolicyCard, array_shapes
 from trading_env.simulation.portfolio import Costs, Rules
+from trading_env.simulation.trees import Trees
 
 SETTINGS = Path(__file__).resolve().parents[2] / "data" / "settings.toml"
 COLUMNS = ("open", "high", "low", "close", "volume")
@@ -179,7 +180,7 @@ def load_function(name: str) -> FeatureFunction:
 
 
 def _policy() -> NumpyPolicy:
-    """The network with random weights: unlike a trained one it certainly depends on everything that it observes."""
+    """Network and trees at random: unlike trained ones they certainly depend on everything that they observe, the forecast included."""
     card = PolicyCard(
         features=tuple(feature.name for feature in FEATURES),
         context=tuple(feature.name for feature in CONTEXT),
@@ -191,10 +192,13 @@ def _policy() -> NumpyPolicy:
         train_end="",
         seeds=(0, 1),
         code_version="",
+        forecast="trees",
     )
     rng = np.random.default_rng(0)
     arrays = {name: rng.normal(size=shape) for name, shape in array_shapes(seeds=2, inputs=card.inputs).items()}
-    return NumpyPolicy(arrays | {"sigma": np.ones(card.inputs)}, card)
+    nodes = (40, 7)
+    trees = Trees(rng.integers(0, len(card.features), nodes), rng.normal(0, 0.1, nodes), rng.normal(size=(40, 8)))
+    return NumpyPolicy(arrays | {"sigma": np.ones(card.inputs)} | trees.arrays, card)
 
 
 def _sessions(history: History) -> NDArray[np.datetime64]:

@@ -17,6 +17,7 @@ from typing import Literal
 
 import numpy as np
 
+from learning.configuration import rules_at
 from papertape.market_data import bundled
 from schema.settings import Settings
 from schema.trading_rules import limits_of, rules_of
@@ -44,12 +45,15 @@ class ReferenceBacktests:
         # Dividends apart, the executor's own rules: the paper account pays none, and neither does the exchange
         self.rules = replace(rules_of(settings), credit_dividends=dividends == "credit")
 
-    def of(self, policy: Policy, *, limited: bool = True) -> BacktestResult:
-        """`policy` under the executor's risk limits, or every plan as it is."""
+    def of(self, policy: Policy, *, limited: bool = True, cost_bps: int | None = None) -> BacktestResult:
+        """`policy` under the executor's risk limits, or every plan as it is; at the settings' costs, or a flat one per side."""
+        rules = self.rules
+        if cost_bps is not None:
+            rules = replace(rules_at(self._settings, cost_bps=cost_bps), credit_dividends=rules.credit_dividends)
         return backtest(
             self.market,
             policy,
-            rules=self.rules,
+            rules=rules,
             start=self._start,
             end=self._end,
             initial_cash=self._settings.portfolio.initial_cash,

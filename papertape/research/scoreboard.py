@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from papertape.reports.evaluation_page import COLUMNS, COSTS, SLOW, STANDARD, bp, break_even, percent, plain, ratio, yardsticks
+from papertape.reports.evaluation_page import COLUMNS, COSTS, SLOW, STANDARD, bp, break_even, p_values, percent, plain, ratio, yardsticks
 from schema.evaluation_document import Evaluation, EvaluationFileError, Row, read
 from trading_env.errors import PapertapeError
 
@@ -21,14 +21,16 @@ FOLDER = Path(__file__).resolve().parents[2] / "docs" / "scoreboard"
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 FOLDERS = re.compile(r"(?<![\w.:/~-])~?/(?:\S*/)?(?=\S)")  # of an absolute path
 VALUES = 8000  # of all curves together in a recorded file: about 60 kB
-MEASURES = [column for column in COLUMNS if column[0] != "information ratio"]  # which is told at every cost
+MEASURES = [column for column in COLUMNS if column[0] not in ("information ratio", "IR at kappa")]  # which are told at every cost
 NOTES = """\
 ## What these figures are, and are not
 
 - Each row of a run trades the same bars in the same engine at the same costs, and is filled at the next open. Excess, information ratio
   (IR) and tracking error are against equal weight rebalanced daily, net of cost. Who trades more slowly than that saves cost without any
-  skill: equal weight at kappa and random scores at the agent's turnover say how much. A break-even of 0 bp: no excess even free of cost;
-  none: the excess does not fall with cost. The detectable IR is the smallest true one that these sessions find with 80 % power.
+  skill: equal weight at kappa and random scores at the agent's turnover say how much. *At kappa* is against equal weight that trades as
+  slowly as the agent, and luck must be ruled out against both: p is the Reality Check's, daily / at kappa, and the larger counts. A dash
+  is a number that does not exist, or that the run was recorded without. A break-even of 0 bp: no excess even free of cost; none: the
+  excess does not fall with cost. The detectable IR is the smallest true one that these sessions find with 80 % power.
 - The agent is the mean of all seeds' weights, each fold traded by models that were trained on what lies before it. No seed and no fold is
   selected, and the gate charges for every trial in the log.
 - **Survivorship.** Every universe was chosen afterwards: the Dow names and the 422 names of the S&P 500 are today's members, so each row,
@@ -95,8 +97,7 @@ def text(folder: Path = FOLDER) -> str:
 
 def answer(runs: Mapping[str, Evaluation]) -> str:
     """Whether the agent beats equal weight, by the gate's verdicts over the runs."""
-    passed = [name for name, run in runs.items() if run.gate.passed]
-    excess = {name: run.headline.excess_bp_per_year[STANDARD] for name, run in runs.items()}
+    passed = [name for name, run in runs.items() if _passed(run)]
     agent = " and ".join(dict.fromkeys(_safe(run.training.algorithm) for run in runs.values()))
     every = "the only recorded run" if len(runs) == 1 else f"all {len(runs)} recorded runs"
     if len(passed) == len(runs):
@@ -104,10 +105,28 @@ def answer(runs: Mapping[str, Evaluation]) -> str:
     elif passed:
         claim = f"{agent} beats equal weight in {len(passed)} of {len(runs)} recorded runs, {', '.join(passed)}; elsewhere it is not shown"
     else:
-        ahead = any(value is not None and value > 0 for value in excess.values())
+        ahead = any(all(value > 0 for value in _excesses(run) if value is not None) for run in runs.values())
         claim = f"{agent} {'is not shown to beat' if ahead else 'does not beat'} equal weight: the gate refused {every}"
-    figures = ", ".join(f"{bp(value)} ({name})" for name, value in excess.items())
-    return f"{claim}. Growth less equal weight's, in bp per year at 10 bp per side: {figures}"
+    figures = "; ".join(
+        f"{' / '.join(map(bp, _excesses(run)))}, information ratio {' / '.join(map(ratio, _ratios(run)))} ({name})"
+        for name, run in runs.items()
+    )
+    return f"{claim}. Growth less that of equal weight daily / at the agent's own kappa, in bp per year at 10 bp per side: {figures}"
+
+
+def _passed(run: Evaluation) -> bool:
+    """By a gate that asked for an edge over equal weight at kappa too: what passed before that must be judged anew."""
+    return run.gate.passed and None not in _excesses(run)
+
+
+def _excesses(run: Evaluation) -> tuple[float | None, float | None]:
+    """Over equal weight daily and at kappa, in bp per year at the standard cost; None where the run was recorded without."""
+    return run.headline.excess_bp_per_year[STANDARD], run.headline.excess_at_kappa_bp_per_year.get(STANDARD)
+
+
+def _ratios(run: Evaluation) -> tuple[float | None, float | None]:
+    """The information ratios of the same."""
+    return run.headline.information_ratio[STANDARD], run.headline.information_ratio_at_kappa.get(STANDARD)
 
 
 def _load(path: Path) -> Evaluation:
@@ -126,12 +145,17 @@ def _overview(runs: Mapping[str, Evaluation]) -> str:
         "folds × seeds",
         "sessions",
         "IR at 0 / 10 / 20 bp",
+        "IR at kappa at 0 / 10 / 20 bp",
         "excess at 10 bp, bp per year",
+        "excess at kappa",
         *SLOW,
         "break-even a side",
         "turnover per day",
         "IR of the seeds at 10 bp: worst, median, best",
         "detectable IR",
+        "p: daily / at kappa",
+        "DSR",
+        "PBO",
         "verdict",
     )
     return _table(heads, [_line(name, run) for name, run in runs.items()])
@@ -139,21 +163,29 @@ def _overview(runs: Mapping[str, Evaluation]) -> str:
 
 def _line(name: str, run: Evaluation) -> list[str]:
     head, seeds = run.headline, run.headline.seed_spread
-    refused = len(run.gate.refusals)
     return [
         f"[{name}](#{name})",
         str(len(run.data.symbols)),
         f"{len(run.tests)} × {head.seeds}",
         f"{run.gate.sessions:,}",
         " / ".join(ratio(head.information_ratio[cost]) for cost in COSTS),
-        bp(head.excess_bp_per_year[STANDARD]),
+        " / ".join(ratio(head.information_ratio_at_kappa.get(cost)) for cost in COSTS),
+        *map(bp, _excesses(run)),
         *(bp(dict(yardsticks(run)).get(name)) for name in SLOW),
         break_even(head),
         percent(head.turnover_per_day, 2),
         ", ".join(ratio(value) for value in (seeds.worst, seeds.median, seeds.best)),
         ratio(head.detectable_ir),
-        "passed" if run.gate.passed else f"**refused** by {refused} of {len(run.gate.checks)} checks",
+        p_values(run),
+        *(ratio(run.statistics.get(name)) for name in ("dsr_excess", "pbo")),
+        _verdict(run),
     ]
+
+
+def _verdict(run: Evaluation) -> str:
+    if run.gate.passed:
+        return "passed" if _passed(run) else "to be judged anew"
+    return f"**refused** by {len(run.gate.refusals)} of {len(run.gate.checks)} checks"
 
 
 def _section(name: str, run: Evaluation) -> str:
@@ -181,7 +213,7 @@ def _section(name: str, run: Evaluation) -> str:
                 else []
             ),
             "At 10 bp per side:",
-            _table(("row", "IR at 0 / 10 / 20 bp", *(heading for heading, _ in MEASURES)), [_cells(row) for row in rows]),
+            _table(("row", "IR at 0 / 10 / 20 bp", "IR at kappa", *(heading for heading, _ in MEASURES)), [_cells(row) for row in rows]),
             "Calendar years, at 10 bp per side; the first and the last may be parts of one:",
             _table(("row", *years), [[_safe(row.name), *(percent(row.years.get(year)) for year in years)] for row in rows]),
             "    " + " ".join(run.command.split()),
@@ -191,8 +223,10 @@ def _section(name: str, run: Evaluation) -> str:
 
 
 def _cells(row: Row) -> list[str]:
-    by_cost = " / ".join(ratio(row.at[cost].information_ratio) for cost in COSTS)
-    return [_safe(row.name), by_cost, *(cell(row.at[STANDARD]) for _, cell in MEASURES)]
+    daily, at_kappa = (
+        " / ".join(ratio(getattr(row.at[cost], name)) for cost in COSTS) for name in ("information_ratio", "information_ratio_at_kappa")
+    )
+    return [_safe(row.name), daily, at_kappa, *(cell(row.at[STANDARD]) for _, cell in MEASURES)]
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> str:

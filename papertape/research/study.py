@@ -1,6 +1,6 @@
 """What the research commands work on: a market of the bundled bars or of your own, and the settings that go with it.
 
-Promise: with bars of your own and no settings file of your own, what depends on the bars follows from them, and `notes` says what: the
+Promise: with bars of your own and no settings file of your own, what depends on the bars follows from them, and is said: the
 universe, the benchmark if it is among them, the dates, as many orders per day as one rebalancing takes, and for short bars a holdout and
 folds that fit, which can never pass the gate. A settings file of your own is taken at its word, an option above it; "auto" dates are as of
 the newest bar. Failure: `ResearchError`, `OwnBarsError` or `SettingsError`, one line each.
@@ -19,13 +19,14 @@ import numpy as np
 from learning.configuration import folds_of
 from papertape.market_data import bundled
 from papertape.market_data.own_bars import read_own_bars
+from papertape.market_data.universes import StudiedUniverse, universe_of
 from schema.settings import Settings, TrainingSettings, checked, load, quick
 from schema.training_dates import as_of
 from trading_env.data.market import Market, build_market
 from trading_env.errors import PapertapeError
 from trading_env.evaluation.gate import GateThresholds
 from trading_env.evaluation.lookahead import History
-from trading_env.evaluation.walk_forward import MIN_TRAINING, Fold, WalkForwardError
+from trading_env.evaluation.walk_forward import MIN_TRAINING, Fold, WalkForwardError, everything
 
 SETTINGS = Path(__file__).resolve().parents[2] / "data" / "settings.toml"
 TRAINED_SHARE = 3  # a third of the sessions lie before the first test, or as many as training needs
@@ -39,7 +40,10 @@ class ResearchError(PapertapeError, ValueError):
 
 @dataclass(frozen=True)
 class StudyOptions:
-    """The options of a command line that choose bars and settings; None and empty are "not given"."""
+    """The options of a command line that choose bars and settings; None and empty are "not given".
+
+    `until`: train on every session up to this one, with no folds and no holdout.
+    """
 
     settings: Path | None = None
     bars: Path | None = None
@@ -53,12 +57,15 @@ class StudyOptions:
     seeds: int | None = None
     timesteps: int | None = None
     quick: bool = False
+    until: date | None = None
+    universe: str = ""
 
 
 @dataclass(frozen=True)
 class Study:
-    """`history`: the bars and events that `market` is built from; `notes`: what a user should know, a line each; `arguments`: what another
-    command needs for the same bars; `own`: dates and sizes follow from the bars.
+    """`history`: the bars and events that `market` is built from; `notes`: what a user should know of them, a line each; `arguments`: what
+    another command needs for the same bars; `own`: dates and sizes follow from the bars, and `dates` says which, for training and judging;
+    `everything`: one model is trained on all that lies before live_start.
     """
 
     settings: Settings
@@ -68,9 +75,16 @@ class Study:
     bundled: bool
     arguments: str
     own: bool = False
+    dates: tuple[str, ...] = ()
+    everything: bool = False
 
     def folds(self) -> tuple[Fold, ...]:
-        """The walk-forward's folds over the bars. Raises ResearchError when bars of one's own are too few, with how many would do."""
+        """The walk-forward's folds over the bars, or the one of `everything` before live_start. Raises ResearchError when bars of one's own
+        are too few, with how many would do.
+        """
+        if self.everything:
+            dates = self.settings.training.dates
+            return (everything(self.market.sessions, start=dates.start, live_start=dates.live_start),)
         try:
             return folds_of(self.market.sessions, self.settings)
         except WalkForwardError as error:
@@ -82,30 +96,46 @@ class Study:
             raise ResearchError(
                 f"{len(self.market)} sessions are too few to train and judge on: bring {least} or more, {warm_up} for the features, "
                 f"{_before_a_test(training)} to train on, {2 * MONTH} to judge; --start, --test-start and --live-start, if given, must "
-                "leave them"
+                "leave them; `papertape backtest` trades such bars as they are"
             ) from error
 
 
 def study(options: StudyOptions) -> Study:
     """Read the bars, build the market, settle the settings."""
-    base = load(options.settings or SETTINGS)
+    base = load(options.settings or SETTINGS, research=True)
     history, symbols, notes = _bars(options, base)
-    market = build_market(history.bars, history.actions, symbols=symbols)
+    universe = _universe(options, base, history)
+    if universe is not None:
+        symbols, notes = universe.symbols, [*notes, *universe.notes]
+    market = build_market(history.bars, history.actions, symbols=symbols, members=universe.members if universe else None)
     chosen = quick(base) if options.quick else base
     follows = _follows(options, chosen, market) if options.bars is not None and options.settings is None else {}
+    if options.until is not None:
+        follows = {**follows, "training": _until(options, chosen, market, start=follows.get("training", {}).get("start"))}
     settings = as_of(_settings(chosen, options, symbols=symbols, follows=follows), market.sessions[-1].astype(object))
-    if settings.risk.max_orders_per_day < len(symbols):
+    if settings.risk.max_orders_per_day < (orders := _rebalancing(market)):
         raise ResearchError(
-            f"risk.max_orders_per_day must be {len(symbols)} or more, one rebalancing of {len(symbols)} names, was "
+            f"risk.max_orders_per_day must be {orders} or more, one rebalancing of {orders} names, was "
             f"{settings.risk.max_orders_per_day}; set it in {options.settings or SETTINGS.name}"
         )
-    if follows:
+    dates: list[str] = []
+    if follows and options.until is None:
         training = settings.training
-        notes.append(
+        dates.append(
             f"dates from the bars: training from {training.start}, tests from {training.test_start}, nothing from {training.live_start} on"
         )
-        notes += _shortened(chosen, settings)
-    return Study(settings, history, market, tuple(notes), bundled=options.bars is None, arguments=_arguments(options), own=bool(follows))
+        dates += _shortened(chosen, settings)
+    return Study(
+        settings,
+        history,
+        market,
+        tuple(notes),
+        bundled=options.bars is None,
+        arguments=_arguments(options),
+        own=bool(follows),
+        dates=tuple(dates),
+        everything=options.until is not None,
+    )
 
 
 def _shortened(asked: Settings, settings: Settings) -> list[str]:
@@ -113,7 +143,7 @@ def _shortened(asked: Settings, settings: Settings) -> list[str]:
     was, now, bar = asked.training, settings.training, GateThresholds()
     if now.holdout_sessions == was.holdout_sessions:
         return []
-    folds = f" and {now.folds} folds instead of {was.folds}" if now.folds < was.folds else ""
+    folds = f" and {now.folds} {'fold' if now.folds == 1 else 'folds'} instead of {was.folds}" if now.folds < was.folds else ""
     return [
         f"short bars: a holdout of {now.holdout_sessions} sessions instead of {was.holdout_sessions}{folds}; this can never pass the gate, "
         f"which asks for {bar.min_sessions:,} judged sessions and a holdout of {bar.min_holdout_sessions}"
@@ -125,12 +155,31 @@ def _arguments(options: StudyOptions) -> str:
     words += {True: ["--adjusted"], False: ["--raw"], None: []}[options.adjusted]
     words += [] if options.actions is None else ["--actions", str(options.actions)]
     words += ["--symbols", ",".join(options.symbols)] if options.symbols else []
+    words += ["--universe", options.universe] if options.universe else []
     return "".join(f" {shlex.quote(word)}" for word in words)
 
 
 def history(options: StudyOptions) -> tuple[History, tuple[str, ...], list[str]]:
     """The bars and events alone, their names, and what a user should know of them."""
-    return _bars(options, load(options.settings or SETTINGS))
+    return _bars(options, load(options.settings or SETTINGS, research=True))
+
+
+def _chosen(options: StudyOptions, base: Settings) -> str:
+    if options.universe and options.symbols:
+        raise ResearchError(f"--symbols and --universe {options.universe} both choose the names: give one of them")
+    return options.universe or ("" if options.symbols else base.universe.chosen_by)
+
+
+def _universe(options: StudyOptions, base: Settings, history: History) -> StudiedUniverse | None:
+    chosen = _chosen(options, base)
+    return universe_of(chosen, history.bars, adjusted=bool(options.adjusted)) if chosen else None
+
+
+def _rebalancing(market: Market) -> int:
+    """Orders of the largest rebalancing: of every name, or where members change of those of two sessions."""
+    if not market.leaving.any():
+        return len(market.symbols)
+    return int((market.tradable[1:] | market.tradable[:-1]).sum(axis=1).max())
 
 
 def _bars(options: StudyOptions, base: Settings) -> tuple[History, tuple[str, ...], list[str]]:
@@ -139,8 +188,9 @@ def _bars(options: StudyOptions, base: Settings) -> tuple[History, tuple[str, ..
         return History(own.bars, own.actions), options.symbols or own.symbols, own.sentences
     if options.adjusted is not None or options.actions is not None:
         raise ResearchError("--adjusted, --raw and --actions are for bars of your own: give them with --bars FILE")
-    daily, symbols = bundled.daily_bars(), options.symbols or base.universe.symbols
+    daily = bundled.daily_bars()
     bundled_names = sorted(daily["symbol"].unique())
+    symbols = tuple(bundled_names) if _chosen(options, base) else options.symbols or base.universe.symbols
     absent = [symbol for symbol in symbols if symbol not in bundled_names]
     if absent:
         raise ResearchError(
@@ -155,6 +205,8 @@ def _follows(options: StudyOptions, base: Settings, market: Market) -> dict[str,
     if not len(usable):
         raise ResearchError(f"{len(market)} sessions are too few: features need a year of bars before a name can be traded")
     start = options.start or market.sessions[usable[0]].astype(object)
+    if options.until is not None:
+        return {"training": {"start": start}, "risk": _enough_orders(base, market)}
     live_start = options.live_start or market.sessions[-1].astype(object) + timedelta(days=1)
     days = market.sessions[(market.sessions >= np.datetime64(start)) & (market.sessions < np.datetime64(live_start))]
     if not len(days):
@@ -162,9 +214,28 @@ def _follows(options: StudyOptions, base: Settings, market: Market) -> dict[str,
     least = _before_a_test(base.training)
     test_start = days[min(max(len(days) // TRAINED_SHARE, least), len(days) - 1)].astype(object)
     dates = {"start": start, "test_start": test_start, "live_start": live_start}
-    orders = {"max_orders_per_day": max(base.risk.max_orders_per_day, len(market.symbols))}
     left = int((days >= np.datetime64(options.test_start or test_start)).sum())
-    return {"training": dates | _fitting(base, options, left=left), "risk": orders}
+    return {"training": dates | _fitting(base, options, left=left), "risk": _enough_orders(base, market)}
+
+
+def _enough_orders(base: Settings, market: Market) -> dict[str, int]:
+    return {"max_orders_per_day": max(base.risk.max_orders_per_day, _rebalancing(market))}
+
+
+def _until(options: StudyOptions, base: Settings, market: Market, *, start: date | None) -> dict[str, Any]:
+    """The settings of a training on every session up to `options.until`; no session is judged."""
+    given = {"--test-start": options.test_start, "--live-start": options.live_start, "--folds": options.folds}
+    if contrary := [option for option, value in given.items() if value is not None]:
+        raise ResearchError(f"--until trains one model on all that lies before it: leave {', '.join(contrary)} out")
+    until = options.until
+    assert until is not None
+    first = options.start or start or as_of(base, market.sessions[-1].astype(object)).training.dates.start
+    usable = market.sessions[market.tradable.any(axis=1) & (market.sessions >= np.datetime64(first))]
+    count, least = int((usable <= np.datetime64(until)).sum()), max(MIN_TRAINING, base.training.episode_sessions) + 1
+    if count < least:
+        would = f"so {usable[least - 1]} or later would do" if len(usable) >= least else f"the bars end {market.sessions[-1]}"
+        raise ResearchError(f"--until {until} leaves {count} sessions to train on from {first} on, {least} are needed, {would}")
+    return {"start": first, "test_start": until, "live_start": until + timedelta(days=1), "folds": 1}
 
 
 def _before_a_test(training: TrainingSettings) -> int:
@@ -187,7 +258,7 @@ def _settings(base: Settings, options: StudyOptions, *, symbols: tuple[str, ...]
     given["seeds"] = None if options.seeds is None else tuple(range(options.seeds))
     document = base.model_dump()
     benchmark = base.universe.benchmark if base.universe.benchmark in symbols else None
-    document["universe"] = {"symbols": symbols, "benchmark": benchmark}
+    document["universe"] = {"symbols": symbols, "benchmark": benchmark, "chosen_by": _chosen(options, base)}
     document["training"] |= follows.get("training", {}) | {name: value for name, value in given.items() if value is not None}
     document["risk"] |= follows.get("risk", {})
     return checked(document, source="settings and options")

@@ -33,6 +33,7 @@ from rich.table import Column
 
 from learning import packaging
 from learning.configuration import Configuration
+from papertape.research.run_record import JudgedFold, RunRecord
 from papertape.research.study import Study
 from schema.feature_table import parquet
 from schema.settings import Settings
@@ -54,7 +55,10 @@ class TrainingError(PapertapeError, RuntimeError):
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """A folder that holds what a training needs, and what it makes: `seeds/<seed>/fold-<k>/`. `code` is where its scripts are."""
+    """A folder that holds what a training needs, and what it makes: `seeds/<seed>/fold-<k>/`. `code` is where its scripts are.
+
+    `everything`: its one fold is of all sessions before live_start.
+    """
 
     folder: Path
     code: Path
@@ -62,6 +66,7 @@ class TrainingRun:
     folds: tuple[Fold, ...]
     manifest_sha256: str
     configuration_of_one_seed: str
+    everything: bool = False
 
     @property
     def settings_file(self) -> Path:
@@ -75,22 +80,39 @@ class TrainingRun:
         return self.folder / "seeds" / str(seed)
 
     def finished(self, seed: int, fold: int) -> bool:
-        """Whether this very training was done before; its record is the last file that it writes."""
-        path = self.seed(seed) / f"fold-{fold}" / "training.json"
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return False
-        recorded = (record.get("configuration_of_one_seed"), record.get("manifest_sha256"), record.get("seed"), record.get("fold"))
-        return recorded == (self.configuration_of_one_seed, self.manifest_sha256, seed, fold)
+        """Whether this very training was done before."""
+        return self.record.finished(self.folder, seed=seed, fold=fold)
+
+    @property
+    def record(self) -> RunRecord:
+        """What `backtest` needs to know of the run."""
+        folds = tuple(
+            JudgedFold(
+                fold.number,
+                str(fold.train_start),
+                str(fold.train_end),
+                str(fold.test_start),
+                None if self.everything else str(fold.test_end),
+            )
+            for fold in self.folds
+        )
+        return RunRecord(
+            configuration_of_one_seed=self.configuration_of_one_seed,
+            manifest_sha256=self.manifest_sha256,
+            seeds=self.settings.training.seeds,
+            folds=folds,
+            holdout=next((fold.number for fold in self.folds if fold.holdout), None),
+        )
 
 
 def prepare(study: Study, folder: Path) -> TrainingRun:
     """Copy code, settings and bars; raises WalkForwardError or ResearchError when the bars have no room for the folds."""
     folds = study.folds()
     manifest = write_channel(study, folder / "input" / "features")
-    run = TrainingRun(folder, unpacked_code(), study.settings, folds, manifest, Configuration.of(study.settings).of_one_seed)
+    configuration = Configuration.of(study.settings).of_one_seed
+    run = TrainingRun(folder, unpacked_code(), study.settings, folds, manifest, configuration, everything=study.everything)
     run.settings_file.write_text(study.settings.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    run.record.write(folder)
     return run
 
 
@@ -180,6 +202,7 @@ class Shown:
     def __init__(self, progress: Progress, bar: TaskID, *, folds: int) -> None:
         self._progress, self._bar, self._folds = progress, bar, folds
         self._taken: dict[int, float] = {}
+        self._told = False
 
     def line(self, line: dict[str, Any]) -> None:
         """`timesteps` of `of` in `fold`, and what the rollout measured; the first rollouts have no kl yet."""
@@ -188,8 +211,7 @@ class Shown:
         note = [
             f"fold {line['fold']} ({len(self._taken)}/{self._folds})",
             f"reward {line['rollout_reward']:+.3f}",
-            f"kl {line['kl']:.4f}" if line["kl"] is not None else "kl -",
-            f"log_std {line['log_std']:+.3f}",
+            *(f"{name} {line[name]:+.3f}" for name in ("kl", "log_std") if line.get(name) is not None),
             f"{line['steps_per_second']:,} steps/s",
         ]
         done = sum(self._taken.values()) / self._folds
@@ -197,8 +219,9 @@ class Shown:
 
     def ended(self, seed: int) -> None:
         """On a terminal the bar says it; elsewhere a line does."""
-        if sum(self._taken.values()) >= self._folds and not self._progress.console.is_terminal:
-            self._progress.console.print(f"seed {seed}: {self._folds} folds trained")
+        if sum(self._taken.values()) >= self._folds and not self._told and not self._progress.console.is_terminal:
+            self._told = True  # by one of the processes that shared the seed's folds
+            self._progress.console.print(f"seed {seed}: {self._folds} {'fold' if self._folds == 1 else 'folds'} trained")
 
 
 def _run_all(run: TrainingRun, work: list[Task], *, shown: dict[int, Shown], tensorboard: bool, workers: int) -> None:
@@ -213,6 +236,7 @@ def _run_all(run: TrainingRun, work: list[Task], *, shown: dict[int, Shown], ten
             "--seed",
             str(task.seed),
             *(f"--fold={fold}" for fold in task.folds),
+            *(["--everything"] if run.everything else []),
         ]
         if tensorboard:
             command += ["--tensorboard", str(run.folder / "tensorboard")]

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner, Result
 
+import papertape
 from papertape import command_line
 from papertape.market_data import bundled
 
@@ -109,12 +110,46 @@ def test_a_repeat_trains_nothing_and_counts_no_trial(bars: Path, evaluated: Resu
     assert second["rows"] == first["rows"]
 
 
+def test_backtest_of_the_runs_folder_is_the_evaluation_over_the_judged_sessions(bars: Path, evaluated: Result) -> None:
+    folder = bars.parent / "run"
+    evaluation = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+    windows = evaluation["windows"]
+    found = papertape.backtest(papertape.study(bars), folder, start=windows["evaluation_start"], end=windows["evaluation_end"])
+    agent = next(row for row in evaluation["rows"] if row["kind"] == "agent")["at"]
+    for cost, skill in found.skill.items():
+        expected = agent[str(cost)]
+        assert skill.excess_bp == pytest.approx(expected["excess_bp_per_year"], rel=1e-5)
+        assert skill.information_ratio == pytest.approx(expected["information_ratio"], rel=1e-5)
+    assert found.policy.equity[-1] == pytest.approx(agent["10"]["final_equity"], rel=1e-5)
+    assert not found.in_sample.any()
+    assert [f"seeds/{{0,1}}/fold-{number}, " in line for number, line in enumerate(found.notes[-2:])] == [True, True]
+
+
+def test_train_to_a_day_and_trade_after_it(bars: Path, tmp_path: Path) -> None:
+    run = ("--bars", bars, "--timesteps", "1000", "--seeds", "2", "--out", tmp_path / "run")
+    trained = call("train", "--until", "2017-12-31", *run)
+    assert trained.exit_code == 0, trained.output
+    assert "training 2016-01-04 to 2017-12-29, nothing from 2018-01-01 on is read" in trained.stdout
+    trying = trained.stdout.partition("try it: papertape ")[2].split()
+    assert trying[-4:] == ["--policy", str(tmp_path / "run"), "--from", "2018-01-02"]
+    after = call(*trying)
+    assert after.exit_code == 0, after.output
+    assert "2018-01-02 to 2018-12-31" in after.stdout
+    assert "in sample" not in after.stdout
+    assert "seeds/{0,1}/fold-0, trained on 2016-01-04 to 2017-12-29" in after.stdout
+    before = call(*trying[:-1], "2017-12-27")
+    assert "in sample: this model was trained on 2016-01-04 to 2017-12-29; its results there, 3 of 254 sessions" in before.stdout
+    assert "--from 2018-01-02 leaves them out" in before.stdout
+    kept = call("train", "--until", "2017-12-31", *run)
+    assert "2 of 2 trainings kept from before" in kept.stdout
+
+
 def test_the_evaluated_model_trades_the_bundled_universe(bars: Path, evaluated: Result) -> None:
-    result = call("backtest", "--policy", bars.parent / "run", "--start", "2018-06-01", "--end", "2019-03-01")
+    result = call("backtest", "--policy", bars.parent / "run", "--from", "2018-06-01", "--to", "2019-03-01")
     assert result.exit_code == 0, result.output
     assert "in sample: this model was trained on 2016-01-0" not in result.stdout
     assert "2018-06-01 to 2019-03-01" in result.stdout
-    inside = call("backtest", "--policy", bars.parent / "run", "--start", "2017-06-01", "--end", "2017-08-01")
+    inside = call("backtest", "--policy", bars.parent / "run", "--from", "2016-06-01", "--to", "2016-08-01")
     assert "in sample: this model was trained on 2016-01-0" in inside.stdout
 
 

@@ -140,7 +140,7 @@ DISTURBED = {
     "exchange": ("test_a_killed_exchange", "parity", "--policy", "equal-weight"),
     "trading": ("test_ctrl_c_while_trading", "parity", "--policy", "equal-weight"),
     "deploying": ("test_ctrl_c_while_deploying_reaches_the_whole_group_as_in_a_terminal", "demo"),
-    "training": ("test_ctrl_c_while_training", "parity", "--policy", "ppo"),
+    "training": ("test_ctrl_c_while_training", "parity", "--policy", "trained"),
 }
 
 

@@ -25,9 +25,9 @@ SPLIT_WEEK = (date(2020, 8, 26), date(2020, 9, 2))
 
 
 def traded(folder: Path, *, policies: Sequence[str], period: tuple[date, date]) -> dict[str, Agreement]:
-    """The artifact is trained for seconds only, since parity asks who decides, not how well."""
+    """The artifact is trained for seconds only, since parity asks who decides, not how well; and by PPO, which has a view by then."""
     settings = load(ROOT / "data" / "settings.toml")
-    brief = settings.training.model_copy(update={"timesteps": 8192, "test_start": date(2018, 1, 2)})
+    brief = settings.training.model_copy(update={"algorithm": "ppo", "timesteps": 8192, "test_start": date(2018, 1, 2)})
     sessions = sessions_between(*period)
     agreements = parity.run(
         settings.model_copy(update={"training": brief}),

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import app as application
 from local.replay.local_deployment import settings_text
+from schema.capacity import refuse_too_many_names
 from schema.settings import ENVIRONMENT, SETTINGS_FILE, Settings, SettingsError, deployed, load, quick
 from schema.training_dates import refuse_impossible_dates
 from tests.infrastructure.assembly import ROOT, Assembly, synthesize
@@ -79,6 +82,7 @@ def test_the_settings_of_the_bundled_bars_are_valid() -> None:
         ),
         ("seeds = [0, 1,", "seeds = [1, 1,", "training: seeds must be distinct, was [1, 1, 2"),
         ('refused = "shadow"', 'refused = "live"', "gate.refused = 'live' is not allowed: Input should be 'shadow' or 'trade'"),
+        ('forecast = "none"', 'forecast = "oracle"', "features.forecast = 'oracle' is not allowed: Input should be 'none' or 'trees'"),
         ("purge_sessions = 5 ", "purge_sessions = 0 ", "training.purge_sessions = 0 is not allowed"),
         ("holdout_sessions = 252", "holdout_sessions = 20", "training.holdout_sessions = 20 is not allowed"),
         (
@@ -86,7 +90,18 @@ def test_the_settings_of_the_bundled_bars_are_valid() -> None:
             "sealed_sessions = 252",
             "settings.toml: training: sealed_sessions is called holdout_sessions now; rename it",
         ),
-        ('algorithm = "PPO"', 'algorithm = "SAC"', "training.algorithm = 'SAC' is not allowed: Input should be 'PPO'"),
+        (
+            'algorithm = "direct"',
+            'algorithm = "sac"',
+            "training.algorithm = 'sac' is not allowed: Input should be 'ppo', 'direct' or 'direct+ppo'",
+        ),
+        ('algorithm = "direct"', 'algorithm = "PPO"', 'algorithm = "PPO" is written "ppo" now; rename it'),
+        (
+            "turnover_penalty = 0.0",
+            "turnover_penalty = 0.1",
+            'reward is what PPO is paid: with training.algorithm = "direct", which climbs growth itself, it must be excess_log_growth '
+            "without penalties, was excess_log_growth, 0 and 0.1",
+        ),
         ('kind = "excess_log_growth"', 'kind = "sharpe"', "reward.kind = 'sharpe' is not allowed"),
         ("monthly_budget_usd = 15.0", "monthly_budget_usd = -1", "budget.monthly_budget_usd = -1 is not allowed"),
         ("impact = 0.0 ", "impact = 1.0 ", "costs: impact needs max_volume_share above 0, was 1.0 with 0.0"),
@@ -128,6 +143,12 @@ def test_settings_that_the_laptop_writes_for_the_app_are_read_back_the_same(tmp_
 def test_without_a_gate_section_a_refused_model_only_watches(tmp_path: Path) -> None:
     whole = "[gate]\n" + TEXT.partition("[gate]\n")[2].partition("[budget]")[0]
     assert load(changed(tmp_path, whole, "")).gate.refused == "shadow"
+
+
+def test_without_a_features_section_there_is_no_forecast(tmp_path: Path) -> None:
+    whole = "[features]" + TEXT.partition("[features]")[2].partition("[training]")[0]
+    assert "forecast" in whole
+    assert load(changed(tmp_path, whole, "")).features.forecast == "none"
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -241,3 +262,53 @@ def refused_by_app(tmp_path: Path, context: dict[str, str]) -> str:
     assert line.startswith("papertape: ")
     assert not list(tmp_path.glob("out/*.template.json"))
     return line
+
+
+def test_a_universe_by_rule_is_refused_at_synth_with_what_to_do(tmp_path: Path) -> None:
+    text = re.sub(r"symbols = \[.*?\]", 'symbols = "most-traded:200"', TEXT, flags=re.DOTALL)
+    (tmp_path / "settings.toml").write_text(text, encoding="utf-8")
+    line = refused_by_app(tmp_path, {"settings": str(tmp_path / "settings.toml"), "dates_as_of": "unchecked"})
+    assert 'universe.symbols = "most-traded:200" is a rule over the bars of many names, for research' in line
+    assert line.endswith("what trades needs names: write them, or a list, dow-30 or nasdaq-100")
+
+
+@pytest.mark.parametrize(
+    ("names", "change", "message"),
+    [
+        (61, {}, "risk.max_orders_per_day must be 61 or more, one rebalancing of 61 names, was 60"),
+        (
+            31,
+            {"slots": ("open+5", "open+60")},
+            "risk.max_orders_per_day must be 62 or more, one rebalancing of 31 names in each of 2 slots",
+        ),
+        (
+            500,
+            {"slot_window_minutes": 5},
+            "schedule.slot_window_minutes must be 15 or more, was 5: of 500 orders some 150 are sent at once",
+        ),
+        (500, {}, ""),
+    ],
+)
+def test_names_whose_orders_cannot_be_sent_are_refused_at_synth(
+    settings: Settings, names: int, change: dict[str, Any], message: str
+) -> None:
+    symbols = tuple(f"N{number:03d}" for number in range(names))
+    orders = 500 if names == 500 else 60
+    many = settings.model_copy(
+        update={
+            "universe": settings.universe.model_copy(update={"symbols": symbols, "benchmark": "N000"}),
+            "schedule": settings.schedule.model_copy(update=change),
+            "risk": settings.risk.model_copy(update={"max_orders_per_day": orders}),
+        }
+    )
+    if not message:
+        refuse_too_many_names(many)
+        return
+    with pytest.raises(SettingsError) as refused:
+        refuse_too_many_names(many)
+    assert str(refused.value).startswith(message)
+
+
+def test_the_app_says_what_names_it_cannot_trade(tmp_path: Path) -> None:
+    line = refused_by_app(tmp_path, {"settings": str(changed(tmp_path, "max_orders_per_day = 60", "max_orders_per_day = 7"))})
+    assert line == "papertape: risk.max_orders_per_day must be 8 or more, one rebalancing of 8 names, was 7"

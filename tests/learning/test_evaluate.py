@@ -18,6 +18,7 @@ from trading_env.simulation.policy import load_policy, stack_policies
 
 CHOSEN = small_run.settings()
 FOLDS = configuration.folds_of(small_run.DAYS, CHOSEN)
+AGENT = CHOSEN.training.algorithm_name
 
 
 @pytest.fixture(scope="module")
@@ -38,16 +39,36 @@ def found(root: Path, trials: str) -> dict[str, Any]:
 def test_the_document_is_what_the_pages_read(found: dict[str, Any]):
     seen = evaluation_document.read(found)
     assert seen.command == "make it so"
-    assert seen.answer.startswith("PPO ")
+    assert seen.answer.startswith(f"{AGENT} ")
     assert seen.answer.endswith("refused by: " + ", ".join(check.name for check in seen.gate.refusals) + ".")
-    assert [row.name for row in seen.rows if row.kind != "baseline"] == ["PPO", "PPO seed 0", "PPO seed 1"]
-    assert {row.name for row in seen.baselines} >= {"cash", "equal weight daily", "hold AAA", "ridge"}
+    assert [row.name for row in seen.rows if row.kind != "baseline"] == [AGENT, f"{AGENT} seed 0", f"{AGENT} seed 1"]
+    assert {row.name for row in seen.baselines} >= {"cash", "equal weight daily", "hold AAA", "ridge", "trees"}
     assert all(set(row.at) == ({"10", "20"} if row.kind == "agent seed" else {"0", "10", "20"}) for row in seen.rows)
     assert [fold.holdout for fold in seen.windows.folds] == [False, False, True]
     assert (seen.quick, seen.headline.seeds, seen.training.folds) == (True, 2, 2)
     assert list(seen.curves.growth)[:3] == ["agent", "equal weight", "AAA"]
     assert "evidence" in {check.name for check in seen.gate.refusals}
     assert found["gate"]["excess_bp_per_year"] == seen.agent.at["10"].excess_bp_per_year
+
+
+def test_what_is_against_equal_weight_at_kappa_stands_beside_what_is_against_it_daily(found: dict[str, Any], trials: str):
+    seen, slow = evaluation_document.read(found), next(row for row in found["rows"] if row["name"] == "equal weight at kappa")
+    for cost in ("0", "10", "20"):
+        agent, even = found["rows"][0]["at"][cost], slow["at"][cost]
+        ahead = agent["excess_bp_per_year"] - even["excess_bp_per_year"]
+        assert agent["excess_at_kappa_bp_per_year"] == pytest.approx(ahead, rel=1e-5, abs=1e-3)  # written to six digits
+        assert seen.headline.excess_at_kappa_bp_per_year[cost] == agent["excess_at_kappa_bp_per_year"]
+        assert seen.headline.information_ratio_at_kappa[cost] == agent["information_ratio_at_kappa"]
+        assert (even["excess_at_kappa_bp_per_year"], even["information_ratio_at_kappa"]) == (0, None)
+    line = json.loads((Path(trials) / "000001.json").read_text(encoding="utf-8"))
+    logged = sum(line["excess_at_kappa"]) / len(line["excess_at_kappa"]) * 252e4
+    assert logged == pytest.approx(seen.headline.excess_at_kappa_bp_per_year["10"], rel=1e-4)
+    assert found["trials"][0]["excess_at_kappa_bp_per_year"] == pytest.approx(logged, rel=1e-4)
+    ratio = seen.headline.information_ratio_at_kappa["10"]
+    assert f"and against equal weight at kappa {logged:+.1f} bp, {ratio:+.2f}; over 70 sessions" in seen.answer
+    assert f"at kappa {logged:+.1f} bp {ratio:+.2f}" in found["metadata"]["gate"]
+    assert found["gate"]["information_ratio_at_kappa"] == ratio
+    assert {"reality_check_p", "reality_check_p_at_kappa", "dsr_excess", "dsr_excess_at_kappa", "pbo"} <= set(found["statistics"])
 
 
 def test_nothing_of_the_holdout_is_shown_or_logged(found: dict[str, Any], trials: str):
@@ -127,7 +148,11 @@ class TestTrial:
             (CHOSEN, {"timesteps_asked": 2000}, "trained for the same timesteps, were 1000, 2000"),
             (CHOSEN, {"configuration_of_one_seed": "x"}, "model-1, fold-2: was trained under other settings or code"),
             (small_run.settings(costs={"slippage_bps": 5.0}), {}, "model-1, fold-2: was trained under other settings or code"),
-            (small_run.settings(reward={"kind": "log_growth"}), {}, "model-1, fold-2: was trained under other settings or code"),
+            (
+                small_run.settings(reward={"kind": "log_growth"}, training={"algorithm": "ppo"}),
+                {},
+                "model-1, fold-2: was trained under other settings or code",
+            ),
         ],
     )
     def test_models_of_other_settings_or_code_are_refused(self, chosen, changes, words):

@@ -5,15 +5,25 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 
-from learning import configuration, dataset, training
+from learning import configuration, dataset, forecast, training
+from learning.network import export
+from schema.settings import Algorithm, Settings
 from tests import small_run
-from trading_env.simulation.policy import load_policy
+from trading_env.simulation.policy import load_policy, stack_policies
 
 CHOSEN = small_run.settings()
+OF_EVERY_LINE = {"seed", "fold", "folds", "timesteps", "of", "rollout_reward", "steps_per_second"}
+OF_PPO = {"episode_reward", "kl", "log_std"}
+
+
+@pytest.fixture(scope="module", params=get_args(Algorithm))
+def chosen(request: pytest.FixtureRequest) -> Settings:
+    return small_run.settings(training={"algorithm": request.param})
 
 
 @pytest.fixture(scope="module")
@@ -22,10 +32,10 @@ def channel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(channel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(channel: Path, chosen: Settings, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One seed with all its folds."""
     folder = tmp_path_factory.mktemp("model")
-    small_run.train(channel, folder, "--seed", "3", chosen=CHOSEN)
+    small_run.train(channel, folder, "--seed", "3", chosen=chosen)
     return folder
 
 
@@ -33,37 +43,41 @@ def artifact(folder: Path) -> tuple[bytes, bytes]:
     return (folder / "policy.npz").read_bytes(), (folder / "policy.json").read_bytes()
 
 
-def test_every_fold_is_trained_up_to_its_own_end_and_says_so(whole: Path):
-    folds = configuration.folds_of(small_run.DAYS, CHOSEN)
+def test_every_fold_is_trained_up_to_its_own_end_and_says_so(chosen: Settings, whole: Path):
+    folds = configuration.folds_of(small_run.DAYS, chosen)
     assert sorted(path.name for path in whole.iterdir()) == ["fold-0", "fold-1", "fold-2"]
     for fold in folds:
         folder = whole / f"fold-{fold.number}"
         card, record = load_policy(folder).card, json.loads((folder / "training.json").read_text(encoding="utf-8"))
         assert (card.train_start, card.train_end, card.seeds) == (str(fold.train_start), str(fold.train_end), (3,))
         assert (record["seed"], record["fold"], record["timesteps_asked"]) == (3, fold.number, 1000)
+        assert record["algorithm"] == chosen.training.algorithm_name
+        assert record["timesteps"] >= record["curve"][-1]["timesteps"] > 0
         assert record["sessions"] == np.searchsorted(small_run.DAYS, fold.train_end) + 1
+        assert load_policy(folder).arrays["w4"].any(), "a policy without a view would look the same whatever it had read"
     assert len({artifact(whole / f"fold-{number}")[0] for number in range(3)}) == 3
 
 
-def test_a_fold_alone_is_the_same_bytes_and_prints_a_line_a_rollout(channel: Path, whole: Path, tmp_path: Path, capsys):
-    small_run.train(channel, tmp_path, "--seed", "3", "--fold", "2", "--fold", "0", chosen=CHOSEN)
+def test_a_fold_alone_is_the_same_bytes_and_prints_a_line_a_rollout(
+    channel: Path, chosen: Settings, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    small_run.train(channel, tmp_path, "--seed", "3", "--fold", "2", "--fold", "0", chosen=chosen)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["fold-0", "fold-2"]
     for name in ("fold-0", "fold-2"):
         assert artifact(tmp_path / name) == artifact(whole / name)
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [line["fold"] for line in lines] == [0] * 4 + [2] * 4
+    assert {(line["seed"], line["folds"]) for line in lines} == {(3, 3)}
+    of_a_fold = {"direct": [1512], "ppo": [248, 496, 744, 992], "direct+ppo": [1512, 248, 496, 744, 992]}[chosen.training.algorithm]
+    assert [(line["fold"], line["timesteps"]) for line in lines] == [(fold, taken) for fold in (0, 2) for taken in of_a_fold]
     for line in lines:
-        assert {"seed", "fold", "folds", "timesteps", "of", "episode_reward", "rollout_reward", "kl", "log_std", "steps_per_second"} == set(
-            line
-        )
-        assert (line["seed"], line["folds"], line["of"]) == (3, 3, 992)
-    assert [line["timesteps"] for line in lines[:4]] == [248, 496, 744, 992]
+        assert set(line) == OF_EVERY_LINE | (OF_PPO if line["of"] == 992 else set())
+        assert line["of"] == (992 if line["timesteps"] <= 992 else 1512)
 
 
-def test_nothing_after_a_folds_training_reaches_its_model(channel: Path, whole: Path, tmp_path: Path):
+def test_nothing_after_a_folds_training_reaches_its_model(channel: Path, chosen: Settings, whole: Path, tmp_path: Path):
     """Every later number is spoiled, and the standardisation with it if it looked."""
-    read = dataset.read_channel(channel, symbols=CHOSEN.universe.symbols, live_start=CHOSEN.training.live_start)
-    fold = configuration.folds_of(read.market.sessions, CHOSEN)[1]
+    read = dataset.read_channel(channel, symbols=chosen.universe.symbols, live_start=chosen.training.live_start)
+    fold = configuration.folds_of(read.market.sessions, chosen)[1]
     after = read.market.sessions > fold.train_end
     spoiled = {}
     for name in ("open", "high", "low", "close", "volume", "features", "context"):
@@ -71,34 +85,101 @@ def test_nothing_after_a_folds_training_reaches_its_model(channel: Path, whole: 
         values[after] = values[after] * 3 + 1
         spoiled[name] = values
     spoiled_dataset = replace(read, market=replace(read.market, **spoiled))
-    training.train_fold(training.Job(seed=3, settings=CHOSEN), fold, dataset=spoiled_dataset, folder=tmp_path)
+    training.train_fold(training.Job(seed=3, settings=chosen), fold, dataset=spoiled_dataset, folder=tmp_path)
     assert artifact(tmp_path) == artifact(whole / "fold-1")
 
 
-def test_the_reward_and_the_names_of_an_episode_come_from_the_settings():
-    market = small_run.market().rows(small_run.DAYS[260], small_run.DAYS[400])
+def test_everything_is_one_fold_up_to_live_start(channel: Path, tmp_path: Path):
+    small_run.train(channel, tmp_path, "--seed", "3", "--everything", chosen=CHOSEN)
+    assert [path.name for path in tmp_path.iterdir()] == ["fold-0"]
+    card = load_policy(tmp_path / "fold-0").card
+    assert (card.train_start, card.train_end) == (str(small_run.DAYS[0]), str(small_run.DAYS[-1]))
 
-    def head(chosen) -> bytes:
-        fitted = training.TRAINERS[chosen.training.algorithm](market, settings=chosen, seed=0, timesteps=1000)
-        assert fitted.timesteps == 992
-        return fitted.network.head.weight.detach().numpy().tobytes()
 
-    plain = head(CHOSEN)
-    assert plain == head(CHOSEN)
-    for changes in (
-        {"reward": {"kind": "log_growth"}},
-        {"reward": {"turnover_penalty": 5.0}},
-        {"reward": {"drawdown_penalty": 5.0}},
-        {"training": {"names_per_episode": 2}},
+WITH_TREES = small_run.settings(features={"forecast": "trees"})
+
+
+@pytest.fixture(scope="module")
+def folder(channel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fold of the seed, trained on the forecast too."""
+    model = tmp_path_factory.mktemp("model")
+    small_run.train(channel, model, "--seed", "3", "--fold", "1", chosen=WITH_TREES)
+    return model / "fold-1"
+
+
+class TestForecast:
+    def test_the_artifact_holds_the_trees_of_all_training_rows_and_a_network_that_reads_them(
+        self, channel: Path, folder: Path, tmp_path: Path
     ):
-        assert head(small_run.settings(**changes)) != plain, changes
+        small_run.train(channel, tmp_path, "--seed", "3", "--fold", "1", chosen=CHOSEN)
+        policy, plain = load_policy(folder), load_policy(tmp_path / "fold-1")
+        assert (policy.card.forecast, plain.card.forecast) == ("trees", "none")
+        assert policy.card.features == plain.card.features
+        assert policy.card.inputs == plain.card.inputs + 1
+        market = small_run.market().rows(plain.card.train_start, plain.card.train_end)
+        for name, values in forecast.fit(market).arrays.items():
+            np.testing.assert_array_equal(policy.arrays[name], values)
+
+    def test_the_network_was_trained_on_forecasts_out_of_fold(self, folder: Path):
+        """Its standardisation is over what it saw: every input but one is a column of the market, and that one the cross-fitted scores."""
+        policy = load_policy(folder)
+        market = small_run.market().rows(policy.card.train_start, policy.card.train_end)
+        scores = forecast.cross_fit(market, purge=WITH_TREES.training.purge_sessions)[market.tradable]
+        column = len(policy.card.features)
+        np.testing.assert_allclose(policy.arrays["mu"][column], scores.mean(), atol=1e-6)
+        np.testing.assert_allclose(policy.arrays["sigma"][column], scores.std(), rtol=1e-6)
+
+    def test_the_same_bytes_again_and_nothing_after_the_training_reaches_them(self, channel: Path, folder: Path, tmp_path: Path):
+        read = dataset.read_channel(channel, symbols=CHOSEN.universe.symbols, live_start=CHOSEN.training.live_start)
+        fold = configuration.folds_of(read.market.sessions, CHOSEN)[1]
+        after, spoiled = read.market.sessions > fold.train_end, {}
+        for name in ("open", "high", "low", "close", "volume", "features", "context"):
+            spoiled[name] = getattr(read.market, name).copy()
+            spoiled[name][after] = spoiled[name][after] * 3 + 1
+        later = replace(read, market=replace(read.market, **spoiled))
+        training.train_fold(training.Job(seed=3, settings=WITH_TREES), fold, dataset=later, folder=tmp_path)
+        assert artifact(tmp_path) == artifact(folder)
+
+    def test_seeds_share_the_trees_and_stack(self, channel: Path, folder: Path, tmp_path: Path):
+        small_run.train(channel, tmp_path, "--seed", "4", "--fold", "1", chosen=WITH_TREES)
+        both = stack_policies([load_policy(folder), load_policy(tmp_path / "fold-1")])
+        assert both.card.seeds == (3, 4)
+
+    def test_it_is_another_trial(self):
+        plain, other = configuration.Configuration.of(CHOSEN), configuration.Configuration.of(WITH_TREES)
+        assert plain.settings["features"] == {"forecast": "none"}
+        assert len({plain.trial, other.trial}) == len({plain.identity, other.identity}) == len({plain.of_one_seed, other.of_one_seed}) == 2
 
 
-def test_tensorboard_gets_its_file_and_changes_nothing(channel: Path, whole: Path, tmp_path: Path):
-    log = tmp_path / "log"
-    small_run.train(channel, tmp_path / "model", "--seed", "3", "--fold", "0", "--tensorboard", str(log), chosen=CHOSEN)
+REWARDS = ({"reward": {"kind": "log_growth"}}, {"reward": {"turnover_penalty": 5.0}}, {"reward": {"drawdown_penalty": 5.0}})
+EPISODES = {"training": {"names_per_episode": 2}}
+BOOKS = ({"portfolio": {"kappa": 0.2}}, {"costs": {"slippage_bps": 200.0}})
+
+
+@pytest.mark.parametrize(("algorithm", "changes"), [("ppo", (*REWARDS, EPISODES, *BOOKS)), ("direct", BOOKS)])
+def test_what_is_paid_for_and_how_books_trade_come_from_the_settings(algorithm: Algorithm, changes: tuple[dict[str, object], ...]):
+    """Direct reinforcement follows growth itself, whatever the reward."""
+    market = small_run.market().rows(small_run.DAYS[260], small_run.DAYS[-1])
+
+    def arrays(**changed: dict[str, object]) -> bytes:
+        chosen = small_run.settings(**{**changed, "training": {"algorithm": algorithm, **changed.get("training", {})}})
+        fitted = training.TRAINERS[algorithm](market, settings=chosen, seed=0, timesteps=1000)
+        return b"".join(part.tobytes() for _, part in sorted(export([fitted.network]).items()))
+
+    plain = arrays()
+    assert plain == arrays()
+    for changed in changes:
+        assert arrays(**changed) != plain, changed
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "direct"])
+def test_tensorboard_gets_its_file_and_changes_nothing(channel: Path, tmp_path: Path, algorithm: Algorithm):
+    log, chosen = tmp_path / "log", small_run.settings(training={"algorithm": algorithm})
+    plain = ("--seed", "3", "--fold", "0")
+    small_run.train(channel, tmp_path / "plain", *plain, chosen=chosen)
+    small_run.train(channel, tmp_path / "model", *plain, "--tensorboard", str(log), chosen=chosen)
     assert [path.name.split(".")[:3] for path in (log / "seed-3" / "fold-0").iterdir()] == [["events", "out", "tfevents"]]
-    assert artifact(tmp_path / "model" / "fold-0") == artifact(whole / "fold-0")
+    assert artifact(tmp_path / "model" / "fold-0") == artifact(tmp_path / "plain" / "fold-0")
 
 
 @pytest.mark.parametrize(

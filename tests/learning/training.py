@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 FREE, TEN_BP = (Rules(costs=Costs(slippage_bps=bps)) for bps in (0.0, 10.0))
 CASH = 100_000.0
+PLACE = 3  # of the feature that a test replaces by a forecast
 WARM = 252  # sessions before the longest feature has a value
 
 
@@ -54,7 +56,7 @@ def trained(market: Market, *, chosen: Settings, seed: int, timesteps: int) -> N
 def traded(policy: Policy, market: Market, *, rules: Rules, first: int, last: int = -1) -> BacktestResult:
     """From row `first` to row `last` of the market."""
     start, end = market.sessions[first], market.sessions[last]
-    return backtest(market, policy, rules=rules, start=start, end=end, initial_cash=CASH)
+    return backtest(market, policy, rules=rules, start=start, end=end, initial_cash=CASH, limits=None)
 
 
 def market_of_prices(open: NDArray[np.float64], close: NDArray[np.float64]) -> Market:  # noqa: A002  the column's name
@@ -95,3 +97,16 @@ def shuffled(symbols: tuple[str, ...], *, seed: int) -> Market:
     dealt = np.random.default_rng(seed).permutation(moves).reshape(-1, len(symbols), 2)
     opened = np.cumsum(dealt.sum(axis=-1), axis=0) - dealt[..., 1]
     return market_of_prices(50 * np.exp(opened), 50 * np.exp(opened + dealt[..., 1]))
+
+
+def with_forecast(market: Market, *, correlation: float, horizon: int = 5, seed: int = 7) -> Market:
+    """The fourth feature is a noisy forecast of the return of the next sessions, from the next open on."""
+    opened = np.log(market.open)
+    coming = np.full(opened.shape, np.nan)
+    coming[: -horizon - 1] = opened[1 + horizon :] - opened[1:-horizon]
+    coming[: -horizon - 1] -= coming[: -horizon - 1].mean(axis=1, keepdims=True)
+    noise = np.random.default_rng(seed).standard_normal(opened.shape)
+    known = np.where(np.isfinite(coming), coming / np.nanstd(coming), noise)
+    features = market.features.copy()
+    features[..., PLACE] = correlation * known + np.sqrt(1 - correlation**2) * noise
+    return replace(market, features=np.where(market.tradable[..., None], features, market.features))

@@ -6,8 +6,11 @@ The promises:
 - Only the past enters: cutting or changing the input after t leaves every value at or before t bit-identical.
 - Started `HISTORY_SESSIONS` earlier than the first row of interest, recursive indicators agree with the whole history to 1e-9.
 - Nothing is made up: a value without enough history is NaN, and a constant price has the value that its formula states.
+- Nothing says how large a name is: no size, no price level, no dollar volume.
+- Residual ranks are neutral to the market, to beta and to volatility, by the session's own regression; no column is neutral to sectors.
 
-`FEATURES` and `CONTEXT` are the one table: each row's name, formula, window and unit stand beside the code that computes it.
+`FEATURES` and `CONTEXT` are the one table: each row's name, formula, window and unit beside what computes it, of a name's `Bars` or of the
+names' `Panel`.
 `FEATURE_HASH` names the table; a model trained on one table refuses another. Adjusted bars that are not finite raise `FeaturesError`.
 """
 
@@ -20,19 +23,18 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-import pandas as pd
-import talib
 
-from trading_env.data.bars import Array
-from trading_env.data.windows import RollingWindow
+from trading_env.data import cross_section as across
+from trading_env.data.bars import Array, Mask
+from trading_env.data.cross_section import BETA_RETURNS, BETA_SESSIONS, LEAST_NAMES
+from trading_env.data.indicators import Bars
+from trading_env.data.windows import deviation, rolling_sum
 from trading_env.errors import PapertapeError
 
 SCHEMA_VERSION = 1
 HISTORY_SESSIONS = 600
 
-FLOOR = 1e-6  # what a deviation is measured in when prices hardly move; a hundredth of a basis point
 BLOCK = 16_384  # values of a column that go through the formulas together: what a core's cache holds
-TIE = 9  # decimals beyond which ranks see no difference: the last bits depend on where history starts
 
 
 class FeaturesError(PapertapeError, ValueError):
@@ -40,112 +42,55 @@ class FeaturesError(PapertapeError, ValueError):
 
 
 @dataclass(frozen=True)
-class Bars:
-    """Adjusted bars of names with the same sessions, each (names, T), contiguous and finite, and what several features need of them."""
-
-    open: Array
-    high: Array
-    low: Array
-    close: Array
-    volume: Array
-
-    @cached_property
-    def log_close(self) -> Array:
-        return np.log(self.close)
-
-    def log_return(self, sessions: int, *, skip: int = 0) -> Array:
-        """log(close[t − skip] / close[t − sessions])"""
-        changes, rest = unknown(self.close, until=sessions)
-        np.subtract(self.log_close[:, sessions - skip :][:, : rest.shape[1]], self.log_close[:, : rest.shape[1]], out=rest)
-        return changes
-
-    @cached_property
-    def month(self) -> RollingWindow:
-        """21 daily log returns."""
-        return month(self.log_return(1))
-
-    def gap(self) -> Array:
-        """log(open[t] / close[t − 1])"""
-        changes, rest = unknown(self.open, until=1)
-        np.subtract(np.log(self.open[:, 1:]), self.log_close[:, :-1], out=rest)
-        return changes
-
-    def distance(self, window: int) -> Array:
-        """close / SMA − 1"""
-        average = per_name(lambda close: talib.SMA(close, window), self.close)
-        return self.close / average - 1
-
-    @cached_property
-    def macd(self) -> tuple[Array, Array]:
-        """The MACD line and its histogram, 12, 26, 9, as a share of the close."""
-        lines = per_name(lambda close: np.concatenate(talib.MACD(close, 12, 26, 9)), self.close)
-        line, _, histogram = np.split(lines, 3, axis=1)
-        return line / self.close, histogram / self.close
-
-    @cached_property
-    def bollinger(self) -> tuple[Array, Array]:
-        """The 20-session mean and standard deviation of the close, the latter at least FLOOR × close.
-
-        Not TA-Lib's, which takes the variance as a difference of running sums: after AIG's fall of 2008 its bands still differ by 7e-10
-        with the start of history, most of the 1e-9 that is promised.
-        """
-        window = RollingWindow.of(self.close, 5).times(2).times(2)
-        return window.mean(), np.maximum(window.deviation(), FLOOR * self.close)
-
-    def atr(self) -> Array:
-        average = per_name(lambda high, low, close: talib.ATR(high, low, close, 14), self.high, self.low, self.close)
-        return np.minimum(average / self.close, 0.5)
-
-    def rsi(self) -> Array:
-        """Wilder's RSI over 14 sessions in [−0.5, 0.5], 0 when the last 15 closes are equal (TA-Lib would say −0.5)."""
-        index = per_name(lambda close: talib.RSI(close, 14), self.close)
-        score = index / 100 - 0.5
-        idle = self.close[:, 1:] == self.close[:, :-1]
-        for further in (1, 2, 4, 6):  # 1, 2, 4, 8 and at last 14 changes in a row
-            idle = idle[:, further:] & idle[:, :-further]
-        score[:, 14:][idle] = 0.0
-        return score
-
-    def location(self) -> Array:
-        """Where in the session's range the close lies, [−0.5, 0.5], 0 when there is no range."""
-        width = self.high - self.low
-        share = (self.close - self.low) / np.where(width > 0, width, 1.0)
-        return np.where(width > 0, share, 0.5) - 0.5
-
-    def volume_score(self) -> Array:
-        window = RollingWindow.of(self.volume, 7).times(3).times(3)
-        mean = window.mean()
-        spread = np.maximum(window.deviation(), FLOOR * mean)
-        score = (self.volume - mean) / np.where(spread == 0, 1.0, spread)  # without volume both are 0
-        return np.clip(score, -5, 5)
-
-    def volatility_ratio(self) -> Array:
-        month, quarter = self.month.deviation(), self.month.times(3).deviation()
-        return np.log(np.maximum(month, FLOOR) / np.maximum(quarter, FLOOR))
-
-    def drawdown(self, window: int) -> Array:
-        highest = per_name(lambda close: talib.MAX(close, window), self.close)
-        return self.close / highest - 1
-
-
-@dataclass(frozen=True)
 class Panel:
-    """What context features see: the feature columns (T, A) of all names by name."""
+    """What ranks and context features see: names' own features (T, A, len(ASSET_FEATURES)), here (A, T) each, of a universe's members
+    (T, A) at that session; None, of all names.
+    """
 
-    columns: Mapping[str, Array]
+    asset: Array
+    member: Mask | None = None
+
+    def own(self, name: str) -> Array:
+        """Of all names, members or not."""
+        return np.ascontiguousarray(self.asset[:, :, POSITION[name]].T)
+
+    def column(self, name: str) -> Array:
+        return self.own(name) if self.member is None else np.where(self.member.T, self.own(name), np.nan)
 
     def share(self, name: str, *, above: float) -> Array:
         """Share of the names with a value whose value is above a constant."""
-        values = self.columns[name]
-        return row_mean(np.where(np.isfinite(values), values > above, np.nan))
+        values = self.column(name)
+        return across.mean(np.where(np.isfinite(values), values > above, np.nan))
 
     def mean(self, name: str) -> Array:
-        return row_mean(self.columns[name])
+        return across.mean(self.column(name))
+
+    def volatility(self, name: str) -> Array:
+        """Standard deviation of the last 21 means across names."""
+        mean = self.mean(name)
+        return deviation(rolling_sum(mean, 7, 3), rolling_sum(mean * mean, 7, 3), 21)
 
     def dispersion(self, name: str) -> Array:
         """Standard deviation across the names with a value."""
-        values = self.columns[name]
-        return np.sqrt(row_mean((values - row_mean(values)[:, None]) ** 2))
+        values = self.column(name)
+        return np.sqrt(across.mean((values - across.mean(values)) ** 2))
+
+    def rank(self, name: str) -> Array:
+        return across.ranks(self.column(name))
+
+    def residual_rank(self, name: str) -> Array:
+        return across.ranks(self.residual[name])
+
+    @cached_property
+    def beta(self) -> Array:
+        """Of the names with a year of their own: after a break the panel's last year holds returns of another series."""
+        betas = across.betas(self.own("return_1"), market=self.mean("return_1"))
+        return np.where(np.isfinite(self.column("momentum_12_1")), betas, np.nan)
+
+    @cached_property
+    def residual(self) -> Mapping[str, Array]:
+        values = np.stack([self.column(name) for name in RESIDUAL_OF])
+        return dict(zip(RESIDUAL_OF, across.residuals(values, self.beta, self.column("volatility_21")), strict=True))
 
 
 @dataclass(frozen=True)
@@ -155,8 +100,10 @@ class Feature:
     Attributes:
         name: the column's name.
         formula: how it is computed; a[t−k] is k of the name's own sessions before. `std` divides by the window's length.
-        window: own sessions needed up to and including t for the first value; for recursive indicators (RSI, ATR, MACD) too.
+        window: own sessions needed up to and including t for the first value; for recursive indicators (RSI, MACD) too.
         unit: log, ratio, share, z, or rank.
+
+    What compares names reads no further back than `LOOKBACK` of the panel's sessions.
     """
 
     name: str
@@ -172,7 +119,7 @@ class AssetFeature(Feature):
 
 @dataclass(frozen=True)
 class RankFeature(Feature):
-    of: str
+    compute: Callable[[Panel], Array] = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -183,13 +130,16 @@ class ContextFeature(Feature):
 ASSET_FEATURES = (
     AssetFeature("return_1", "log(close[t] / close[t-1])", 2, "log", lambda b: b.log_return(1)),
     AssetFeature("return_5", "log(close[t] / close[t-5])", 6, "log", lambda b: b.log_return(5)),
-    AssetFeature("return_21", "log(close[t] / close[t-21])", 22, "log", lambda b: b.log_return(21)),
-    AssetFeature("return_63", "log(close[t] / close[t-63])", 64, "log", lambda b: b.log_return(63)),
+    AssetFeature("return_21", "log(close[t] / close[t-21])", 22, "log", lambda b: b.return_21),
+    AssetFeature("return_63", "log(close[t] / close[t-63])", 64, "log", lambda b: b.return_63),
     AssetFeature("return_126", "log(close[t] / close[t-126])", 127, "log", lambda b: b.log_return(126)),
-    AssetFeature("gap", "log(open[t] / close[t-1])", 2, "log", Bars.gap),
-    AssetFeature("range", "min(log(high[t] / low[t]), 0.5)", 1, "log", lambda b: np.minimum(np.log(b.high) - np.log(b.low), 0.5)),
+    AssetFeature("gap", "log(open[t] / close[t-1])", 2, "log", lambda b: b.gap),
+    AssetFeature("overnight_21", "sum_21(log(open[t] / close[t-1]))", 22, "log", lambda b: b.overnight),
+    AssetFeature(
+        "intraday_21", "sum_21(log(close[t] / open[t])), as return_21 - overnight_21", 22, "log", lambda b: b.return_21 - b.overnight
+    ),
+    AssetFeature("range", "min(log(high[t] / low[t]), 0.5)", 1, "log", Bars.range),
     AssetFeature("location", "(close - low) / (high - low) - 0.5; 0 if high = low", 1, "share", Bars.location),
-    AssetFeature("atr_14", "min(ATR(14) / close, 0.5), Wilder", 15, "ratio", Bars.atr),
     AssetFeature("rsi_14", "RSI(14) / 100 - 0.5, Wilder; 0 if the last 15 closes are equal", 15, "share", Bars.rsi),
     AssetFeature("macd", "(EMA(12) - EMA(26)) / close", 34, "ratio", lambda b: b.macd[0]),
     AssetFeature("macd_histogram", "(MACD - EMA(9) of MACD) / close", 34, "ratio", lambda b: b.macd[1]),
@@ -198,16 +148,9 @@ ASSET_FEATURES = (
         "(close - mean_20) / (2 sd), sd = max(std_20(close), 1e-6 close)",
         20,
         "z",
-        lambda b: (b.close - b.bollinger[0]) / (2 * b.bollinger[1]),
+        Bars.bollinger_position,
     ),
-    AssetFeature(
-        "bollinger_width",
-        "4 sd / mean_20, sd = max(std_20(close), 1e-6 close)",
-        20,
-        "ratio",
-        lambda b: 4 * b.bollinger[1] / b.bollinger[0],
-    ),
-    AssetFeature("volatility_21", "std_21(return_1)", 22, "log", lambda b: b.month.deviation()),
+    AssetFeature("volatility_21", "std_21(return_1)", 22, "log", lambda b: b.volatility_21),
     AssetFeature("volatility_ratio", "log(max(std_21(return_1), 1e-6) / max(std_63(return_1), 1e-6))", 64, "log", Bars.volatility_ratio),
     AssetFeature(
         "volume_z",
@@ -216,17 +159,36 @@ ASSET_FEATURES = (
         "z",
         Bars.volume_score,
     ),
-    AssetFeature("distance_20", "close / SMA(20) - 1", 20, "ratio", lambda b: b.distance(20)),
     AssetFeature("distance_50", "close / SMA(50) - 1", 50, "ratio", lambda b: b.distance(50)),
     AssetFeature("distance_200", "close / SMA(200) - 1", 200, "ratio", lambda b: b.distance(200)),
     AssetFeature("momentum_12_1", "log(close[t-21] / close[t-252])", 253, "log", lambda b: b.log_return(252, skip=21)),
     AssetFeature("drawdown_252", "close / max_252(close) - 1", 252, "ratio", lambda b: b.drawdown(252)),
 )
 
-_RANK = "rank of {} among the names with a value, ties (to 1e-9) averaged, from -0.5 (lowest) to 0.5; 0 if alone"
-RANK_FEATURES = tuple(
-    RankFeature(f"rank_{of}", _RANK.format(of), window, "rank", of)
-    for of, window in (("return_5", 6), ("return_21", 22), ("volatility_21", 22), ("momentum_12_1", 253))
+POSITION = {feature.name: column for column, feature in enumerate(ASSET_FEATURES)}
+RESIDUAL_OF = ("return_1", "return_5", "momentum_12_1")
+
+
+def _ranked(what: str) -> str:
+    return f"rank of {what} among the names with a value, ties (to 1e-9) averaged, from -0.5 (lowest) to 0.5; 0 if alone"
+
+
+def _residual(of: str) -> str:
+    return (
+        f"(residual of {of} in the session's regression on 1, beta, volatility_21 across names; 0 for fewer than {LEAST_NAMES} names; "
+        "a regressor whose deviation is below 1e-6 has no part; beta = cov(return_1, m) / max(var(m), 1e-12), m = mean of return_1 across "
+        f"names, over the panel's last {BETA_SESSIONS} sessions, of a name with {BETA_RETURNS} returns there and 253 sessions of its own)"
+    )
+
+
+RANK_FEATURES = (
+    RankFeature("rank_return_5", _ranked("return_5"), 6, "rank", lambda p: p.rank("return_5")),
+    RankFeature("rank_return_21", _ranked("return_21"), 22, "rank", lambda p: p.rank("return_21")),
+    RankFeature("rank_volatility_21", _ranked("volatility_21"), 22, "rank", lambda p: p.rank("volatility_21")),
+    RankFeature("rank_momentum_12_1", _ranked("momentum_12_1"), 253, "rank", lambda p: p.rank("momentum_12_1")),
+    RankFeature("rank_residual_1", _ranked(_residual("return_1")), 253, "rank", lambda p: p.residual_rank("return_1")),
+    RankFeature("rank_residual_5", _ranked(_residual("return_5")), 253, "rank", lambda p: p.residual_rank("return_5")),
+    RankFeature("rank_residual_12_1", _ranked(_residual("momentum_12_1")), 253, "rank", lambda p: p.residual_rank("momentum_12_1")),
 )
 
 FEATURES: tuple[Feature, ...] = (*ASSET_FEATURES, *RANK_FEATURES)
@@ -240,9 +202,7 @@ CONTEXT: tuple[ContextFeature, ...] = (
         lambda p: p.share("distance_50", above=1e-9) - 0.5,
     ),
     ContextFeature("market_return_21", "mean of return_21 across names", 22, "log", lambda p: p.mean("return_21")),
-    ContextFeature(
-        "market_volatility_21", "std_21(mean of return_1 across names)", 22, "log", lambda p: month(p.mean("return_1")).deviation()
-    ),
+    ContextFeature("market_volatility_21", "std_21(mean of return_1 across names)", 22, "log", lambda p: p.volatility("return_1")),
     ContextFeature("market_dispersion_21", "std of return_21 across names", 22, "log", lambda p: p.dispersion("return_21")),
 )
 
@@ -257,30 +217,42 @@ def asset_features(open: Array, high: Array, low: Array, close: Array, volume: A
         FeaturesError: a value is not finite, or a price not positive.
     """
     columns = {"open": open, "high": high, "low": low, "close": close, "volume": volume}
-    for name, values in columns.items():
-        _check(name, values)
     if close.ndim == 1:
         columns = {name: values[:, None] for name, values in columns.items()}
     sessions, names = columns["close"].shape
     result = np.empty((len(ASSET_FEATURES), names, sessions))
+    _fill(result, columns)
+    return result.T if close.ndim == 2 else result[:, 0].T
+
+
+def _fill(result: Array, columns: Mapping[str, Array]) -> None:
+    """Names' own features into (len(ASSET_FEATURES), A, T), of columns (T, A)."""
+    for name, values in columns.items():
+        _check(name, values)
+    _, names, sessions = result.shape
     together = max(BLOCK // max(sessions, 1), 1)
     for first in range(0, names if sessions else 0, together):
         some = slice(first, first + together)
         bars = Bars(**{name: np.ascontiguousarray(values[:, some].T, dtype=np.float64) for name, values in columns.items()})
         for column, feature in enumerate(ASSET_FEATURES):
             result[column, some] = feature.compute(bars)
-    return result.T if close.ndim == 2 else result[:, 0].T
 
 
-def cross_section(asset: Array) -> Array:
-    """Ranks across names at the same session: (T, A, len(ASSET_FEATURES)) -> (T, A, len(RANK_FEATURES)), NaN where the value is."""
-    position = {feature.name: column for column, feature in enumerate(ASSET_FEATURES)}
-    return np.stack([_centred_rank(asset[:, :, position[rank.of]]) for rank in RANK_FEATURES], axis=-1)
+def cross_section(asset: Array, *, member: Mask | None = None) -> Array:
+    """Ranks across names at the same session: (T, A, len(ASSET_FEATURES)) -> (T, A, len(RANK_FEATURES)), NaN where the value is.
+
+    `member` (T, A): ranks are among a universe's members of the session, and others have none; None: all names are.
+    """
+    panel = Panel(asset, member)
+    return np.stack([feature.compute(panel) for feature in RANK_FEATURES]).T
 
 
-def context_features(asset: Array) -> Array:
-    """Market-wide features, (T, A, len(ASSET_FEATURES)) -> (T, len(CONTEXT)), each over the names with a value, NaN if there is none."""
-    panel = Panel({feature.name: asset[:, :, column] for column, feature in enumerate(ASSET_FEATURES)})
+def context_features(asset: Array, *, member: Mask | None = None) -> Array:
+    """Market-wide features, (T, A, len(ASSET_FEATURES)) -> (T, len(CONTEXT)), each over the names with a value, NaN if there is none.
+
+    `member` (T, A): over a universe's members of the session alone.
+    """
+    panel = Panel(asset, member)
     return np.column_stack([feature.compute(panel) for feature in CONTEXT])
 
 
@@ -299,60 +271,39 @@ def features(
         open, high, low, close, volume: (T, A) forward-adjusted, NaN where a name has no bar.
 
     Returns:
-        features (T, A, len(FEATURES)) and context (T, len(CONTEXT)), float64, in the order of the tables.
+        features (T, A, len(FEATURES)), in memory column by column, and context (T, len(CONTEXT)), float64, in the order of the tables.
     """
-    asset = np.full((*close.shape, len(ASSET_FEATURES)), np.nan)
+    table = np.empty((len(FEATURES), *close.shape[::-1]))
+    own = table[: len(ASSET_FEATURES)]
     panel = {"open": open, "high": high, "low": low, "close": close, "volume": volume}
     calendars: dict[bytes, list[int]] = {}
     for name, present in enumerate(np.isfinite(close).T):
         calendars.setdefault(present.tobytes(), []).append(name)
     for calendar, names in calendars.items():
-        own = np.ix_(np.frombuffer(calendar, dtype=np.bool_), np.array(names))
-        asset[own] = asset_features(**{column: values[own] for column, values in panel.items()})
-    return np.concatenate([asset, cross_section(asset)], axis=-1), context_features(asset)
-
-
-def per_name(indicator: Callable[..., Array], *columns: Array) -> Array:
-    """TA-Lib's output for each name, (names, T), from columns (names, T)."""
-    rows = [indicator(*own) for own in zip(*columns, strict=True)]
-    return np.concatenate(rows).reshape(len(rows), -1)
-
-
-def unknown(values: Array, *, until: int) -> tuple[Array, Array]:
-    """An array of the shape of `values` whose first `until` entries of the last axis are NaN, and a view of the rest, to be written."""
-    result = np.empty_like(values)
-    result[..., :until] = np.nan
-    return result, result[..., until:]
-
-
-def month(values: Array) -> RollingWindow:
-    """21 sessions."""
-    return RollingWindow.of(values, 7).times(3)
-
-
-def row_mean(values: Array) -> Array:
-    """(T, A) -> (T,): the mean of the finite values of each row, NaN if there is none."""
-    finite = np.isfinite(values)
-    count = finite.sum(axis=1)
-    mean = np.full(len(values), np.nan)
-    np.divide(np.where(finite, values, 0.0).sum(axis=1), count, out=mean, where=count > 0)
-    return mean
+        present = np.frombuffer(calendar, dtype=np.bool_)
+        if present.all() and len(calendars) == 1:
+            _fill(own, panel)
+        else:
+            some = np.ix_(present, np.array(names))
+            own[:, names] = np.nan
+            own[:, np.array(names)[:, None], np.flatnonzero(present)] = asset_features(**{k: values[some] for k, values in panel.items()}).T
+    table[len(ASSET_FEATURES) :] = cross_section(own.T).T
+    return table.T, context_features(own.T)
 
 
 def _check(name: str, values: Array) -> None:
     zero_too = name == "volume"
-    if not values.size or (0 <= values.min() <= values.max() < np.inf and (zero_too or values.min() > 0)):
+    if not values.size:
+        return
+    least = values.min()
+    if least >= 0 and (zero_too or least > 0) and values.max() < np.inf:
         return
     bad = ~np.isfinite(values) | (values < 0) | ((values == 0) & (not zero_too))
     allowed = "finite and >= 0" if zero_too else "finite and > 0"
     raise FeaturesError(f"{name} must be {allowed}, was {values[bad][0]} in row {np.argwhere(bad)[0][0]}")
 
 
-def _centred_rank(values: Array) -> Array:
-    ranks = pd.DataFrame(np.round(values, TIE)).rank(axis=1, method="average").to_numpy(dtype=np.float64)
-    others = np.isfinite(values).sum(axis=1, keepdims=True) - 1
-    centred: Array = (ranks - 1) / np.maximum(others, 1) - np.where(others > 0, 0.5, 0.0)
-    return centred
+LOOKBACK = max(BETA_SESSIONS, *(feature.window for feature in CONTEXT))  # of the panel's sessions, that ranks and context read
 
 
 def _hash() -> str:

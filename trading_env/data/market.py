@@ -19,12 +19,14 @@ import pandas as pd
 from trading_env.data.bars import BAR_COLUMNS, Array, BarsError, Mask, Sessions, adjust_forward, as_sessions, check_actions
 from trading_env.data.corporate_actions import BREAK
 from trading_env.data.features import ASSET_FEATURES, CONTEXT, FEATURES, asset_features, context_features, cross_section, features
+from trading_env.data.membership import Membership
 from trading_env.errors import PapertapeError
 
 FEATURE_NAMES = tuple(feature.name for feature in FEATURES)
 CONTEXT_NAMES = tuple(feature.name for feature in CONTEXT)
 RAW_NAMES = ("open", "high", "low", "close", "volume")
 TABLE_COLUMNS = ("session", "symbol", *RAW_NAMES, "split", "dividend", "tradable", *FEATURE_NAMES, *CONTEXT_NAMES)
+LEAVING = "leaving"  # a further column where members change
 
 Day = str | date | np.datetime64
 Positions = npt.NDArray[np.int64]
@@ -44,9 +46,11 @@ class Market:
         open, high, low, close, volume: (T, A) raw, unadjusted; NaN where a name has no bar.
         split: (T, A) new shares per old share, effective before the open of row t; 1 where none.
         dividend: (T, A) dollars per share held at the close of row t − 1, paid before the open of row t; 0 where none.
-        tradable: (T, A) the name has a bar at t and all its features and the context are finite: a decision at the close of t may use it.
+        tradable: (T, A) the name is a member, has a bar at t and all its features and the context are finite: a decision at the close of t
+            may use it.
         features: (T, A, F) in the order of `FEATURES`; NaN in warm-up and where there is no bar.
         context: (T, G) in the order of `CONTEXT`.
+        leaving: (T, A) the name has a bar at t and is no member: what is held of it is sold at the next open. Not given: no name leaves.
     """
 
     symbols: tuple[str, ...]
@@ -61,6 +65,11 @@ class Market:
     tradable: Mask
     features: Array
     context: Array
+    leaving: Mask = None  # type: ignore[assignment]  # a mask once made
+
+    def __post_init__(self) -> None:
+        if self.leaving is None or not self.leaving.any():
+            object.__setattr__(self, LEAVING, np.zeros(self.tradable.shape, dtype=np.bool_))
 
     def __len__(self) -> int:
         return len(self.sessions)
@@ -82,7 +91,7 @@ class Market:
         stop = int(np.searchsorted(self.sessions, _day(end), side="right"))
         if first >= stop:
             raise MarketError(f"there must be a session from {_day(start)} to {_day(end)}, the market has {self._span()}")
-        names = ("sessions", *RAW_NAMES, "split", "dividend", "tradable", "features", "context")
+        names = ("sessions", *RAW_NAMES, "split", "dividend", "tradable", "features", "context", LEAVING)
         return replace(self, **{name: getattr(self, name)[first:stop] for name in names})
 
     def only(self, symbols: Sequence[str]) -> Market:
@@ -91,14 +100,20 @@ class Market:
         if absent or not symbols or len(set(symbols)) < len(symbols):
             raise MarketError(f"symbols must be distinct names of {', '.join(self.symbols)}, was {', '.join(symbols)}")
         columns = [self.symbols.index(symbol) for symbol in symbols]
-        names = (*RAW_NAMES, "split", "dividend", "tradable", "features")
+        names = (*RAW_NAMES, "split", "dividend", "tradable", "features", LEAVING)
         return replace(self, symbols=tuple(symbols), **{name: getattr(self, name)[:, columns] for name in names})
+
+    def alone(self, symbol: str) -> Market:
+        """The market of one name, a member throughout: what holding it would have been."""
+        one = self.only([symbol])
+        tradable = np.isfinite(one.close) & np.isfinite(one.context).all(axis=1, keepdims=True)
+        return replace(one, tradable=np.where(one.leaving, tradable, one.tradable), leaving=np.zeros_like(one.leaving))
 
     def _span(self) -> str:
         return f"{self.sessions[0]} to {self.sessions[-1]}" if len(self) else "no session"
 
 
-def build_market(bars: pd.DataFrame, actions: pd.DataFrame, *, symbols: Sequence[str]) -> Market:
+def build_market(bars: pd.DataFrame, actions: pd.DataFrame, *, symbols: Sequence[str], members: Membership | None = None) -> Market:
     """Raw, validated bars and their corporate actions -> forward-adjusted -> features -> `Market`.
 
     The sessions are those on which any of `symbols` has a bar. An action on another day takes effect at the next session; one after the
@@ -109,6 +124,7 @@ def build_market(bars: pd.DataFrame, actions: pd.DataFrame, *, symbols: Sequence
         bars: `BAR_COLUMNS`, as `bars.validate` leaves them.
         actions: `ACTION_COLUMNS`, of any names, and where it came late the first session that knew it, `known`; NaT in time.
         symbols: the names, in the order of the A axis. One without any bar keeps its column, never tradable.
+        members: who of them is a member when, everyone always by default. Ranks and context are those of the session's members.
 
     Raises:
         MarketError: no name, repeated names, no bar, or two bars of one name and session.
@@ -133,18 +149,23 @@ def build_market(bars: pd.DataFrame, actions: pd.DataFrame, *, symbols: Sequence
         values[rows, columns] = own[column].to_numpy(dtype=np.float64)
     events = _events(actions, names, sessions)
     split, dividend, _ = events.applied(len(sessions), len(names))
-    values, context = _features(raw, events, split=split, dividend=dividend)
+    member = None if members is None else members.spells(bars).mask(sessions, names)
+    values, context = _features(raw, events, split=split, dividend=dividend, member=member)
     # without a bar there is no feature, so what is complete has a bar
     complete: Mask = np.all(np.isfinite(values), axis=-1)
     informed: Mask = np.all(np.isfinite(context), axis=-1, keepdims=True)
     tradable = complete & informed
-    return Market(
+    market = Market(
         symbols=names, sessions=sessions, **raw, split=split, dividend=dividend, tradable=tradable, features=values, context=context
     )
+    if member is None:
+        return market
+    return replace(market, tradable=tradable & member, leaving=np.isfinite(market.close) & ~member)
 
 
 def to_table(market: Market) -> pd.DataFrame:
-    """One row per session and name, `TABLE_COLUMNS`, sessions in order and names in the market's order, absent bars included."""
+    """One row per session and name, `TABLE_COLUMNS`, sessions in order and names in the market's order, absent bars included. Where members
+    change there is one column more, `LEAVING`."""
     length, names = market.close.shape
     columns: dict[str, object] = {
         "session": np.repeat(market.sessions.astype("datetime64[us]"), names),
@@ -154,6 +175,8 @@ def to_table(market: Market) -> pd.DataFrame:
         columns[name] = getattr(market, name).ravel()
     columns |= {name: market.features[:, :, column].ravel() for column, name in enumerate(FEATURE_NAMES)}
     columns |= {name: np.repeat(market.context[:, column], names) for column, name in enumerate(CONTEXT_NAMES)}
+    if market.leaving.any():
+        columns[LEAVING] = market.leaving.ravel()
     return pd.DataFrame(columns)
 
 
@@ -189,6 +212,7 @@ def from_table(table: pd.DataFrame) -> Market:
         tradable=dense("tradable").astype(bool),
         features=np.stack([dense(name) for name in FEATURE_NAMES], axis=-1),
         context=np.stack([dense(name)[:, 0] for name in CONTEXT_NAMES], axis=-1),
+        leaving=dense(LEAVING).astype(bool) if LEAVING in table.columns else np.zeros((len(sessions), len(symbols)), dtype=np.bool_),
     )
 
 
@@ -248,18 +272,21 @@ def _events(actions: pd.DataFrame, names: tuple[str, ...], sessions: Sessions) -
     ).of(own)
 
 
-def _features(raw: Mapping[str, Array], events: _Events, *, split: Array, dividend: Array) -> tuple[Array, Array]:
-    """Features (T, A, F) and context (T, G), each row as it was known at its close."""
-    if not events.known.any() and not (events.kinds == BREAK).any():
+def _features(
+    raw: Mapping[str, Array], events: _Events, *, split: Array, dividend: Array, member: Mask | None = None
+) -> tuple[Array, Array]:
+    """Features (T, A, F) and context (T, G), each row as it was known at its close; ranks and context among members (T, A), or all."""
+    if member is None and not events.known.any() and not (events.kinds == BREAK).any():
         whole = adjust_forward(**raw, split=split, dividend=dividend)
-        return features(open=whole.open, high=whole.high, low=whole.low, close=whole.close, volume=whole.volume)
+        table, context = features(open=whole.open, high=whole.high, low=whole.low, close=whole.close, volume=whole.volume)
+        return np.ascontiguousarray(table), context
     asset = np.full((*split.shape, len(ASSET_FEATURES)), np.nan)
     for name in range(split.shape[1]):
         own = events.of(events.columns == name)
         bars = {column: values[:, name] for column, values in raw.items()}
         for begin, end in pairwise([*np.unique([0, *own.known]), len(split)]):
             asset[begin:end, name] = _asset_features(bars, own.of(own.known <= begin))[begin:end]
-    return np.concatenate([asset, cross_section(asset)], axis=-1), context_features(asset)
+    return np.concatenate([asset, cross_section(asset, member=member)], axis=-1), context_features(asset, member=member)
 
 
 def _asset_features(bars: Mapping[str, Array], events: _Events) -> Array:

@@ -1,4 +1,4 @@
-"""Means and deviations over rolling windows, the same to the last bit wherever the history starts."""
+"""Sums, means and deviations over rolling windows, the same to the last bit wherever the history starts."""
 
 from __future__ import annotations
 
@@ -29,10 +29,12 @@ class RollingWindow:
     @classmethod
     def of(cls, values: Array, length: int) -> RollingWindow:
         parts = _side_by_side(values.ravel(), length, apart=1)
-        total = sum(parts[1:], start=parts[0])
+        total = _sum(parts)
         centre = total / length
-        squares, distance = np.zeros_like(centre), np.empty_like(centre)
-        for part in parts:
+        squares = parts[0] - centre
+        squares *= squares
+        distance = np.empty_like(centre)
+        for part in parts[1:]:
             np.subtract(part, centre, out=distance)
             distance *= distance
             squares += distance
@@ -41,31 +43,65 @@ class RollingWindow:
     def times(self, count: int) -> RollingWindow:
         """Windows `count` times as long."""
         totals = _side_by_side(self.total, count, apart=self.length)
-        between = np.zeros_like(totals[0])
+        pairs: list[Array] = []
         for lag in range(1, count):
             difference = self.total[lag * self.length :] - self.total[: -lag * self.length]
             difference *= difference
-            for part in _side_by_side(difference, count - lag, apart=self.length):
-                between += part
+            pairs += _side_by_side(difference, count - lag, apart=self.length)
+        between = _sum(pairs) if len(pairs) > 1 else pairs[0]
         between /= count * self.length
         for part in _side_by_side(self.squares, count, apart=self.length):
             between += part
-        return RollingWindow(length=count * self.length, total=sum(totals[1:], start=totals[0]), squares=between, shape=self.shape)
+        return RollingWindow(length=count * self.length, total=_sum(totals), squares=between, shape=self.shape)
 
     def mean(self) -> Array:
         """(..., T), at the window's last value; NaN before the first whole window, or if a value is."""
-        return self._at_last(self.total / self.length)
+        return _at_last(self.total / self.length, self.length, self.shape)
 
     def deviation(self) -> Array:
         """Standard deviation (over n), as `mean`."""
-        return self._at_last(np.sqrt(self.squares / self.length))
+        return _at_last(np.sqrt(self.squares / self.length), self.length, self.shape)
 
-    def _at_last(self, whole: Array) -> Array:
-        result = np.empty(math.prod(self.shape))
-        result[self.length - 1 :] = whole
-        result = result.reshape(self.shape)
-        result[..., : self.length - 1] = np.nan  # or the window would reach into the row before
-        return result
+
+def rolling_sum(values: Array, *factors: int, apart: int = 1) -> Array:
+    """Sums over windows of as many values as the product of the factors, (..., T) at the window's last value, NaN before the first.
+
+    As `RollingWindow`, the same to the last bit wherever the history starts. `values` may be sums over `apart` values already.
+    """
+    length, total = apart, values.ravel()
+    for factor in factors:
+        total, length = _sum(_side_by_side(total, factor, apart=length)), length * factor
+    return _at_last(total, length, values.shape)
+
+
+def deviation(total: Array, squares: Array, length: int) -> Array:
+    """Standard deviation (over n) of `length` values, from their sum and the sum of their squares, which is written over.
+
+    For values that differ by about as much as they are large: the variance is wrong by some 1e-16 of the mean square. `RollingWindow` is
+    for the others, such as prices.
+    """
+    mean = total / length
+    mean *= mean
+    squares /= length
+    squares -= mean
+    np.maximum(squares, 0.0, out=squares)
+    return np.sqrt(squares, out=squares)
+
+
+def _at_last(whole: Array, length: int, shape: tuple[int, ...]) -> Array:
+    result = np.empty(math.prod(shape))
+    result[result.size - whole.size :] = whole
+    result = result.reshape(shape)
+    result[..., : length - 1] = np.nan  # or the window would reach into the row before
+    return result
+
+
+def _sum(parts: list[Array]) -> Array:
+    """Of two or more."""
+    total = parts[0] + parts[1]
+    for part in parts[2:]:
+        total += part
+    return total
 
 
 def _side_by_side(values: Array, count: int, *, apart: int) -> list[Array]:

@@ -8,12 +8,13 @@ Failure: `EvaluationError` when the market does not cover what is asked; account
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trading_env.data.market import Day, Market
-from trading_env.data.observation import Observation, observe
+from trading_env.data.observation import Layout, Observation, market_block, with_book
 from trading_env.errors import PapertapeError
 from trading_env.evaluation import metrics
 from trading_env.orders.orders import propose
@@ -55,53 +56,68 @@ class BacktestResult:
         return metrics.log_growth(self.equity, initial=self.initial_cash)
 
 
+STANDARD_RULES, STANDARD_LIMITS = Rules(), Limits()
+
+
 def backtest(
-    market: Market, policy: Policy, *, rules: Rules, start: Day, end: Day, initial_cash: float, limits: Limits | None = None
+    market: Market,
+    policy: Policy,
+    *,
+    start: Day,
+    end: Day,
+    rules: Rules = STANDARD_RULES,
+    initial_cash: float = 100_000.0,
+    limits: Limits | None = STANDARD_LIMITS,
 ) -> BacktestResult:
     """Trade every session from `start` to `end`, both included, from cash. The first decision observes the close before `start`.
 
-    `limits`: apply the risk rules to every session's orders as the executor does; None trades the plan as it is.
+    Costs and limits are on by default, as in the bundled bars' settings. `limits`: apply the risk rules to every session's orders as the
+    executor does; None trades the plan as it is.
     """
     window = market.rows(start, end)
     first = market.index_of(window.sessions[0])
     if first == 0:
         raise EvaluationError(f"the first decision observes the session before {window.sessions[0]}, the market begins there")
-    prices = ExecutionPrices.of(market)
+    prices = _prices_of(market)
+    rows = slice(first - 1, first - 1 + len(window))
+    blocks = market_block(market.features[rows], market.context[rows], market.tradable[rows])
+    layout = Layout.of_width(blocks.shape[1], features=market.features.shape[2], context=market.context.shape[1])
     book = Book.of_cash(initial_cash, assets=len(market.symbols))
     guard = _Guard(market, limits, initial_cash) if limits is not None else None
-    records: dict[str, list[FloatArray]] = {name: [] for name in _RECORDED}
+    records: dict[str, list[FloatArray | np.float64]] = {name: [] for name in _RECORDED}
     held, cash_weight = book.shares(prices.closing[[first - 1]])
-    for row in range(first - 1, first - 1 + len(window)):
-        vector = observe(market.features[row], market.context[row], market.tradable[row], held[0], float(cash_weight[0]))
+    for row, block in enumerate(blocks, start=first - 1):
+        vector = with_book(block, layout=layout, held=held[0], cash_weight=float(cash_weight[0]))
         scores = policy.scores(Observation(as_of=market.sessions[row], symbols=market.symbols, vector=vector))
-        weights = weights_from_scores(scores[None], held, market.tradable[[row]], kappa=policy.kappa)
+        weights = weights_from_scores(scores[None], held, market.tradable[[row]], kappa=policy.kappa, leaving=market.leaving[[row]])
         taken = step(book, prices=prices, rows=np.array([row]), weights=weights, rules=rules, review=guard.review if guard else None)
         book = taken.book
         if guard is not None:
             guard.close(float(taken.value[0]))
         held, cash_weight = book.shares(prices.closing[[row + 1]])
-        record = (taken.value, book.cash, taken.costs, taken.dividends, taken.turnover, scores, weights, taken.deltas, book.quantities)
-        for name, value in zip(_RECORDED, (*record, held), strict=True):
-            records[name].append(np.atleast_2d(value)[0])
+        dollars = (taken.value[0], book.cash[0], taken.costs[0], taken.dividends[0], taken.turnover[0])
+        by_name = (scores, weights[0], taken.deltas[0], book.quantities[0], held[0])
+        for name, value in zip(_RECORDED, (*dollars, *by_name), strict=True):
+            records[name].append(value)
     arrays = {name: np.array(values) for name, values in records.items()}
-    scalars = {name: arrays.pop(name)[:, 0] for name in _RECORDED[:5]}
     return BacktestResult(
         policy=policy.name,
         symbols=market.symbols,
         initial_cash=float(initial_cash),
         sessions=window.sessions,
         denied=tuple(guard.denied) if guard else (),
-        **scalars,
         **arrays,
     )
 
 
+_prices_of = lru_cache(maxsize=2)(ExecutionPrices.of)  # a judgement trades one market a hundred times
 _RECORDED = ("equity", "cash", "costs", "dividends", "turnover", "scores", "weights", "deltas", "quantities", "held")
 
 
 def buy_and_hold(market: Market, symbol: str, *, rules: Rules, start: Day, end: Day, initial_cash: float) -> BacktestResult:
-    """The benchmark: everything in one name, dividends reinvested as far as `rules` credit them."""
-    return backtest(market.only([symbol]), EqualWeight(name=f"hold:{symbol}"), rules=rules, start=start, end=end, initial_cash=initial_cash)
+    """The benchmark: everything in one name, dividends reinvested as far as `rules` credit them; no limits, for they forbid that."""
+    policy = EqualWeight(name=f"hold:{symbol}")
+    return backtest(market.alone(symbol), policy, rules=rules, start=start, end=end, initial_cash=initial_cash, limits=None)
 
 
 class _Guard:

@@ -80,7 +80,7 @@ def all_baselines(
         backtester.trade("equal weight at kappa", even, kappa=kappa),
     ]
     if benchmark is not None:
-        rows.append(backtester.run(EqualWeight(name=f"hold {benchmark}"), market=market.only([benchmark])))
+        rows.append(backtester.run(EqualWeight(name=f"hold {benchmark}"), market=market.alone(benchmark)))
     prices = _log_prices(market)
     for name, window, weigh in _MONTHLY:
         scores = _log_weights(prices, market.tradable, rows=np.flatnonzero(monthly), window=window, weigh=weigh)
@@ -113,16 +113,26 @@ class _Backtester:
 
     def run(self, policy: Policy, *, market: Market | None = None) -> BacktestResult:
         return backtest(
-            self.market if market is None else market, policy, rules=self._rules, start=self._start, end=self._end, initial_cash=self._cash
+            self.market if market is None else market,
+            policy,
+            rules=self._rules,
+            start=self._start,
+            end=self._end,
+            initial_cash=self._cash,
+            limits=None,
         )
 
     def trade(self, name: str, scores: FloatArray, *, kappa: float = 1.0, on: BoolArray | None = None) -> BacktestResult:
         """Trade `scores` (T, A), by the decisions at the closes of the rows `on` (T,) or of all.
 
-        Elsewhere nothing is tradable to this row, and what is not tradable is not ordered: it rests by the engine's own rule.
+        Elsewhere nothing is tradable to this row, and what is not tradable is not ordered: it rests by the engine's own rule. What left the
+        universe is sold at the next of them.
         """
         policy = _Listed(name, kappa, self.market.sessions, scores)
-        return self.run(policy, market=None if on is None else replace(self.market, tradable=self.market.tradable & on[:, None]))
+        if on is None:
+            return self.run(policy)
+        resting = {mask: getattr(self.market, mask) & on[:, None] for mask in ("tradable", "leaving")}
+        return self.run(policy, market=replace(self.market, **resting))
 
     def monthly(self) -> BoolArray:
         """(T,) the first decision and the first session of each month after it."""

@@ -127,7 +127,7 @@ def history_futures(history: History, cut: int) -> Iterator[tuple[How, History]]
 
 def market_futures(market: Market, cut: int) -> Iterator[tuple[How, Market]]:
     """Later rows backwards, prices, volumes and features other ones; and no later rows."""
-    later: dict[str, Any] = {name: getattr(market, name)[:cut:-1] for name in ("split", "dividend", "tradable")}
+    later: dict[str, Any] = {name: getattr(market, name)[:cut:-1] for name in ("split", "dividend", "tradable", "leaving")}
     later |= {name: getattr(market, name)[:cut:-1] * POISON for name in RAW_NAMES}
     later |= {name: getattr(market, name)[:cut:-1] * POISON + 1 for name in ("features", "context")}
     later = {name: np.concatenate([getattr(market, name)[: cut + 1], values]) for name, values in later.items()}
@@ -150,7 +150,7 @@ def open_futures(market: Market, cut: int) -> Iterator[tuple[How, Market]]:
 
 def market_record(market: Market) -> dict[str, NDArray[Any]]:
     """Every column of a market by name: (T, A), and (T,) for the context."""
-    record = {name: getattr(market, name) for name in (*RAW_NAMES, "split", "dividend", "tradable")}
+    record = {name: getattr(market, name) for name in (*RAW_NAMES, "split", "dividend", "tradable", "leaving")}
     record |= {name: market.features[:, :, column] for column, name in enumerate(FEATURE_NAMES)}
     return record | {name: market.context[:, column] for column, name in enumerate(CONTEXT_NAMES)}
 
@@ -185,7 +185,7 @@ def trade(
     last, held, cash_weight = len(market) - 1, result.held[-1], float(result.cash[-1] / result.equity[-1])
     vector = observe(market.features[last], market.context[last], market.tradable[last], held, cash_weight)
     scores = policy.scores(Observation(as_of=market.sessions[last], symbols=market.symbols, vector=vector))
-    weights = weights_from_scores(scores[None], held[None], market.tradable[[last]], kappa=policy.kappa)
+    weights = weights_from_scores(scores[None], held[None], market.tradable[[last]], kappa=policy.kappa, leaving=market.leaving[[last]])
     first = market.index_of(result.sessions[0])
     decided = {"scores": [*result.scores, scores], "weights": [*result.weights, weights[0]]}
     book = ("equity", "cash", "costs", "dividends", "turnover", "deltas", "quantities", "held")

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trading_env.evaluation.gate import Behaviour, Check, GateError, GateThresholds, GateVerdict, behaviour
+from trading_env.evaluation.checks import AT_KAPPA, Check, GateError, GateThresholds, GateVerdict, against_both
+from trading_env.evaluation.gate import Behaviour, behaviour
 from trading_env.evaluation.statistics import FloatArray
 
 
@@ -19,6 +20,7 @@ from trading_env.evaluation.statistics import FloatArray
 class RefitResult:
     """A configuration trained again. `weights` and `incumbent_weights` (K, A): targets on the same K latest sessions. `excess` (M,): daily
     d of the refit at the standard cost, latest last; `tracking_error`: deviation of a session's d in the configuration's logged trial.
+    Each with `_at_kappa`: against equal weight at the policy's own kappa instead of daily.
     """
 
     trial: str
@@ -26,12 +28,16 @@ class RefitResult:
     weights: FloatArray
     incumbent_weights: FloatArray
     excess: FloatArray
+    excess_at_kappa: FloatArray
     tracking_error: float
+    tracking_error_at_kappa: float
     behaviour: Behaviour
 
     def __post_init__(self) -> None:
         if self.weights.ndim != 2 or self.weights.shape != self.incumbent_weights.shape:
             raise GateError(f"weights must be (K, A) as the incumbent's {self.incumbent_weights.shape}, were {self.weights.shape}")
+        if self.excess.shape != self.excess_at_kappa.shape:
+            raise GateError(f"d must be of the same sessions, was {self.excess.shape} and {self.excess_at_kappa.shape} at kappa")
 
 
 def refit_check(result: RefitResult, *, bar: GateThresholds | None = None) -> GateVerdict:
@@ -42,7 +48,8 @@ def refit_check(result: RefitResult, *, bar: GateThresholds | None = None) -> Ga
         result.trial == result.configuration,
         f"it is trial {result.trial[:12]}, the configuration that passed is {result.configuration[:12]}",
     )
-    finite = bool(result.weights.size and np.isfinite(result.weights).all() and np.isfinite(result.excess).all())
+    parts = (result.weights, result.excess, result.excess_at_kappa)
+    finite = bool(result.weights.size and all(np.isfinite(part).all() for part in parts))
     sane = Check("finite", finite, "every weight and every d is finite" if finite else "a weight or a d is missing or not finite")
     return GateVerdict(
         "refit check", (same, sane, distance(result, bar=rules), recent(result, bar=rules), *behaviour(result.behaviour, bar=rules))
@@ -60,13 +67,24 @@ def distance(result: RefitResult, *, bar: GateThresholds) -> Check:
 
 
 def recent(result: RefitResult, *, bar: GateThresholds) -> Check:
-    """The latest sessions are not worse than chance makes of a configuration without an edge."""
-    last = result.excess[-bar.refit_sessions :]
-    floor = -bar.refit_tracking_errors * result.tracking_error * float(np.sqrt(bar.refit_sessions))
-    total = float(last.sum())
+    """The latest sessions are not worse than chance makes of a configuration without an edge, against either equal weight.
+
+    Each against its own tracking error: where a policy trades slowly, d against equal weight daily is mostly the pace's, and hides a
+    failing view or fails a sound one.
+    """
+    sums, held = [], True
+    numbers: dict[str, float] = {}
+    for suffix, excess, error in (
+        ("", result.excess, result.tracking_error),
+        (AT_KAPPA, result.excess_at_kappa, result.tracking_error_at_kappa),
+    ):
+        last = excess[-bar.refit_sessions :]
+        floor, total = -bar.refit_tracking_errors * error * float(np.sqrt(bar.refit_sessions)), float(last.sum())
+        held = held and len(last) == bar.refit_sessions and error > 0 and total >= floor
+        sums.append(f"{total * 1e4:+.0f} bp (not below {floor * 1e4:+.0f})")
+        numbers |= {f"recent{suffix}_bp": total * 1e4, f"recent_floor{suffix}_bp": floor * 1e4}
     sentence = (
-        f"d adds up to {total * 1e4:+.0f} bp over the last {len(last)} sessions ({bar.refit_sessions} are needed), "
-        f"not below {floor * 1e4:+.0f} ({bar.refit_tracking_errors:g} tracking errors)"
+        f"over the last {len(result.excess[-bar.refit_sessions :])} sessions ({bar.refit_sessions} are needed) d adds up to "
+        f"{against_both('{}', sums)}, {bar.refit_tracking_errors:g} tracking errors"
     )
-    held = len(last) == bar.refit_sessions and result.tracking_error > 0 and total >= floor
-    return Check("recent", held, sentence, {"recent_bp": total * 1e4, "recent_floor_bp": floor * 1e4})
+    return Check("recent", held, sentence, numbers)

@@ -23,6 +23,8 @@ FloatArray = NDArray[np.float64]
 _NORMAL = NormalDist()
 _CHUNK = 256
 _STILL = 1e-12  # a deviation below this share of the mean is rounding: the series does not vary
+# Nor does one that deviates by less than this a session: what two books differ by that hold the same to the ninth decimal of a share
+ROUNDING = 1e-10
 
 
 class StatisticError(PapertapeError, ValueError):
@@ -157,7 +159,7 @@ def reality_check(
     own = _column_means(excess)
     deviations = resampling(len(excess), draws=draws, mean_block=mean_block, seed=seed).means(excess) - own
     error = deviations.std(axis=0)
-    varies = error > _STILL * np.abs(own)
+    varies = (error > _STILL * np.abs(own)) & (np.nanstd(excess, axis=0) > ROUNDING)
     scale = np.where(varies, error, 1.0)
     short = np.array([_shortfall(int(size), mean_block) for size in sizes])
     t = np.where(varies, own / scale * short, 0.0)
@@ -175,7 +177,7 @@ def sharpe(returns: FloatArray) -> float:
     """Mean over standard deviation (ddof 1) of `returns` (T,), a session's, not annualised; NaN when they do not vary."""
     values = _series(returns)
     deviation = values.std(ddof=1)
-    return float(values.mean() / deviation) if deviation > _STILL * abs(values.mean()) else float("nan")
+    return float(values.mean() / deviation) if deviation > max(_STILL * abs(values.mean()), ROUNDING) else float("nan")
 
 
 def sharpe_error(returns: FloatArray) -> float:
@@ -280,7 +282,7 @@ def detectable_ir(
     """
     needed = (_NORMAL.inv_cdf(1 - significance) if critical is None else critical) + _NORMAL.inv_cdf(power)
     deviation = float(_series(excess).std(ddof=1))
-    if not deviation > _STILL * abs(float(excess.mean())):
+    if not deviation > max(_STILL * abs(float(excess.mean())), ROUNDING):
         return float("nan")
     return needed * long_run_deviation(excess, mean_block=mean_block) / deviation * float(np.sqrt(SESSIONS_PER_YEAR / len(excess)))
 

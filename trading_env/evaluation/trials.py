@@ -25,6 +25,7 @@ Days = NDArray[np.datetime64]
 Kind = Literal["trial", "opening"]
 GENESIS = "0" * 64
 _FIELDS = {"kind", "trial_id", "recipe", "sessions", "excess", "previous", "hash"}
+_AT_KAPPA = "excess_at_kappa"  # lines from before it was logged do without, and hash as they did
 _CONFIGURATION = {"settings", "feature_hash", "code_hash"}
 
 
@@ -50,9 +51,11 @@ def configuration_id(*, settings: Mapping[str, Any], feature_hash: str, code_has
 
 @dataclass(frozen=True, eq=False)
 class TrialEntry:
-    """One line. `excess` (T,): daily log growth less that of equal weight on `sessions` (T,), rising days, net of the standard cost.
+    """One line. `excess` (T,): daily log growth less that of equal weight rebalanced daily on `sessions` (T,), rising days, net of the
+    standard cost; `excess_at_kappa` (T,): less that of equal weight rebalanced at the policy's own kappa, None in a line from before it
+    was logged.
 
-    A trial's `configuration` is its settings, feature_hash and code_hash; an opening has none, and its series is the holdout's.
+    A trial's `configuration` is its settings, feature_hash and code_hash; an opening has none, and its series are the holdout's.
     """
 
     kind: Kind
@@ -61,6 +64,7 @@ class TrialEntry:
     sessions: Days
     excess: FloatArray
     previous: str
+    excess_at_kappa: FloatArray | None = None
 
     @cached_property
     def hash(self) -> str:
@@ -84,6 +88,7 @@ class TrialEntry:
             "sessions": self.sessions.astype(str).tolist(),
             "excess": self.excess.tolist(),
             "previous": self.previous,
+            **({} if self.excess_at_kappa is None else {_AT_KAPPA: self.excess_at_kappa.tolist()}),
         }
 
 
@@ -112,37 +117,60 @@ class TrialLog:
     def opening(self, identity: str) -> TrialEntry | None:
         return next((entry for entry in self.openings if entry.trial_id == identity), None)
 
-    def append(self, *, settings: Mapping[str, Any], feature_hash: str, code_hash: str, sessions: ArrayLike, excess: ArrayLike) -> TrialLog:
+    def append(
+        self,
+        *,
+        settings: Mapping[str, Any],
+        feature_hash: str,
+        code_hash: str,
+        sessions: ArrayLike,
+        excess: ArrayLike,
+        excess_at_kappa: ArrayLike,
+    ) -> TrialLog:
         """With the trial, or this same log when it holds it already: the first result stands, whatever a repeat gave.
 
-        Raises TrialLogError when the settings are not JSON or the series is not one finite value for each of two or more rising sessions.
+        Raises TrialLogError when the settings are not JSON or a series is not one finite value for each of two or more rising sessions.
         """
         configuration = _configuration(settings, feature_hash, code_hash)
         identity = _sha256(configuration)
-        return self if self.trial(identity) else self._with("trial", identity, configuration, sessions, excess)
+        return self if self.trial(identity) else self._with("trial", identity, configuration, sessions, excess, excess_at_kappa)
 
-    def open_holdout(self, *, trial: str, sessions: ArrayLike, excess: ArrayLike) -> TrialLog:
+    def open_holdout(self, *, trial: str, sessions: ArrayLike, excess: ArrayLike, excess_at_kappa: ArrayLike) -> TrialLog:
         """With the opening of the holdout for a logged trial, or this same log when it was opened: it opens once.
 
         Raises TrialLogError when the trial is not in the log, or as `append` does.
         """
         if self.trial(trial) is None:
             raise TrialLogError(f"the holdout opens for a logged trial, {trial} is none of {len(self.trials)}")
-        return self if self.opening(trial) else self._with("opening", trial, {}, sessions, excess)
+        return self if self.opening(trial) else self._with("opening", trial, {}, sessions, excess, excess_at_kappa)
 
-    def _with(self, kind: Kind, identity: str, configuration: Mapping[str, Any], sessions: ArrayLike, excess: ArrayLike) -> TrialLog:
+    def _with(
+        self,
+        kind: Kind,
+        identity: str,
+        configuration: Mapping[str, Any],
+        sessions: ArrayLike,
+        excess: ArrayLike,
+        excess_at_kappa: ArrayLike,
+    ) -> TrialLog:
         days, values = _checked_series(sessions, excess)
-        return TrialLog((*self.entries, TrialEntry(kind, identity, configuration, days, values, self.head)))
+        slow = _checked_series(sessions, excess_at_kappa)[1]
+        return TrialLog((*self.entries, TrialEntry(kind, identity, configuration, days, values, self.head, slow)))
 
-    def columns(self) -> tuple[Days, FloatArray]:
-        """Sessions (T,) of any trial, rising, and (T, N) excess in the order of `trials`; NaN where a trial has no such session."""
+    def columns(self, *, at_kappa: bool = False) -> tuple[Days, FloatArray]:
+        """Sessions (T,) of any trial, rising, and (T, N) excess in the order of `trials`; NaN where a trial has no such session.
+
+        `at_kappa`: against equal weight at the policy's own kappa. A trial logged without it has its d against equal weight daily there,
+        for it was tried as well and must stay charged for.
+        """
         trials = self.trials
         if not trials:
             return np.array([], dtype="datetime64[D]"), np.empty((0, 0))
         days = np.unique(np.concatenate([trial.sessions for trial in trials]))
         table = np.full((len(days), len(trials)), np.nan)
         for column, trial in enumerate(trials):
-            table[np.searchsorted(days, trial.sessions), column] = trial.excess
+            own = trial.excess_at_kappa if at_kappa and trial.excess_at_kappa is not None else trial.excess
+            table[np.searchsorted(days, trial.sessions), column] = own
         return days, table
 
     def verify(self) -> None:
@@ -181,13 +209,16 @@ def _parsed(line: str, number: int) -> TrialEntry:
         raw = json.loads(line)
     except json.JSONDecodeError as error:
         raise TrialLogError(f"line {number}: not JSON ({error})") from error
-    if not isinstance(raw, dict) or set(raw) != _FIELDS or raw["kind"] not in ("trial", "opening") or not isinstance(raw["recipe"], dict):
-        raise TrialLogError(f"line {number}: an entry has the fields {', '.join(sorted(_FIELDS))} and no others")
+    known = isinstance(raw, dict) and set(raw) - {_AT_KAPPA} == _FIELDS
+    if not known or raw["kind"] not in ("trial", "opening") or not isinstance(raw["recipe"], dict):
+        fields = ", ".join(sorted(_FIELDS))
+        raise TrialLogError(f"line {number}: an entry has the fields {fields}, since later {_AT_KAPPA}, and no others")
     try:
         days, values = _checked_series(raw["sessions"], raw["excess"])
+        slow = _checked_series(raw["sessions"], raw[_AT_KAPPA])[1] if _AT_KAPPA in raw else None
     except (TrialLogError, TypeError, ValueError) as error:
         raise TrialLogError(f"line {number}: {error}") from error
-    entry = TrialEntry(raw["kind"], str(raw["trial_id"]), raw["recipe"], days, values, str(raw["previous"]))
+    entry = TrialEntry(raw["kind"], str(raw["trial_id"]), raw["recipe"], days, values, str(raw["previous"]), slow)
     if entry.hash != raw["hash"]:
         raise TrialLogError(f"line {number}: its hash is {entry.hash[:12]}, it says {str(raw['hash'])[:12]}: the line was changed")
     return entry

@@ -55,6 +55,18 @@ def split(
     return tuple(_fold(days, test, number=number, purge=purge_sessions, holdout=number == folds) for number, test in enumerate(tests))
 
 
+def everything(sessions: Sessions, *, start: Day, live_start: Day) -> Fold:
+    """The one fold that trains on every session from `start` to before `live_start`, and trades from `live_start` on.
+
+    There is no purge: what it learned from ends before the first session that it trades.
+    """
+    first, live = np.array([start, live_start], dtype="datetime64[D]")
+    days = sessions[(sessions >= first) & (sessions < live)]
+    if len(days) < MIN_TRAINING:
+        raise WalkForwardError(f"{len(days)} sessions from {first} to before {live}, training needs {MIN_TRAINING}")
+    return Fold(0, days[0], days[-1], live, live)
+
+
 def _fold(days: Sessions, test: Sessions, *, number: int, purge: int, holdout: bool) -> Fold:
     end = int(np.searchsorted(days, test[0])) - purge - 1
     return Fold(number, days[0], days[end], test[0], test[-1], holdout)

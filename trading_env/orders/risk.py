@@ -24,18 +24,20 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Limits:
-    """The section `[risk]` of the settings, field by field."""
+    """The section `[risk]` of the settings, field by field. `Limits()` is that of the bundled bars' settings; where more than 60 names are
+    to be rebalanced at once, `max_orders_per_day` must be raised.
+    """
 
-    max_weight: float
-    max_gross: float
-    max_order_notional: float
-    max_turnover_per_day: float
-    max_orders_per_day: int
-    price_collar: float
-    max_drawdown: float
-    max_daily_loss: float
-    max_bar_age_sessions: int
-    max_model_age_days: int
+    max_weight: float = 0.60
+    max_gross: float = 1.0
+    max_order_notional: float = 100_000.0
+    max_turnover_per_day: float = 2.0
+    max_orders_per_day: int = 60
+    price_collar: float = 0.10
+    max_drawdown: float = 0.50
+    max_daily_loss: float = 0.25
+    max_bar_age_sessions: int = 1
+    max_model_age_days: int = 500
     restricted: tuple[str, ...] = ()
     max_quote_age_minutes: float = 10.0
 

@@ -25,10 +25,10 @@ from trading_env.data.observation import Layout, Vector, market_block, with_book
 from trading_env.errors import PapertapeError
 from trading_env.orders.risk import Limits
 from trading_env.simulation import kernel
-from trading_env.simulation.policy import SCORE_LIMIT, softmax
+from trading_env.simulation.policy import SCORE_LIMIT, softmax, weights_from_scores
 from trading_env.simulation.portfolio import Book, BoolArray, ExecutionPrices, FloatArray, IntArray, PortfolioError, Rules
 from trading_env.simulation.program import Program, ranks, scratch
-from trading_env.simulation.rewards import PRIOR_VOLATILITY, Reward, equal_weight_growth
+from trading_env.simulation.rewards import PRIOR_VOLATILITY, Reward
 
 Info = dict[str, Any]
 Actions = NDArray[Any]
@@ -49,6 +49,7 @@ class EnvError(PapertapeError, ValueError):
 class EnvConfig:
     """`kappa`: share of the way to the target a step; `start`: what a book holds when its episode begins.
 
+    By default costs and limits are on, as in the bundled bars' settings; free trading and `limits=None` must be asked for.
     `limits`: the executor's risk rules, applied to every session's orders; the baseline of the reward trades without them.
     `names`: how many of the market's names a book trades; None, all of them. At the start of an episode that many are drawn, without
     replacement, from those tradable at its row; where these are too few, others fill up, so that the shape never changes. Observation,
@@ -62,7 +63,7 @@ class EnvConfig:
     random_start: bool = True
     start: Literal["equal", "random", "cash"] = "equal"
     initial_value: float = 100_000.0
-    limits: Limits | None = None
+    limits: Limits | None = field(default_factory=Limits)
     reward: Reward = field(default_factory=Reward)
     names: int | None = None
     actions: Literal["scores", "trades"] = "scores"
@@ -90,24 +91,25 @@ class _Simulation:
                 f"an episode needs {config.episode_sessions + 1} sessions in a row from one with a tradable name, "
                 f"the market of {len(market.sessions)} sessions has none"
             )
-        baseline = None
-        if config.names is None:
-            baseline = equal_weight_growth(self.prices, rules=config.rules, initial_value=config.initial_value)
+        drawn = config.names is not None
         program = Program.of(
             self.prices,
             rules=config.rules,
             kappa=config.kappa,
             pitch=features + 2,
-            baseline=baseline,
+            baseline=None if drawn else np.zeros(len(self.prices)),
             reward=config.reward,
             limits=config.limits,
             trade_share=config.trade_share if config.actions == "trades" else 0.0,
         )
+        if not drawn:
+            growth = compiled_equal_weight_growth(program, self.prices, rules=config.rules, initial_value=config.initial_value)
+            program.days[:, kernel.EQUAL_GROWTH] = growth[:, None]
         self._parameters, self._days, self._work = program.parameters, program.days, scratch(self.assets)
         self._ranks = ranks(market.symbols)
         self._restricted = np.isin(market.symbols, config.limits.restricted if config.limits else ())
         # Books that draw their names have a baseline each, behind them
-        self.accounts = books if baseline is not None else 2 * books
+        self.accounts = 2 * books if drawn else books
         self.holdings = np.zeros((self.accounts, kernel.HOLDINGS, self.assets))
         self.states = np.zeros((self.accounts, kernel.STATE))
         self._shape = (books, self.assets)
@@ -202,6 +204,28 @@ class _Simulation:
         if row not in self.starts:
             raise EnvError(f"an episode of {self.config.episode_sessions} sessions cannot start at {options['session']}")
         return row
+
+
+def compiled_equal_weight_growth(program: Program, prices: ExecutionPrices, *, rules: Rules, initial_value: float) -> FloatArray:
+    """`rewards.equal_weight_growth` to the bit, by the kernel, in a sixth of the time; raises PortfolioError as it does."""
+    rows = np.flatnonzero(prices.decidable.any(axis=1))
+    if not len(rows):
+        raise PortfolioError("equal weight needs a tradable name, the market has none")
+    first, names = int(rows[0]), prices.closing.shape[1]
+    scores, marks = np.zeros(names), prices.closing[[first]]
+    book = Book.invested(initial_value, weights=softmax(scores, prices.decidable[[first]]), prices=marks, rules=rules)
+    holding, state, report, work = np.zeros((kernel.HOLDINGS, names)), np.zeros(kernel.STATE), np.zeros(kernel.REPORT), scratch(names)
+    holding[kernel.QUANTITIES], holding[kernel.HELD] = book.quantities[0], book.shares(marks)[0][0]
+    state[kernel.CASH], state[kernel.VALUE], state[kernel.PEAK] = book.cash[0], *[book.value(marks)[0]] * 2
+    values = np.full(len(prices), state[kernel.VALUE])
+    for row in range(first + 1, len(prices)):
+        held, decidable, leaving = holding[kernel.HELD], prices.decidable[row - 1], prices.leaving[row - 1]
+        work[kernel.WEIGHTS] = weights_from_scores(scores, held, decidable, kappa=1.0, leaving=leaving)
+        failure = kernel.trade(program.parameters[1], program.days[row], holding, state, report, work)
+        if failure:
+            raise PortfolioError(f"{kernel.FAILURES[failure]}, equal weight breaks that at row {row}")
+        values[row] = report[kernel.WORTH]
+    return np.concatenate([[0.0], np.log(values[1:] / values[:-1])])
 
 
 def _by_name(blocks: Vector, layout: Layout) -> Vector:

@@ -39,8 +39,8 @@ HOLDINGS = 5
 # Columns of what a step reports: dollars, buys and sells over equity, log growths, dollars, the reward, 1 where the episode ended
 COSTS, DIVIDENDS, TURNOVER, GROWTH, BASELINE, WORTH, REWARD, ENDED = 0, 1, 2, 3, 4, 5, 6, 7
 REPORT = 8
-# Rows of a day: what the step into that row needs of each name; then, of all of them, whether there is a split or a dividend, and the log
-# growth of equal weight
+# Rows of a day: what the step into that row needs of each name (decidable and tradable are -1 where it leaves its universe); then, of all
+# of them, whether there is a split or a dividend, and the log growth of equal weight
 OPENING, CLOSING, DECIDABLE, TRADABLE, SPLIT, DIVIDEND, VOLUME, VOLATILITY, EVENTFUL, EQUAL_GROWTH = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9
 OF_NAME, DAY = 8, 10
 # Rows of scratch space: products to add up, weights or trades, deltas, fill prices, partial sums; then the day of a drawn book
@@ -160,11 +160,13 @@ def aim(scores, held, decidable, kappa, work):  # type: ignore[no-untyped-def]
 def _approach(masses, held, decidable, kappa, work):  # type: ignore[no-untyped-def]
     terms, weights = work[TERMS], work[WEIGHTS]
     count = held.shape[0]
-    total = _total(held, work)
+    for a in range(count):
+        weights[a] = held[a] if decidable[a] >= 0 else 0.0
+    total = _total(weights, work)
     pace = kappa if total > 0 else 1.0
     whole = total if total > 0 else 1.0
     for a in range(count):
-        weights[a] = held[a] / whole
+        weights[a] = weights[a] / whole
         terms[a] = 0.0 if decidable[a] > 0 else weights[a]
     free = 1 - _total(terms, work)
     mass = _total(masses, work)
@@ -198,7 +200,8 @@ def _plan(parameters, day, weights, quantities, equity, deltas):  # type: ignore
         if weight == 0:
             delta = 0.0 - quantities[a]
         large = abs(delta) * price >= least
-        deltas[a] = delta if tradable[a] > 0 and price > 0 and (weight == 0 or large) else 0.0
+        planned = tradable[a] > 0 and price > 0 and (weight == 0 or large)
+        deltas[a] = delta if planned else (0.0 - quantities[a] if tradable[a] < 0 else 0.0)
 
 
 @_inner
@@ -214,7 +217,8 @@ def _plan_trades(parameters, day, signs, quantities, equity, deltas):  # type: i
         delta = 0.0
         if signs[a] != 0:
             delta = lot if signs[a] > 0 else 0.0 - min(lot, held)
-        deltas[a] = delta if tradable[a] > 0 and price > 0 and (leaves or abs(delta) * price >= least) else 0.0
+        planned = tradable[a] > 0 and price > 0 and (leaves or abs(delta) * price >= least)
+        deltas[a] = delta if planned else (0.0 - held if tradable[a] < 0 else 0.0)
 
 
 @_inner

@@ -9,6 +9,7 @@ Failure: `PolicyError`, naming the array or field, what it was and what is allow
 from __future__ import annotations
 
 import json
+import math
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -20,6 +21,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from trading_env.data.observation import Layout, Observation, unpack
 from trading_env.errors import PapertapeError
+from trading_env.simulation import trees
+from trading_env.simulation.trees import Trees, TreesError, with_forecast
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -27,8 +30,10 @@ BoolArray = NDArray[np.bool_]
 SCHEMA = 1
 HIDDEN = 64
 SCORE_LIMIT = 10.0
+LEAST_MASS = math.exp(-SCORE_LIMIT - 1)  # less than the exponential of any score within the limit
 LOWEST, TINY = float(np.finfo(np.float64).min), float(np.finfo(np.float64).tiny)
 ARCHITECTURE = "shared-encoder-64"
+FORECASTS = ("none", "trees")
 ENVELOPE = 8.0  # standard deviations; on the bundled data 8 % of the inputs of the worst day of training lie beyond, 2 % of March 2020's
 
 
@@ -36,17 +41,22 @@ class PolicyError(PapertapeError, ValueError):
     """A policy cannot be read, or cannot be used on what it was given."""
 
 
-def weights_from_scores(scores: FloatArray, held: FloatArray, tradable: BoolArray, *, kappa: float) -> FloatArray:
+def weights_from_scores(
+    scores: FloatArray, held: FloatArray, tradable: BoolArray, *, kappa: float, leaving: BoolArray | None = None
+) -> FloatArray:
     """Target weights w = h + kappa * (softmax(scores over tradable) - h), all arrays (A,) or (N, A).
 
     `held`: share of equity by name; h is `held` normalised to sum to one over the names. Untradable names keep h and the tradable
-    ones share the rest. A book without positions starts at its target (kappa 1). Raises PolicyError on a score that is not finite.
+    ones share the rest. What is held of a `leaving` name counts as sold: its weight is 0, and h is of the names that stay. A book without
+    positions that stay starts at its target (kappa 1). Raises PolicyError on a score that is not finite.
     """
-    if not np.isfinite(scores).all():
+    if leaving is not None:
+        held = np.where(leaving, 0.0, held)
+    if not _finite(scores):
         raise PolicyError(f"scores must be finite, was {scores[~np.isfinite(scores)][0]}")
     total = np.add.reduce(held, axis=-1, keepdims=True)
     invested = total > 0
-    h = np.divide(held, total, out=np.zeros_like(held), where=invested)
+    h = np.divide(held, total, out=np.zeros(held.shape), where=invested)
     locked = np.where(tradable, 0.0, h)
     target = softmax(scores, tradable) * (1 - np.add.reduce(locked, axis=-1, keepdims=True))
     pace = np.where(invested, kappa, 1.0)
@@ -113,7 +123,10 @@ def make_policy(spec: str) -> Policy:
 
 @dataclass(frozen=True)
 class PolicyCard:
-    """`policy.json`: what the arrays are and where they come from. Dates are ISO; `metrics` is free-form JSON."""
+    """`policy.json`: what the arrays are and where they come from. Dates are ISO; `metrics` is free-form JSON.
+
+    `forecast`: "trees" when the arrays hold `Trees` whose forecast the network reads as one feature more; the file names it only then.
+    """
 
     features: tuple[str, ...]
     context: tuple[str, ...]
@@ -127,15 +140,21 @@ class PolicyCard:
     code_version: str
     architecture: str = ARCHITECTURE
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    forecast: str = "none"
+
+    @property
+    def block(self) -> int:
+        """Width of an asset's block as the encoder reads it: features, the forecast if there is one, held weight and mask."""
+        return len(self.features) + (self.forecast != "none") + 2
 
     @property
     def inputs(self) -> int:
         """Width of the encoder's input: an asset's block and the global block."""
-        return len(self.features) + 2 + 1 + len(self.context)
+        return self.block + 1 + len(self.context)
 
 
 def array_shapes(*, seeds: int, inputs: int) -> dict[str, tuple[int, ...]]:
-    """The arrays of `policy.npz`: a leading seed axis, weights as (in, out); the standardisation is shared by the seeds."""
+    """The network's arrays of `policy.npz`: a leading seed axis, weights as (in, out); the standardisation is shared by the seeds."""
     return {
         "mu": (inputs,),
         "sigma": (inputs,),
@@ -155,19 +174,21 @@ class NumpyPolicy:
 
     x = (concat(asset block, global block) - mu) / sigma;  h = tanh(tanh(x w1 + b1) w2 + b2);  m = mean of h over tradable;
     score = tanh([h, m] w3 + b3) . w4 + b4, centred over tradable, clipped to +-10. The ensemble's score is the log of the mean, over
-    seeds, of the softmax over tradable; an untradable asset scores 0. Raises PolicyError on arrays that do not fit the card.
+    seeds, of the softmax over tradable; an untradable asset scores 0. With a forecast, an asset's block holds its rank behind the features.
+    Raises PolicyError on arrays that do not fit the card.
     """
 
     def __init__(self, arrays: Mapping[str, ArrayLike], card: PolicyCard) -> None:
         self.card = card
         self.arrays = _checked(arrays, card)
-        a = self.arrays
-        own = len(card.features) + 2
-        # The standardisation folds into the first layer, its global rows and the mean's half of the head are applied once for all assets
+        a, own = self.arrays, card.block
+        self._trees = None if card.forecast == "none" else Trees.of(a, features=len(card.features))
+        # The standardisation folds into the first layer, whose rows of the global block are applied once for all assets
         first = a["w1"] / a["sigma"][:, None]
-        self._own = np.concatenate(first[:, :own], axis=1)
-        self._shared, self._bias = first[:, own:], (a["b1"] - np.einsum("i,sij->sj", a["mu"], first))[:, None]
-        self._head_own, self._head_mean = np.ascontiguousarray(a["w3"][:, :HIDDEN]), np.ascontiguousarray(a["w3"][:, HIDDEN:])
+        bias = a["b1"] - np.einsum("i,sij->sj", a["mu"], first)
+        wide = np.concatenate(first, axis=1)
+        self._own, self._shared, self._bias = wide[:own].copy(), wide[own:].copy(), bias.ravel()
+        self._head, self._head_mean = np.ascontiguousarray(a["w3"][:, :HIDDEN]), np.ascontiguousarray(a["w3"][:, HIDDEN:])
 
     @property
     def name(self) -> str:
@@ -183,37 +204,56 @@ class NumpyPolicy:
         layout = Layout.of_width(vector.shape[-1], features=len(self.card.features), context=len(self.card.context))
         if isinstance(observation, Observation) and layout.assets != len(observation.symbols):
             raise PolicyError(f"the observation must hold {len(observation.symbols)} assets, was {layout.assets}")
-        if not np.isfinite(vector).all():
+        if not _finite(vector):
             raise PolicyError(f"the observation must be finite, was {vector[~np.isfinite(vector)][0]}")
-        return self._ensemble(vector.reshape(-1, layout.width), layout).reshape(*vector.shape[:-1], layout.assets)
+        vectors, read = self.inputs(vector.reshape(-1, layout.width), layout)
+        if vector.ndim == 1:
+            return self._score(vectors[0], read)
+        return np.array([self._score(row, read) for row in vectors]).reshape(*vector.shape[:-1], layout.assets)
 
-    def _ensemble(self, vectors: NDArray[np.float32], layout: Layout) -> FloatArray:
-        """(N, A) from (N, width); S seeds go together, as (S, N * A, HIDDEN), one matrix product a seed and layer."""
-        a, parts, seeds, books, assets = self.arrays, unpack(vectors, layout=layout), len(self.card.seeds), len(vectors), layout.assets
-        own, rest, tradable = parts.assets.astype(np.float64), parts.rest.astype(np.float64), parts.tradable
-        share = tradable / np.maximum(np.add.reduce(tradable, axis=-1, keepdims=True, dtype=np.float64), 1.0)
-        by_asset, by_book = (seeds, books * assets, HIDDEN), (seeds, books, assets, HIDDEN)
+    def inputs(self, vectors: NDArray[np.float32], layout: Layout) -> tuple[NDArray[np.float32], Layout]:
+        """What the network reads of observations (N, width): these, with the forecast where there is one."""
+        return (vectors, layout) if self._trees is None else with_forecast(vectors, layout=layout, trees=self._trees)
 
-        h = (own.reshape(books * assets, -1) @ self._own).reshape(books, assets, seeds, HIDDEN)
-        h += (rest @ self._shared + self._bias).transpose(1, 0, 2)[:, None]
-        h = np.tanh(h, out=h).reshape(books * assets, seeds, HIDDEN).transpose(1, 0, 2) @ a["w2"]
+    def _score(self, vector: NDArray[np.float32], layout: Layout) -> FloatArray:
+        """(A,) from (width,), in as few calls as can be: at this size each costs as much as its arithmetic. h is (S, A, HIDDEN)."""
+        a, seeds, assets, split = self.arrays, len(self.card.seeds), layout.assets, layout.assets * (layout.features + 2)
+        blocks, rest = vector[:split].reshape(assets, -1).astype(np.float64), vector[split:].astype(np.float64)
+        mask = blocks[:, -1] > 0.5
+        tradable = mask.astype(np.float64)
+        share = tradable * (1.0 / max(int(np.count_nonzero(mask)), 1))
+
+        wide = blocks.dot(self._own)
+        wide += rest.dot(self._shared) + self._bias
+        np.tanh(wide, wide)
+        h = _products(wide.reshape(assets, seeds, HIDDEN).transpose(1, 0, 2), a["w2"])
         h += a["b2"][:, None]
-        np.tanh(h, out=h)
-        mean = (share[:, None] @ h.reshape(by_book))[:, :, 0]
-        head = (h @ self._head_own).reshape(by_book)
-        head += (mean @ self._head_mean + a["b3"][:, None])[:, :, None]
-        raw = (np.tanh(head, out=head).reshape(by_asset) @ a["w4"][:, :, None]).reshape(seeds, books, assets)
+        np.tanh(h, h)
+        joint = _products(h, self._head)
+        joint += _products((share @ h)[:, None], self._head_mean) + a["b3"][:, None]
+        raw = _products(np.tanh(joint, joint), a["w4"][:, :, None])[:, :, 0]
 
         # b4 cancels in centring; the softmax of scores within +-10 needs no shift
-        raw -= np.add.reduce(raw * share, axis=-1, keepdims=True)
-        mass = np.exp(np.minimum(np.maximum(raw, -SCORE_LIMIT), SCORE_LIMIT)) * tradable
-        portfolio = np.add.reduce(mass / np.maximum(np.add.reduce(mass, axis=-1, keepdims=True), TINY), axis=0) / seeds
-        return np.asarray(np.log(portfolio, out=np.zeros_like(portfolio), where=tradable))
+        raw -= raw.dot(share)[:, None]
+        mass = np.exp(np.minimum(np.maximum(raw, -SCORE_LIMIT), SCORE_LIMIT))
+        portfolio = (1 / np.maximum(mass.dot(tradable), LEAST_MASS)).dot(mass) / seeds
+        return np.asarray(np.log(portfolio * tradable + (1 - tradable)))
+
+
+def _products(left: FloatArray, right: FloatArray) -> FloatArray:
+    """`left @ right` of (S, n, m) and (S, m, k); of one seed at BLAS' own speed, without the loop over S."""
+    return left[0].dot(right[0])[None] if len(left) == 1 else left @ right
+
+
+def _finite(values: NDArray[np.floating[Any]]) -> bool:
+    """`np.isfinite(values).all()`, without the method's overhead."""
+    return bool(np.logical_and.reduce(np.isfinite(values), axis=None))
 
 
 def outside(policy: NumpyPolicy, vector: NDArray[np.float32], layout: Layout) -> float:
     """Share of the tradable names' inputs that lie beyond `ENVELOPE` standard deviations of those that the policy was trained on."""
-    parts = unpack(vector, layout=layout)
+    (seen,), wider = policy.inputs(vector[None], layout)
+    parts = unpack(seen, layout=wider)
     own = parts.assets[parts.tradable].astype(np.float64)
     inputs = np.concatenate([own, np.broadcast_to(parts.rest, (len(own), parts.rest.size))], axis=-1)
     far = np.abs(inputs - policy.arrays["mu"]) > ENVELOPE * policy.arrays["sigma"]
@@ -225,14 +265,15 @@ def stack_policies(policies: Sequence[NumpyPolicy]) -> NumpyPolicy:
     if not policies:
         raise PolicyError("an ensemble needs at least one policy, was 0")
     first = policies[0]
+    shared = [name for name in ("mu", "sigma", *trees.ARRAYS) if name in first.arrays]
     for other in policies[1:]:
         for name in {f.name for f in fields(PolicyCard)} - {"seeds", "metrics"}:
             if getattr(other.card, name) != getattr(first.card, name):
                 raise PolicyError(f"seeds of one ensemble must agree on {name}, was {getattr(other.card, name)!r}")
-        if not all(np.array_equal(other.arrays[name], first.arrays[name]) for name in ("mu", "sigma")):
-            raise PolicyError("seeds of one ensemble must share mu and sigma, was different")
+        if different := [name for name in shared if not np.array_equal(other.arrays[name], first.arrays[name])]:
+            raise PolicyError(f"seeds of one ensemble must share {' and '.join(shared)}, was different in {', '.join(different)}")
     arrays = {
-        name: value if name in ("mu", "sigma") else np.concatenate([policy.arrays[name] for policy in policies])
+        name: value if name in shared else np.concatenate([policy.arrays[name] for policy in policies])
         for name, value in first.arrays.items()
     }
     seeds = tuple(seed for policy in policies for seed in policy.card.seeds)
@@ -244,7 +285,10 @@ def save_policy(folder: Path, arrays: Mapping[str, ArrayLike], card: PolicyCard)
     checked = NumpyPolicy(arrays, card).arrays
     folder.mkdir(parents=True, exist_ok=True)
     np.savez(folder / "policy.npz", allow_pickle=False, **{name: checked[name] for name in sorted(checked)})
-    text = json.dumps({"schema": SCHEMA, **asdict(card)}, indent=2, sort_keys=True, allow_nan=False)
+    document = {"schema": SCHEMA, **asdict(card)}
+    if card.forecast == "none":
+        del document["forecast"]  # the same bytes, and so the same hash, as before there was one
+    text = json.dumps(document, indent=2, sort_keys=True, allow_nan=False)
     (folder / "policy.json").write_text(text + "\n", encoding="utf-8")
 
 
@@ -269,21 +313,24 @@ def _read_card(path: Path) -> PolicyCard:
     if not isinstance(document, dict) or document.pop("schema", None) != SCHEMA:
         raise PolicyError(f"{path.name}: schema must be {SCHEMA}")
     expected = {f.name for f in fields(PolicyCard)}
-    if document.keys() != expected:
-        raise PolicyError(f"{path.name}: fields must be exactly the card's, these differ: {', '.join(sorted(document.keys() ^ expected))}")
+    if differ := (document.keys() | {"forecast"}) ^ expected:
+        raise PolicyError(f"{path.name}: fields must be exactly the card's, these differ: {', '.join(sorted(differ))}")
     lists = {name: tuple(document[name]) for name in ("features", "context", "trained_on", "seeds")}
     return PolicyCard(**{**document, **lists})
 
 
-def _checked(arrays: Mapping[str, ArrayLike], card: PolicyCard) -> dict[str, FloatArray]:
+def _checked(arrays: Mapping[str, ArrayLike], card: PolicyCard) -> dict[str, NDArray[Any]]:
     if card.architecture != ARCHITECTURE:
         raise PolicyError(f"architecture must be {ARCHITECTURE}, was {card.architecture!r}")
     if not (isinstance(card.kappa, (int, float)) and 0 < card.kappa <= 1):
         raise PolicyError(f"kappa must lie in (0, 1], was {card.kappa!r}")
+    if card.forecast not in FORECASTS:
+        raise PolicyError(f"forecast must be one of {', '.join(FORECASTS)}, was {card.forecast!r}")
     shapes = array_shapes(seeds=len(card.seeds), inputs=card.inputs)
-    if not card.seeds or arrays.keys() != shapes.keys():
-        raise PolicyError(f"policy.npz must hold {', '.join(sorted(shapes))} of at least one seed, was {', '.join(sorted(arrays))}")
-    checked: dict[str, FloatArray] = {}
+    wanted = {*shapes, *(trees.ARRAYS if card.forecast == "trees" else ())}
+    if not card.seeds or arrays.keys() != wanted:
+        raise PolicyError(f"policy.npz must hold {', '.join(sorted(wanted))} of at least one seed, was {', '.join(sorted(arrays))}")
+    checked: dict[str, NDArray[Any]] = {}
     for name, shape in shapes.items():
         value = np.asarray(arrays[name])
         if value.shape != shape or not np.issubdtype(value.dtype, np.floating):
@@ -293,4 +340,9 @@ def _checked(arrays: Mapping[str, ArrayLike], card: PolicyCard) -> dict[str, Flo
         checked[name] = value.astype(np.float64)
     if not (checked["sigma"] > 0).all():
         raise PolicyError(f"policy.npz: sigma must be above 0, was {checked['sigma'].min()}")
+    if card.forecast == "trees":
+        try:
+            checked |= Trees.of(arrays, features=len(card.features)).arrays
+        except TreesError as error:
+            raise PolicyError(f"policy.npz: {error}") from error
     return checked

@@ -4,7 +4,8 @@ Promise: `plan_orders` and `scale_buys` are the only sizing there is, for one bo
 (`kernel.py` is their compiled twin, held to them by tests). After every `step`, `value(t+1) - value(t) = sum(shares * price change) -
 costs + dividends` to 1e-9 relative, cash is never negative, and every quantity is a whole number of 1e-9 shares (exact up to two
 million shares a name, by float64's 53 bits). Fills are at the next open; there is no fill at the close that was observed.
-A halted or delisted name does not trade and its position is carried at its last mark, for a delisted one until the book ends.
+A halted or delisted name does not trade and its position is carried at its last mark, for a delisted one until the book ends. A name that
+left its universe is sold whole at the next open that it has, whatever the weights.
 Failure: a position without a price, a weight outside [0, 1] or negative cash raises `PortfolioError`; nothing is filled in.
 Prices are raw, in dollars; quantities in shares; arrays are float64 with the names on the last axis.
 """
@@ -46,10 +47,12 @@ class Costs:
     volume of the bar that fills (Grinold and Kahn, Active Portfolio Management, 2nd ed., 1999, ch. 16; Tóth et al., Phys. Rev. X 1,
     021006, 2011, who find Y of order one). `max_volume_share` is how much of that volume an order may take; what is left is not filled
     that day. 0 turns either off. The law holds for a share of the volume, so impact needs the cap: `PortfolioError` otherwise.
+
+    `Costs()` is the standard cost, that of the bundled bars' settings; who wants to trade for free says `Costs(slippage_bps=0.0)`.
     """
 
     fee_bps: float = 0.0
-    slippage_bps: float = 0.0
+    slippage_bps: float = 10.0
     half_spread_bps: float = 0.0
     impact: float = 0.0
     max_volume_share: float = 0.0
@@ -77,7 +80,7 @@ class Costs:
 
 @dataclass(frozen=True)
 class Rules:
-    """`cash_buffer` and `band` are shares of equity, `min_notional` dollars.
+    """`cash_buffer` and `band` are shares of equity, `min_notional` dollars. By default those of the bundled bars' settings, costs too.
 
     `whole_shares`: orders are whole shares, but an exit sells the exact holding. A fraction that a split leaves stays until then.
     """
@@ -134,8 +137,8 @@ def worth(quantities: FloatArray, prices: FloatArray) -> FloatArray:
 
     Raises PortfolioError when a name with a quantity has no finite price.
     """
-    total = np.asarray(np.where(quantities == 0, 0.0, quantities * prices).sum(axis=-1))
-    if not np.isfinite(total).all():
+    total = np.asarray(np.add.reduce(np.where(quantities == 0, 0.0, quantities * prices), axis=-1))
+    if not np.logical_and.reduce(np.isfinite(total), axis=None):
         names = np.argwhere((quantities != 0) & ~np.isfinite(quantities * prices))
         raise PortfolioError(f"every position needs a finite price, column {int(names[0][-1])} has none")
     return total
@@ -271,8 +274,9 @@ class ExecutionPrices:
 
     `opening`: sizing price, the raw open, else the last mark through the split; `closing`: the mark, the raw close, else the last one
     through the splits since; both NaN before a name's first bar. `opens`: the name trades at that row's open. `decidable`: a decision
-    at that row's close may use the name. `volume`: raw shares of the row's bar. `volatility`: root mean square of the log returns of the
-    marks in the last `VOLATILITY_SESSIONS` rows, this one included, that have a bar, splits taken out; NaN where there is none.
+    at that row's close may use the name. `leaving`: what is held of it at that row's close is sold at the next open. `volume`: raw shares
+    of the row's bar. `volatility`: root mean square of the log returns of the marks in the last `VOLATILITY_SESSIONS` rows, this one
+    included, that have a bar, splits taken out; NaN where there is none.
     """
 
     opening: FloatArray
@@ -283,6 +287,7 @@ class ExecutionPrices:
     dividend: FloatArray
     volume: FloatArray
     volatility: FloatArray
+    leaving: BoolArray
 
     @classmethod
     def of(cls, market: Market) -> Self:
@@ -293,7 +298,7 @@ class ExecutionPrices:
             opening[t] = np.where(opens[t], opening[t], carried)
             closing[t] = np.where(np.isfinite(closing[t]), closing[t], carried)
         volatility = _volatility(closing, split=market.split, bars=np.isfinite(market.close))
-        return cls(opening, closing, opens, market.tradable, market.split, market.dividend, market.volume, volatility)
+        return cls(opening, closing, opens, market.tradable, market.split, market.dividend, market.volume, volatility, market.leaving)
 
     def __len__(self) -> int:
         return len(self.closing)
@@ -361,11 +366,14 @@ def step(
         deltas = plan_orders(
             cash=before.cash, quantities=before.quantities, prices=opening, weights=weights, tradable=tradable, rules=rules
         )
+    deltas = np.where(prices.leaving[rows] & prices.opens[after], 0.0 - before.quantities, deltas)
     liquidity = Liquidity(prices.volume[after], prices.volatility[rows]) if rules.costs.max_volume_share else None
     filled, executed, costs = fill(before, deltas=deltas, prices=opening, rules=rules, liquidity=liquidity)
     if review is not None:
         passed = review(TradePlan(before, opening, executed, rows))
-        filled, executed, costs = fill(before, deltas=passed, prices=opening, rules=rules, liquidity=liquidity)
+        # Scaling what was scaled changes nothing, so the second fill is needed only where an order was taken out
+        if not np.array_equal(passed, executed):
+            filled, executed, costs = fill(before, deltas=passed, prices=opening, rules=rules, liquidity=liquidity)
     turnover = worth(np.abs(executed), opening) / before.value(opening)
     return Step(filled, filled.value(prices.closing[after]), costs + lost, dividends, turnover, executed)
 

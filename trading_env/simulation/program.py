@@ -46,7 +46,9 @@ class Program:
         `trade_share` above 0 the actions are trades, not scores."""
         days = np.zeros((len(prices), kernel.DAY, prices.closing.shape[1]))
         days[:, kernel.OPENING], days[:, kernel.CLOSING] = prices.opening, prices.closing
-        days[1:, kernel.DECIDABLE], days[1:, kernel.TRADABLE] = prices.decidable[:-1], prices.decidable[:-1] & prices.opens[1:]
+        # Below 0: what is held leaves
+        decidable = np.where(prices.leaving[:-1], -1.0, prices.decidable[:-1])
+        days[1:, kernel.DECIDABLE], days[1:, kernel.TRADABLE] = decidable, decidable * prices.opens[1:]
         days[:, kernel.SPLIT], days[:, kernel.DIVIDEND], days[:, kernel.VOLUME] = prices.split, prices.dividend, prices.volume
         days[1:, kernel.VOLATILITY] = prices.volatility[:-1]
         if baseline is None:

@@ -92,7 +92,7 @@ def equal_weight_growth(prices: ExecutionPrices, *, rules: Rules, initial_value:
     book = Book.invested(initial_value, weights=start, prices=prices.closing[[first]], rules=rules)
     for row in range(first, len(prices) - 1):
         held, _ = book.shares(prices.closing[[row]])
-        weights = weights_from_scores(scores, held, prices.decidable[[row]], kappa=1.0)
+        weights = weights_from_scores(scores, held, prices.decidable[[row]], kappa=1.0, leaving=prices.leaving[[row]])
         taken = step(book, prices=prices, rows=np.array([row]), weights=weights, rules=rules)
         growth[row + 1] = np.log(taken.value[0] / book.value(prices.closing[[row]])[0])
         book = taken.book

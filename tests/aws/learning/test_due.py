@@ -74,10 +74,17 @@ class Weekly:
         known, made = registry.read_log(store), self.configuration(session)
         excess = np.random.default_rng(session.toordinal()).normal(size=len(DAYS))
         longer = known.append(
-            settings=made.settings, feature_hash=made.feature_hash, code_hash=made.code_hash, sessions=DAYS, excess=excess
+            settings=made.settings,
+            feature_hash=made.feature_hash,
+            code_hash=made.code_hash,
+            sessions=DAYS,
+            excess=excess,
+            excess_at_kappa=excess,
         )
         if opened:
-            longer = longer.open_holdout(trial=made.trial, sessions=[session - timedelta(days=1), session], excess=[0.0, 0.0])
+            longer = longer.open_holdout(
+                trial=made.trial, sessions=[session - timedelta(days=1), session], excess=[0.0, 0.0], excess_at_kappa=[0.0, 0.0]
+            )
         registry.write_log(store, longer, after=known)
 
     def register(self, session: date, status: str, *, trial: str) -> None:

@@ -47,7 +47,7 @@ def kept(request: pytest.FixtureRequest, cloud: None, tmp_path: Path) -> Open:
 
 def trial(log: TrialLog, number: int) -> TrialLog:
     excess = np.random.default_rng(number).normal(size=30)
-    return log.append(settings={"number": number}, feature_hash="f", code_hash="c", sessions=DAYS, excess=excess)
+    return log.append(settings={"number": number}, feature_hash="f", code_hash="c", sessions=DAYS, excess=excess, excess_at_kappa=excess)
 
 
 def test_what_is_written_is_read_by_the_next_judgement(kept: Open) -> None:
@@ -58,7 +58,7 @@ def test_what_is_written_is_read_by_the_next_judgement(kept: Open) -> None:
         registry.write_log(kept(), longer, after=log)
         log = registry.read_log(kept())
         assert log.head == longer.head
-    opened = log.open_holdout(trial=log.trials[3].trial_id, sessions=DAYS, excess=np.ones(30))
+    opened = log.open_holdout(trial=log.trials[3].trial_id, sessions=DAYS, excess=np.ones(30), excess_at_kappa=np.ones(30))
     registry.write_log(kept(), opened, after=log)
     assert registry.read_log(kept()).to_lines() == opened.to_lines()
     registry.write_log(kept(), opened, after=opened)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks import decision_speed, env_speed, feature_speed, synthetic, training_speed
+from benchmarks import decision_speed, env_speed, feature_speed, known_optimum, planted_edge, synthetic, training_speed
 from benchmarks.harness import Contender, Row, line
 from benchmarks.run import FIELDS, SAME
 from trading_env.data.features import ASSET_FEATURES, CONTEXT, FEATURES
@@ -34,6 +34,7 @@ def test_our_training_runs_through_the_adapter_of_train():
 def test_default_training_is_what_train_trains():
     measured = training_speed.our_default(rollout=128, batch_size=128, n_epochs=1)()
     assert measured["width"] == 30 * (len(FEATURES) + 2) + 1 + len(CONTEXT)
+    assert training_speed.our_fold(timesteps=1_024)()["fold"] > 0
 
 
 def test_our_features_are_the_columns_that_pandas_computes():
@@ -86,3 +87,67 @@ def test_every_row_compares_ours_with_a_peer():
     known: dict[str, Contender] = {name: contender for field in FIELDS.values() for name, contender in field.contenders.items()}
     assert len(known) == sum(len(field.contenders) for field in FIELDS.values())
     assert all(ours in known and peer in known for ours, peer, _ in SAME)
+
+
+@pytest.fixture(scope="module")
+def moves() -> planted_edge.Moves:
+    return planted_edge.Moves.of(planted_edge.market_of(None, adjusted=False))
+
+
+def test_a_world_keeps_the_markets_sessions_and_nothing_real_predicts(moves: planted_edge.Moves):
+    """A coin turns around what names do beyond the mean: no drift, no reversal is left, and the forecast is as good as asked."""
+    market = planted_edge.world_of(moves, planted_edge.World(ic=0.1, horizon=5, seed=3))
+    returns = market.close / market.open - 1
+    beyond = returns - returns.mean(axis=1, keepdims=True)
+    length, error = len(beyond), beyond.std(axis=0) / np.sqrt(len(beyond))
+    assert (np.abs(beyond.mean(axis=0)) < 4 * error).all()
+    assert abs((beyond[1:] * beyond[:-1]).mean() / beyond.var()) < 4 / np.sqrt(length)
+    opened, forecast = np.log(market.open), market.features[:, :, planted_edge.PLACE]
+    coming = opened[6:] - opened[1:-5]
+    ranks = [np.argsort(np.argsort(row)) for row in coming]
+    found = np.mean([np.corrcoef(rank, own)[0, 1] for rank, own in zip(ranks, forecast, strict=False)])
+    assert found == pytest.approx(0.1, abs=0.02)
+    again = planted_edge.world_of(moves, planted_edge.World(ic=0.1, horizon=5, seed=3))
+    assert again.close.tobytes() == market.close.tobytes()
+
+
+def test_a_world_may_have_more_names_than_the_bars(moves: planted_edge.Moves):
+    market = planted_edge.world_of(moves, planted_edge.World(ic=0.0, horizon=5, seed=0, names=30))
+    assert len(market.symbols) == 30
+    assert market.tradable[planted_edge.WARM :].all()
+    moved = np.corrcoef(np.diff(np.log(market.close), axis=0).T)
+    assert 0.1 < np.median(moved) < 0.9
+
+
+def test_the_verdicts_say_what_was_met_and_what_was_missed():
+    rows = {
+        way: [{"ratio": ratio, "excess_bp": 10.0, "tracking_error": size, "best_size": 0.02, "seconds": 1.0, "names": 30}]
+        for way, ratio, size in (("forecast", 1.0, 0.02), ("ridge", 0.5, 0.02), ("direct", 0.55, 0.009))
+    }
+    assert planted_edge.verdicts(rows) == [
+        "    direct: size within half and double of the best: MISSED",
+        "    direct: IRk not below ridge's: met",
+        "    direct: 60% of the forecast's own IRk (55%): MISSED",
+    ]
+
+
+def test_the_optimum_holds_back_where_trading_is_dear_and_earns_more_than_equal_weight():
+    settings = known_optimum.settings_of("proportional", "direct")
+    process = known_optimum.Process()
+    best = known_optimum.optimum(process, rules=known_optimum.rules_of(settings), kappa=settings.portfolio.kappa)
+    middle = known_optimum.SIGNALS // 2
+    assert best.targets[0].max() < 0.2
+    assert best.targets[-1].min() > 0.8
+    held = best.weights[(np.abs(best.targets[middle] - best.weights) < 0.03)]
+    assert np.ptp(held) > 0.2, "without a signal nothing within the band is traded"
+
+
+def test_a_signal_that_reverts_is_traded_nearly_as_well_as_can_be():
+    """The figures of the long run are in benchmarks/README.md; here a tenth of the years, so with room."""
+    settings, process = known_optimum.settings_of("proportional", "direct"), known_optimum.Process()
+    best = known_optimum.optimum(process, rules=known_optimum.rules_of(settings), kappa=settings.portfolio.kappa)
+    small = settings.model_copy(update={"training": settings.training.model_copy(update={"timesteps": 3_000})})
+    policy = known_optimum.trained(known_optimum.market_of(process, sessions=known_optimum.TRAINED, seed=0), settings=small, seed=0)
+    path = known_optimum.market_of(process, sessions=2_520, seed=1)
+    ours, optimal, equal = known_optimum.growth(path, policy, best, settings=small)
+    assert (ours - equal) / (optimal - equal) > 0.8

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from learning import configuration, judging
+from learning import configuration, forecast, judging
 from tests import small_run
 from tests.markets import market_of
 from trading_env.data.market import Market
@@ -142,7 +142,9 @@ class TestBooks:
         for cost in (0, 10, 20):
             rules = Rules(costs=Costs(slippage_bps=float(cost)))
             start, end = MARKET.sessions[270], MARKET.sessions[-31]
-            held = backtest(MARKET, EqualWeight(), rules=rules, start=start, end=end, initial_cash=SETTINGS.portfolio.initial_cash)
+            held = backtest(
+                MARKET, EqualWeight(), rules=rules, start=start, end=end, initial_cash=SETTINGS.portfolio.initial_cash, limits=None
+            )
             np.testing.assert_array_equal(BOOKS.equal_weight(cost).equity, held.equity)
 
     def test_the_ensemble_holds_the_mean_of_the_seeds_weights(self):
@@ -156,6 +158,28 @@ class TestBooks:
         scores = books(judging.Trained((0, 1), FOLDS, odd)).agent[10].scores
         same = np.isclose(scores, BOOKS.agent[10].scores).all(axis=1)
         assert same.tolist() == np.repeat([True, False, True, False], 20).tolist()
+
+
+class TestForecastRow:
+    def test_it_stands_last_and_is_the_trees_of_each_folds_training_through_kappa(self):
+        policy = forecast.row(MARKET, FOLDS[:-1], kappa=SETTINGS.portfolio.kappa)
+        start, end = FOLDS[0].test_start, FOLDS[-2].test_end
+        for cost in (0, 10, 20):
+            rules = Rules(costs=Costs(slippage_bps=float(cost)))
+            cash = SETTINGS.portfolio.initial_cash
+            traded = backtest(MARKET, policy, rules=rules, start=start, end=end, initial_cash=cash, limits=None)
+            assert [row.policy for row in BOOKS.baselines[cost]][-2:] == ["ridge", "trees"]
+            np.testing.assert_array_equal(BOOKS.baselines[cost][-1].equity, traded.equity)
+            assert np.ptp(traded.scores, axis=1).min() > 1
+
+    def test_its_trees_are_fitted_once_for_all_costs(self, monkeypatch: pytest.MonkeyPatch):
+        fitted: list[int] = []
+        fit = forecast.fit
+        monkeypatch.setattr(forecast, "fit", lambda market: fitted.append(len(market)) or fit(market))
+        backtester = judging.Backtester(MARKET, SETTINGS)
+        for cost in (10, 20):
+            backtester.baselines(FOLDS[:-1], cost_bps=cost, turnover=9.0)
+        assert fitted == [len(MARKET.rows(fold.train_start, fold.train_end)) for fold in FOLDS[:-1]]
 
 
 class TestGate:
@@ -201,9 +225,13 @@ class TestGate:
         earlier = configuration.Configuration.of(settings(live_start=str(MARKET.sessions[340])))
         noise = np.random.default_rng(0).normal(scale=1e-4, size=40)
         hashes = {"feature_hash": earlier.feature_hash, "code_hash": earlier.code_hash}
-        log = TrialLog().append(settings=earlier.settings, **hashes, sessions=MARKET.sessions[280:320], excess=noise)
+        log = TrialLog().append(settings=earlier.settings, **hashes, sessions=MARKET.sessions[280:320], excess=noise, excess_at_kappa=noise)
         for last, openings in ((-30, 2), (-29, 1)):
-            notebook = Notebook(log.open_holdout(trial=earlier.trial, sessions=MARKET.sessions[last - 20 : last], excess=noise[:20]))
+            notebook = Notebook(
+                log.open_holdout(
+                    trial=earlier.trial, sessions=MARKET.sessions[last - 20 : last], excess=noise[:20], excess_at_kappa=noise[:20]
+                )
+            )
             found = judge(notebook)
             assert len(notebook.log.openings) == openings, found.verdict.reasons
 

@@ -149,3 +149,57 @@ def test_one_tied_deviation_and_untradable_assets_count_for_nothing() -> None:
 def test_a_standardisation_of_the_wrong_width_is_refused() -> None:
     with pytest.raises(ValueError, match=str(INPUTS)):
         network.ScoreNetwork(features=F, context=G, mu=np.zeros(INPUTS - 1), sigma=np.ones(INPUTS - 1))
+
+
+@pytest.mark.parametrize("assets", [1, 3, 8, 30])
+@pytest.mark.parametrize("piece", [1, 64, 100_000])
+def test_the_gradient_by_hand_is_autograd_s(assets: int, piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the pieces are, with names that cannot be traded, scores at their limit and a session without any tradable name."""
+    monkeypatch.setattr(network, "ROWS", piece)
+    trained = make(6, head=20.0).to(torch.float64)
+    vectors, _ = observations(37, assets)
+    vectors[5, F + 1 : assets * (F + 2) : F + 2] = 0.0
+    observed = torch.as_tensor(vectors, dtype=torch.float64)
+    towards = torch.randn(37, assets, dtype=torch.float64), torch.randn(37, 1, dtype=torch.float64)
+
+    def passes(forward: Any) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        scores, mask, values = forward(observed)
+        assert not mask.requires_grad
+        trained.zero_grad()
+        torch.autograd.backward((scores, values), towards)
+        return [scores, mask, values], [parameter.grad for parameter in trained.parameters() if parameter.grad is not None]
+
+    (given, gradients), (expected, slopes) = passes(trained.fast), passes(trained)
+    assert assets == 1 or expected[0].abs().max() == network.SCORE_LIMIT
+    assert len(gradients) == len(slopes) == 12
+    for ours, theirs in zip([*given, *gradients], [*expected, *slopes], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+def test_a_pass_keeps_its_states_until_autograd_lets_go_of_it() -> None:
+    trained = make(8)
+    batches = [torch.as_tensor(observations(16, 5, seed=seed)[0]) for seed in (1, 2)]
+
+    def gradient(scores: torch.Tensor) -> torch.Tensor:
+        trained.zero_grad()
+        scores.square().sum().backward()
+        assert trained.first.weight.grad is not None
+        return trained.first.weight.grad.clone()
+
+    alone = [gradient(trained.fast(batch)[0]) for batch in batches]
+    both = [trained.fast(batch)[0] for batch in batches]
+    with torch.no_grad():
+        trained.fast(batches[1])
+    assert all(torch.equal(gradient(scores), expected) for scores, expected in zip(both, alone, strict=True))
+
+
+def test_the_gradient_by_hand_is_that_of_finite_differences() -> None:
+    trained = make(7).to(torch.float64)
+    vectors, _ = observations(2, 3)
+    observed = torch.as_tensor(vectors, dtype=torch.float64)
+
+    def passes(*parameters: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        scores, _, values = network.Passes.apply(trained, observed, *parameters)
+        return scores, values
+
+    assert torch.autograd.gradcheck(passes, tuple(trained.parameters()), fast_mode=True, atol=1e-6)

@@ -33,13 +33,33 @@ def test_backtest_shows_the_policy_beside_equal_weight_and_the_benchmark() -> No
         assert word in result.stdout
 
 
+def test_backtest_says_what_is_skill_at_three_costs_and_writes_what_was_traded(tmp_path: Path) -> None:
+    model, out = tmp_path / "model", tmp_path / "mine.csv"
+    save_policy(model, network().arrays, network().card)
+    result = call("backtest", "--policy", str(model), "--start", "2020-01-02", "--end", "2020-03-31", "--out", str(out))
+    assert result.exit_code == 0, result.output
+    for words in ("equal weight daily", "equal weight at kappa 0.1", "0 bp", "10 bp", "20 bp", "IR, ", "IRk, ", "tracking error"):
+        assert words in result.stdout
+    assert f"written: {out}, {tmp_path}/mine-weights.csv, {tmp_path}/mine-trades.csv" in result.stdout
+    before = out.read_bytes()
+    again = call("backtest", "--policy", str(model), "--from", "2020-01-02", "--out", str(out))
+    assert (again.exit_code, again.stderr) == (1, f"papertape: --out {out}: {out} is there already; remove it or choose another name\n")
+    assert out.read_bytes() == before
+
+
+def test_equal_weight_stands_beside_the_benchmark_once() -> None:
+    shown = call("backtest", "--to", "2020-03-31", "--from", "2020-01-02").stdout
+    assert shown.count("equal-weight") == 1
+    assert "equal weight daily" not in shown
+
+
 def test_an_artifact_trades_the_same_from_its_archive_and_from_its_folder(tmp_path: Path) -> None:
     policy, folder, archive = network(), tmp_path / "model", tmp_path / "model.tar.gz"
     save_policy(folder, policy.arrays, policy.card)
     with tarfile.open(archive, "w:gz") as tar:
         for file in folder.iterdir():
             tar.add(file, file.name)
-    period = ("--start", "2020-02-18", "--end", "2020-03-31")
+    period = ("--from", "2020-02-18", "--to", "2020-03-31")
     packed, loose = (call("backtest", "--policy", str(path), *period) for path in (archive, folder))
     assert (packed.exit_code, loose.exit_code) == (0, 0)
     lines = [[line.split("│")[2].strip() for line in result.stdout.splitlines() if line.startswith("│")] for result in (packed, loose)]
@@ -49,10 +69,12 @@ def test_an_artifact_trades_the_same_from_its_archive_and_from_its_folder(tmp_pa
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--start", "2020-13-01"], "--start must be a date like 2020-01-02, was 2020-13-01"),
-        (["--start", "2020-02-01", "--end", "2020-01-01"], "--start must not be after --end, were 2020-02-01 and 2020-01-01"),
-        (["--start", "2031-01-02", "--end", "2031-02-01"], "up to 2021-03-31, were 2031-01-02 and 2031-02-01"),
-        (["--start", "2020-01-04", "--end", "2020-01-05"], "must hold a session after 2005-01-03"),
+        (["--from", "2020-13-01"], "--from must be a date like 2020-01-02, was 2020-13-01"),
+        (["--from", "2020-02-01", "--to", "2020-01-01"], "--from must not be after --to, were 2020-02-01 and 2020-01-01"),
+        (["--from", "2031-01-02", "--to", "2031-02-01"], "up to 2021-03-31, were 2031-01-02 and 2031-02-01"),
+        (["--from", "2020-01-04", "--to", "2020-01-05"], "must hold a session after 2005-01-03"),
+        (["--out", "settings.toml"], "--out must be a folder, or end in .csv or .parquet, was settings.toml"),
+        (["--out", "docs/scoreboard.md"], "--out must be a folder, or end in .csv or .parquet"),
         (["--policy", "clever"], "--policy must be equal-weight, random:<seed>, a model.tar.gz"),
         (["--policy", "settings.toml"], "--policy settings.toml: the artifact is not a model.tar.gz"),
         (["--policy", "data"], "--policy data: policy.json cannot be read"),

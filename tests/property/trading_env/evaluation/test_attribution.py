@@ -21,7 +21,7 @@ from trading_env.simulation.portfolio import Costs, Rules
 
 SESSIONS, NAMES, OUTSIDE = 6, 3, "ELSE"
 COSTS = [
-    Costs(),
+    Costs(slippage_bps=0.0),
     Costs(fee_bps=3, slippage_bps=10),
     Costs(fee_bps=1, slippage_bps=5, half_spread_bps=2, impact=1.0, max_volume_share=0.05),
 ]
@@ -77,7 +77,7 @@ def lived(draw: st.DrawFn) -> tuple[Market, Rules, float, list[LiveDay]]:
 def test_the_parts_are_the_whole_difference_for_any_books(case: tuple[Market, Rules, float, list[LiveDay]]) -> None:
     market, rules, scale, days = case
     policy = SeededRandom(seed=3, kappa=0.5)
-    backtested = backtest(market, policy, rules=rules, start=market.sessions[2], end=market.sessions[-1], initial_cash=scale)
+    backtested = backtest(market, policy, rules=rules, start=market.sessions[2], end=market.sessions[-1], initial_cash=scale, limits=None)
     explained = explain(market, days, backtested=backtested, policy=policy, rules=rules)
     assert len(explained) == len(days)
     assert max(abs(one.unexplained) for one in explained) < 1e-5, "books of up to a thousand million dollars"

@@ -68,7 +68,7 @@ def test_a_further_trial_never_helps(table):
 @settings(deadline=None, max_examples=30)
 def test_any_trial_reads_back_as_it_was_written(values, name, level):
     days = np.datetime64("2020-01-01", "D") + np.arange(len(values))
-    log = TrialLog().append(settings={name: level}, feature_hash=name, code_hash="c", sessions=days, excess=values)
+    log = TrialLog().append(settings={name: level}, feature_hash=name, code_hash="c", sessions=days, excess=values, excess_at_kappa=values)
     back = TrialLog.from_lines(log.to_lines(), head=log.head)
     assert back.trials[0].excess.tobytes() == values.tobytes()
     assert back.trials[0].trial_id == log.trials[0].trial_id

@@ -22,6 +22,7 @@ COSTS = st.builds(Costs, fee_bps=st.sampled_from([0.0, 5.0, 200.0]), slippage_bp
 IMPACT = st.builds(
     Costs,
     fee_bps=st.sampled_from([0.0, 5.0]),
+    slippage_bps=st.just(0.0),
     half_spread_bps=st.sampled_from([0.0, 3.0]),
     impact=st.sampled_from([0.0, 1.0, 20.0]),
     max_volume_share=st.sampled_from([0.01, 1.0]),

@@ -15,11 +15,11 @@ from trading_env.data.observation import observe
 from trading_env.evaluation.backtest import _Guard
 from trading_env.orders.risk import Limits
 from trading_env.simulation import kernel
-from trading_env.simulation.env import BatchedTradingEnv, EnvConfig
+from trading_env.simulation.env import BatchedTradingEnv, EnvConfig, compiled_equal_weight_growth
 from trading_env.simulation.policy import weights_from_scores
 from trading_env.simulation.portfolio import Book, Costs, ExecutionPrices, Rules, Trades, step, worth
 from trading_env.simulation.program import Program, ranks, scratch
-from trading_env.simulation.rewards import Reward
+from trading_env.simulation.rewards import Reward, equal_weight_growth
 
 VALUE = 100_000.0
 FREE_COSTS = st.builds(Costs, fee_bps=st.sampled_from([0.0, 7.0]), slippage_bps=st.sampled_from([0.0, 13.0, 300.0]))
@@ -58,7 +58,7 @@ LIMITS = st.builds(
 
 def eventful(*, seed: int, names: int, sessions: int = 50) -> Market:
     """A walk with dividends, halts and a late listing, splits more often than prices would bear, thin bars of random volume, some of none,
-    and one name that is delisted. Its symbols are not in the order of the alphabet."""
+    one name that is delisted, and of each name some sessions as no member. Its symbols are not in the order of the alphabet."""
     market, rng = walk(sessions=sessions, assets=names, seed=seed), np.random.default_rng(seed)
     volume = np.where(rng.random(market.close.shape) < 0.05, 0.0, np.floor(10 ** rng.uniform(1, 6, market.close.shape)))
     gone = np.zeros(market.close.shape, dtype=bool)
@@ -67,26 +67,25 @@ def eventful(*, seed: int, names: int, sessions: int = 50) -> Market:
     bars = {name: np.where(gone, np.nan, getattr(market, name)) for name in ("open", "high", "low", "close")}
     split = rng.choice([1.0, 4.0, 0.05, 1.5, 0.35, 7.0], p=[0.85, 0.03, 0.05, 0.02, 0.03, 0.02], size=market.close.shape)
     symbols = tuple(f"S{index}" for index in rng.permutation(names))
+    member = np.repeat(rng.random((sessions // 5 + 1, names)) < 0.8, 5, axis=0)[:sessions]
     return replace(
         market,
         symbols=symbols,
         volume=np.where(np.isfinite(bars["close"]), volume, np.nan),
-        tradable=market.tradable & ~gone,
+        tradable=market.tradable & ~gone & member,
+        leaving=np.isfinite(bars["close"]) & ~member,
         split=np.where(np.arange(sessions)[:, None] > 0, split, 1.0),
         **bars,
     )
 
 
-def weights_of(rng: np.random.Generator, held: np.ndarray, tradable: np.ndarray) -> np.ndarray:
-    wanted = weights_from_scores(rng.normal(0, 3, held.shape), held, tradable, kappa=float(rng.choice([0.1, 1.0])))
-    return np.where(rng.random(held.shape) < 0.15, 0.0, wanted)
-
-
-def decisions_of(rng: np.random.Generator, held: np.ndarray, tradable: np.ndarray, share: float) -> np.ndarray | Trades:
+def decisions_of(
+    rng: np.random.Generator, held: np.ndarray, tradable: np.ndarray, share: float, leaving: np.ndarray
+) -> np.ndarray | Trades:
     """Weights, or trades where there is a share of equity for them to move."""
     if share:
         return Trades(rng.choice([-1.0, 0.0, 1.0], size=held.shape), share)
-    wanted = weights_from_scores(rng.normal(0, 3, held.shape), held, tradable, kappa=float(rng.choice([0.1, 1.0])))
+    wanted = weights_from_scores(rng.normal(0, 3, held.shape), held, tradable, kappa=float(rng.choice([0.1, 1.0])), leaving=leaving)
     return np.where(rng.random(held.shape) < 0.15, 0.0, wanted)
 
 
@@ -116,7 +115,7 @@ def test_a_compiled_step_gives_the_bits_of_the_step(seed: int, names: int, rules
     state[[kernel.VALUE, kernel.PEAK]] = VALUE
     work, report = scratch(names), np.zeros(kernel.REPORT)
     for row in range(first, first + 12):
-        wanted = decisions_of(rng, book.shares(prices.closing[[row]])[0], prices.decidable[[row]], share)
+        wanted = decisions_of(rng, book.shares(prices.closing[[row]])[0], prices.decidable[[row]], share, prices.leaving[[row]])
         taken = step(book, prices=prices, rows=np.array([row]), weights=wanted, rules=rules, review=guard.review if guard else None)
         if guard is not None:
             guard.close(float(taken.value[0]))
@@ -139,8 +138,9 @@ def test_compiled_weights_differ_by_rounding_alone(seed: int, names: int, kappa:
     rng = np.random.default_rng(seed)
     scores, tradable = rng.normal(0, 5, names).astype(np.float32), rng.random(names) < rng.choice([0.0, 0.6, 1.0])
     held, work = rng.dirichlet(np.ones(names)) * rng.choice([0.0, 0.995]), scratch(names)
-    kernel.aim(scores, held, tradable.astype(np.float64), kappa, work)
-    expected = weights_from_scores(scores.astype(np.float64), held, tradable, kappa=kappa)
+    leaving = ~tradable & (rng.random(names) < 0.5)
+    kernel.aim(scores, held, np.where(leaving, -1.0, tradable), kappa, work)
+    expected = weights_from_scores(scores.astype(np.float64), held, tradable, kappa=kappa, leaving=leaving)
     np.testing.assert_allclose(work[kernel.WEIGHTS], expected, rtol=1e-14, atol=0)
 
 
@@ -150,10 +150,11 @@ def equal_weight_at(prices: ExecutionPrices, row: int, *, rules: Rules) -> Book:
     return Book.invested(VALUE, weights=weights, prices=prices.closing[[row]], rules=rules)
 
 
-def decided(actions: np.ndarray, book: Book, closing: np.ndarray, decidable: np.ndarray, config: EnvConfig) -> np.ndarray | Trades:
+def decided(actions: np.ndarray, book: Book, prices: ExecutionPrices, at: np.ndarray, config: EnvConfig) -> np.ndarray | Trades:
     if config.actions == "trades":
         return Trades(actions.astype(np.float64) - 1, config.trade_share)
-    return weights_from_scores(actions.astype(np.float64), book.shares(closing)[0], decidable, kappa=config.kappa)
+    scores, (held, _) = actions.astype(np.float64), book.shares(prices.closing[at])
+    return weights_from_scores(scores, held, prices.decidable[at], kappa=config.kappa, leaving=prices.leaving[at])
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
@@ -168,6 +169,7 @@ def test_the_environment_is_observe_decide_and_step(seed: int, names: int, drawn
         kappa=0.3,
         episode_sessions=25,
         start="random",
+        limits=None,
         names=None if drawn is None else min(drawn, names),
         actions="trades" if trades else "scores",
         trade_share=0.2,
@@ -186,7 +188,7 @@ def test_the_environment_is_observe_decide_and_step(seed: int, names: int, drawn
         equal = equal_weight_at(prices, int(rows[n]), rules=rules) if drawn is not None else None
         for offset, (actions, (observation, rewards, _, ended, info)) in enumerate(zip(played, steps, strict=True)):
             at = rows[[n]] + offset
-            wanted = decided(actions[[n]], book, prices.closing[at], prices.decidable[at], config)
+            wanted = decided(actions[[n]], book, prices, at, config)
             taken = step(book, prices=prices, rows=at, weights=wanted, rules=rules)
             np.testing.assert_allclose(info["value"][n], taken.value[0], rtol=1e-12)
             np.testing.assert_allclose(info["costs"][n], taken.costs[0], rtol=1e-8, atol=1e-7)
@@ -196,9 +198,8 @@ def test_the_environment_is_observe_decide_and_step(seed: int, names: int, drawn
             np.testing.assert_allclose(final, seen[0], rtol=1e-6, atol=1e-9)
             book = taken.book
             if equal is not None:
-                all_the_way = weights_from_scores(
-                    np.zeros((1, shape[1])), equal.shares(prices.closing[at])[0], prices.decidable[at], kappa=1.0
-                )
+                held, zeros = equal.shares(prices.closing[at])[0], np.zeros((1, shape[1]))
+                all_the_way = weights_from_scores(zeros, held, prices.decidable[at], kappa=1.0, leaving=prices.leaving[at])
                 even = step(equal, prices=prices, rows=at, weights=all_the_way, rules=rules)
                 growth = np.log(even.value[0] / equal.value(prices.closing[at])[0])
                 assert info["baseline_log_growth"][n] == pytest.approx(growth, rel=1e-14, abs=1e-16)
@@ -231,3 +232,12 @@ def test_the_books_of_the_environment_balance_with_everything_on(
         assert (simulation.states[:3, kernel.CASH] >= 0).all()
         assert (after >= 0).all()
         value = info["value"].copy()
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**16), names=st.integers(1, 9), rules=RULES)
+def test_the_compiled_equal_weight_grows_as_the_reward_s_baseline_to_the_bit(seed: int, names: int, rules: Rules):
+    prices = ExecutionPrices.of(eventful(seed=seed, names=names))
+    program = Program.of(prices, rules=rules, kappa=0.1, pitch=3, baseline=np.zeros(len(prices)), reward=Reward())
+    compiled = compiled_equal_weight_growth(program, prices, rules=rules, initial_value=VALUE)
+    np.testing.assert_array_equal(compiled, equal_weight_growth(prices, rules=rules, initial_value=VALUE))

@@ -28,6 +28,7 @@ from trading_env.data.market import Market
 from trading_env.orders.orders import propose, to_decimal, to_float
 from trading_env.simulation.policy import EqualWeight, NumpyPolicy, Policy, PolicyCard, SeededRandom, array_shapes
 from trading_env.simulation.portfolio import Rules, plan_orders, scale_buys
+from trading_env.simulation.trees import Trees
 
 SETTINGS = settings_module.load(Path(__file__).parents[4] / "data" / "settings.toml")
 SYMBOLS = SETTINGS.universe.symbols
@@ -35,8 +36,8 @@ FIRST, LAST = date(2020, 1, 2), date(2020, 12, 31)
 CASH = SETTINGS.portfolio.initial_cash
 
 
-def network() -> NumpyPolicy:
-    """A network of the trained one's shape, with weights drawn at random: its scores follow the observation."""
+def network(*, forecast: str = "none") -> NumpyPolicy:
+    """A network of the trained one's shape, with weights and trees drawn at random: its scores follow the observation."""
     card = PolicyCard(
         features=tuple(feature.name for feature in FEATURES),
         context=tuple(feature.name for feature in CONTEXT),
@@ -48,14 +49,18 @@ def network() -> NumpyPolicy:
         train_end="2015-12-31",
         seeds=(0, 1),
         code_version="test",
+        forecast=forecast,
     )
-    draw = np.random.default_rng(1)
+    draw = np.random.default_rng(2)  # of a few none may fall within a weight's last bit of a share's ninth decimal, where floors differ
     shapes = array_shapes(seeds=2, inputs=card.inputs)
     arrays = {name: draw.normal(0, 0.3, shape) for name, shape in shapes.items()}
-    return NumpyPolicy({**arrays, "sigma": np.ones(card.inputs), "mu": np.zeros(card.inputs)}, card)
+    nodes = (40, 7)
+    trees = Trees(draw.integers(0, len(card.features), nodes), draw.normal(0, 0.1, nodes), draw.normal(size=(40, 8)))
+    grown = trees.arrays if forecast == "trees" else {}
+    return NumpyPolicy({**arrays, **grown, "sigma": np.ones(card.inputs), "mu": np.zeros(card.inputs)}, card)
 
 
-POLICIES: tuple[Policy, ...] = (EqualWeight(), network(), SeededRandom(seed=7))
+POLICIES: tuple[Policy, ...] = (EqualWeight(), network(), network(forecast="trees"), SeededRandom(seed=7))
 
 
 @pytest.fixture(scope="module")

@@ -50,6 +50,8 @@ def test_a_refusal_says_the_answer_each_check_and_who_traded(tmp_path: Path) -> 
     assert "The gate refused the challenger" in text
     assert evaluation["answer"] in text
     assert "3 walk-forward folds of 2 seeds" in text
+    assert "<b>−81.9</b><span>bp per year over equal weight at kappa" in text
+    assert "against equal weight at the policy&#39;s own kappa" in text
     assert all(check["sentence"] in text for check in evaluation["gate"]["checks"])
     assert "Equal weight, the incumbent, traded the year" in text
     assert "&lt;too little&gt;" in text

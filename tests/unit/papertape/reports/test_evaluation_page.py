@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from papertape.reports import evaluation_page
-from schema.evaluation_document import EvaluationFileError
-from tests.evaluations import CHECKS, evaluation_of
+from schema.evaluation_document import EvaluationFileError, read
+from tests.evaluations import CHECKS, before_kappa, evaluation_of
 
 HOSTILE = '</script><script>alert("x")</script><img src=http://example.com/a.png onerror=alert(1)>'
 SMALL: dict[str, Any] = {"folds": 2, "seeds": 2, "sessions": 60}
@@ -88,6 +88,32 @@ def test_what_slow_trading_earns_without_skill_stands_beside_the_excess(page: Pa
     rows = {row["name"]: f"{row['at']['10']['excess_bp_per_year']:+.1f}".replace("-", "−") for row in evaluation_of(**SMALL)["rows"]}
     told = ", ".join(f"{name} {rows[name]}" for name in ("PPO", "equal weight at kappa", "random at matched turnover"))
     assert f"In bp per year at 10 bp per side: {told}." in page.words
+
+
+AT_KAPPA = "the same against equal weight at the policy's own kappa: slow trading is no skill"
+
+
+def test_what_is_against_equal_weight_at_kappa_stands_beside_what_is_against_it_daily(page: Page) -> None:
+    cards = {label: value.replace("\u2002", " ") for value, label in evaluation_page.cards(read(evaluation_of(**SMALL)))}
+    assert cards[AT_KAPPA] == "−0.47 −0.68 −0.89"
+    assert cards["bp per year over equal weight at kappa, at 10 bp per side"] == "−81.9"
+    assert cards["DSR and PBO: both charge for every trial in the log"] == "0.13 –"
+    (luck,) = (value for label, value in cards.items() if "without an edge" in label)
+    assert luck == "0.710 / 0.765"
+    words = " ".join(page.words.split())
+    assert all(label in words for label in cards)
+    assert words.count("excess at kappa, bp per yearIR at kappa") == 3
+    assert "60−71.5−0.55−78.0−0.65" in words
+
+
+def test_an_evaluation_from_before_anything_was_at_kappa_has_dashes_there(tmp_path: Path) -> None:
+    old = before_kappa(evaluation_of(**SMALL))
+    cards = {label: value.replace("\u2002", " ") for value, label in evaluation_page.cards(read(old))}
+    assert cards[AT_KAPPA] == "– – –"
+    assert "0.710 / –" in cards.values()
+    words = page_of(old, tmp_path).words
+    assert "60−71.5−0.55––" in words
+    assert not re.search(r"\b(None|nan|inf|undefined)\b", words)
 
 
 def test_numbers_that_do_not_exist_are_dashes(page: Page) -> None:

@@ -13,7 +13,7 @@ from papertape.reports import evaluation_page
 from papertape.research import scoreboard
 from papertape.research.scoreboard import FOLDER, ScoreboardError
 from schema.evaluation_document import read
-from tests.evaluations import CHECKS, TRIAL, evaluation_of
+from tests.evaluations import CHECKS, TRIAL, before_kappa, evaluation_of
 
 SMALL: dict[str, Any] = {"folds": 2, "seeds": 2, "sessions": 60}
 
@@ -57,6 +57,32 @@ def test_the_first_line_is_the_gates_verdict_over_all_runs(runs: dict[str, tuple
     first = board(tmp_path / "board", **documents)[0]
     assert first.startswith(told)
     assert all(f"({name})" in first for name in runs)
+
+
+def test_excess_and_information_ratio_at_kappa_stand_in_the_first_line_and_the_overview(tmp_path: Path) -> None:
+    lines = board(tmp_path / "board", bundled=run(trial=TRIAL))
+    assert "equal weight daily / at the agent's own kappa" in lines[0]
+    assert lines[0].endswith("−75.4 / −81.9, information ratio −0.58 / −0.68 (bundled)")
+    heads, cells = ([cell.strip() for cell in line.split("|")] for line in lines if line.startswith(("| universe", "| [bundled]")))
+    shown = dict(zip(heads, cells, strict=True))
+    assert shown["IR at kappa at 0 / 10 / 20 bp"] == "−0.47 / −0.68 / −0.89"
+    assert shown["excess at kappa"] == "−81.9"
+    assert (shown["p: daily / at kappa"], shown["DSR"], shown["PBO"]) == ("0.710 / 0.765", "0.13", "–")
+    rows = next(line for line in lines if line.startswith("| row | IR at 0 / 10 / 20 bp | IR at kappa |"))
+    assert "excess at kappa, bp per year" in rows
+    agent = next(line for line in lines if line.startswith("| PPO |"))
+    assert "| −0.39 / −0.58 / −0.77 | −0.47 / −0.68 / −0.89 |" in agent
+
+
+def test_a_run_recorded_before_anything_was_at_kappa_has_dashes_there_and_claims_no_pass(tmp_path: Path) -> None:
+    lines = board(tmp_path / "board", old=before_kappa(run(trial="a")))
+    assert lines[0].endswith("−75.4 / –, information ratio −0.58 / – (old)")
+    overview = next(line for line in lines if line.startswith("| [old](#old)"))
+    assert "| −0.39 / −0.58 / −0.77 | – / – / – | −75.4 | – |" in overview
+    assert "0.710 / –" in overview
+    passed = board(tmp_path / "other", old=before_kappa(run(trial="a", drift=2e-4, passed=True)))
+    assert passed[0].startswith("# PPO is not shown to beat equal weight")
+    assert any("to be judged anew" in line for line in passed)
 
 
 def test_every_row_refusal_and_hash_is_told(tmp_path: Path) -> None:

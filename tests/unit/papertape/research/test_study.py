@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import date
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -50,7 +51,7 @@ def test_what_depends_on_own_bars_follows_from_them(own: Path) -> None:
     assert training.live_start == date(2015, 1, 1)
     assert training.test_start == date(2012, 5, 2)  # a third of 1,006 sessions
     assert found.notes[0] == "3,774 daily bars of 3 names, 2010-01-04 to 2014-12-31"
-    assert found.notes[-1] == "dates from the bars: training from 2011-01-03, tests from 2012-05-02, nothing from 2015-01-01 on"
+    assert found.dates[-1] == "dates from the bars: training from 2011-01-03, tests from 2012-05-02, nothing from 2015-01-01 on"
 
 
 def test_short_bars_leave_what_training_needs_before_the_first_test(own: Path) -> None:
@@ -76,9 +77,9 @@ def test_three_years_of_own_bars_have_room_for_folds_and_a_holdout(three_years: 
     *tests, holdout = found.folds()
     assert len(tests) == found.settings.training.folds == folds
     assert holdout.test_end == found.market.sessions[-1]
-    assert found.notes[-1].startswith(f"short bars: a holdout of {found.settings.training.holdout_sessions} sessions instead of 252")
-    assert ("folds instead of 8" in found.notes[-1]) is not quick
-    assert found.notes[-1].endswith("can never pass the gate, which asks for 1,500 judged sessions and a holdout of 252")
+    assert found.dates[-1].startswith(f"short bars: a holdout of {found.settings.training.holdout_sessions} sessions instead of 252")
+    assert ("folds instead of 8" in found.dates[-1]) is not quick
+    assert found.dates[-1].endswith("can never pass the gate, which asks for 1,500 judged sessions and a holdout of 252")
 
 
 def test_bars_that_are_too_short_to_train_say_how_many_would_do(three_years: Path, tmp_path: Path) -> None:
@@ -93,6 +94,36 @@ def test_bars_that_are_too_short_to_train_say_how_many_would_do(three_years: Pat
     days = sorted(daily["session"].unique())
     daily[daily["session"] <= days[551]].to_parquet(path)
     assert len(study(StudyOptions(bars=path)).folds()) == 2
+
+
+def test_a_training_until_a_day_is_of_every_session_up_to_it(own: Path) -> None:
+    for options, first in (
+        (StudyOptions(until=date(2013, 6, 30)), date(2006, 1, 3)),
+        (StudyOptions(bars=own, until=date(2013, 6, 30)), date(2011, 1, 3)),
+    ):
+        found = study(options)
+        (fold,) = found.folds()
+        assert (fold.train_start, fold.train_end) == (np.datetime64(first), np.datetime64("2013-06-28"))
+        assert found.settings.training.dates.live_start == date(2013, 7, 1)
+        assert found.dates == ()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            StudyOptions(until=date(2006, 12, 29)),
+            "--until 2006-12-29 leaves 251 sessions to train on from 2006-01-03 on, 253 are needed, so 2007-01-0",
+        ),
+        (StudyOptions(until=date(1999, 1, 4)), "leaves 0 sessions to train on"),
+        (StudyOptions(until=date(2013, 6, 28), start=date(2021, 1, 4)), "253 are needed, the bars end 2021-03-31"),
+        (StudyOptions(until=date(2013, 6, 28), folds=2, test_start=date(2012, 1, 3)), "leave --test-start, --folds out"),
+    ],
+)
+def test_a_training_until_a_day_that_cannot_be_is_refused_with_what_could(options: StudyOptions, words: str) -> None:
+    with pytest.raises(ResearchError) as caught:
+        study(options)
+    assert words in str(caught.value)
 
 
 def test_options_are_above_the_bars(own: Path) -> None:

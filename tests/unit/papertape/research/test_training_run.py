@@ -101,8 +101,22 @@ def test_the_live_line_says_what_the_rollout_measured() -> None:
     line = {"seed": 0, "fold": 7, "folds": 9, "timesteps": 500, "of": 1000, "rollout_reward": 0.1234, "kl": None, "log_std": -0.7}
     shown.line({**line, "steps_per_second": 12345})
     task = progress.tasks[0]
-    assert task.fields["note"] == "fold 7 (1/2) reward +0.123 kl - log_std -0.700 12,345 steps/s"
+    assert task.fields["note"] == "fold 7 (1/2) reward +0.123 log_std -0.700 12,345 steps/s"
     assert task.completed == 0.25
     shown.line({**line, "fold": 8, "timesteps": 1000, "kl": 0.01234, "steps_per_second": 9})
-    assert task.fields["note"].startswith("fold 8 (2/2) reward +0.123 kl 0.0123")
+    assert task.fields["note"].startswith("fold 8 (2/2) reward +0.123 kl +0.012")
     assert task.completed == 0.75
+
+
+def test_a_seed_whose_folds_two_processes_shared_is_said_to_be_trained_once() -> None:
+    output = io.StringIO()
+    progress = Progress(console=Console(file=output))
+    shown = Shown(progress, progress.add_task("seed 0", total=1.0, start=False), folds=2)
+    line = {"timesteps": 1000, "of": 1000, "rollout_reward": 0.1, "kl": None, "log_std": -0.7, "steps_per_second": 9}
+    shown.line({**line, "fold": 0})
+    shown.ended(0)
+    assert output.getvalue() == ""
+    shown.line({**line, "fold": 1})
+    shown.ended(0)
+    shown.ended(0)
+    assert output.getvalue() == "seed 0: 2 folds trained\n"

@@ -13,7 +13,7 @@ import pytest
 from papertape.market_data import bundled
 from trading_env.data.bars import BarsError, check_actions
 from trading_env.data.corporate_actions import ACTION_RULES, BREAK, known_by, markdown, rule_of
-from trading_env.data.features import ASSET_FEATURES, CONTEXT
+from trading_env.data.features import ASSET_FEATURES, LOOKBACK
 from trading_env.data.market import FEATURE_NAMES, Market, build_market
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -69,8 +69,7 @@ def test_from_a_break_on_a_name_is_one_that_was_listed_then(market: Market, bars
     fresh = build_market(listed, bundled.corporate_actions(), symbols=NAMES)
     row = market.index_of(DAY)
     np.testing.assert_array_equal(market.features[row:], fresh.features[row:])
-    windows = max(feature.window for feature in CONTEXT)
-    np.testing.assert_array_equal(market.context[row + windows :], fresh.context[row + windows :])
+    np.testing.assert_array_equal(market.context[row + LOOKBACK :], fresh.context[row + LOOKBACK :])
     np.testing.assert_array_equal(market.tradable[row:], fresh.tradable[row:])
     assert market.tradable[-1].all(), "a year later it is a name like the others"
 

@@ -61,7 +61,6 @@ def second_computation(bars: pd.DataFrame) -> dict[str, pd.Series]:
     change = close.diff()
     wilder = {"alpha": 1 / 14, "adjust": False}
     gain, loss = change.clip(lower=0).iloc[1:].ewm(**wilder).mean(), (-change).clip(lower=0).iloc[1:].ewm(**wilder).mean()
-    true_range = pd.concat([high - low, (high - close.shift()).abs(), (low - close.shift()).abs()], axis=1).max(axis=1)
     line = close.ewm(span=12, adjust=False).mean() - close.ewm(span=26, adjust=False).mean()
     mean, sd = close.rolling(20).mean(), close.rolling(20).std(ddof=0)
     sigma = {window: daily.rolling(window).std(ddof=0) for window in (21, 63)}
@@ -69,21 +68,40 @@ def second_computation(bars: pd.DataFrame) -> dict[str, pd.Series]:
     return {
         **{f"return_{k}": np.log(close / close.shift(k)) for k in (1, 5, 21, 63, 126)},
         "gap": np.log(opened / close.shift(1)),
+        "overnight_21": np.log(opened / close.shift(1)).rolling(21).sum(),
+        "intraday_21": np.log(close / opened).rolling(21).sum(),
         "range": np.log(high / low).clip(upper=0.5),
         "location": (close - low) / (high - low) - 0.5,
-        "atr_14": (true_range.ewm(**wilder).mean() / close).clip(upper=0.5),
         "rsi_14": (gain / (gain + loss) - 0.5).reindex(bars.index),
         "macd": line / close,
         "macd_histogram": (line - line.ewm(span=9, adjust=False).mean()) / close,
         "bollinger_position": (close - mean) / (2 * sd),
-        "bollinger_width": 4 * sd / mean,
         "volatility_21": sigma[21],
         "volatility_ratio": np.log(sigma[21] / sigma[63]),
         "volume_z": score.clip(-5, 5),
-        **{f"distance_{k}": close / close.rolling(k).mean() - 1 for k in (20, 50, 200)},
+        **{f"distance_{k}": close / close.rolling(k).mean() - 1 for k in (50, 200)},
         "momentum_12_1": np.log(close.shift(21) / close.shift(252)),
         "drawdown_252": close / close.rolling(252).max() - 1,
     }
+
+
+def betas_again(returns: pd.DataFrame) -> pd.DataFrame:
+    """Least squares on the mean of the names, in pandas: covariance and variance over a name's own pairs."""
+    market = returns.mean(axis=1)
+    return pd.DataFrame({name: own.rolling(252, min_periods=126).cov(market) / market.where(own.notna()).rolling(252, min_periods=126).var()
+        for name, own in returns.items()})  # fmt: skip
+
+
+def residuals_again(values: pd.DataFrame, exposures: list[pd.DataFrame]) -> pd.DataFrame:
+    """Least squares of every seventh session, one after the other."""
+    left = pd.DataFrame(np.nan, index=values.index, columns=values.columns)
+    for row in range(252, len(values), 7):
+        design = np.column_stack([np.ones(values.shape[1]), *(exposure.iloc[row] for exposure in exposures)])
+        known = np.isfinite(design).all(axis=1) & values.iloc[row].notna().to_numpy()
+        if known.any():
+            own = values.iloc[row].to_numpy()[known]
+            left.loc[row, known] = own - design[known] @ np.linalg.lstsq(design[known], own, rcond=None)[0]
+    return left
 
 
 @pytest.mark.parametrize("symbol", ["SPY", "QQQ", "AAPL", "IBM"])
@@ -100,10 +118,16 @@ def test_each_feature_is_its_formula(market: Market, adjusted: dict[str, Array],
 
 def test_ranks_and_context_are_their_formulas(market: Market) -> None:
     columns = {feature.name: pd.DataFrame(market.features[:, :, k]) for k, feature in enumerate(FEATURES)}
+    ranked = {f"rank_{name}": columns[name] for name in ("return_5", "return_21", "volatility_21", "momentum_12_1")}
+    exposures = [betas_again(columns["return_1"]).where(columns["momentum_12_1"].notna()), columns["volatility_21"]]
+    ranked |= {
+        f"rank_residual_{name.removeprefix('return_').removeprefix('momentum_')}": residuals_again(columns[name], exposures)
+        for name in ("return_1", "return_5", "momentum_12_1")
+    }
     for rank in RANK_FEATURES:
-        values = columns[rank.of].round(9)
+        values = ranked[rank.name].round(9).iloc[252::7]
         expected = (values.rank(axis=1) - 1) / (values.notna().sum(axis=1).to_numpy()[:, None] - 1) - 0.5
-        pd.testing.assert_frame_equal(columns[rank.name], expected, check_exact=False, atol=1e-12, rtol=0)
+        pd.testing.assert_frame_equal(columns[rank.name].iloc[252::7], expected, check_exact=False, atol=1e-12, rtol=0)
     distance, month = columns["distance_50"].iloc[300:], columns["return_21"].iloc[300:]
     expected = {
         "market_breadth": (distance > 0).sum(axis=1) / distance.notna().sum(axis=1) - 0.5,
@@ -140,10 +164,21 @@ def test_the_scale_of_prices_and_volumes_does_not_matter(adjusted: dict[str, Arr
 def test_a_constant_price_has_the_values_that_the_formulas_state() -> None:
     flat, idle = np.full(300, 17.3), np.zeros(300)
     last = by_name(asset_features(flat, flat, flat, flat, idle)[-1])
-    width = last.pop("bollinger_width")
-    assert width == pytest.approx(4e-6)
     assert {name: value for name, value in last.items() if abs(value) > 1e-9} == {}
     assert np.isfinite(list(last.values())).all()
+
+
+def test_a_price_that_grows_by_the_same_rate_has_no_volatility() -> None:
+    close = 20 * np.exp(0.01 * np.arange(300))
+    last = by_name(asset_features(close, close, close, close, np.full(300, 1e6))[-1])
+    assert last["volatility_21"] < 1e-9
+    assert last["volatility_ratio"] == 0
+    assert last["volume_z"] == pytest.approx(0, abs=1e-9)
+
+
+def test_night_and_day_are_the_two_parts_of_a_month(market: Market) -> None:
+    own = by_name(market.features[..., : len(ASSET_FEATURES)])
+    np.testing.assert_allclose(own["overnight_21"] + own["intraday_21"], own["return_21"], rtol=0, atol=1e-15)
 
 
 def test_volume_after_silence_is_bounded() -> None:
@@ -157,7 +192,7 @@ def test_windows_leave_no_trace_of_what_was_before_them(adjusted: dict[str, Arra
     aig = {name: values[:, UNIVERSE.index("AIG")] for name, values in adjusted.items()}
     assert aig["close"].max() / aig["close"].min() > 200
     whole, late = by_name(asset_features(**aig)), by_name(asset_features(**{name: values[1200:] for name, values in aig.items()}))
-    for name in ("bollinger_position", "bollinger_width", "volatility_21", "volatility_ratio", "volume_z"):
+    for name in ("overnight_21", "intraday_21", "bollinger_position", "volatility_21", "volatility_ratio", "volume_z"):
         np.testing.assert_allclose(late[name][100:], whole[name][1300:], rtol=0, atol=1e-13, err_msg=name)
 
 
@@ -260,7 +295,7 @@ def test_the_hash_names_the_table_and_nothing_of_the_process() -> None:
         text=True,
         check=True,
     )
-    assert other.stdout.strip() == FEATURE_HASH == "427655fcdb97988fdc7049ecb0989e86cf3253a133accb60191b1db840772072"
+    assert other.stdout.strip() == FEATURE_HASH == "7984a19c81b88b77021ec8657db836bf03df5d7dd16ef9a4e1ca06b23f6b4b73"
 
 
 @pytest.mark.parametrize("change", [("FEATURES", FEATURES[::-1]), ("CONTEXT", CONTEXT[1:]), ("SCHEMA_VERSION", 2)])

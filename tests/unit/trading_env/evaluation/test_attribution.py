@@ -27,7 +27,7 @@ HALVES = {"S0": 0.5, "S1": 0.5}
 
 
 def backtested(policy: Policy, market: Market = MARKET, rules: Rules = RULES, first: int = 1) -> BacktestResult:
-    return backtest(market, policy, rules=rules, start=market.sessions[first], end=market.sessions[-1], initial_cash=CASH)
+    return backtest(market, policy, rules=rules, start=market.sessions[first], end=market.sessions[-1], initial_cash=CASH, limits=None)
 
 
 def followed(result: BacktestResult, market: Market, rules: Rules = RULES) -> list[LiveDay]:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.markets import market_of, walk
 from trading_env.data.market import MarketError
-from trading_env.data.observation import Layout, Observation, unpack
+from trading_env.data.observation import Layout, Observation, observe, unpack
 from trading_env.evaluation.backtest import BacktestResult, EvaluationError, _Guard, backtest, buy_and_hold
 from trading_env.orders.risk import RULES as RULES_OF_RISK
 from trading_env.orders.risk import Limits
@@ -35,9 +35,9 @@ class Watcher:
         return np.zeros(len(observation.symbols))
 
 
-def run(policy=None, *, market=MARKET, rules=RULES, first=50, last=100, cash=100_000.0, **options) -> BacktestResult:
+def run(policy=None, *, market=MARKET, rules=RULES, first=50, last=100, cash=100_000.0, limits=None) -> BacktestResult:
     start, end = market.sessions[first], market.sessions[last]
-    return backtest(market, policy or SeededRandom(3), rules=rules, start=start, end=end, initial_cash=cash, **options)
+    return backtest(market, policy or SeededRandom(3), rules=rules, start=start, end=end, initial_cash=cash, limits=limits)
 
 
 def test_each_decision_observes_the_close_before_its_session():
@@ -49,6 +49,16 @@ def test_each_decision_observes_the_close_before_its_session():
     assert first.assets[:, 2].tolist() == [0.0] * 4
     assert first.rest[0] == 1.0
     np.testing.assert_allclose(second.assets[:, 2], result.held[0], rtol=1e-6)
+
+
+def test_what_a_decision_observes_is_what_live_trading_observes_to_the_bit():
+    watcher = Watcher()
+    result = run(watcher)
+    for index, seen in enumerate(watcher.seen[1:]):
+        row, held = 50 + index, result.held[index]
+        cash = result.cash[index] / result.equity[index]
+        expected = observe(MARKET.features[row], MARKET.context[row], MARKET.tradable[row], held, cash)
+        np.testing.assert_array_equal(seen.vector, expected)
 
 
 def test_the_first_decision_goes_all_the_way_and_the_next_ones_a_part():
@@ -88,7 +98,12 @@ def test_equal_weight_is_the_baseline_of_the_reward():
 def test_buy_and_hold_is_one_name_from_the_first_open():
     market = walk(sessions=60, assets=3, eventful=False)
     result = buy_and_hold(
-        market, "S1", rules=Rules(cash_buffer=0.0), start=market.sessions[10], end=market.sessions[50], initial_cash=1000.0
+        market,
+        "S1",
+        rules=Rules(cash_buffer=0.0, costs=Costs(slippage_bps=0.0)),
+        start=market.sessions[10],
+        end=market.sessions[50],
+        initial_cash=1000.0,
     )
     np.testing.assert_allclose(result.equity, 1000 * market.close[10:51, 1] / market.open[10, 1], rtol=1e-9)
 

@@ -82,7 +82,7 @@ def test_held_does_not_buy_what_is_listed_later() -> None:
 @pytest.mark.parametrize(("name", "kappa"), [("equal weight daily", 1.0), ("equal weight at kappa", 0.1)])
 def test_equal_weight_is_the_backtest_of_zero_scores(name: str, kappa: float) -> None:
     days = EVENTFUL.sessions
-    same = backtest(EVENTFUL, EqualWeight(kappa=kappa), rules=RULES, start=days[FIRST], end=days[LAST], initial_cash=1e5)
+    same = backtest(EVENTFUL, EqualWeight(kappa=kappa), rules=RULES, start=days[FIRST], end=days[LAST], initial_cash=1e5, limits=None)
     np.testing.assert_array_equal(EVENTFUL_ROWS[name].equity, same.equity)
 
 
@@ -170,7 +170,9 @@ def told(*, strength: float, until: int = 400, seed: int = 0) -> Market:
 
 def fitted(market: Market, folds: list[Fold], *, last: int = FIRST + 5, rules: Rules = RULES, kappa: float = 0.1) -> BacktestResult:
     days = market.sessions
-    return backtest(market, ridge(market, folds, kappa=kappa), rules=rules, start=days[FIRST], end=days[last], initial_cash=1e5)
+    return backtest(
+        market, ridge(market, folds, kappa=kappa), rules=rules, start=days[FIRST], end=days[last], initial_cash=1e5, limits=None
+    )
 
 
 class TestRidge:
@@ -180,9 +182,17 @@ class TestRidge:
     @pytest.mark.parametrize(("strength", "low", "high"), [(0.01, 0.004, 0.02), (0.0, -0.002, 0.002)])
     def test_it_earns_what_features_say_and_no_more(self, strength: float, low: float, high: float) -> None:
         market = told(strength=strength)
-        result = fitted(market, folds_of(market), last=LAST, rules=Rules(), kappa=1.0)
+        result = fitted(market, folds_of(market), last=LAST, rules=Rules(costs=Costs(slippage_bps=0.0)), kappa=1.0)
         days = market.sessions
-        even = backtest(market, EqualWeight(), rules=Rules(), start=days[FIRST], end=days[LAST], initial_cash=1e5)
+        even = backtest(
+            market,
+            EqualWeight(),
+            rules=Rules(costs=Costs(slippage_bps=0.0)),
+            start=days[FIRST],
+            end=days[LAST],
+            initial_cash=1e5,
+            limits=None,
+        )
         assert low < (result.growth - even.growth).mean() < high
         assert abs(result.scores).max() <= 3.0
 

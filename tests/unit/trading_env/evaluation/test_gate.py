@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from trading_env.evaluation.gate import Behaviour, Check, GateError, GateThresholds, GateVerdict, TrialResult, gate_verdict
 from trading_env.evaluation.refit import RefitResult, refit_check
-from trading_env.evaluation.trials import TrialLog, TrialLogError
+from trading_env.evaluation.trials import TrialEntry, TrialLog, TrialLogError
 
 FOLDS, YEAR = 8, 200
 JUDGED = FOLDS * YEAR
@@ -30,18 +32,46 @@ def series(ir: float, *, seed: int, size: int = JUDGED + 252) -> np.ndarray:
 GOOD = series(2.0, seed=1)
 
 
-def logged(d: np.ndarray = GOOD, *, others: int = 0, other_ir: float = 0.0, opened: bool = True) -> tuple[TrialLog, str]:
-    """A log whose last trial is `d`, after `others`."""
-    log = TrialLog()
+def logged(
+    d: np.ndarray = GOOD, *, slow: np.ndarray | None = None, others: int = 0, other_ir: float = 0.0, opened: bool = True
+) -> tuple[TrialLog, str]:
+    """A log whose last trial is `d`, and `slow` against equal weight at kappa (the same unless given), after `others`."""
+    log, at_kappa = TrialLog(), d if slow is None else slow
     for number in range(others):
-        other = series(other_ir, seed=100 + number)[:JUDGED]
-        log = log.append(settings={"n": number}, feature_hash="f", code_hash="c", sessions=DAYS[:JUDGED], excess=other)
-    log = log.append(settings={"n": "judged"}, feature_hash="f", code_hash="c", sessions=DAYS[:JUDGED], excess=d[:JUDGED])
+        log = entered(log, series(other_ir, seed=100 + number)[:JUDGED], settings={"n": number})
+    log = entered(log, d[:JUDGED], slow=at_kappa[:JUDGED], settings={"n": "judged"})
     identity = log.trials[-1].trial_id
-    return (log.open_holdout(trial=identity, sessions=DAYS[JUDGED:], excess=d[JUDGED:]) if opened else log), identity
+    return (opening(log, d[JUDGED:], slow=at_kappa[JUDGED:]) if opened else log), identity
+
+
+def entered(log: TrialLog, d: np.ndarray, *, slow: np.ndarray | None = None, settings: Any = None) -> TrialLog:
+    """The log with a trial over the first sessions, as many as `d` has."""
+    return log.append(
+        settings=settings or {},
+        feature_hash="f",
+        code_hash="c",
+        sessions=DAYS[: len(d)],
+        excess=d,
+        excess_at_kappa=d if slow is None else slow,
+    )
+
+
+def opening(log: TrialLog, d: np.ndarray = GOOD[JUDGED:], *, slow: np.ndarray | None = None, days: np.ndarray = DAYS[JUDGED:]) -> TrialLog:
+    """The log with the holdout opened for its last trial."""
+    return log.open_holdout(trial=log.trials[-1].trial_id, sessions=days, excess=d, excess_at_kappa=d if slow is None else slow)
+
+
+def before_kappa(log: TrialLog, *, trials: int) -> TrialLog:
+    """The log as it would read if its first `trials` had been logged before d at kappa was."""
+    entries: list[TrialEntry] = []
+    for number, entry in enumerate(log.entries):
+        old = replace(entry, excess_at_kappa=None) if number < trials else entry
+        entries.append(replace(old, previous=entries[-1].hash if entries else entry.previous))
+    return TrialLog(tuple(entries))
 
 
 def result(d: np.ndarray = GOOD, *, trial: str, **changes: object) -> TrialResult:
+    """What is not given against equal weight at kappa is as it is against equal weight daily."""
     excess = d[:JUDGED]
     values = {
         "trial": trial,
@@ -49,11 +79,12 @@ def result(d: np.ndarray = GOOD, *, trial: str, **changes: object) -> TrialResul
         "fold": np.repeat(np.arange(FOLDS), YEAR),
         "excess": excess,
         "excess_stressed": excess - 1e-5,
-        "excess_over_slow": excess - 2e-5,
         "seeds_stressed": np.tile(excess - 1e-5, (10, 1)),
         "behaviour": SANE,
-    }
-    return TrialResult(**(values | changes))
+        "turnover_at_kappa": 0.01,
+    } | changes
+    same = {f"{name}_at_kappa": values[name] for name in ("excess", "excess_stressed", "seeds_stressed")}
+    return TrialResult(**(same | values))
 
 
 LOG, TRIAL = logged()
@@ -83,7 +114,8 @@ class TestGate:
         d = series(0.0, seed=2)
         found = judge(d, log=logged(d)[0])
         assert refusals(found) == ["luck", "stressed costs", "slow equal weight", "folds", "seeds", "holdout"]
-        assert [reason.split(":")[0] for reason in found.reasons] == ["refused"] * 6 + ["passed"] * 8
+        assert [reason.split(":")[0] for reason in found.reasons] == ["refused"] * 6 + ["passed"] * 9
+        assert re.search(r"with probability 0\.\d+ \(t .*\) against equal weight daily and 0\.\d+ \(t .*\) against", found.reasons[0])
 
     @pytest.mark.parametrize(
         ("changes", "name", "words"),
@@ -98,17 +130,26 @@ class TestGate:
                 "7 of 10 seeds alone",
             ),
             ({"behaviour": replace(SANE, turnover=0.11)}, "turnover", "turnover is 11.00% of equity per day, at most 10.00%"),
+            ({"turnover_at_kappa": 0.0112}, "pace", "is 1.00% of equity per day, equal weight's at its own kappa 1.12%: below 1.01%"),
+            ({"turnover_at_kappa": np.nan}, "pace", "below nan%"),
             ({"behaviour": replace(SANE, effective_n=2.5)}, "concentration", "2.5 effective names of 8, at least 2.7"),
             ({"behaviour": replace(SANE, score_range=1e-5)}, "constant", "scores move by 1e-05"),
             ({"behaviour": replace(SANE, turnover=np.nan)}, "turnover", "turnover is nan%"),
             ({"behaviour": replace(SANE, effective_n=np.nan)}, "concentration", "nan effective names"),
             ({"excess_stressed": GOOD[:JUDGED] * np.nan}, "stressed costs", "nan bp per year"),
             (
-                {"excess_over_slow": -GOOD[:JUDGED]},
+                {"excess_stressed_at_kappa": -GOOD[:JUDGED]},
                 "slow equal weight",
                 "against equal weight rebalanced with its own kappa, it must be above 0",
             ),
-            ({"excess_over_slow": GOOD[:JUDGED] * np.nan}, "slow equal weight", "nan bp per year"),
+            ({"excess_stressed_at_kappa": GOOD[:JUDGED] * np.nan}, "slow equal weight", "nan bp per year"),
+            ({"excess_stressed_at_kappa": np.where(np.arange(JUDGED) < 800, 1e-3, -1e-5)}, "folds", "in 4 of 8 folds"),
+            (
+                {"seeds_stressed_at_kappa": np.vstack([np.tile(GOOD[:JUDGED], (7, 1)), -np.tile(GOOD[:JUDGED], (3, 1))])},
+                "seeds",
+                "7 of 10 seeds alone are ahead of both equal weights",
+            ),
+            ({"excess_at_kappa": GOOD[:JUDGED] + 1e-6}, "logged", "differs from the one first logged"),
             ({"excess": GOOD[:JUDGED] + 1e-6}, "logged", "differs from the one first logged"),
             ({"against_incumbent": GOOD[:62]}, "incumbent", "62 sessions follow both training ends, at least 63"),
             ({"against_incumbent": GOOD[:300] * np.nan}, "incumbent", "300 sessions follow"),
@@ -129,17 +170,20 @@ class TestGate:
 
     def test_too_few_sessions_and_underpowered_are_refused(self):
         short = GOOD[: YEAR * 3]
-        log = TrialLog().append(settings={}, feature_hash="f", code_hash="c", sessions=DAYS[: YEAR * 3], excess=short)
+        log = entered(TrialLog(), short)
         found = gate_verdict(
             TrialResult(
                 trial=log.trials[0].trial_id,
                 sessions=DAYS[: YEAR * 3],
                 fold=np.repeat(np.arange(3), YEAR),
                 excess=short,
+                excess_at_kappa=short,
                 excess_stressed=short,
-                excess_over_slow=short,
+                excess_stressed_at_kappa=short,
                 seeds_stressed=np.tile(short, (2, 1)),
+                seeds_stressed_at_kappa=np.tile(short, (2, 1)),
                 behaviour=SANE,
+                turnover_at_kappa=0.01,
             ),
             log=log,
             bar=BAR,
@@ -177,11 +221,9 @@ class TestGate:
     def test_a_trial_of_other_sessions_counts_for_luck_but_is_no_column(self):
         log = TrialLog()
         for number in range(8):
-            log = log.append(
-                settings={"q": number}, feature_hash="f", code_hash="c", sessions=DAYS[:300], excess=series(0, seed=number)[:300]
-            )
-        log = log.append(settings={}, feature_hash="f", code_hash="c", sessions=DAYS[:JUDGED], excess=GOOD[:JUDGED])
-        found = judge(log=log.open_holdout(trial=log.trials[-1].trial_id, sessions=DAYS[JUDGED:], excess=GOOD[JUDGED:]))
+            log = entered(log, series(0, seed=number)[:300], settings={"q": number})
+        log = entered(log, GOOD[:JUDGED])
+        found = judge(log=opening(log))
         assert refusals(found) == ["overfitting"]
         assert "1 of 9 logged configurations share 1600 sessions" in found.reasons[0]
         assert found.numbers["reality_check_critical_t"] > 2.3
@@ -191,8 +233,8 @@ class TestGate:
         log = TrialLog()
         for live_start, last in (("2027-01-01", JUDGED - 63), ("2027-04-01", JUDGED)):
             settings = {"training": {"live_start": live_start, "folds": 8}}
-            log = log.append(settings=settings, feature_hash="f", code_hash="c", sessions=DAYS[:last], excess=GOOD[:last])
-        found = judge(log=log.open_holdout(trial=log.trials[-1].trial_id, sessions=DAYS[JUDGED:], excess=GOOD[JUDGED:]))
+            log = entered(log, GOOD[:last], settings=settings)
+        found = judge(log=opening(log))
         assert found.passed, found.reasons
         assert "one configuration logged, nothing was selected" in " ".join(found.reasons)
         assert "the best of 2 trials" in " ".join(found.reasons)
@@ -202,9 +244,9 @@ class TestGate:
         log = TrialLog()
         for number in range(7):
             d = series(0, seed=number)[: JUDGED - earlier]
-            log = log.append(settings={"q": number}, feature_hash="f", code_hash="c", sessions=DAYS[: JUDGED - earlier], excess=d)
-        log = log.append(settings={}, feature_hash="f", code_hash="c", sessions=DAYS[:JUDGED], excess=GOOD[:JUDGED])
-        found = judge(log=log.open_holdout(trial=log.trials[-1].trial_id, sessions=DAYS[JUDGED:], excess=GOOD[JUDGED:]))
+            log = entered(log, d, settings={"q": number})
+        log = entered(log, GOOD[:JUDGED])
+        found = judge(log=opening(log))
         assert found.numbers["cscv_columns"] == columns
         assert found.passed == (columns == 8), found.reasons
 
@@ -214,14 +256,14 @@ class TestGate:
             (None, "the holdout is not opened: it is once per configuration"),
             ((DAYS[JUDGED : JUDGED + 251], GOOD[JUDGED : JUDGED + 251]), "shows 251 sessions"),
             ((DAYS[JUDGED - 1 : -1], GOOD[JUDGED:]), "it must be after the last judged session"),
-            ((DAYS[JUDGED:], -GOOD[JUDGED:]), "it grows -600 bp per year"),
-            ((DAYS[JUDGED:], 4 * series(0.05, seed=6)[JUDGED:]), "it grows +60 bp per year"),
+            ((DAYS[JUDGED:], -GOOD[JUDGED:]), "it grows -600 (bound"),
+            ((DAYS[JUDGED:], 4 * series(0.05, seed=6)[JUDGED:]), "it grows +60 (bound"),
         ],
     )
     def test_the_holdout_is_a_veto(self, holdout, words):
-        log, trial = logged(opened=False)
+        log = logged(opened=False)[0]
         if holdout is not None:
-            log = log.open_holdout(trial=trial, sessions=holdout[0], excess=holdout[1])
+            log = opening(log, holdout[1], days=holdout[0])
         found = judge(log=log)
         assert refusals(found) == ["holdout"]
         assert words in found.reasons[0]
@@ -231,10 +273,79 @@ class TestGate:
             result(trial=TRIAL, fold=np.arange(3))
         with pytest.raises(GateError, match=r"seeds_stressed \(10, 5\)"):
             result(trial=TRIAL, seeds_stressed=np.zeros((10, 5)))
+        with pytest.raises(GateError, match=r"seeds_stressed \(10, 1600\), seeds_stressed_at_kappa \(9, 1600\)"):
+            result(trial=TRIAL, seeds_stressed_at_kappa=np.zeros((9, JUDGED)))
 
     def test_no_check_is_no_pass(self):
         assert not GateVerdict("nothing", ()).passed
         assert GateVerdict("one", (Check("a", True, "b"),)).passed
+
+
+class TestBothEqualWeights:
+    """What slow trading alone saves or gains is in d against equal weight daily, and not in d against equal weight at kappa."""
+
+    NOTHING = series(0.0, seed=8)
+
+    def test_an_edge_over_one_of_them_is_luck_and_p_is_the_larger(self):
+        d, slow = GOOD, self.NOTHING
+        for one, other, name in ((d, slow, "reality_check_p_at_kappa"), (slow, d, "reality_check_p")):
+            log = logged(one, slow=other)[0]
+            found = judge(one, log=log, excess_at_kappa=other[:JUDGED])
+            assert "luck" in refusals(found)
+            assert found.numbers[name] > 0.05
+            assert min(found.numbers["reality_check_p"], found.numbers["reality_check_p_at_kappa"]) < 0.01
+
+    def test_d_at_kappa_that_never_varies_is_neither_detectable_nor_lucky(self):
+        """Equal weight at kappa itself, however much it gains over equal weight daily."""
+        still = np.zeros(JUDGED + 252)
+        log = logged(slow=still)[0]
+        found = judge(log=log, excess_at_kappa=still[:JUDGED])
+        assert {"power", "luck", "holdout"} <= set(refusals(found))
+        assert found.numbers["reality_check_p_at_kappa"] == 1.0
+
+    @pytest.mark.parametrize("trials", [1, 30])
+    def test_trials_from_before_d_at_kappa_stay_charged_for_in_both_checks(self, trials):
+        d = series(0.8, seed=3)
+        whole = logged(d, others=30, opened=False)[0]
+        old = before_kappa(whole, trials=trials)
+        old.verify()
+        found = [judge(d, log=log).numbers for log in (whole, old)]
+        for name in ("reality_check_p", "reality_check_p_at_kappa", "reality_check_critical_t_at_kappa"):
+            assert found[0][name] == found[1][name]  # the same d against both here, so the stand-in is what they would have had
+        assert found[1]["reality_check_p_at_kappa"] > 0.05
+
+    def test_a_trial_or_an_opening_from_before_d_at_kappa_cannot_pass(self):
+        log = before_kappa(logged()[0], trials=2)
+        found = judge(log=log)
+        assert refusals(found) == ["luck", "holdout"]
+        assert (
+            found.reasons[0] == f"refused: trial {log.trials[0].trial_id[:12]} was logged without d against equal weight at its own kappa"
+        )
+        assert "opened without d" in found.reasons[1]
+
+    def test_configurations_from_before_d_at_kappa_are_no_columns_there(self):
+        """Their d against equal weight daily may hold what slow trading saved, and would be chosen for it."""
+        assert judge(log=logged(others=7)[0]).passed
+        found = judge(log=before_kappa(logged(others=7)[0], trials=1))
+        assert refusals(found) == ["overfitting"]
+        assert "7 of 8 logged configurations share 1600 sessions with d against equal weight at their own kappa" in found.reasons[0]
+
+    def test_the_best_of_slow_traders_that_choose_nothing_is_overfitting(self):
+        """Each saves as much against equal weight daily, and none has anything against equal weight at kappa."""
+        log = TrialLog()
+        for number in range(10):
+            log = entered(log, GOOD[:JUDGED], slow=series(0.0, seed=number)[:JUDGED], settings={"n": number})
+        found = judge(log=opening(log), excess_at_kappa=log.trials[-1].excess_at_kappa)
+        assert found.numbers["cscv_loss_share"] == 0
+        assert found.numbers["cscv_loss_share_at_kappa"] > 0.25
+        assert {"luck", "overfitting"} <= set(refusals(found))
+
+    def test_the_holdout_vetoes_against_either(self):
+        slow = np.where(np.arange(len(GOOD)) < JUDGED, GOOD, -GOOD)
+        for d, at_kappa, numbers in ((GOOD, slow, ("+600", "-600")), (slow, GOOD, ("-600", "+600"))):
+            found = judge(d, log=logged(d, slow=at_kappa)[0], excess_at_kappa=at_kappa[:JUDGED])
+            assert refusals(found) == ["holdout"]
+            assert re.search(rf"grows \{numbers[0]} .* daily and \{numbers[1]} .* at its own kappa", found.reasons[0])
 
 
 class TestRefitCheck:
@@ -249,8 +360,9 @@ class TestRefitCheck:
             "excess": np.zeros(80),
             "tracking_error": DEVIATION,
             "behaviour": SANE,
-        }
-        return refit_check(RefitResult(**(values | changes)), bar=BAR)
+        } | changes
+        same = {f"{name}_at_kappa": values[name] for name in ("excess", "tracking_error")}
+        return refit_check(RefitResult(**(same | values)), bar=BAR)
 
     def shifted(self, by: float) -> np.ndarray:
         weights = self.WEIGHTS.copy()
@@ -267,8 +379,15 @@ class TestRefitCheck:
         [
             ({"trial": "0" * 64}, "configuration", "it is trial 000000000000"),
             ({"excess": np.r_[np.nan, np.zeros(80)]}, "finite", "not finite"),
-            ({"excess": np.full(63, -2.01 * DEVIATION / np.sqrt(63))}, "recent", "bp over the last 63 sessions"),
+            (
+                {"excess": np.full(63, -2.01 * DEVIATION / np.sqrt(63))},
+                "recent",
+                "over the last 63 sessions (63 are needed) d adds up to -",
+            ),
             ({"excess": np.zeros(62)}, "recent", "the last 62 sessions (63 are needed)"),
+            ({"excess_at_kappa": np.full(80, -2.01 * DEVIATION / np.sqrt(63))}, "recent", "against equal weight at its own kappa"),
+            ({"excess_at_kappa": np.full(80, np.nan)}, "finite", "not finite"),
+            ({"tracking_error_at_kappa": np.nan}, "recent", "not below +nan"),
             ({"tracking_error": np.nan}, "recent", "not below +nan"),
             ({"behaviour": replace(SANE, turnover=0.5)}, "turnover", "50.00%"),
             ({"weights": WEIGHTS[:0], "incumbent_weights": WEIGHTS[:0]}, "distance", "by nan (L1)"),
@@ -288,5 +407,7 @@ class TestRefitCheck:
         assert refusals(self.check(weights=broken)) == ["finite", "distance"]
 
     def test_weights_of_other_names_are_an_error(self):
+        with pytest.raises(GateError, match=r"same sessions, was \(80,\) and \(79,\) at kappa"):
+            self.check(excess_at_kappa=np.zeros(79))
         with pytest.raises(GateError, match=r"\(K, A\) as the incumbent's \(63, 8\), were \(63, 7\)"):
             self.check(weights=self.WEIGHTS[:, :7])

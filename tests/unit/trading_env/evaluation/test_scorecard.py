@@ -44,7 +44,8 @@ def path_of(returns: list[float], *, name: str = "row") -> BacktestResult:
 
 
 ROW, BASELINE = path_of(RETURNS), path_of(EVEN, name="equal weight daily")
-SCORE = measures(ROW, equal_weight=BASELINE)
+SLOW = path_of([0.01, -0.015, 0.005, 0.02, -0.03], name="equal weight at kappa")
+SCORE = measures(ROW, equal_weight=BASELINE, at_kappa=SLOW)
 
 
 def test_return_and_risk() -> None:
@@ -83,18 +84,30 @@ def test_against_equal_weight() -> None:
     assert SCORE["information_ratio"] == pytest.approx(SCORE["excess_bp_per_year"] / 1e4 / SCORE["tracking_error"])
 
 
+def test_against_equal_weight_at_kappa() -> None:
+    d = [math.log((1 + own) / (1 + slow)) for own, slow in zip(RETURNS, np.expm1(SLOW.growth), strict=True)]
+    assert SCORE["excess_at_kappa_bp_per_year"] == pytest.approx(statistics.mean(d) * 252e4)
+    assert SCORE["tracking_error_at_kappa"] == pytest.approx(statistics.stdev(d) * math.sqrt(252))
+    assert SCORE["information_ratio_at_kappa"] == pytest.approx(statistics.mean(d) / statistics.stdev(d) * math.sqrt(252))
+
+
 def test_what_does_not_exist_is_nan_and_nothing_else_is() -> None:
-    idle = measures(replace(path_of([0.0] * 5), held=HELD * 0), equal_weight=BASELINE)
+    idle = measures(replace(path_of([0.0] * 5), held=HELD * 0), equal_weight=BASELINE, at_kappa=SLOW)
     missing = {"sharpe", "sharpe_error", "sortino", "calmar", "effective_n", "psr"}
     assert {name for name, value in idle.items() if math.isnan(value)} == missing
-    itself = measures(BASELINE, equal_weight=BASELINE)
+    itself = measures(BASELINE, equal_weight=BASELINE, at_kappa=SLOW)
     assert {name for name, value in itself.items() if math.isnan(value)} == {"information_ratio"}
+    slow = measures(SLOW, equal_weight=BASELINE, at_kappa=SLOW)
+    assert {name for name, value in slow.items() if math.isnan(value)} == {"information_ratio_at_kappa"}
+    assert slow["information_ratio"] > 0
     assert itself["excess_bp_per_year"] == itself["tracking_error"] == 0
 
 
 def test_paths_of_other_sessions_are_not_compared() -> None:
     with pytest.raises(MetricError, match="row and equal weight daily must cover the same sessions"):
-        measures(replace(ROW, sessions=DAYS + 1), equal_weight=BASELINE)
+        measures(replace(ROW, sessions=DAYS + 1), equal_weight=BASELINE, at_kappa=SLOW)
+    with pytest.raises(MetricError, match="row and equal weight at kappa must cover the same sessions"):
+        measures(ROW, equal_weight=BASELINE, at_kappa=replace(SLOW, sessions=DAYS + 1))
 
 
 def test_years_are_the_calendar_s_and_make_up_the_whole() -> None:
@@ -106,10 +119,10 @@ def test_years_are_the_calendar_s_and_make_up_the_whole() -> None:
 def test_a_backtest_has_every_measure() -> None:
     market = walk(sessions=60, assets=4, seed=1)
     rules = Rules(costs=Costs(slippage_bps=10.0))
-    agent, even = (
+    agent, even, slow = (
         backtest(market, policy, rules=rules, start=market.sessions[20], end=market.sessions[59], initial_cash=1e5)
-        for policy in (SeededRandom(3), EqualWeight())
+        for policy in (SeededRandom(3), EqualWeight(), EqualWeight(kappa=0.1))
     )
-    score = measures(agent, equal_weight=even)
+    score = measures(agent, equal_weight=even, at_kappa=slow)
     assert all(math.isfinite(value) for value in score.values())
     assert score["costs_bp_per_year"] == pytest.approx(score["turnover_per_day"] * 252 * 10, rel=0.02)

@@ -228,3 +228,12 @@ class TestRest:
         for values in ([], [1.0, math.nan]):
             with pytest.raises(st.StatisticError, match="one finite value per seed"):
                 st.spread(values)
+
+
+def test_rounding_is_no_difference() -> None:
+    """Two books that hold the same but for a last digit: no ratio, no t, and luck does as well with certainty."""
+    noise = np.random.default_rng(0).normal(3e-12, 3e-12, 2000)
+    assert np.isnan(st.information_ratio(noise))
+    assert np.isnan(st.detectable_ir(noise))
+    found = st.reality_check(noise[:, None], column=0, draws=200)
+    assert (found.t, found.p_value) == (0.0, 1.0)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trading_env.data.observation import Observation
-from trading_env.evaluation.walk_forward import MIN_TRAINING, Fold, WalkForward, WalkForwardError, split
+from trading_env.evaluation.walk_forward import MIN_TRAINING, Fold, WalkForward, WalkForwardError, everything, split
 
 CALENDAR = np.busday_offset(np.datetime64("2005-01-03", "D"), np.arange(1500))
 
@@ -108,3 +108,12 @@ class TestWalkForward:
         for policies in ([Numbered(0)] * 3, [Numbered(0), Numbered(1), Numbered(2), Numbered(3, kappa=0.2)]):
             with pytest.raises(WalkForwardError, match=f"4 folds need a policy each, all of one kappa, was {len(policies)}"):
                 WalkForward(policies, folds=self.FOLDS, sessions=CALENDAR, name="x")
+
+
+def test_everything_is_trained_on_up_to_the_live_period_and_nothing_of_it():
+    fold = everything(CALENDAR, start=CALENDAR[10], live_start=CALENDAR[400])
+    assert (fold.number, fold.train_start, fold.train_end, fold.test_start) == (0, CALENDAR[10], CALENDAR[399], CALENDAR[400])
+    weekend = everything(CALENDAR, start=CALENDAR[10], live_start=CALENDAR[-1] + 30)
+    assert weekend.train_end == CALENDAR[-1]
+    with pytest.raises(WalkForwardError, match=f"251 sessions from .*, training needs {MIN_TRAINING}"):
+        everything(CALENDAR, start=CALENDAR[0], live_start=CALENDAR[251])

@@ -266,7 +266,9 @@ def test_the_reward_is_the_scaled_excess_of_log_growth():
 def test_going_all_in_on_the_winner_pays_what_arithmetic_says():
     prices = np.array([[10.0, 10.0], [10.0, 10.0], [11.0, 10.0]])
     market = market_of(open=np.array([[10.0, 10.0], [10.0, 10.0], [10.0, 10.0]]), close=prices, features=np.zeros((3, 2, 1)))
-    config = EnvConfig(rules=Rules(cash_buffer=0.0), kappa=1.0, episode_sessions=1, reward=Reward(scale=1.0))
+    config = EnvConfig(
+        rules=Rules(cash_buffer=0.0, costs=Costs(slippage_bps=0.0)), kappa=1.0, episode_sessions=1, limits=None, reward=Reward(scale=1.0)
+    )
     env = TradingEnv(market, config=config)
     env.reset(seed=0, options={"session": market.sessions[1]})
     _, reward, _, truncated, _ = env.step(np.array([10.0, -10.0], dtype=np.float32))
@@ -343,7 +345,7 @@ def test_orders_are_sent_by_symbol(names):
 @pytest.mark.parametrize("limits", [None, LIMITS], ids=["free", "limited"])
 def test_a_drawn_episode_is_the_episode_of_a_market_of_those_names(actions, limits):
     """Bit for bit; the features are those of the whole market on both sides."""
-    costs = Costs(fee_bps=2.0, half_spread_bps=3.0, impact=1.0, max_volume_share=0.1)
+    costs = Costs(fee_bps=2.0, slippage_bps=0.0, half_spread_bps=3.0, impact=1.0, max_volume_share=0.1)
     config = replace(DRAWN, rules=Rules(costs=costs), actions=actions, limits=limits, trade_share=0.1)
     env = BatchedTradingEnv(WIDE, num_envs=4, config=config)
     first, _ = env.reset(seed=2)

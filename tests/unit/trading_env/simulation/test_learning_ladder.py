@@ -17,7 +17,7 @@ from trading_env.simulation.env import BatchedTradingEnv, EnvConfig, TradingEnv
 from trading_env.simulation.policy import EqualWeight, NumpyPolicy, PolicyCard, array_shapes
 from trading_env.simulation.portfolio import Costs, Rules
 
-FREE = Rules()
+FREE = Rules(costs=Costs(slippage_bps=0.0))
 TEN_BP = Rules(cash_buffer=0.0, costs=Costs(slippage_bps=10.0))
 FLAT = market_of(open=np.full((40, 3), [20.0, 50.0, 310.0]), close=np.full((40, 3), [20.0, 50.0, 310.0]), features=np.zeros((40, 3, 1)))
 WALK = walk(sessions=120, assets=4, seed=2)
@@ -109,14 +109,14 @@ def test_a_round_trip_costs_exactly_its_costs() -> None:
     """In: 1 / (1 + s). From one name to the other, a sale and a purchase: (1 - s) / (1 + s). s = 10 bp of the price a side."""
     s, prices = 0.001, np.full((4, 2), [20.0, 310.0])
     market = market_of(open=prices, close=prices, start="2019-01-07")  # Monday to Thursday, so that every session switches
-    result = backtest(market, BackAndForth(), rules=TEN_BP, start=market.sessions[1], end=market.sessions[3], initial_cash=1e5)
+    result = backtest(market, BackAndForth(), rules=TEN_BP, start=market.sessions[1], end=market.sessions[3], initial_cash=1e5, limits=None)
     switch = (1 - s) / (1 + s)
     np.testing.assert_allclose(result.equity, 1e5 / (1 + s) * switch ** np.arange(3), rtol=1e-10)
     np.testing.assert_allclose(result.costs, -np.diff(result.equity, prepend=1e5), rtol=1e-9)
     np.testing.assert_allclose(result.turnover[1:], 2 / (1 + s), rtol=1e-9)  # what is bought is paid for out of what was sold
     assert 1 - switch == pytest.approx(2 * s, rel=2e-3)
 
-    env = TradingEnv(market, config=EnvConfig(rules=TEN_BP, kappa=1.0, episode_sessions=3, actions="scores"))
+    env = TradingEnv(market, config=EnvConfig(rules=TEN_BP, kappa=1.0, episode_sessions=3, actions="scores", limits=None))
     env.reset(seed=0, options={"session": market.sessions[0]})
     values = [env.step(np.array([10.0, -10.0] if day % 2 else [-10.0, 10.0], dtype=np.float32))[4]["value"] for day in range(3)]
     np.testing.assert_allclose(values[1:] / np.array(values[:-1]), switch, rtol=1e-8)  # scores of +-10 leave 2e-9 of the book behind

@@ -149,10 +149,14 @@ class TestNetwork:
         shuffled = np.concatenate([blocks, seen.vector[35:]])
         np.testing.assert_allclose(policy.scores(shuffled), policy.scores(seen)[order], atol=1e-10)
 
-    def test_many_observations_at_once(self):
-        policy = NumpyPolicy(arrays_of(CARD), CARD)
-        vectors = np.stack([observation(seed=s).vector for s in range(6)])
-        np.testing.assert_allclose(policy.scores(vectors), [policy.scores(v) for v in vectors], atol=1e-12)
+    @pytest.mark.parametrize("seeds", [(0,), (0, 1)])
+    def test_many_observations_at_once_score_what_each_scores_alone_to_the_bit(self, seeds):
+        card = replace(CARD, seeds=seeds)
+        policy = NumpyPolicy(arrays_of(card), card)
+        vectors = np.stack([observation(seed=s, tradable=np.arange(5) != s).vector for s in range(6)])
+        alone = [policy.scores(v) for v in vectors]
+        np.testing.assert_array_equal(policy.scores(vectors), alone)
+        np.testing.assert_array_equal(policy.scores(vectors.reshape(2, 3, -1)), np.reshape(alone, (2, 3, 5)))
 
     def test_no_tradable_name_scores_zero(self):
         assert NumpyPolicy(arrays_of(CARD), CARD).scores(observation(tradable=np.zeros(5, dtype=bool))).tolist() == [0.0] * 5
@@ -163,8 +167,9 @@ class TestNetwork:
             policy.scores(replace(seen, symbols=("A", "B", "C", "D")))
         with pytest.raises(ValueError, match="wide for some A"):
             policy.scores(seen.vector[:-1])
-        with pytest.raises(PolicyError, match="must be finite"):
-            policy.scores(np.where(np.arange(len(seen.vector)) == 3, np.float32(np.nan), seen.vector))
+        for value in (np.nan, np.inf, -np.inf):
+            with pytest.raises(PolicyError, match=f"must be finite, was {value}"):
+                policy.scores(np.where(np.arange(len(seen.vector)) == 3, np.float32(value), seen.vector))
 
 
 class TestArtifact:

@@ -23,7 +23,7 @@ from trading_env.simulation.portfolio import (
     step,
 )
 
-FREE = Rules(cash_buffer=0.0, min_notional=0.0)
+FREE = Rules(cash_buffer=0.0, min_notional=0.0, costs=Costs(slippage_bps=0.0))
 nan = float("nan")
 
 
@@ -211,7 +211,7 @@ class TestStep:
         book = Book(cash=np.array([0.0]), quantities=np.array([[5.0]]))
         arguments = {"prices": ExecutionPrices.of(market), "rows": np.array([0]), "weights": np.array([[1.0]])}
         assert step(book, **arguments, rules=FREE).value.tolist() == [55.0]
-        assert step(book, **arguments, rules=Rules(cash_buffer=0.0, credit_dividends=False)).value.tolist() == [50.0]
+        assert step(book, **arguments, rules=replace(FREE, credit_dividends=False)).value.tolist() == [50.0]
 
     def test_a_halted_name_is_carried_through_its_split_at_its_last_mark(self):
         market = market_of(
@@ -254,7 +254,7 @@ class TestStep:
         market = replace(
             market_of(open=np.full((3, 2), 10.0), close=np.full((3, 2), 10.0)), volume=np.array([[9e9, 9e9], [400.0, 9e9], [50.0, 0.0]])
         )
-        rules, prices = Rules(cash_buffer=0.0, costs=Costs(max_volume_share=0.1)), ExecutionPrices.of(market)
+        rules, prices = Rules(cash_buffer=0.0, costs=Costs(slippage_bps=0.0, max_volume_share=0.1)), ExecutionPrices.of(market)
         book = Book(cash=np.array([0.0]), quantities=np.array([[100.0, 0.0]]))
         weights = np.array([[0.0, 1.0]])
         first = step(book, prices=prices, rows=np.array([0]), weights=weights, rules=rules)
@@ -269,7 +269,7 @@ class TestStep:
     def test_impact_follows_the_square_root_law(self):
         close = np.array([[10.0], [10.0 * np.exp(0.02)], [10.0]])
         market = replace(market_of(open=np.full((3, 1), 10.0), close=close), volume=np.full((3, 1), 400.0))
-        rules = Rules(cash_buffer=0.0, costs=Costs(half_spread_bps=10.0, impact=0.5, max_volume_share=0.25))
+        rules = Rules(cash_buffer=0.0, costs=Costs(slippage_bps=0.0, half_spread_bps=10.0, impact=0.5, max_volume_share=0.25))
         book = Book(cash=np.array([0.0]), quantities=np.array([[100.0]]))
         sold = step(book, prices=ExecutionPrices.of(market), rows=np.array([1]), weights=np.zeros((1, 1)), rules=rules)
         # one return of 2 %, a quarter of the volume: 0.5 x 0.02 x 0.5 = 50 bp, and 10 bp of spread
@@ -278,7 +278,7 @@ class TestStep:
 
     def test_without_a_volatility_an_impact_cannot_be_charged_and_nothing_is_filled(self):
         market = market_of(open=np.full((2, 1), 10.0), close=np.full((2, 1), 10.0))
-        rules = Rules(cash_buffer=0.0, costs=Costs(impact=1.0, max_volume_share=1.0))
+        rules = Rules(cash_buffer=0.0, costs=Costs(slippage_bps=0.0, impact=1.0, max_volume_share=1.0))
         taken = step(
             Book.of_cash(1000.0, assets=1), prices=ExecutionPrices.of(market), rows=np.array([0]), weights=np.ones((1, 1)), rules=rules
         )

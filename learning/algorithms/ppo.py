@@ -1,7 +1,7 @@
 """PPO over `trading_env`, by Stable-Baselines3: hyperparameters, the environments and progress as SB3 wants them, and the fit.
 
-Promise: `learning.trainer`'s. Costs, rules, reward, kappa, episode length and environments come from the settings. One thread: small
-matrices lose by more, and seeds run side by side. Failure: SB3's own errors.
+Promise: `learning.algorithms.trainer`'s. Costs, rules, reward, kappa, episode length and environments come from the settings. One thread:
+small matrices lose by more, and seeds run side by side. Failure: SB3's own errors.
 """
 
 from __future__ import annotations
@@ -14,19 +14,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from stable_baselines3 import PPO
+from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.type_aliases import RolloutBufferSamples
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
-from learning.network import TiedGaussianPolicy
-from learning.trainer import Fitted, standardisation
+from learning.algorithms import direct
+from learning.algorithms.trainer import Fitted, standardisation
+from learning.network import ScoreNetwork, TiedGaussianPolicy
 from schema.trading_rules import limits_of, rules_of
 from trading_env.simulation.env import BatchedTradingEnv, EnvConfig
 from trading_env.simulation.rewards import Reward
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from pathlib import Path
 
-    from learning.trainer import OnRollout
+    from learning.algorithms.trainer import OnRollout
     from schema.settings import Settings
     from trading_env.data.market import Market
 
@@ -94,6 +98,22 @@ class Sb3Environments(VecEnv):
         return [False for _ in self._get_indices(indices)]
 
 
+class Rollouts(RolloutBuffer):
+    """SB3's buffer. Its minibatches are the same to the bit, gathered once from where the rollout lies: SB3 reorders the whole of it first,
+    and copies what it has gathered."""
+
+    def get(self, batch_size: int | None = None) -> Generator[RolloutBufferSamples, None, None]:
+        count = self.buffer_size * self.n_envs
+        environment, step = np.divmod(np.random.permutation(count), self.buffer_size)
+        places = torch.from_numpy(step * self.n_envs + environment)
+        wide = [torch.from_numpy(part).view(count, -1) for part in (self.observations, self.actions)]
+        parts = [torch.from_numpy(part).view(count) for part in (self.values, self.log_probs, self.advantages, self.returns)]
+        size = batch_size or count
+        for start in range(0, count, size):
+            chosen = places[start : start + size]
+            yield RolloutBufferSamples(*(part.index_select(0, chosen) for part in (*wide, *parts)))
+
+
 class Progress(BaseCallback):
     """What a rollout showed, kept in `curve` and given to `on_rollout`: `timesteps` of `of`, rewards, kl, log_std, steps_per_second."""
 
@@ -149,9 +169,11 @@ def fit(
     timesteps: int,
     on_rollout: OnRollout | None = None,
     tensorboard: Path | None = None,
+    start: ScoreNetwork | None = None,
 ) -> Fitted:
-    """The `Trainer` of PPO. A rollout is a whole number of batches; of a market of more than `names_per_episode` names, each episode draws
-    so many.
+    """The `Trainer` of PPO, from a random network with zero scores or from `start`. A rollout is a whole number of batches; of a market of
+    more than `names_per_episode` names, each episode draws so many. Episodes begin at equal weight: a drawn book's return is noise to the
+    gradient, four fifths of it.
     """
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
@@ -161,7 +183,7 @@ def fit(
         kappa=settings.portfolio.kappa,
         episode_sessions=training.episode_sessions,
         random_start=True,
-        start="random",
+        start="equal",
         limits=limits_of(settings),
         reward=Reward(**reward.model_dump()),
         names=training.names_per_episode if training.names_per_episode < len(market.symbols) else None,
@@ -174,6 +196,7 @@ def fit(
         environments,
         n_steps=steps,
         batch_size=batch,
+        rollout_buffer_class=Rollouts,
         seed=seed,
         device="cpu",
         policy_kwargs={
@@ -182,15 +205,33 @@ def fit(
         },
         **HYPERPARAMETERS,
     )
+    policy = model.policy
+    assert isinstance(policy, TiedGaussianPolicy)
+    if start is not None:
+        policy.network.load_state_dict(start.state_dict())
     if tensorboard is not None:
         model.set_logger(_tensorboard(tensorboard))
     taken = rollouts * steps * training.environments
     progress = Progress(environments, total=taken, on_rollout=on_rollout)
     model.learn(taken, callback=progress)
     model.logger.close()
-    policy = model.policy
-    assert isinstance(policy, TiedGaussianPolicy)
     return Fitted(policy.network, taken, progress.curve)
+
+
+def fit_after_direct(
+    market: Market,
+    *,
+    settings: Settings,
+    seed: int,
+    timesteps: int,
+    on_rollout: OnRollout | None = None,
+    tensorboard: Path | None = None,
+) -> Fitted:
+    """The `Trainer` of direct reinforcement and then PPO, `timesteps` each; PPO sees what is held, too."""
+    options: dict[str, Any] = {"settings": settings, "seed": seed, "timesteps": timesteps, "on_rollout": on_rollout}
+    first = direct.fit(market, **options)
+    second = fit(market, **options, tensorboard=tensorboard, start=first.network)
+    return Fitted(second.network, first.timesteps + second.timesteps, [*first.curve, *second.curve])
 
 
 def _tensorboard(folder: Path) -> Any:

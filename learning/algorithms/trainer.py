@@ -26,7 +26,8 @@ OnRollout = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """A trained network, the timesteps that it took, and a line for each rollout: its `timesteps`, rewards and `log_std` among others."""
+    """A trained network, the timesteps that it took, and a line per rollout: `timesteps` of `of`, `rollout_reward`, `steps_per_second`,
+    and what else the algorithm measures."""
 
     network: ScoreNetwork
     timesteps: int
