@@ -131,14 +131,15 @@ def fit(
             if all(gain.mean() <= 0 for gain in gains[-PATIENCE:]) and len(gains) >= PATIENCE:
                 break
     whole = from_linear(market)
-    kept = _kept(gains, looks)
+    kept = kept_steps(gains, looks)
     ascent = Ascent(whole, spans, settings=settings, seed=seed, rounds=rounds, last=spans.last)
     for _ in range(kept):
         progress.line(ascent)
+    progress.end()
     return Fitted(whole, progress.taken, progress.curve)
 
 
-def _kept(gains: list[FloatArray], looks: IntArray) -> int:
+def kept_steps(gains: list[FloatArray], looks: IntArray) -> int:
     """After how many steps the network gained most on the sessions kept aside; 0 unless that is beyond chance."""
     means = np.array([gain.mean() for gain in gains])
     best = int(means.argmax())
@@ -147,27 +148,33 @@ def _kept(gains: list[FloatArray], looks: IntArray) -> int:
 
 
 class LearningCurve:
-    """What a step showed, kept in `curve` and given to `on_rollout`, as often as PPO has a rollout."""
+    """What the steps showed, kept in `curve` and given to `on_rollout` now and then, and at the end, which may come before the budget's."""
 
     def __init__(self, *, rounds: int, on_rollout: OnRollout | None, tensorboard: Path | None) -> None:
         self.curve: list[dict[str, Any]] = []
         self.taken = 0
         self._every, self._of, self._on_rollout = max(1, rounds // LOOKS), rounds, on_rollout
-        self._began, self._steps = time.monotonic(), 0
+        self._began, self._steps, self._gained = time.monotonic(), 0, 0.0
         self._writer = _writer(tensorboard) if tensorboard is not None else None
 
     def line(self, ascent: Ascent) -> None:
         """Take one step of the gradient."""
-        gained = ascent.step()
+        self._gained = ascent.step()
         self._steps += 1
         self.taken += ascent.taken
-        if self._steps % self._every and self._steps != self._of:
-            return
+        if self._steps % self._every == 0:
+            self._show(of=max(self._of, self._steps + 1) * ascent.taken)
+
+    def end(self) -> None:
+        """The last line: as many timesteps as were taken."""
+        self._show(of=self.taken)
+
+    def _show(self, *, of: int) -> None:
         seconds = max(time.monotonic() - self._began, 1e-9)
         shown = {
             "timesteps": self.taken,
-            "of": max(self._of, self._steps) * ascent.taken,
-            "rollout_reward": round(gained, 4),
+            "of": of,
+            "rollout_reward": round(self._gained, 4),
             "steps_per_second": round(self.taken / seconds),
         }
         self.curve.append(shown)

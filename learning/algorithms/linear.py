@@ -8,7 +8,7 @@ purged, traded in full by the settings' costs, rules and limits: a gross gain be
 shrunk as James and Stein (1961) do, by 1 - (`SHRUNK` / t)^2. So no evidence gives zeros, which is equal weight.
 
 Promise: the same market, settings and seed give the same coefficients; a seed fits a bootstrap of the sessions, for averages of seeds are
-steadier. Failure: `DatasetError` as `standardisation`; `EnvError` for a market without room for `BLOCKS` blocks.
+steadier. Failure: `DatasetError` for a market without a tradable row, or with `LEAST` sessions or fewer from the first one on.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ L1 = (1.5, 2.0, 2.5)  # standard errors of the mean: what is less sure than that
 L2 = (0.0, 1.0)  # variances
 SIZES = (0.00125, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16)  # tracking errors, a year's, before the limits on weights
 BLOCKS, PURGE = 4, 42
+LEAST = BLOCKS * 2 * PURGE // (BLOCKS - 1)  # sessions that leave none to fit on beside a block in the middle
 HURDLE = 3.0  # standard errors: what the choice among penalties and sizes finds in noise stays below (Harvey, Liu and Zhu 2016)
 SHRUNK = 2.0  # standard errors: how far the best of many sizes is taken to be too good
 RESAMPLED = 63  # mean length of the bootstrap's blocks, sessions
@@ -63,6 +64,8 @@ def fit(market: Market, *, settings: Settings, seed: int, mu: FloatArray, sigma:
     kappa, cash = settings.portfolio.kappa, settings.portfolio.initial_cash
     # One book trades all the years: a breaker that latched would say nothing about the sessions after it
     unbroken = replace(limits_of(settings), max_drawdown=1.0, max_daily_loss=1.0)
+    if len(market) <= LEAST:
+        raise DatasetError(f"direct reinforcement needs more than {LEAST} sessions from a tradable one on, were {len(market)}")
     gains = portfolios(market, inputs, rules=free, kappa=kappa, cash=cash)
     weights = _resampled(len(gains), seed=seed)
     keys = [(lasso, ridge) for lasso in L1 for ridge in L2]

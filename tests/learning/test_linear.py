@@ -43,6 +43,35 @@ def test_dear_trading_leans_less_and_a_cost_above_the_edge_not_at_all() -> None:
     assert ruinous == 0
 
 
+def test_a_breaker_that_would_have_latched_once_hides_no_evidence() -> None:
+    """One book trades all the years: halted by a drawdown of the first, it would say that nothing is worth its costs."""
+    market = with_forecast(TRAINING, correlation=0.15)
+    np.testing.assert_array_equal(coefficients(market, risk={"max_drawdown": 0.02, "max_daily_loss": 0.01}), coefficients(market))
+
+
+def test_a_market_too_short_to_leave_anything_out_is_refused() -> None:
+    short = TRAINING.rows(TRAINING.sessions[0], TRAINING.sessions[linear.LEAST - 1])
+    with pytest.raises(ValueError, match=f"needs more than {linear.LEAST} sessions from a tradable one on, were {linear.LEAST}"):
+        coefficients(short)
+
+
+def test_what_the_gradient_gains_by_chance_is_not_kept() -> None:
+    looks, rng = np.array([10, 20, 30]), np.random.default_rng(0)
+    lucky = [rng.normal(2.5e-4, 2e-3, 500), rng.normal(0.0, 2e-3, 500), rng.normal(-1e-3, 2e-3, 500)]
+    assert lucky[0].mean() > 2 * lucky[0].std() / np.sqrt(500)
+    assert direct.kept_steps(lucky, looks) == 0
+    sure = [rng.normal(1e-3, 2e-3, 500), rng.normal(2e-3, 2e-3, 500), rng.normal(5e-4, 2e-3, 500)]
+    assert direct.kept_steps(sure, looks) == 20
+
+
+def test_the_last_line_of_a_training_is_its_end_however_early() -> None:
+    lines: list[dict[str, float]] = []
+    fitted = direct.fit(with_forecast(SHORT, correlation=0.0), settings=CHOSEN, seed=0, timesteps=60_000, on_rollout=lines.append)
+    assert lines == fitted.curve
+    assert all(line["timesteps"] < line["of"] for line in lines[:-1])
+    assert lines[-1]["timesteps"] == lines[-1]["of"] == fitted.timesteps < 60_000
+
+
 def test_a_network_starts_at_the_linear_policys_scores() -> None:
     mu, sigma = standardisation(TRAINING)
     wanted = np.zeros(TRAINING.features.shape[2])
