@@ -158,12 +158,12 @@ class LearningCurve:
         self._writer = _writer(tensorboard) if tensorboard is not None else None
 
     def line(self, ascent: Ascent) -> None:
-        """Take one step of the gradient."""
+        """Take one step of the gradient; what the steps before it showed is said first, for it was not the last."""
+        if self._steps and self._steps % self._every == 0:
+            self._show(of=max(self._of, self._steps + 1) * ascent.taken)
         self._gained = ascent.step()
         self._steps += 1
         self.taken += ascent.taken
-        if self._steps % self._every == 0:
-            self._show(of=max(self._of, self._steps + 1) * ascent.taken)
 
     def end(self) -> None:
         """The last line: as many timesteps as were taken."""

@@ -70,7 +70,7 @@ def fit(market: Market, *, settings: Settings, seed: int, mu: FloatArray, sigma:
     weights = _resampled(len(gains), seed=seed)
     keys = [(lasso, ridge) for lasso in L1 for ridge in L2]
     outside = np.zeros((len(keys), *gains.shape))
-    for block, rest in _left_out(len(gains)):
+    for block, rest in left_out(len(gains)):
         outside[:, block] = _directions(gains[rest], weights[rest], keys)[:, None]
     sized = np.concatenate([size * outside for size in SIZES])
     gross, net = (
@@ -162,7 +162,7 @@ def _grown(
     return grown
 
 
-def _left_out(sessions: int) -> Iterator[tuple[IntArray, IntArray]]:
+def left_out(sessions: int) -> Iterator[tuple[IntArray, IntArray]]:
     """Each block, and the rows that are at least `PURGE` away from it."""
     rows = np.arange(sessions)
     for block in np.array_split(rows, BLOCKS):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import ElasticNet
 
 from learning.algorithms import direct, linear
 from learning.algorithms.differentiable import Sessions
 from learning.algorithms.trainer import standardisation
-from learning.network import export
+from learning.network import ScoreNetwork, export
 from tests.learning.training import PLACE, TEN_BP, WARM, settings, shuffled, traded, trained, with_forecast
 from trading_env.data.market import Market
 from trading_env.simulation.policy import EqualWeight
@@ -34,6 +37,69 @@ def test_the_planted_input_is_found_and_no_other_comes_near() -> None:
 
 def test_nothing_is_found_where_nothing_is_planted() -> None:
     assert not any(coefficients(with_forecast(TRAINING, correlation=0.0, seed=seed), seed=seed).any() for seed in range(3))
+
+
+def test_nothing_is_found_where_nothing_is_planted_and_trading_is_free() -> None:
+    """Costs alone would keep most noise out; here the hurdle must."""
+    free = {"slippage_bps": 0.0}
+    assert not any(coefficients(with_forecast(TRAINING, correlation=0.0, seed=seed), seed=seed, costs=free).any() for seed in range(4))
+
+
+def test_most_inputs_that_know_nothing_are_left_out() -> None:
+    found = coefficients(with_forecast(TRAINING, correlation=0.15))
+    assert np.count_nonzero(found) < len(found) / 2
+
+
+@pytest.mark.parametrize(("lasso", "ridge"), [(0.0, 0.1), (0.02, 0.0), (0.02, 0.3), (10.0, 0.1)])
+def test_the_elastic_net_is_the_librarys(lasso: float, ridge: float) -> None:
+    rng = np.random.default_rng(2)
+    gains = rng.normal(size=(400, 6)) @ rng.normal(size=(6, 6)) + rng.normal(0.1, 0.1, 6)
+    second, mean = gains.T @ gains / 400, gains.mean(axis=0)
+    # 1/2n |1 - X b|^2 is b' S b / 2 - b' m and a constant
+    library = ElasticNet(alpha=lasso + ridge, l1_ratio=lasso / (lasso + ridge), fit_intercept=False, tol=1e-12, max_iter=100_000)
+    expected = library.fit(gains, np.ones(400)).coef_
+    np.testing.assert_allclose(linear.elastic_net(mean, second, lasso=lasso, ridge=ridge), expected, atol=1e-4)
+
+
+def test_what_is_judged_on_a_block_was_fitted_two_months_away_from_it() -> None:
+    blocks = list(linear.left_out(500))
+    assert np.concatenate([block for block, _ in blocks]).tolist() == list(range(500))
+    assert all(np.abs(rest[:, None] - block).min() > linear.PURGE for block, rest in blocks)
+    assert all(len(rest) > 500 - len(block) - 2 * linear.PURGE - 2 for block, rest in blocks)
+
+
+def climbed(market: Market, *, steps: int = 12, last: int | None = None) -> ScoreNetwork:
+    """A network after some steps of the gradient, from one that already leans."""
+    mu, sigma = standardisation(SHORT)
+    start = np.where(np.arange(market.features.shape[2]) == PLACE, 0.3, 0.0)
+    spans = direct.Spans.of(market)
+    network = direct.started(SHORT, start, seed=0, mu=mu, sigma=sigma)
+    ascent = direct.Ascent(network, spans, settings=CHOSEN, seed=0, rounds=steps, last=spans.last if last is None else last)
+    for _ in range(steps):
+        ascent.step()
+    return network
+
+
+def test_the_gradient_learns_nothing_of_what_is_held_nor_of_later_sessions() -> None:
+    market, last = with_forecast(SHORT, correlation=0.3), len(SHORT) // 2
+    network = climbed(market, last=last)
+    blind = slice(network.block - 2, network.block + 1)
+    assert not network.first.weight[:, blind].any()
+    later = np.arange(len(market)) > last + 1
+    spoiled = {name: np.where(later[:, None], 3.0, getattr(market, name)) for name in ("open", "high", "low", "close")}
+    other = climbed(replace(market, **spoiled), last=last)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(network.parameters(), other.parameters(), strict=True))
+
+
+def test_risk_holds_the_gradient_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    market = with_forecast(SHORT, correlation=0.0)
+    spans, rows, names = direct.Spans.of(market), np.arange(0, 200)[None], np.arange(len(market.symbols))[None]
+
+    def leaning(risk: float) -> float:
+        monkeypatch.setattr(direct, "RISK", risk)
+        return float(direct.scores_of(climbed(market, steps=20), spans, rows, names).detach().std())
+
+    assert leaning(2_000.0) < 0.9 * leaning(0.0)
 
 
 def test_dear_trading_leans_less_and_a_cost_above_the_edge_not_at_all() -> None:
