@@ -22,13 +22,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from learning import network, training
+from benchmarks.trained import trained
 from schema.settings import Settings, load
 from schema.trading_rules import rules_of
 from trading_env.data.market import Market
 from trading_env.evaluation.metrics import SESSIONS_PER_YEAR
 from trading_env.simulation.env import BatchedTradingEnv, EnvConfig
-from trading_env.simulation.policy import NumpyPolicy, PolicyCard
+from trading_env.simulation.policy import NumpyPolicy
 from trading_env.simulation.portfolio import Book, ExecutionPrices, Rules, step
 
 FloatArray = NDArray[np.float64]
@@ -147,24 +147,6 @@ def _prices(returns: FloatArray, process: Process) -> ExecutionPrices:
     volatility = np.tile([process.volatility, 0.0], (len(closing), 1))
     yes = np.ones(closing.shape, dtype=bool)
     return ExecutionPrices(opening, closing, yes, yes, whole, 0 * whole, VOLUME * whole, volatility, ~yes)
-
-
-def trained(market: Market, *, settings: Settings, seed: int) -> NumpyPolicy:
-    """The settings' algorithm on all sessions of the market."""
-    fitted = training.TRAINERS[settings.training.algorithm](market, settings=settings, seed=seed, timesteps=settings.training.timesteps)
-    card = PolicyCard(
-        features=("signal",),
-        context=("nothing",),
-        feature_hash="known optimum",
-        schema_version=0,
-        kappa=settings.portfolio.kappa,
-        trained_on=market.symbols,
-        train_start=str(market.sessions[0]),
-        train_end=str(market.sessions[-1]),
-        seeds=(seed,),
-        code_version="known optimum",
-    )
-    return NumpyPolicy(network.export([fitted.network]), card)
 
 
 def growth(market: Market, policy: NumpyPolicy, best: Optimum, *, settings: Settings) -> tuple[float, float, float]:

@@ -31,17 +31,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from learning import network, training
+from benchmarks.trained import trained
 from papertape.market_data import bundled
 from papertape.market_data.own_bars import read_own_bars
 from schema.settings import Settings, load
 from schema.trading_rules import rules_of
 from trading_env.data.bars import adjust_forward
-from trading_env.data.features import CONTEXT, FEATURES, features
+from trading_env.data.features import FEATURES, features
 from trading_env.data.market import Market, build_market
 from trading_env.evaluation.metrics import SESSIONS_PER_YEAR
 from trading_env.simulation.env import BatchedTradingEnv, EnvConfig
-from trading_env.simulation.policy import NumpyPolicy, PolicyCard
 
 FloatArray = NDArray[np.float64]
 ROOT = Path(__file__).resolve().parents[1]
@@ -236,25 +235,11 @@ def ridge_scores(market: Market, *, horizon: int) -> FloatArray:
     return np.asarray((scores - scores.mean(axis=1, keepdims=True)) / scores[train].std())
 
 
-def trained(market: Market, *, settings: Settings, seed: int) -> Found:
+def trained_row(market: Market, *, settings: Settings, seed: int) -> Found:
     """The settings' algorithm on the training years, judged as it would be served, at each of `SCALES`."""
     began = time.process_time()
-    rows = market.rows(market.sessions[TRAIN.start], market.sessions[TRAIN.stop])
-    fitted = training.TRAINERS[settings.training.algorithm](rows, settings=settings, seed=seed, timesteps=settings.training.timesteps)
-    seconds = time.process_time() - began
-    card = PolicyCard(
-        features=tuple(feature.name for feature in FEATURES),
-        context=tuple(column.name for column in CONTEXT),
-        feature_hash="planted",
-        schema_version=0,
-        kappa=settings.portfolio.kappa,
-        trained_on=market.symbols,
-        train_start=str(rows.sessions[0]),
-        train_end=str(rows.sessions[-1]),
-        seeds=(seed,),
-        code_version="planted",
-    )
-    policy, scales = NumpyPolicy(network.export([fitted.network]), card), np.array(SCALES)[:, None]
+    policy = trained(market.rows(market.sessions[TRAIN.start], market.sessions[TRAIN.stop]), settings=settings, seed=seed)
+    seconds, scales = time.process_time() - began, np.array(SCALES)[:, None]
 
     def decide(_: int, observations: NDArray[np.float32]) -> FloatArray:
         return np.asarray(policy.scores(observations) * scales)
@@ -273,7 +258,7 @@ def row_of(task: tuple[Moves, World, str, Settings]) -> dict[str, Any]:
         result = yardstick(market, ridge_scores(market, horizon=world.horizon), settings=settings)
     else:
         section = settings.training.model_copy(update={"algorithm": way})
-        result = trained(market, settings=settings.model_copy(update={"training": section}), seed=world.seed)
+        result = trained_row(market, settings=settings.model_copy(update={"training": section}), seed=world.seed)
     return {**asdict(world), "way": way, "names": len(market.symbols), **asdict(result)}
 
 

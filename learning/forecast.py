@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from trading_env.data import cross_section as across
 from trading_env.data.bars import adjust_forward
 from trading_env.data.observation import Layout, Observation, unpack
 from trading_env.errors import PapertapeError
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 ROW = "trees"
 HORIZON, QUARTER = 21, 63
 REACH = HORIZON + 1  # sessions after the close that a label needs: it begins at the next open
-FEWEST = 6  # names of a session from which on beta and volatility are taken out; of fewer they would leave nothing
 BOUND = 3.0  # deviations: one name's accident must not be what the trees explain
 BLOCKS = 5  # of sessions, each forecast by trees that never saw it
 MOST_ROWS = 200_000  # of a larger universe every so-many-th session: the labels of neighbours overlap anyway
@@ -116,11 +116,13 @@ def neutral_labels(market: Market) -> FloatArray:
     label[:-REACH] = opens[REACH:] - opens[1:-HORIZON]
     beta, volatility = _exposures(np.log(adjusted.close))
     known = market.tradable & np.isfinite(label) & np.isfinite(beta) & np.isfinite(volatility)
-    label = _centred(label, known)
-    many = known & (known.sum(axis=1, keepdims=True) >= FEWEST)
-    beta, volatility = _centred(beta, many), _centred(volatility, many)
-    label = _without(_without(label, beta), _without(volatility, beta))
-    deviation = np.sqrt(np.sum(label**2, axis=1, keepdims=True) / np.maximum(known.sum(axis=1, keepdims=True), 1))
+    count = known.sum(axis=1, keepdims=True)
+    label = np.where(known, label, np.nan)
+    mean = across.mean(label.T)[:, None]
+    # Of a few names beta and volatility would leave nothing
+    label = np.where(count >= across.LEAST_NAMES, across.residuals(label.T, beta.T, volatility.T).T, label - mean)
+    label = np.where(known, label, 0.0)
+    deviation = np.sqrt(np.sum(label**2, axis=1, keepdims=True) / np.maximum(count, 1))
     moved = known & (deviation > 1e-8)
     return np.where(moved, np.clip(label / np.where(deviation > 1e-8, deviation, 1.0), -BOUND, BOUND), np.nan)
 
@@ -145,19 +147,6 @@ def _exposures(closes: FloatArray) -> tuple[FloatArray, FloatArray]:
     average, common = mean(returns), mean(together)
     spread = np.maximum(mean(together**2) - common**2, 1e-12)
     return (mean(returns * together) - average * common) / spread, np.sqrt(np.maximum(mean(returns**2) - average**2, 0.0))
-
-
-def _centred(values: FloatArray, known: BoolArray) -> FloatArray:
-    """Less its mean over the known names of a session; 0 for the others."""
-    mean = np.sum(values, axis=1, where=known, keepdims=True) / np.maximum(known.sum(axis=1, keepdims=True), 1)
-    return np.where(known, values - mean, 0.0)
-
-
-def _without(values: FloatArray, exposure: FloatArray) -> FloatArray:
-    """Less its projection on the exposure, session by session; both centred."""
-    size = np.sum(exposure**2, axis=1, keepdims=True)
-    slope = np.sum(values * exposure, axis=1, keepdims=True) / np.where(size > 0, size, 1.0)
-    return np.asarray(values - slope * exposure)
 
 
 def _fit(market: Market, labels: FloatArray, sessions: BoolArray) -> Trees:

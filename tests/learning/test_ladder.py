@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
+from benchmarks.trained import trained
 from schema.settings import Settings
-from tests.learning.training import FREE, TEN_BP, WARM, settings, shuffled, traded, trained, waves
+from tests.learning.training import FREE, TEN_BP, WARM, settings, shuffled, traded, waves
 from trading_env.data.market import Market
 from trading_env.evaluation.backtest import BacktestResult
 from trading_env.simulation.policy import EqualWeight
@@ -62,7 +63,7 @@ def test_a_market_of_sine_waves_is_solved(rung: Rung, seed: int) -> None:
     market = waves(sessions=WARM + 1500, assets=3, period=20, amplitude=0.1)
     first = WARM + 1000
     training = market.rows(market.sessions[WARM], market.sessions[first - PURGE])
-    policy = trained(training, chosen=rung.settings, seed=seed, timesteps=rung.timesteps)
+    policy = trained(training, settings=rung.settings, seed=seed, timesteps=rung.timesteps)
     ours, equal = (traded(one, market, rules=TEN_BP, first=first) for one in (policy, EqualWeight()))
     moves = np.log(market.close / market.open)[first:]
     assert (ours.weights.argmax(axis=1) == moves.argmax(axis=1)).mean() > rung.found
@@ -93,7 +94,7 @@ SHORT_DIRECT, SHORT_PPO = replace(DIRECT, timesteps=3_100), replace(PPO, timeste
 def test_a_leaked_return_is_found_and_exploited(rung: Rung) -> None:
     market = with_tomorrow(NOISE)
     training = market.rows(market.sessions[WARM], market.sessions[FIRST - PURGE])
-    policy = trained(training, chosen=rung.settings, seed=0, timesteps=rung.timesteps)
+    policy = trained(training, settings=rung.settings, seed=0, timesteps=rung.timesteps)
     ours, equal = (traded(one, market, rules=TEN_BP, first=FIRST) for one in (policy, EqualWeight()))
     leak = market.features[FIRST - 1 : -1, :, 0]
     assert (ours.weights.argmax(axis=1) == leak.argmax(axis=1)).mean() > 0.6
@@ -108,7 +109,7 @@ def test_a_leaked_return_is_found_and_exploited(rung: Rung) -> None:
 def test_ppo_finds_no_edge_in_shuffled_returns() -> None:
     """Without skill |t| stays below 3 in 99.7 % of all markets, before costs; and costs are what trading on noise earns."""
     training = NOISE.rows(NOISE.sessions[WARM], NOISE.sessions[FIRST - PURGE])
-    policy = trained(training, chosen=SHORT_PPO.settings, seed=0, timesteps=SHORT_PPO.timesteps)
+    policy = trained(training, settings=SHORT_PPO.settings, seed=0, timesteps=SHORT_PPO.timesteps)
     gross, net = ([traded(one, NOISE, rules=rules, first=FIRST) for one in (policy, EqualWeight())] for rules in (FREE, TEN_BP))
     assert abs(t_value(*gross)) < 3  # -0.2
     assert t_value(*net) < 1  # -1.3, 89 bp per year lost
@@ -118,6 +119,6 @@ def test_ppo_finds_no_edge_in_shuffled_returns() -> None:
 def test_direct_reinforcement_does_not_trade_on_shuffled_returns() -> None:
     """Not a policy that happens to earn nothing: with no evidence it is equal weight, as it is at the same pace, to the dollar."""
     training = NOISE.rows(NOISE.sessions[WARM], NOISE.sessions[FIRST - PURGE])
-    policy = trained(training, chosen=SHORT_DIRECT.settings, seed=0, timesteps=SHORT_DIRECT.timesteps)
+    policy = trained(training, settings=SHORT_DIRECT.settings, seed=0, timesteps=SHORT_DIRECT.timesteps)
     ours, equal = (traded(one, NOISE, rules=TEN_BP, first=FIRST) for one in (policy, EqualWeight(kappa=1.0)))
     np.testing.assert_allclose(ours.equity, equal.equity, rtol=1e-12)

@@ -9,11 +9,12 @@ import pytest
 import torch
 from sklearn.linear_model import ElasticNet
 
+from benchmarks.trained import trained
 from learning.algorithms import direct, linear
 from learning.algorithms.differentiable import Sessions
 from learning.algorithms.trainer import standardisation
 from learning.network import ScoreNetwork, export
-from tests.learning.training import PLACE, TEN_BP, WARM, settings, shuffled, traded, trained, with_forecast
+from tests.learning.training import PLACE, TEN_BP, WARM, settings, shuffled, traded, with_forecast
 from trading_env.data.market import Market
 from trading_env.simulation.policy import EqualWeight
 
@@ -154,7 +155,7 @@ def test_a_network_starts_at_the_linear_policys_scores() -> None:
 
 
 def test_without_evidence_the_policy_is_equal_weight() -> None:
-    policy = trained(with_forecast(SHORT, correlation=0.0), chosen=CHOSEN, seed=0, timesteps=3_100)
+    policy = trained(with_forecast(SHORT, correlation=0.0), settings=CHOSEN, seed=0, timesteps=3_100)
     ours = traded(policy, NOISE, rules=TEN_BP, first=FIRST)
     pace = traded(EqualWeight(kappa=CHOSEN.portfolio.kappa), NOISE, rules=TEN_BP, first=FIRST)
     np.testing.assert_allclose(ours.equity, pace.equity, rtol=1e-12)

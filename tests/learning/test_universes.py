@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.trained import trained
 from papertape.market_data import bundled
-from tests.learning.training import TEN_BP, settings, traded, trained, with_forecast
+from tests.learning.training import TEN_BP, settings, traded, with_forecast
 from trading_env.data.market import Market, build_market
 from trading_env.simulation.policy import load_policy, save_policy
 
@@ -40,7 +41,7 @@ def test_a_policy_trades_names_that_it_was_not_trained_on(
 ) -> None:
     budget = 8_192 if algorithm == "ppo" else 1_500
     chosen = settings(training={"algorithm": algorithm, "names_per_episode": drawn, "environments": 16})
-    policy = trained(market_of(trained_on, start="2006-01-03", end="2011-12-30"), chosen=chosen, seed=0, timesteps=budget)
+    policy = trained(market_of(trained_on, start="2006-01-03", end="2011-12-30"), settings=chosen, seed=0, timesteps=budget)
     save_policy(tmp_path, policy.arrays, policy.card)
     market = market_of(traded_on, start="2012-01-03", end="2015-12-31")
     result = traded(load_policy(tmp_path), market, rules=TEN_BP, first=1)

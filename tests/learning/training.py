@@ -10,13 +10,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from learning import network, training
 from papertape.market_data import bundled
 from schema.settings import Settings, load
 from trading_env.data.bars import ACTION_COLUMNS, Adjusted, adjust_forward
 from trading_env.data.market import Market, build_market
 from trading_env.evaluation.backtest import BacktestResult, backtest
-from trading_env.simulation.policy import NumpyPolicy, Policy, PolicyCard
+from trading_env.simulation.policy import Policy
 from trading_env.simulation.portfolio import Costs, Rules
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,24 +32,6 @@ def settings(**changes: dict[str, Any]) -> Settings:
     for section, values in changes.items():
         document[section] |= values
     return Settings.model_validate(document)
-
-
-def trained(market: Market, *, chosen: Settings, seed: int, timesteps: int) -> NumpyPolicy:
-    """The policy as it would be served."""
-    fitted = training.TRAINERS[chosen.training.algorithm](market, settings=chosen, seed=seed, timesteps=timesteps)
-    card = PolicyCard(
-        features=tuple(f"feature {number}" for number in range(market.features.shape[2])),
-        context=tuple(f"context {number}" for number in range(market.context.shape[1])),
-        feature_hash="of a test",
-        schema_version=0,
-        kappa=chosen.portfolio.kappa,
-        trained_on=market.symbols,
-        train_start=str(market.sessions[0]),
-        train_end=str(market.sessions[-1]),
-        seeds=(seed,),
-        code_version="of a test",
-    )
-    return NumpyPolicy(network.export([fitted.network]), card)
 
 
 def traded(policy: Policy, market: Market, *, rules: Rules, first: int, last: int = -1) -> BacktestResult:

@@ -8,6 +8,7 @@ import pytest
 from benchmarks import decision_speed, env_speed, feature_speed, known_optimum, planted_edge, synthetic, training_speed
 from benchmarks.harness import Contender, Row, line
 from benchmarks.run import FIELDS, SAME
+from benchmarks.trained import trained
 from trading_env.data.features import ASSET_FEATURES, CONTEXT, FEATURES
 
 
@@ -147,7 +148,7 @@ def test_a_signal_that_reverts_is_traded_nearly_as_well_as_can_be():
     settings, process = known_optimum.settings_of("proportional", "direct"), known_optimum.Process()
     best = known_optimum.optimum(process, rules=known_optimum.rules_of(settings), kappa=settings.portfolio.kappa)
     small = settings.model_copy(update={"training": settings.training.model_copy(update={"timesteps": 3_000})})
-    policy = known_optimum.trained(known_optimum.market_of(process, sessions=known_optimum.TRAINED, seed=0), settings=small, seed=0)
+    policy = trained(known_optimum.market_of(process, sessions=known_optimum.TRAINED, seed=0), settings=small, seed=0)
     path = known_optimum.market_of(process, sessions=2_520, seed=1)
     ours, optimal, equal = known_optimum.growth(path, policy, best, settings=small)
     assert (ours - equal) / (optimal - equal) > 0.8
