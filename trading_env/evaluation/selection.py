@@ -21,9 +21,10 @@ def power(trial: TrialEntry, *, bar: GateThresholds) -> Check:
         numbers |= {f"detectable_ir{suffix}": found, f"information_ratio{suffix}": statistics.information_ratio(excess)}
     detectable = [value for name, value in numbers.items() if name.startswith("detectable")]
     held = all(value <= bar.max_detectable_ir for value in detectable)
+    shown = [f"{value:.2f}" if np.isfinite(value) else "none (it does not differ)" for value in detectable]
     sentence = (
         f"{'' if held else 'underpowered, '}{len(trial.sessions)} sessions find an information ratio of "
-        f"{against_both('{:.2f}', detectable)} with {bar.power:.0%} power, it must be at most {bar.max_detectable_ir:.2f}"
+        f"{against_both('{}', shown)} with {bar.power:.0%} power, it must be at most {bar.max_detectable_ir:.2f}"
     )
     return Check("power", held, sentence, numbers)
 

@@ -191,6 +191,15 @@ class TestGate:
         assert {"evidence", "power", "holdout"} <= set(refusals(found))
         assert any(reason.startswith("refused: underpowered, 600 sessions find an information ratio of") for reason in found.reasons)
 
+    def test_a_policy_that_is_slow_equal_weight_is_refused_in_words(self):
+        nothing = np.zeros(JUDGED)
+        log = entered(TrialLog(), GOOD[:JUDGED], slow=nothing)
+        found = judge(log=log, excess_at_kappa=nothing, excess_stressed_at_kappa=nothing)
+        assert {"power", "luck"} <= set(refusals(found))
+        (reason,) = [reason for reason in found.reasons if "underpowered" in reason]
+        assert "and none (it does not differ) against equal weight at its own kappa" in reason
+        assert "nan" not in reason
+
     def test_an_unlogged_trial_is_refused_and_a_broken_log_raises(self):
         found = judge(trial="nobody")
         assert {"logged", "holdout"} <= set(refusals(found))
