@@ -13,6 +13,7 @@ BARS = "raw/bars/timeframe=1Day/"
 ACTIONS = "raw/actions/"
 QUOTES = "raw/quotes/"
 CALENDAR = "raw/calendar/"
+NEWS = "raw/news/"
 
 PROCESSED = "processed/"
 FEATURES = "processed/features/timeframe=1Day/"
@@ -20,6 +21,7 @@ TRAINING = "processed/training/timeframe=1Day/"  # the features before live_star
 MINUTE_BARS = "processed/bars/timeframe=1Min/"
 QUARANTINE = "processed/quarantine/"
 REPORTS = "processed/reports/"
+SENTIMENT = "processed/sentiment/"
 FEATURES_MANIFEST = f"{FEATURES}manifest.json"
 TRAINING_MANIFEST = f"{TRAINING}manifest.json"
 
@@ -48,6 +50,21 @@ def quotes_key(minute: datetime) -> str:
     """The object of one scheduled minute; date and time of the key are UTC."""
     utc = minute.astimezone(UTC)
     return f"{quotes_prefix(utc.date())}{utc:%H%M}.jsonl.gz"
+
+
+def news_key(source: str, run: datetime) -> str:
+    """The object of what one scheduled run collected from a source, empty if it had nothing; date and time of the key are UTC."""
+    return f"{NEWS}{_run(source, run)}"
+
+
+def sentiment_key(source: str, run: datetime) -> str:
+    """The scores of the object at `news_key`, item by item."""
+    return f"{SENTIMENT}{_run(source, run)}"
+
+
+def _run(source: str, run: datetime) -> str:
+    utc = run.astimezone(UTC)
+    return f"source={source}/date={utc.date().isoformat()}/{utc:%H%M}.jsonl.gz"
 
 
 def audit_prefix(table: str) -> str:

@@ -18,9 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     StringConstraints,
     ValidationError,
@@ -29,7 +27,10 @@ from pydantic import (
     model_validator,
 )
 
-from schema import refusals, slot, universes
+from schema import slot, universes
+from schema.sections import refusals
+from schema.sections.news import NewsSettings, SentimentSettings
+from schema.sections.section import Section
 from schema.slot import Slot
 from trading_env.errors import PapertapeError
 
@@ -68,10 +69,6 @@ DateOrAuto = Annotated[date | Auto, BeforeValidator(_date_or_auto)]
 
 class SettingsError(PapertapeError, ValueError):
     """`settings.toml` cannot be used; the message is one line, fit to show to its author."""
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Universe(Section):
@@ -294,6 +291,8 @@ class Settings(Section):
     budget: Budget
     gate: GateSettings = GateSettings()
     features: FeatureSettings = FeatureSettings()
+    news: NewsSettings = NewsSettings()
+    sentiment: SentimentSettings = SentimentSettings()
 
     @model_validator(mode="after")
     def _a_reward_is_of_the_algorithm_that_reads_it(self) -> Self:
