@@ -23,7 +23,7 @@ import pandas as pd
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
-from trading_env.data.market import CONTEXT_NAMES, FEATURE_NAMES, RAW_NAMES, Day, Market
+from trading_env.data.market import CONTEXT_NAMES, RAW_NAMES, Day, Market, table_within
 from trading_env.data.observation import Observation, observe
 from trading_env.errors import PapertapeError
 from trading_env.evaluation.backtest import backtest
@@ -151,7 +151,7 @@ def open_futures(market: Market, cut: int) -> Iterator[tuple[How, Market]]:
 def market_record(market: Market) -> dict[str, NDArray[Any]]:
     """Every column of a market by name: (T, A), and (T,) for the context."""
     record = {name: getattr(market, name) for name in (*RAW_NAMES, "split", "dividend", "tradable", "leaving")}
-    record |= {name: market.features[:, :, column] for column, name in enumerate(FEATURE_NAMES)}
+    record |= {name: market.features[:, :, column] for column, name in enumerate(table_within(market).features)}
     return record | {name: market.context[:, column] for column, name in enumerate(CONTEXT_NAMES)}
 
 
