@@ -19,7 +19,7 @@ from schema.settings import Settings
 from trading_env.data.observation import ObservationError
 
 
-class Calendar(NamedTuple):
+class PastSessions(NamedTuple):
     """The sessions before a session, oldest first, and when each session closes."""
 
     earlier: tuple[date, ...]
@@ -46,13 +46,13 @@ def observe_now(*, session: date, closed: Sequence[date], settings: Settings, ed
     return snapshot, _observed(snapshot, _account_now(edges))
 
 
-def _sessions_before(session: date, *, edges: Edges) -> Calendar:
+def _sessions_before(session: date, *, edges: Edges) -> PastSessions:
     # The close before may be of the year before, and then its history begins a year earlier than the session's
     calendar = edges.lake.calendar(years={*years_needed(session), *years_needed(session.replace(year=session.year - 1, day=1))})
     earlier = calendar.before(session)
     if not calendar.is_session(session) or not earlier:
         raise NoTrade("stale-data", f"the lake's calendar does not reach {session}; run backfill_bars")
-    return Calendar(earlier, dict(zip(calendar.sessions, calendar.closes, strict=True)))
+    return PastSessions(earlier, dict(zip(calendar.sessions, calendar.closes, strict=True)))
 
 
 def _market(earlier: Sequence[date], *, closes: Mapping[date, datetime], settings: Settings, edges: Edges) -> MarketSnapshot:
