@@ -31,8 +31,7 @@ def main(argv: Sequence[str]) -> dict[str, Any]:
         built = build_features(
             raw=raw,
             processed=processed,
-            symbols=settings.universe.symbols,
-            training=settings.training,
+            settings=settings,
             built_for=arguments.time,
             engine=arguments.engine,
         )

@@ -6,6 +6,7 @@ Pure: names only. Times in keys are UTC, sessions are dates of XNYS. What a name
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from datetime import UTC, date, datetime
 
 RAW = "raw/"
@@ -13,6 +14,7 @@ BARS = "raw/bars/timeframe=1Day/"
 ACTIONS = "raw/actions/"
 QUOTES = "raw/quotes/"
 CALENDAR = "raw/calendar/"
+NEWS = "raw/news/"
 
 PROCESSED = "processed/"
 FEATURES = "processed/features/timeframe=1Day/"
@@ -20,6 +22,7 @@ TRAINING = "processed/training/timeframe=1Day/"  # the features before live_star
 MINUTE_BARS = "processed/bars/timeframe=1Min/"
 QUARANTINE = "processed/quarantine/"
 REPORTS = "processed/reports/"
+SENTIMENT = "processed/sentiment/"
 FEATURES_MANIFEST = f"{FEATURES}manifest.json"
 TRAINING_MANIFEST = f"{TRAINING}manifest.json"
 
@@ -48,6 +51,44 @@ def quotes_key(minute: datetime) -> str:
     """The object of one scheduled minute; date and time of the key are UTC."""
     utc = minute.astimezone(UTC)
     return f"{quotes_prefix(utc.date())}{utc:%H%M}.jsonl.gz"
+
+
+def news_key(source: str, run: datetime) -> str:
+    """The object of what one scheduled run collected from a source, empty if it had nothing; date and time of the key are UTC."""
+    return f"{NEWS}{_run(source, run)}"
+
+
+def sentiment_key(source: str, run: datetime) -> str:
+    """The scores of the object at `news_key`, item by item."""
+    return f"{SENTIMENT}{_run(source, run)}"
+
+
+def sentiment_prefix(source: str) -> str:
+    return f"{SENTIMENT}source={source}/"
+
+
+def first_sentiment_key(source: str, since: datetime) -> str:
+    """Sorts before every key of a run at `since` or later."""
+    return f"{sentiment_prefix(source)}date={since.astimezone(UTC).date().isoformat()}/"
+
+
+def sentiment_run(key: str) -> tuple[str, datetime]:
+    """Source and instant (UTC) of the run that an object is of. Raises ValueError for another key."""
+    found = re.fullmatch(rf"{SENTIMENT}source=([^/]+)/date=(\d{{4}}-\d\d-\d\d)/(\d{{4}})\.jsonl\.gz", key)
+    if found is None:
+        raise ValueError(f"a key must be like {sentiment_key('alpaca', datetime(2020, 1, 2, 14, 30, tzinfo=UTC))}, was {key}")
+    source, day, clock = found.groups()
+    return source, datetime.strptime(f"{day} {clock}", "%Y-%m-%d %H%M").replace(tzinfo=UTC)
+
+
+def sentiment_keys_between(keys: Iterable[str], *, since: datetime, until: datetime) -> list[str]:
+    """Those of runs at `since` to `until`, in order."""
+    return sorted(key for key in keys if since <= sentiment_run(key)[1] <= until)
+
+
+def _run(source: str, run: datetime) -> str:
+    utc = run.astimezone(UTC)
+    return f"source={source}/date={utc.date().isoformat()}/{utc:%H%M}.jsonl.gz"
 
 
 def audit_prefix(table: str) -> str:
