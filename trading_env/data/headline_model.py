@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from trading_env.errors import PapertapeError
 
-#: Words of two letters and more, and the sign of a question: no figure says what is good.
-WORD = r"[a-z]{2,}|\?"
+#: The first letters of a word, so that "miss" and "misses" are one, and the sign of a question: no figure says what is good.
+WORD = r"\b[a-z]{2,4}|\?"
 #: In the order of the columns of `shares`.
 LABELS = ("positive", "negative", "neutral", "mixed")
 ARRAYS = ("terms", "idf", "weights", "intercept")

@@ -18,10 +18,11 @@ from schema.news import NewsItem, ScoredItem, Sentiment, flagged
 READ_CHARACTERS = 20_000
 FINGERPRINT_DIGITS = 20
 
+_SCRIPT = re.compile(r"<(script|style)\b[^<]{0,5000}</\1\s*>", re.IGNORECASE)
 _MARKUP = re.compile(r"</?[a-zA-Z!][^<>]{0,500}>")
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
 _LINK = re.compile(r"(?:https?://|www\.)\S+")
-_REPOSTED = re.compile(r"^(?:\s*rt\b)+")
+_REPOSTED = re.compile(r"^(?:\s*rt\b\s*(?:@\w+)?:?)+")
 _MENTION = re.compile(r"(?<!\w)@\w+")
 _PART = re.compile(r"[-+$]*\d(?:[\d.,]*\d)?%?|\w+|[^\w\s]")
 
@@ -60,8 +61,8 @@ def _confident(sentiment: Sentiment, *, least: float) -> Sentiment:
 
 def plain(text: str) -> str:
     """The words of a text: without markup, invisible characters and half surrogates, entities resolved, white space folded."""
-    whole = text[:READ_CHARACTERS].encode("utf-8", "replace").decode("utf-8")
-    shown = _MARKUP.sub(" ", html.unescape(_MARKUP.sub(" ", whole)))
+    whole = text[:READ_CHARACTERS].encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    shown = _MARKUP.sub(" ", html.unescape(_MARKUP.sub(" ", _SCRIPT.sub(" ", whole))))
     return " ".join(_INVISIBLE.sub("", shown).split())
 
 

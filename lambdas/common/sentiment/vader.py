@@ -58,14 +58,13 @@ def _shares(good: float, bad: float) -> tuple[float, float, float, float]:
 
 
 class _KeepsBothSums(SentimentIntensityAnalyzer):  # type: ignore[misc]  # it has no types
-    """VADER's rules over its own lexicon with ours laid over it; its module's tables stay as they are."""
+    """VADER's rules over its own lexicon with ours laid over it; its module's tables stay as they are. A figure is no word ("187" was)."""
 
     def __init__(self, words: FinanceWords) -> None:
         super().__init__()
         known: dict[str, float] = self.make_lex_dict()
-        self.lexicon: dict[str, float] = {word: valence for word, valence in known.items() if word not in words.neutral} | dict(
-            words.valences
-        )
+        kept = {word: valence for word, valence in known.items() if word not in words.neutral and not word.isdigit()}
+        self.lexicon: dict[str, float] = kept | dict(words.valences)
 
     def score_valence(self, sentiments: Sequence[float], text: str) -> Mapping[str, Any]:  # noqa: ARG002  (inherited)
         return {"good": sum(max(each, 0.0) for each in sentiments), "bad": sum(max(-each, 0.0) for each in sentiments)}
