@@ -39,12 +39,12 @@ class HeadlineDataError(PapertapeError, ValueError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Headline:
+class LabelledHeadline:
     label: str
     text: str
 
 
-def read(path: Path) -> list[Headline]:
+def read(path: Path) -> list[LabelledHeadline]:
     """The lines `label<TAB>text` of a file with a header."""
     header, *lines = path.read_text(encoding="utf-8").splitlines()
     if header != HEADER:
@@ -54,7 +54,7 @@ def read(path: Path) -> list[Headline]:
         label, tab, text = line.partition("\t")
         if label not in LABELS or not tab or not text.strip():
             raise HeadlineDataError(f"{path.name}:{number}: must be one of {', '.join(LABELS)}, a tab and a text, was {line!r}")
-        rows.append(Headline(label=label, text=text))
+        rows.append(LabelledHeadline(label=label, text=text))
     return rows
 
 
@@ -66,7 +66,7 @@ def pipeline() -> Pipeline:
     )
 
 
-def trained(rows: Sequence[Headline]) -> Pipeline:
+def trained(rows: Sequence[LabelledHeadline]) -> Pipeline:
     """The library's pipeline on these rows, its numbers rounded as they are stored."""
     fitted = pipeline().fit([row.text for row in rows], [row.label for row in rows])
     vectorizer, model = fitted.steps[0][1], fitted.steps[1][1]
@@ -87,7 +87,7 @@ def arrays_of(fitted: Pipeline) -> bytes:
     )
 
 
-def accuracy(content: bytes, rows: Sequence[Headline]) -> float:
+def accuracy(content: bytes, rows: Sequence[LabelledHeadline]) -> float:
     """Of the served arrays."""
     best = loaded(content).shares([row.text for row in rows]).argmax(axis=1)
     return float(np.mean([LABELS[column] == row.label for column, row in zip(best, rows, strict=True)]))

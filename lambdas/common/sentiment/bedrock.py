@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
-from lambdas.common.sentiment.paid import Budget, BudgetSpent, ScorerDown, TextRefused, ask
+from lambdas.common.sentiment.paid import BudgetSpent, MonthlyBudget, ScorerDown, TextRefused, ask
 from lambdas.common.sentiment.port import LABELS, Scorable, sentiment_of
 from lambdas.common.telemetry import logger
 from schema.news import Flag, Label, Sentiment, Unit, flagged
@@ -39,9 +39,9 @@ SYSTEM = (
 )
 BEGUN, END = "```json", "```"  # the answer is begun for the model, and ends at the fence
 _ADDRESSES_A_MODEL = re.compile(
-    r"\b(?:ignore|disregard|forget|override)\b.{0,40}\b(?:instruction|prompt|rule|direction|above|previous|prior|everything)"
+    r"\b(?:ignore|disregard|forget|override)\b.{0,40}\b(?:instruction|prompt|rule|everything (?:above|before))"
     r"|\bsystem\s*(?:prompt|message)|\byou are (?:now|an? (?:ai|assistant|language))|\bas an? (?:ai|language model)\b"
-    r"|\b(?:answer|respond|reply|output|return|label|classify|score)\b.{0,30}\b(?:positive|negative|neutral|mixed|json)\b"
+    r"|\b(?:answer|respond|reply|(?:label|classify|rate|score) (?:this|it))\b.{0,30}\b(?:positive|negative|neutral|mixed|json)\b"
     r"|<\|?\s*/?(?:system|assistant|user|inst)|\[/?inst\]|```",
     re.IGNORECASE | re.DOTALL,
 )
@@ -97,7 +97,7 @@ class BedrockScorer:
     model = MODEL
     version = hashlib.sha256(SYSTEM.encode()).hexdigest()[:8]
 
-    def __init__(self, *, client: Any, budget: Budget, workers: int = 8, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(self, *, client: Any, budget: MonthlyBudget, workers: int = 8, sleep: Callable[[float], None] = time.sleep) -> None:
         self._client, self._budget, self._workers, self._sleep = client, budget, workers, sleep
 
     @property

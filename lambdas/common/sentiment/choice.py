@@ -10,7 +10,7 @@ from botocore.config import Config
 from lambdas.common.sentiment.bedrock import BedrockScorer
 from lambdas.common.sentiment.classifier import ClassifierScorer
 from lambdas.common.sentiment.comprehend import ComprehendScorer
-from lambdas.common.sentiment.paid import Budget
+from lambdas.common.sentiment.paid import MonthlyBudget
 from lambdas.common.sentiment.port import Scorer
 from lambdas.common.sentiment.vader import VaderScorer
 from schema.sections.news import SentimentSettings
@@ -21,7 +21,7 @@ def scorer_from_settings(settings: SentimentSettings, *, spent_usd: float, compr
 
     `comprehend` and `bedrock` are boto3 clients for `comprehend` and `bedrock-runtime`; without one it is made from the environment.
     """
-    budget = Budget(monthly_usd=settings.monthly_budget_usd, before=spent_usd)
+    budget = MonthlyBudget(monthly_usd=settings.monthly_budget_usd, before=spent_usd)
     match settings.scorer:
         case "vader":
             return VaderScorer()

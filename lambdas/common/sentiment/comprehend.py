@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lambdas.common.sentiment.paid import Budget, BudgetSpent, ScorerDown, TextRefused, ask
+from lambdas.common.sentiment.paid import BudgetSpent, MonthlyBudget, ScorerDown, TextRefused, ask
 from lambdas.common.sentiment.port import Scorable, sentiment_of
 from lambdas.common.telemetry import logger
 from schema.news import Flag, Sentiment, Unit, flagged
@@ -58,7 +58,7 @@ class ComprehendScorer:
     model = "comprehend"
     version = "2017-11-27"
 
-    def __init__(self, *, client: Any, budget: Budget, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(self, *, client: Any, budget: MonthlyBudget, sleep: Callable[[float], None] = time.sleep) -> None:
         self._client, self._budget, self._sleep = client, budget, sleep
 
     @property

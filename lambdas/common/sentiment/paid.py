@@ -54,7 +54,7 @@ class BudgetSpent(PapertapeError, RuntimeError):  # noqa: N818
     """The month's money does not pay for this call."""
 
 
-class Budget:
+class MonthlyBudget:
     """What may be spent this month, in USD; threads may share it. `before`: what earlier runs of the month have spent."""
 
     def __init__(self, *, monthly_usd: float, before: float) -> None:
@@ -81,7 +81,7 @@ class Budget:
 
 
 def ask(
-    call: Callable[[], Mapping[str, Any]], *, budget: Budget, usd: float, sleep: Callable[[float], None] = time.sleep
+    call: Callable[[], Mapping[str, Any]], *, budget: MonthlyBudget, usd: float, sleep: Callable[[float], None] = time.sleep
 ) -> Mapping[str, Any]:
     """Return the answer of `call`, for which `usd` are spent at most per try.
 

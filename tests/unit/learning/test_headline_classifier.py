@@ -29,7 +29,7 @@ TEXTS = [row.text for row in HELD_OUT] + [
 ]
 
 
-def rows() -> list[training.Headline]:
+def rows() -> list[training.LabelledHeadline]:
     return [*training.read(training.DEVELOPMENT), *training.read(training.TEMPLATED)]
 
 

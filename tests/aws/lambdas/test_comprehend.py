@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import boto3
 import pytest
 from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
+from moto import mock_aws
 
 from lambdas.common.sentiment.comprehend import LANGUAGES, ComprehendScorer, cost_usd, cut
-from lambdas.common.sentiment.paid import Budget
+from lambdas.common.sentiment.paid import MonthlyBudget
 from lambdas.common.sentiment.port import Scorable
 from schema.news import Sentiment
 from tests.contract_stub import ContractStub, Refusal
@@ -42,7 +44,7 @@ def labelled(params: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def scored(answer: Answer, *texts: Scorable | str, usd: float = 2.0) -> tuple[list[Sentiment], ContractStub, ComprehendScorer]:
     stub = ContractStub("comprehend", "BatchDetectSentiment", answer)
-    scorer = ComprehendScorer(client=stub.client, budget=Budget(monthly_usd=usd, before=0.0), sleep=lambda _: None)
+    scorer = ComprehendScorer(client=stub.client, budget=MonthlyBudget(monthly_usd=usd, before=0.0), sleep=lambda _: None)
     return scorer.score([text if isinstance(text, Scorable) else Scorable(text=text) for text in texts]), stub, scorer
 
 
@@ -182,6 +184,15 @@ def test_the_cap_stops_before_it_is_passed_and_the_rest_is_flagged() -> None:
 
 def test_what_the_month_has_spent_before_counts() -> None:
     stub = ContractStub("comprehend", "BatchDetectSentiment", labelled)
-    scorer = ComprehendScorer(client=stub.client, budget=Budget(monthly_usd=2.0, before=2.0))
+    scorer = ComprehendScorer(client=stub.client, budget=MonthlyBudget(monthly_usd=2.0, before=2.0))
     assert scorer.score([Scorable(text="good")])[0].flag == "budget_spent"
     assert stub.requests == []
+
+
+def test_moto_would_not_do() -> None:
+    """Why the stub is there; when this fails, moto can take its place."""
+    with mock_aws():
+        client = boto3.client("comprehend", region_name="us-east-1", aws_access_key_id="test", aws_secret_access_key="test")
+        assert client.detect_sentiment(Text="a terrible loss", LanguageCode="en")["Sentiment"] == "NEUTRAL"
+        with pytest.raises(NotImplementedError):
+            client.batch_detect_sentiment(TextList=["a terrible loss"], LanguageCode="en")

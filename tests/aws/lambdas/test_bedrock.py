@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lambdas.common.sentiment.bedrock import MODEL, SYSTEM, BedrockScorer, as_data
-from lambdas.common.sentiment.paid import Budget
+from lambdas.common.sentiment.paid import MonthlyBudget
 from lambdas.common.sentiment.port import Scorable
 from schema.news import Sentiment
 from tests.contract_stub import ContractStub, Refusal
@@ -29,7 +29,7 @@ def said(text: str, *, stop: str = "stop_sequence", tokens: tuple[int, int] = (2
 def scored(answer: Mapping[str, Any] | str, *texts: str, usd: float = 2.0) -> tuple[list[Sentiment], ContractStub, BedrockScorer]:
     answered = said(answer) if isinstance(answer, str) else answer
     stub = ContractStub("bedrock-runtime", "Converse", lambda _: answered)
-    scorer = BedrockScorer(client=stub.client, budget=Budget(monthly_usd=usd, before=0.0), workers=1, sleep=lambda _: None)
+    scorer = BedrockScorer(client=stub.client, budget=MonthlyBudget(monthly_usd=usd, before=0.0), workers=1, sleep=lambda _: None)
     return scorer.score([Scorable(text=text) for text in texts]), stub, scorer
 
 
@@ -100,9 +100,19 @@ def test_a_headline_that_speaks_to_the_model_is_not_sent(headline: str) -> None:
     assert scorer.spent_usd == 0
 
 
-def test_a_headline_about_instructions_is_news() -> None:
-    (found,), _, _ = scored(json.dumps(GOOD), "Nordwin instructs stores to ignore the recall as sales stay positive")
+@pytest.mark.parametrize(
+    "headline",
+    [
+        "Nordwin instructs stores to ignore the recall as sales stay positive",
+        "Nordwin expects a return to positive cash flow",
+        "Traders ignore prior warnings as Nordwin's credit score turns negative",
+        "Nordwin's answer to rivals: a new phone",
+    ],
+)
+def test_news_that_only_sounds_so_is_sent(headline: str) -> None:
+    (found,), stub, _ = scored(json.dumps(GOOD), headline)
     assert found.flag is None
+    assert len(stub.requests) == 1
 
 
 @pytest.mark.parametrize(
@@ -130,7 +140,7 @@ def test_a_model_that_gives_no_answer_flags_what_is_left(caplog: pytest.LogCaptu
         raise Refusal("AccessDeniedException", status=403)
 
     stub = ContractStub("bedrock-runtime", "Converse", denied)
-    scorer = BedrockScorer(client=stub.client, budget=Budget(monthly_usd=2.0, before=0.0), workers=1)
+    scorer = BedrockScorer(client=stub.client, budget=MonthlyBudget(monthly_usd=2.0, before=0.0), workers=1)
     assert [each.flag for each in scorer.score([Scorable(text="one"), Scorable(text="two")])] == ["scorer_down"] * 2
     assert len(stub.requests) == 1
     assert [record.message for record in caplog.records].count("scorer-down") == 1
@@ -142,7 +152,7 @@ def test_many_at_once_come_back_in_order() -> None:
         return said(json.dumps(GOOD if number % 2 else {"label": "neutral", "positive": 0, "negative": 0, "neutral": 1, "mixed": 0}))
 
     stub = ContractStub("bedrock-runtime", "Converse", by_number)
-    scorer = BedrockScorer(client=stub.client, budget=Budget(monthly_usd=2.0, before=0.0))
+    scorer = BedrockScorer(client=stub.client, budget=MonthlyBudget(monthly_usd=2.0, before=0.0))
     found = scorer.score([Scorable(text=str(number)) for number in range(60)])
     assert [each.label for each in found] == ["positive" if number % 2 else "neutral" for number in range(60)]
     assert scorer.spent_usd == pytest.approx(60 * (200 * 0.035e-6 + 40 * 0.14e-6))
