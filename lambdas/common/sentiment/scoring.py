@@ -24,7 +24,7 @@ _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
 _LINK = re.compile(r"(?:https?://|www\.)\S+")
 _REPOSTED = re.compile(r"^(?:\s*rt\b\s*(?:@\w+)?:?)+")
 _MENTION = re.compile(r"(?<!\w)@\w+")
-_PART = re.compile(r"[-+$]*\d(?:[\d.,]*\d)?%?|\w+|[^\w\s]")
+_PART = re.compile(r"[-+$]{0,3}\d(?:[\d.,]*\d)?%?|\w+|[^\w\s]")
 
 
 def scored(items: Sequence[NewsItem], *, scorer: Scorer, min_confidence: float) -> list[ScoredItem]:
