@@ -8,12 +8,17 @@ from __future__ import annotations
 import re
 from datetime import UTC, date, datetime
 
+from schema.path_segment import identity_of, segment_of
+
 RAW = "raw/"
 BARS = "raw/bars/timeframe=1Day/"
 ACTIONS = "raw/actions/"
 QUOTES = "raw/quotes/"
 CALENDAR = "raw/calendar/"
 NEWS = "raw/news/"
+NEWS_STATE = "raw/news/state/"
+FORGET = "raw/news/forget/"  # what is to be removed everywhere
+FORGOTTEN = "raw/news/forgotten/"  # what was
 
 PROCESSED = "processed/"
 FEATURES = "processed/features/timeframe=1Day/"
@@ -22,6 +27,7 @@ MINUTE_BARS = "processed/bars/timeframe=1Min/"
 QUARANTINE = "processed/quarantine/"
 REPORTS = "processed/reports/"
 SENTIMENT = "processed/sentiment/"
+NEWS_QUARANTINE = f"{QUARANTINE}news/"
 FEATURES_MANIFEST = f"{FEATURES}manifest.json"
 TRAINING_MANIFEST = f"{TRAINING}manifest.json"
 
@@ -60,6 +66,32 @@ def news_key(source: str, run: datetime) -> str:
 def sentiment_key(source: str, run: datetime) -> str:
     """The scores of the object at `news_key`, item by item."""
     return f"{SENTIMENT}{_run(source, run)}"
+
+
+def news_quarantine_key(source: str, run: datetime) -> str:
+    """The records of a run that could not be read, each with its reason."""
+    return f"{NEWS_QUARANTINE}{_run(source, run)}"
+
+
+def news_state_key(name: str) -> str:
+    """How far collecting has come, of a source or of a count."""
+    return f"{NEWS_STATE}{name}.json"
+
+
+def forget_key(source: str, identity: str) -> str:
+    """The request to remove an item everywhere; its name says all, its content says when it was made."""
+    return f"{FORGET}source={source}/{segment_of(identity)}.json"
+
+
+def forgotten_key(source: str, identity: str) -> str:
+    """What says that the request at `forget_key` was carried out, and when."""
+    return f"{FORGOTTEN}source={source}/{segment_of(identity)}.json"
+
+
+def forgotten_item(key: str) -> tuple[str, str]:
+    """Source and id of a `forget_key` or `forgotten_key`."""
+    source, _, segment = key.partition("/source=")[2].partition("/")
+    return source, identity_of(segment.removesuffix(".json"))
 
 
 def _run(source: str, run: datetime) -> str:

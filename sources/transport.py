@@ -68,7 +68,8 @@ class VendorTransport:
                         raise SourceLimited(f"{self.source}: the rate limit is used up for {pause:.0f} s ({path})")
                 elif response.status_code < 500:
                     raise SourceInvalid(f"{self.source} does not take {path} ({problem})")
-            except requests.RequestException as error:  # a broken body is one: requests.JSONDecodeError
+            # a broken body is requests.JSONDecodeError; one with a number or a nesting beyond Python's limits is one of the others
+            except (requests.RequestException, ValueError, RecursionError) as error:
                 problem = type(error).__name__
             if attempt + 1 < ATTEMPTS:
                 self._sleep(pause)
