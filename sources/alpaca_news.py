@@ -111,7 +111,7 @@ def _add(gathered: Gathered, article: _Article, record: dict[str, Any]) -> None:
 
 
 def _page_of(gathered: Gathered, resume: str | None) -> NewsPage:
-    items = sorted(gathered.items.values(), key=lambda item: (parse_utc(item.published), item.id))
+    items = sorted(gathered.items.values(), key=lambda item: (parse_utc(item.published), int(item.id)))
     return NewsPage(items=items, resume=resume, invalid=gathered.invalid, read=gathered.read)
 
 

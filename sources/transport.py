@@ -88,7 +88,8 @@ class VendorTransport:
     def _shown(self, response: requests.Response) -> str:
         """The beginning of what the vendor said, without anything that was sent as a key."""
         text = response.text[:200]
-        for secret in (*self._params.values(), *(str(value) for value in self._session.headers.values())):
+        sent = (*self._params.values(), *(str(value) for value in self._session.headers.values()))
+        for secret in (*sent, *(value.partition(" ")[2] for value in sent)):  # "Bearer <key>" is sent, the key may come back
             if len(secret) > 6:
                 text = text.replace(secret, "***")
         return " ".join(text.split())
