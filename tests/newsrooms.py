@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -42,7 +43,7 @@ class Post:
     updated: datetime | None = None
     change: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def post_id(self) -> int:
         return ((int(self.at.timestamp() * 1000) - EPOCH_MS) << 22) + self.number
 
@@ -55,13 +56,14 @@ class Newsroom:
     instead: list[Behaviour] = field(default_factory=list)
     asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     port: int = 0
+    _found: dict[tuple[object, ...], list[Post]] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
     def forget(self) -> None:
-        self.posts, self.instead, self.asked = [], [], []
+        self.posts, self.instead, self.asked, self._found = [], [], [], {}
 
     def answer(self, path: str, query: dict[str, str], headers: Mapping[str, str]) -> Answer:
         self.asked.append((path, query))
@@ -96,7 +98,8 @@ class Newsroom:
             return 400, {"title": "Invalid Request", "type": "https://api.twitter.com/2/problems/invalid-request"}
         names = set(re.findall(r"\$([A-Z.]+)", query["query"]))
         start, end = (parse_utc(query[name]) if name in query else None for name in ("start_time", "end_time"))
-        found = [
+        asked = (len(self.posts), *sorted((name, value) for name, value in query.items() if name not in {"next_token", "max_results"}))
+        found = self._found.get(asked) or [
             post
             for post in self.posts
             if names.intersection(post.symbols)
@@ -105,6 +108,7 @@ class Newsroom:
             and int(query.get("since_id", 0)) < post.post_id < int(query.get("until_id", 2**63))
         ]
         found.sort(key=lambda post: post.post_id, reverse=True)
+        self._found = {asked: found}  # for the next page
         first = int(query.get("next_token", "page0").removeprefix("page"))
         shown = [tweet(post) for post in found[first : first + size]]
         meta: dict[str, Any] = {"result_count": len(shown)}
