@@ -16,7 +16,6 @@ ACTIONS = "raw/actions/"
 QUOTES = "raw/quotes/"
 CALENDAR = "raw/calendar/"
 NEWS = "raw/news/"
-NEWS_STATE = "raw/news/state/"
 FORGET = "raw/news/forget/"  # what is to be removed everywhere
 FORGOTTEN = "raw/news/forgotten/"  # what was
 
@@ -27,6 +26,7 @@ MINUTE_BARS = "processed/bars/timeframe=1Min/"
 QUARANTINE = "processed/quarantine/"
 REPORTS = "processed/reports/"
 SENTIMENT = "processed/sentiment/"
+COLLECTING = f"{SENTIMENT}collecting/"
 NEWS_QUARANTINE = f"{QUARANTINE}news/"
 FEATURES_MANIFEST = f"{FEATURES}manifest.json"
 TRAINING_MANIFEST = f"{TRAINING}manifest.json"
@@ -73,9 +73,9 @@ def news_quarantine_key(source: str, run: datetime) -> str:
     return f"{NEWS_QUARANTINE}{_run(source, run)}"
 
 
-def news_state_key(name: str) -> str:
-    """How far collecting has come, of a source or of a count."""
-    return f"{NEWS_STATE}{name}.json"
+def collecting_key(name: str) -> str:
+    """How far a source was collected, or how many of its posts were read in a month."""
+    return f"{COLLECTING}{name}.json"
 
 
 def forget_key(source: str, identity: str) -> str:

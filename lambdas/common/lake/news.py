@@ -24,11 +24,11 @@ from schema.lake_layout import (
     NEWS,
     NEWS_QUARANTINE,
     SENTIMENT,
+    collecting_key,
     forgotten_item,
     forgotten_key,
     news_key,
     news_quarantine_key,
-    news_state_key,
     sentiment_key,
 )
 from schema.news import NewsItem, NewsRecord, ScoredItem
@@ -107,26 +107,26 @@ class NewsStore:
 
     def state(self, source: str) -> CollectingState:
         """How far the source was collected; a new one where it never was."""
-        key = news_state_key(source)
-        body = read_object(self.s3, bucket=self.raw_bucket, key=key)
+        key = collecting_key(source)
+        body = read_object(self.s3, bucket=self.processed_bucket, key=key)
         if body is None:
             return CollectingState()
-        return self._valid(CollectingState, document_of(body, bucket=self.raw_bucket, key=key), self.raw_bucket, key)
+        return self._valid(CollectingState, document_of(body, bucket=self.processed_bucket, key=key), self.processed_bucket, key)
 
     def put_state(self, source: str, state: CollectingState) -> None:
-        self._put(self.raw_bucket, news_state_key(source), document_bytes(state.model_dump()))
+        self._put(self.processed_bucket, collecting_key(source), document_bytes(state.model_dump()))
 
     def posts_read(self, source: str, run: datetime) -> int:
         """How many posts of the source were read in the month of `run`, in UTC, or may have been."""
-        key = news_state_key(_posts(source, run))
-        body = read_object(self.s3, bucket=self.raw_bucket, key=key)
-        count = 0 if body is None else document_of(body, bucket=self.raw_bucket, key=key).get("posts")
+        key = collecting_key(_posts(source, run))
+        body = read_object(self.s3, bucket=self.processed_bucket, key=key)
+        count = 0 if body is None else document_of(body, bucket=self.processed_bucket, key=key).get("posts")
         if not isinstance(count, int) or count < 0:
-            raise LakeError(f"s3://{self.raw_bucket}/{key}: posts must be a count, was {count!r}")
+            raise LakeError(f"s3://{self.processed_bucket}/{key}: posts must be a count, was {count!r}")
         return count
 
     def put_posts_read(self, source: str, run: datetime, posts: int) -> None:
-        self._put(self.raw_bucket, news_state_key(_posts(source, run)), document_bytes({"posts": posts}))
+        self._put(self.processed_bucket, collecting_key(_posts(source, run)), document_bytes({"posts": posts}))
 
     def strip(self, source: str, run: datetime) -> int:
         """Remove all but ids, times, symbols and language of what `run` collected, in every version; return how many items had more."""

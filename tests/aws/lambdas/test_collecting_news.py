@@ -16,7 +16,7 @@ from lambdas.collect_news.collecting import Collected, collect, retain, score_pe
 from lambdas.common.lake.lake import LakeError
 from lambdas.common.lake.news import NewsStore
 from schema.exchange_time import iso
-from schema.lake_layout import forget_key, news_key, news_quarantine_key, sentiment_key
+from schema.lake_layout import collecting_key, forget_key, news_key, news_quarantine_key, sentiment_key
 from schema.news import NewsItem, ScoredItem, flagged
 from schema.sections.news import NewsSettings
 from sources.port import NewsPage
@@ -153,7 +153,7 @@ def test_a_run_that_a_later_one_has_overtaken_stamps_nothing_with_its_own_time(r
 def test_a_run_that_dies_loses_nothing(room: Newsroom, store: NewsStore, crash: str) -> None:
     """Between any two of its writes; the next run stores what is missing, and nothing twice."""
     room.posts = many(30)
-    refused = news_key("alpaca", RUN) if crash == "put_items" else "raw/news/state/alpaca.json"
+    refused = news_key("alpaca", RUN) if crash == "put_items" else collecting_key("alpaca")
 
     def refuse(params: dict[str, Any], **_: Any) -> None:
         if params["Key"] == refused:
