@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from schema.exchange_time import iso, parse_utc
-from sources.news_records import Gathered, Moment, Name, VendorRecord, Words, field_of, pages, web_address
+from sources.news_records import Gathered, Moment, Name, VendorNews, Words, field_of, pages, web_address
 from sources.port import NewsPage, SourceInvalid
 from sources.transport import VendorTransport
 
@@ -25,7 +25,7 @@ PAGE = 50
 PER_MINUTE = 200
 
 
-class _Article(VendorRecord):
+class _Article(VendorNews):
     id: Annotated[int, Field(ge=0)]
     headline: Words
     created_at: Moment

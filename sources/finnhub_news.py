@@ -15,7 +15,7 @@ from pydantic import Field
 
 from schema.exchange_time import iso, parse_utc
 from schema.news import NewsItem
-from sources.news_records import Gathered, VendorRecord, Words, web_address
+from sources.news_records import Gathered, VendorNews, Words, web_address
 from sources.port import NewsPage, SourceInvalid
 from sources.transport import VendorTransport
 
@@ -25,7 +25,7 @@ PER_MINUTE = 60
 DAY = timedelta(days=1)
 
 
-class _Story(VendorRecord):
+class _Story(VendorNews):
     id: Annotated[int, Field(ge=0)]
     datetime: Annotated[int, Field(gt=0, lt=253_402_300_800)]  # seconds since 1970, up to the year 9999
     headline: Words

@@ -62,13 +62,13 @@ Name = Annotated[str, BeforeValidator(_name)]
 Moment = Annotated[str, BeforeValidator(_moment)]
 
 
-class VendorRecord(BaseModel):
+class VendorNews(BaseModel):
     """A record of news as a vendor describes it; strict, and what it has beyond that is left in `NewsItem.raw`."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True, allow_inf_nan=False)
 
 
-Read = TypeVar("Read", bound=VendorRecord)
+Read = TypeVar("Read", bound=VendorNews)
 
 
 @dataclass(kw_only=True)

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from schema.exchange_time import iso, parse_utc
-from sources.news_records import Gathered, Moment, VendorRecord, Words, field_of
+from sources.news_records import Gathered, Moment, VendorNews, Words, field_of
 from sources.port import NewsPage, SourceError, SourceInvalid, SourceLimited
 from sources.transport import VendorTransport
 
@@ -36,20 +36,20 @@ CASHTAG = re.compile(r"\$([A-Za-z]{1,6}(?:[._][A-Za-z]{1,2})?)\b")
 PostId = Annotated[str, Field(pattern=r"^[0-9]{1,19}$")]
 
 
-class _Cashtag(VendorRecord):
+class _Cashtag(VendorNews):
     tag: str
 
 
-class _Entities(VendorRecord):
+class _Entities(VendorNews):
     cashtags: list[_Cashtag] | None = None
 
 
-class _LongPost(VendorRecord):
+class _LongPost(VendorNews):
     text: Words
     entities: _Entities | None = None
 
 
-class _Post(VendorRecord):
+class _Post(VendorNews):
     id: PostId
     text: Words
     created_at: Moment

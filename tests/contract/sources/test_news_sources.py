@@ -140,7 +140,7 @@ def test_a_rate_limit_is_said(room: Newsroom, source: NewsSource, vendor: str, h
 
 
 def test_a_revoked_key_is_refused_and_not_shown(room: Newsroom, vendor: str) -> None:
-    with pytest.raises(SourceRefused, match=f"^{vendor} refused its key") as refused:
+    with pytest.raises(SourceRefused, match=f"^{vendor} refused ") as refused:
         ask(source_of(vendor, room.url, key="a-key-that-was-revoked"))
     assert "a-key-that-was-revoked" not in str(refused.value)
     assert len(room.asked) == 1
