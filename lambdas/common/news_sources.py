@@ -61,7 +61,8 @@ def news_sources_from_environment(settings: NewsSettings, *, environ: Mapping[st
     if missing:
         secret = variables.broker_secret_arn.rsplit(":", 1)[-1]
         raise SourceRefused(
-            f"the secret {secret} has no {' and no '.join(missing)}: add it as a JSON field, or leave the source out of [news] sources"
+            f"the secret {secret} has no {' and no '.join(missing)}: store it with `papertape secret`, for a source of its own with "
+            "`--source`, or leave it out of [news] sources"
         )
     made: Mapping[NewsSourceName, Callable[[], NewsSource]] = {
         "alpaca": lambda: AlpacaNews(key_id=keys.key_id, secret_key=keys.secret_key, url=variables.alpaca_data_url),

@@ -209,7 +209,7 @@ class NewsStore:
                 yield run, item["Key"], item["ETag"]
 
     def _listed(self, bucket: str, prefix: str, after: str = "") -> Iterator[dict[str, Any]]:
-        pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, StartAfter=after)
+        pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, **({"StartAfter": after} if after else {}))
         for page in pages:
             yield from page.get("Contents", ())
 
