@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -61,7 +61,6 @@ class NewsStore:
     raw_bucket: str
     processed_bucket: str
     workers: int = 8
-    _ids: dict[str, tuple[str, frozenset[str]]] = field(default_factory=dict, repr=False, compare=False)
 
     def items(self, source: str, run: datetime) -> list[NewsItem] | None:
         """What `run` collected; None where it has no object: the source was down, or nothing ran."""
@@ -89,21 +88,20 @@ class NewsStore:
 
     def runs(self, source: str, *, since: datetime, until: datetime) -> list[datetime]:
         """The runs from `since` to `until`, both included, that have an object of the source, oldest first."""
-        return [run for run, _, _ in self._objects(self.raw_bucket, NEWS, source, since=since, until=until)]
+        return [run for run, _ in self._objects(self.raw_bucket, NEWS, source, since=since, until=until)]
 
     def scored_runs(self, source: str, *, since: datetime, until: datetime) -> list[datetime]:
         """Those of them whose items are scored."""
-        return [run for run, _, _ in self._objects(self.processed_bucket, SENTIMENT, source, since=since, until=until)]
+        return [run for run, _ in self._objects(self.processed_bucket, SENTIMENT, source, since=since, until=until)]
 
     def quarantined_runs(self, source: str, *, since: datetime, until: datetime) -> list[datetime]:
         """The runs that could not read something."""
-        return [run for run, _, _ in self._objects(self.processed_bucket, NEWS_QUARANTINE, source, since=since, until=until)]
+        return [run for run, _ in self._objects(self.processed_bucket, NEWS_QUARANTINE, source, since=since, until=until)]
 
     def ids(self, source: str, *, since: datetime, until: datetime) -> frozenset[str]:
-        """Ids of what those runs collected; an object is read again only when it has changed."""
-        found = list(self._objects(self.raw_bucket, NEWS, source, since=since, until=until))
-        self._each(self._learn, [(key, etag) for _, key, etag in found if self._ids.get(key, ("",))[0] != etag])
-        return frozenset().union(*(self._ids[key][1] for _, key, _ in found))
+        """Ids of what those runs collected."""
+        keys = [key for _, key in self._objects(self.raw_bucket, NEWS, source, since=since, until=until)]
+        return frozenset(row["id"] for rows in self._each(lambda key: self._rows(self.raw_bucket, key), keys) for row in rows or ())
 
     def state(self, source: str) -> CollectingState:
         """How far the source was collected; a new one where it never was."""
@@ -194,8 +192,8 @@ class NewsStore:
     def _marked(self, prefix: str) -> set[tuple[str, str]]:
         return {forgotten_item(item["Key"]) for item in self._listed(self.raw_bucket, prefix)}
 
-    def _objects(self, bucket: str, prefix: str, source: str, *, since: datetime, until: datetime) -> Iterator[tuple[datetime, str, str]]:
-        """Run, key and ETag of the objects of those runs, oldest first."""
+    def _objects(self, bucket: str, prefix: str, source: str, *, since: datetime, until: datetime) -> Iterator[tuple[datetime, str]]:
+        """Run and key of the objects of those runs, oldest first."""
         folder = f"{prefix}source={source}/"
         for item in self._listed(bucket, folder, after=f"{folder}date={since.astimezone(UTC).date().isoformat()}"):
             moment = item["Key"].removeprefix(folder).removesuffix(".jsonl.gz")
@@ -206,16 +204,12 @@ class NewsStore:
             if run > until:
                 return
             if run >= since:
-                yield run, item["Key"], item["ETag"]
+                yield run, item["Key"]
 
     def _listed(self, bucket: str, prefix: str, after: str = "") -> Iterator[dict[str, Any]]:
         pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, **({"StartAfter": after} if after else {}))
         for page in pages:
             yield from page.get("Contents", ())
-
-    def _learn(self, place: tuple[str, str]) -> None:
-        key, etag = place
-        self._ids[key] = (etag, frozenset(row["id"] for row in self._rows(self.raw_bucket, key) or ()))
 
     def _records(self, model: type[Record], bucket: str, key: str) -> list[Record] | None:
         rows = self._rows(bucket, key)
