@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from lambdas.collect_news.post_budget import BILLED, PAGE_MAX, PostBudget
+from lambdas.collect_news.post_budget import BILLED, PAGE_MAX, PostBudget, SharePaused
 from lambdas.common.lake.lake import LakeError
 from lambdas.common.lake.news import NewsStore
 from lambdas.common.telemetry import logger
@@ -32,11 +32,12 @@ FIRST = datetime(2000, 1, 1, tzinfo=UTC)  # before any run
 @dataclass(frozen=True, kw_only=True)
 class Collected:
     """`items`: how many each source that answered has in the object of this run; `invalid`: how many records could not be read and are in
-    quarantine; `down`: why a source did not answer, one line each."""
+    quarantine; `down`: why a source did not answer, one line each; `paused`: why one was not asked that is paid for, and will be."""
 
     items: Mapping[str, int]
     invalid: int
     down: Mapping[str, str]
+    paused: Mapping[str, str] = field(default_factory=dict)
 
 
 def collect(*, sources: Sequence[NewsSource], store: NewsStore, symbols: Sequence[str], run: datetime, settings: NewsSettings) -> Collected:
@@ -47,17 +48,22 @@ def collect(*, sources: Sequence[NewsSource], store: NewsStore, symbols: Sequenc
     forget_requested(store=store, run=run)
     items: dict[str, int] = {}
     down: dict[str, str] = {}
+    paused: dict[str, str] = {}
     invalid = 0
     for source in sources:
         try:
             stored, unread = _collected(source, store=store, symbols=symbols, run=run, settings=settings)
+        except SharePaused as pause:
+            paused[source.name] = str(pause)
+            logger.info("source is paused", extra={"source": source.name, "reason": str(pause)})
+            continue
         except SourceError as error:
             down[source.name] = " ".join(str(error).split())
             logger.warning("source is down", extra={"source": source.name, "error": down[source.name]})
             continue
         items[source.name] = stored
         invalid += unread
-    return Collected(items=items, invalid=invalid, down=down)
+    return Collected(items=items, invalid=invalid, down=down, paused=paused)
 
 
 def score_pending(

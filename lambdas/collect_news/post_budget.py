@@ -1,7 +1,7 @@
-"""What X bills: each post that is read. The cap of a month is spent evenly over its days, and never exceeded.
+"""What X bills: each post that is read. The cap of a month is released evenly over its days, and never exceeded.
 
-Promise: what a run may read is booked before it is read, and corrected afterwards, so that a run that dies has spent it. A call without an
-answer counts as one page, for nobody knows whether it was billed.
+Promise: what a run may read is counted before it is read, and corrected afterwards, so that a run that dies has spent it, and of two at
+once none spends the other's. A call without an answer counts as one page, for nobody knows whether it was billed.
 """
 
 from __future__ import annotations
@@ -17,6 +17,10 @@ BILLED = frozenset({"x"})
 PAGE_MIN, PAGE_MAX = 10, 100  # posts that X sends at once
 
 
+class SharePaused(SourceLimited):
+    """The day's share is read; the month's is not."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class PostBudget:
     """The posts of one source in the month of `run`."""
@@ -27,19 +31,33 @@ class PostBudget:
     per_month: int
 
     def book(self, wanted: int) -> int:
-        """Return how many posts may be read now, and count them as read; raise `SourceLimited` where that is less than one page's least."""
-        day = self.run.astimezone(UTC)
-        due = self.per_month * day.day // monthrange(day.year, day.month)[1]
-        read = self.store.posts_read(self.source, self.run)
-        granted = min(wanted, due - read)
-        if granted < PAGE_MIN:
-            raise SourceLimited(
-                f"{self.source}: {read} posts were read this month, and {due} of {self.per_month} may be by {day:%Y-%m-%d}: "
-                "it goes on with the next day's share, or with more x_posts_per_month in [news]"
-            )
-        self.store.put_posts_read(self.source, self.run, read + granted)
+        """Count as many posts as may be read now, and return their number.
+
+        Raises `SourceLimited` where the rest of the month's is less than the smallest page, `SharePaused` where that of the days so far is.
+        """
+        granted = 0
+
+        def more(read: int) -> int:
+            nonlocal granted
+            granted = min(wanted, self._due(read) - read)
+            return read + granted
+
+        self.store.count_posts(self.source, self.run, more)
         return granted
 
     def correct(self, *, booked: int, read: int) -> None:
         """Count what was read instead of what was booked for it."""
-        self.store.put_posts_read(self.source, self.run, self.store.posts_read(self.source, self.run) - booked + read)
+        self.store.count_posts(self.source, self.run, lambda counted: counted - booked + read)
+
+    def _due(self, read: int) -> int:
+        """How many may be read up to the end of the day."""
+        day = self.run.astimezone(UTC)
+        due = self.per_month * day.day // monthrange(day.year, day.month)[1]
+        if self.per_month - read < PAGE_MIN:
+            raise SourceLimited(
+                f"{self.source}: {read} posts of this month's {self.per_month} are read; it goes on next month, or with more "
+                "x_posts_per_month in [news]"
+            )
+        if due - read < PAGE_MIN:
+            raise SharePaused(f"{self.source}: {read} posts are read, of {due} up to {day:%Y-%m-%d} and {self.per_month} in the month")
+        return due

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from botocore.exceptions import ClientError
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lambdas.common.lake.lake import LakeError, Row, document_bytes, document_of, pack, read_object, unpack
@@ -33,6 +34,9 @@ from schema.lake_layout import (
 )
 from schema.news import NewsItem, NewsRecord, ScoredItem
 
+RACES = 5
+#: Another was first: S3 says so of an object that has changed, and of one that is being written.
+CHANGED = ("PreconditionFailed", "ConditionalRequestConflict")
 Record = TypeVar("Record", bound=NewsRecord)
 Model = TypeVar("Model", bound=BaseModel)
 Answer = TypeVar("Answer")
@@ -116,15 +120,36 @@ class NewsStore:
 
     def posts_read(self, source: str, run: datetime) -> int:
         """How many posts of the source were read in the month of `run`, in UTC, or may have been."""
-        key = collecting_key(_posts(source, run))
-        body = read_object(self.s3, bucket=self.processed_bucket, key=key)
-        count = 0 if body is None else document_of(body, bucket=self.processed_bucket, key=key).get("posts")
-        if not isinstance(count, int) or count < 0:
-            raise LakeError(f"s3://{self.processed_bucket}/{key}: posts must be a count, was {count!r}")
-        return count
+        return self._posts(collecting_key(_month(source, run)))[0]
 
-    def put_posts_read(self, source: str, run: datetime, posts: int) -> None:
-        self._put(self.processed_bucket, collecting_key(_posts(source, run)), document_bytes({"posts": posts}))
+    def count_posts(self, source: str, run: datetime, change: Callable[[int], int]) -> None:
+        """Replace that count by what `change` makes of it; if another run was first, of what that one wrote."""
+        key = collecting_key(_month(source, run))
+        for _ in range(RACES):
+            posts, version = self._posts(key)
+            unchanged = {"IfNoneMatch": "*"} if version is None else {"IfMatch": version}
+            body = document_bytes({"posts": change(posts)})
+            try:
+                self.s3.put_object(Bucket=self.processed_bucket, Key=key, Body=body, ContentType="application/json", **unchanged)
+            except ClientError as error:
+                if error.response["Error"]["Code"] not in CHANGED:
+                    raise
+            else:
+                return
+        raise LakeError(f"s3://{self.processed_bucket}/{key}: was changed {RACES} times while it was written")
+
+    def _posts(self, key: str) -> tuple[int, str | None]:
+        """The count at `key`, and its ETag; None where it was never written."""
+        try:
+            answer = self.s3.get_object(Bucket=self.processed_bucket, Key=key)
+        except ClientError as error:
+            if error.response["Error"]["Code"] == "NoSuchKey":
+                return 0, None
+            raise
+        posts = document_of(answer["Body"].read(), bucket=self.processed_bucket, key=key).get("posts")
+        if not isinstance(posts, int) or posts < 0:
+            raise LakeError(f"s3://{self.processed_bucket}/{key}: posts must be a count, was {posts!r}")
+        return posts, answer["ETag"]
 
     def strip(self, source: str, run: datetime) -> int:
         """Remove all but ids, times, symbols and language of what `run` collected, in every version; return how many items had more."""
@@ -242,7 +267,7 @@ class NewsStore:
             return list(pool.map(work, places))
 
 
-def _posts(source: str, run: datetime) -> str:
+def _month(source: str, run: datetime) -> str:
     return f"{source}-posts-{run.astimezone(UTC):%Y-%m}"
 
 

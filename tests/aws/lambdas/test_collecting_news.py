@@ -13,6 +13,7 @@ import boto3
 import pytest
 
 from lambdas.collect_news.collecting import Collected, collect, retain, score_pending
+from lambdas.collect_news.post_budget import PostBudget, SharePaused
 from lambdas.common.lake.lake import LakeError
 from lambdas.common.lake.news import NewsStore
 from schema.exchange_time import iso
@@ -228,17 +229,17 @@ def test_posts_that_cost_money_are_bounded_by_the_month_and_spread_over_its_days
     assert store.posts_read("x", RUN) == 200
     asked = len(room.asked)
     again = run_at(room, store, RUN + HALF_AN_HOUR, "x", settings=settings)
-    assert again.down == {
-        "x": "x: 200 posts were read this month, and 200 of 300 may be by 2026-11-20: it goes on with the next day's share, "
-        "or with more x_posts_per_month in [news]"
-    }
+    assert (again.items, again.down) == ({}, {})
+    assert again.paused == {"x": "x: 200 posts are read, of 200 up to 2026-11-20 and 300 in the month"}
     assert len(room.asked) == asked
     assert store.items("x", RUN + HALF_AN_HOUR) is None
     assert run_at(room, store, RUN + timedelta(days=1), "x", settings=settings).items == {"x": 10}
     last = datetime(2026, 11, 30, 18, tzinfo=UTC)
+    room.posts = many(200, until=last)
     total = sum(run_at(room, store, last + step * HALF_AN_HOUR, "x", settings=settings).items.get("x", 0) for step in range(3))
-    assert 210 + total <= 300
-    assert store.posts_read("x", last) <= 300
+    assert 210 + total == store.posts_read("x", last) == 300
+    spent = run_at(room, store, last + 3 * HALF_AN_HOUR, "x", settings=settings)
+    assert spent.down == {"x": "x: 300 posts of this month's 300 are read; it goes on next month, or with more x_posts_per_month in [news]"}
     december = datetime(2026, 12, 3, 18, tzinfo=UTC)
     assert store.posts_read("x", december) == 0
 
@@ -269,6 +270,25 @@ def test_a_run_that_dies_while_it_reads_has_spent_what_it_booked(store: NewsStor
     with pytest.raises(MemoryError):
         collect(sources=[Dies()], store=store, symbols=SYMBOLS, run=RUN, settings=NewsSettings(x_posts_per_month=300))
     assert store.posts_read("x", RUN) == 200
+
+
+def test_of_two_runs_at_once_none_spends_what_the_other_has_booked(store: NewsStore) -> None:
+    first, second = (PostBudget(store=store, source="x", run=RUN, per_month=300) for _ in range(2))
+    interfered = []
+
+    def interfere(params: dict[str, Any], **_: Any) -> None:
+        if not interfered:
+            interfered.append(params["Key"])
+            assert second.book(150) == 150
+
+    store.s3.meta.events.register("before-parameter-build.s3.PutObject", interfere)
+    assert first.book(150) == 50
+    assert interfered == [collecting_key("x-posts-2026-11")]
+    assert store.posts_read("x", RUN) == 200
+    with pytest.raises(SharePaused):
+        first.book(10)
+    first.correct(booked=50, read=7)
+    assert store.posts_read("x", RUN) == 157
 
 
 def test_each_object_without_scores_is_scored_oldest_first_and_once(room: Newsroom, store: NewsStore) -> None:
