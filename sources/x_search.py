@@ -17,7 +17,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from schema.exchange_time import iso, parse_utc
-from sources.news_records import Gathered, Moment, VendorNews, Words, field_of
+from sources.news_records import Gathered, Moment, Name, VendorNews, Words, field_of
 from sources.port import NewsPage, SourceError, SourceInvalid, SourceLimited
 from sources.transport import VendorTransport
 
@@ -53,8 +53,8 @@ class _Post(VendorNews):
     id: PostId
     text: Words
     created_at: Moment
-    author_id: str = ""
-    lang: str = "en"
+    author_id: Name = ""
+    lang: Name = "en"
     entities: _Entities | None = None
     note_tweet: _LongPost | None = None
 
