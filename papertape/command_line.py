@@ -54,7 +54,7 @@ JOINING = "papertape.commands"
 IN_ORDER_OF_USE = (
     *("demo", "local", "paper", "train", "evaluate", "backtest", "lookahead", "scoreboard", "exchange", "parity", "soak"),
     *("preflight", "cost", "secret", "first-run", "destroy"),
-    *("status", "halt", "resume", "flatten", "explain", "mails", "repair"),
+    *("status", "halt", "resume", "flatten", "explain", "mails", "repair", "forget"),
 )
 
 
@@ -79,7 +79,7 @@ class Commands(TyperGroup):
 
 #: Commands of ours that have a module of their own.
 DEPLOYING = ("preflight", "cost", "secret", "first-run", "destroy")
-OPERATING = ("status", "halt", "resume", "flatten", "explain", "mails", "repair")
+OPERATING = ("status", "halt", "resume", "flatten", "explain", "mails", "repair", "forget")
 APART = {
     name: EntryPoint(name, f"papertape.{module}:app", JOINING)
     for module, names in (("deployment_commands", DEPLOYING), ("operator_commands", OPERATING))

@@ -9,12 +9,16 @@ import re
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
 
+from schema.path_segment import identity_of, segment_of
+
 RAW = "raw/"
 BARS = "raw/bars/timeframe=1Day/"
 ACTIONS = "raw/actions/"
 QUOTES = "raw/quotes/"
 CALENDAR = "raw/calendar/"
 NEWS = "raw/news/"
+FORGET = "raw/news/forget/"  # what is to be removed everywhere
+FORGOTTEN = "raw/news/forgotten/"  # what was
 
 PROCESSED = "processed/"
 FEATURES = "processed/features/timeframe=1Day/"
@@ -23,6 +27,8 @@ MINUTE_BARS = "processed/bars/timeframe=1Min/"
 QUARANTINE = "processed/quarantine/"
 REPORTS = "processed/reports/"
 SENTIMENT = "processed/sentiment/"
+COLLECTING = f"{SENTIMENT}collecting/"
+NEWS_QUARANTINE = f"{QUARANTINE}news/"
 FEATURES_MANIFEST = f"{FEATURES}manifest.json"
 TRAINING_MANIFEST = f"{TRAINING}manifest.json"
 
@@ -84,6 +90,32 @@ def sentiment_run(key: str) -> tuple[str, datetime]:
 def sentiment_keys_between(keys: Iterable[str], *, since: datetime, until: datetime) -> list[str]:
     """Those of runs at `since` to `until`, in order."""
     return sorted(key for key in keys if since <= sentiment_run(key)[1] <= until)
+
+
+def news_quarantine_key(source: str, run: datetime) -> str:
+    """The records of a run that could not be read, each with its reason."""
+    return f"{NEWS_QUARANTINE}{_run(source, run)}"
+
+
+def collecting_key(name: str) -> str:
+    """How far a source was collected, or how many of its posts were read in a month."""
+    return f"{COLLECTING}{name}.json"
+
+
+def forget_key(source: str, identity: str) -> str:
+    """The request to remove an item everywhere; its name says all, its content says when it was made."""
+    return f"{FORGET}source={source}/{segment_of(identity)}.json"
+
+
+def forgotten_key(source: str, identity: str) -> str:
+    """What says that the request at `forget_key` was carried out, and when."""
+    return f"{FORGOTTEN}source={source}/{segment_of(identity)}.json"
+
+
+def forgotten_item(key: str) -> tuple[str, str]:
+    """Source and id of a `forget_key` or `forgotten_key`."""
+    source, _, segment = key.partition("/source=")[2].partition("/")
+    return source, identity_of(segment.removesuffix(".json"))
 
 
 def _run(source: str, run: datetime) -> str:

@@ -88,14 +88,16 @@ class PriceSource(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class NewsPage:
-    """`items` in the vendor's order, of the symbols asked for; `resume` asks for what is newer, next time, None where nothing came.
+    """`items`, oldest first, of the symbols asked for; `resume` asks for what is left or newer, next time.
 
-    `invalid`: records that could not be read, each with its reason and the vendor's record; they are kept apart, never dropped.
+    `resume` is None where `since` alone says as much: then what arrives late is seen too. `invalid`: records that could not be read, each
+    with its reason and the vendor's record; they are kept apart, never dropped. `read`: all records that the vendor sent, which some bill.
     """
 
     items: Sequence[NewsItem]
     resume: str | None
     invalid: Sequence[tuple[str, dict[str, Any]]] = ()
+    read: int = 0
 
 
 class NewsSource(Protocol):
@@ -107,6 +109,7 @@ class NewsSource(Protocol):
     def news(self, symbols: Sequence[str], *, since: datetime, until: datetime, resume: str | None, limit: int) -> NewsPage:
         """Return what was published in [since, until], at most `limit` items, all pages; `received` is `until`.
 
-        With `resume`, what an earlier page returned, only what is newer than that. When there is more than `limit`, the oldest come first
-        and `resume` continues there: nothing is skipped. Raises a `SourceError`.
+        With `resume`, what an earlier page returned, only what that one left. When there is more than `limit`, the oldest come first where
+        the vendor can sort so, and `resume` continues there: nothing is skipped and nothing comes twice. `published` may lie ahead of
+        `until` where the vendor's clock does; `received` rules. Raises a `SourceError`.
         """
