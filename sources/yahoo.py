@@ -1,0 +1,97 @@
+"""Yahoo through yfinance, for research on a person's own machine: its terms allow personal use only, so a deployed function is refused.
+
+yfinance is an optional extra of the installation and is imported when it is used. Prices are adjusted for splits and dividends, as Yahoo
+does that, so they are other numbers after each dividend.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import warnings
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from sources.answers import Number, bar_row, parsed
+from sources.port import LastPrice, SourceBars, SourceInvalid, SourceLimited, SourceRefused, SourceUnavailable
+
+PERSONAL = "yahoo: for personal use only, by its terms; a deployed function may not ask it, choose another source"
+INSTALL = "yahoo: yfinance is not installed; pip install yfinance==1.7.0"
+TIMEOUT = 10.0
+COLUMNS = ("Open", "High", "Low", "Close", "Volume")
+#: yfinance's error for a symbol without prices or without a time zone, which is how it says that it does not know it.
+UNKNOWN = "YFTickerMissingError"
+
+
+class Yahoo:
+    """`BarSource` and `PriceSource`."""
+
+    name = "yahoo"
+
+    def __init__(self, *, deployed: bool, timeout: float = TIMEOUT) -> None:
+        """`deployed`: whether this runs in a function; then `SourceRefused`, as without yfinance."""
+        if deployed:
+            raise SourceRefused(PERSONAL)
+        try:
+            self._yfinance: Any = importlib.import_module("yfinance")
+        except ModuleNotFoundError as error:
+            raise SourceRefused(INSTALL) from error
+        self._yfinance.config.debug.hide_exceptions = False
+        self._timeout = timeout
+
+    def daily_bars(self, symbols: Sequence[str], start: date, end: date) -> SourceBars:
+        rows: list[dict[str, Any]] = []
+        missing = []
+        for symbol in symbols:
+            own = self._history(symbol, start, end)
+            rows += own
+            if not own:
+                missing.append(symbol)
+        return SourceBars(rows=rows, prices="adjusted", missing=tuple(missing))
+
+    def last_prices(self, symbols: Sequence[str]) -> dict[str, LastPrice]:
+        """The close of the newest daily bar, today's while it trades; `ts` is that session's start."""
+        today = datetime.now(UTC).date()
+        found = {}
+        for symbol in symbols:
+            rows = self._history(symbol, today - timedelta(days=10), today)
+            if rows:
+                found[symbol] = LastPrice(symbol=symbol, ts=datetime.fromisoformat(rows[-1]["ts"]), price=rows[-1]["close"])
+        return found
+
+    def _history(self, symbol: str, start: date, end: date) -> list[dict[str, Any]]:
+        """Rows of the port, none for a symbol that is not known; a dot of ours is Yahoo's dash."""
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # its own, of the pandas to come, ten a symbol
+                table = self._yfinance.Ticker(symbol.replace(".", "-")).history(
+                    start=start.isoformat(),
+                    end=(end + timedelta(days=1)).isoformat(),
+                    interval="1d",
+                    auto_adjust=True,
+                    actions=False,
+                    timeout=self._timeout,
+                )
+        except Exception as error:  # noqa: BLE001 -- it lets through what its own transport, a parser of JSON and pandas raise
+            names = {kind.__name__ for kind in type(error).__mro__}
+            if UNKNOWN in names:
+                return []
+            if "YFRateLimitError" in names:
+                raise SourceLimited("yahoo: too many requests; it limits addresses, not keys, so wait an hour") from None
+            raise SourceUnavailable(f"yahoo did not answer {symbol} ({type(error).__name__})") from None
+        absent = [column for column in COLUMNS if column not in table.columns]
+        if absent:
+            raise SourceInvalid(f"yahoo: bars of {symbol}: {absent[0]}: the column is missing")
+        return [
+            self._row(symbol, moment.date(), values) for moment, values in zip(table.index, table[list(COLUMNS)].to_numpy(), strict=True)
+        ]
+
+    def _row(self, symbol: str, day: date, values: Any) -> dict[str, Any]:
+        numbers = []
+        for column, value in zip(COLUMNS, values, strict=True):
+            if not isinstance(value, str) and math.isnan(value):
+                raise SourceInvalid(f"yahoo: bars of {symbol}: {column} of {day}: there is none")
+            numbers.append(float(parsed(Number, value, source=self.name, what=f"{column} of {symbol} on {day}")))
+        opened, high, low, close, volume = numbers
+        return bar_row(symbol, day, prices=(opened, high, low, close), volume=volume)
