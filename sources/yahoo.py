@@ -7,7 +7,6 @@ does that, so they are other numbers after each dividend.
 from __future__ import annotations
 
 import importlib
-import math
 import warnings
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -75,23 +74,27 @@ class Yahoo:
                 )
         except Exception as error:  # noqa: BLE001 -- it lets through what its own transport, a parser of JSON and pandas raise
             names = {kind.__name__ for kind in type(error).__mro__}
-            if UNKNOWN in names:
+            if UNKNOWN in names or getattr(getattr(error, "response", None), "status_code", None) == 404:
                 return []
             if "YFRateLimitError" in names:
                 raise SourceLimited("yahoo: too many requests; it limits addresses, not keys, so wait an hour") from None
+            if names & {"ValueError", "TypeError"} and "JSONDecodeError" not in names:
+                raise SourceInvalid(f"yahoo: bars of {symbol}: {' '.join(str(error).split())[:200]}") from None
             raise SourceUnavailable(f"yahoo did not answer {symbol} ({type(error).__name__})") from None
         absent = [column for column in COLUMNS if column not in table.columns]
         if absent:
             raise SourceInvalid(f"yahoo: bars of {symbol}: {absent[0]}: the column is missing")
-        return [
-            self._row(symbol, moment.date(), values) for moment, values in zip(table.index, table[list(COLUMNS)].to_numpy(), strict=True)
-        ]
+        rows = zip([moment.date() for moment in table.index], table[list(COLUMNS)].to_numpy(), strict=True)
+        return [self._row(symbol, day, values) for day, values in rows if not all(_is_nothing(value) for value in values)]
 
-    def _row(self, symbol: str, day: date, values: Any) -> dict[str, Any]:
-        numbers = []
-        for column, value in zip(COLUMNS, values, strict=True):
-            if not isinstance(value, str) and math.isnan(value):
-                raise SourceInvalid(f"yahoo: bars of {symbol}: {column} of {day}: there is none")
-            numbers.append(float(parsed(Number, value, source=self.name, what=f"{column} of {symbol} on {day}")))
-        opened, high, low, close, volume = numbers
+    def _row(self, symbol: str, day: date, values: Sequence[Any]) -> dict[str, Any]:
+        """A session that Yahoo has nothing of has no row; one that it has a part of is refused."""
+        told = zip(COLUMNS, (value.item() if hasattr(value, "item") else value for value in values), strict=True)
+        opened, high, low, close, volume = (
+            float(parsed(Number, value, source=self.name, what=f"{column} of {symbol} on {day}")) for column, value in told
+        )
         return bar_row(symbol, day, prices=(opened, high, low, close), volume=volume)
+
+
+def _is_nothing(value: Any) -> bool:
+    return value is None or value != value  # noqa: PLR0124 -- NaN
