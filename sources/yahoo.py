@@ -85,7 +85,7 @@ class Yahoo:
         if absent:
             raise SourceInvalid(f"yahoo: bars of {symbol}: {absent[0]}: the column is missing")
         rows = zip([moment.date() for moment in table.index], table[list(COLUMNS)].to_numpy(), strict=True)
-        return [self._row(symbol, day, values) for day, values in rows if not all(_is_nothing(value) for value in values)]
+        return [self._row(symbol, day, values) for day, values in rows if not all(_is_nothing(value) for value in values[:4])]
 
     def _row(self, symbol: str, day: date, values: Sequence[Any]) -> dict[str, Any]:
         """A session that Yahoo has nothing of has no row; one that it has a part of is refused."""
@@ -97,4 +97,4 @@ class Yahoo:
 
 
 def _is_nothing(value: Any) -> bool:
-    return value is None or value != value  # noqa: PLR0124 -- NaN
+    return value is None or value != value
