@@ -180,7 +180,7 @@ class AlphaVantage:
         left = self._transport.left_today
         if left is not None and calls > left:
             raise SourceLimited(
-                f"{self.name}: {calls} calls are needed, and {left} of a free key's {FREE_PER_DAY} a day are left; ask for less"
+                f"{self.name}: {calls} calls are needed, and {left} of a free key's {FREE_PER_DAY} a day are left; ask for fewer symbols"
             )
 
     def _asked(self, function: str, symbol: str, **query: str) -> Mapping[str, Any] | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from datetime import UTC, date, datetime, time
-from typing import Annotated, Any, TypeVar
+from functools import cache
+from typing import Annotated, Any, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -27,12 +29,18 @@ class VendorRecord(BaseModel):
 def parsed(shape: type[Answer], body: Any, *, source: str, what: str) -> Answer:
     """`body` as `shape`; `SourceInvalid` names the first field that is not."""
     try:
-        return TypeAdapter(shape).validate_python(body)
+        answer: Answer = _adapter(cast(Hashable, shape)).validate_python(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         field = ".".join(str(part) for part in first["loc"]) or "(the answer)"
         held = "" if first["type"] == "missing" else f", was {str(first['input'])[:40]!r}"
         raise SourceInvalid(f"{source}: {what}: {field}: {first['msg']}{held}") from None
+    return answer
+
+
+@cache
+def _adapter(shape: Hashable) -> TypeAdapter[Any]:
+    return TypeAdapter(cast(Any, shape))
 
 
 def session_start(day: date) -> datetime:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
+from math import isfinite, nan
 from typing import Any
 
 from pydantic import Field
@@ -121,7 +122,7 @@ class InteractiveBrokers:
             year = parsed(_History, body, source=self.name, what=f"bars of {symbol}")
             days = {new_york_date(datetime.fromtimestamp(bar.t / 1000, UTC)): bar for bar in year.data}
             yield [
-                bar_row(symbol, day, prices=(bar.o, bar.h, bar.l, bar.c), volume=bar.v * year.volume_factor)
+                bar_row(symbol, day, prices=(bar.o, bar.h, bar.l, bar.c), volume=round(bar.v * year.volume_factor, 6))
                 for day, bar in days.items()
                 if start <= day <= end
             ]
@@ -177,9 +178,12 @@ class InteractiveBrokers:
         if not text:
             return None
         try:
-            return parsed(Positive, float(text.lstrip("CH").replace(",", "")), source=self.name, what=f"snapshot of {symbol}")
+            price = float(text.lstrip("CH").replace(",", ""))
         except ValueError:
-            raise SourceInvalid(f"{self.name}: snapshot of {symbol}: {field}: a price was expected, was {text!r}") from None
+            price = nan
+        if not (isfinite(price) and price > 0):
+            raise SourceInvalid(f"{self.name}: snapshot of {symbol}: {field}: a price was expected, was {text[:40]!r}")
+        return price
 
 
 def _not_logged_in(status: int, text: str) -> bool:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import importlib
 import warnings
 from collections.abc import Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
-from sources.answers import Number, bar_row, parsed
+from pydantic import Field
+
+from sources.answers import Number, VendorRecord, bar_row, parsed
 from sources.port import LastPrice, SourceBars, SourceInvalid, SourceLimited, SourceRefused, SourceUnavailable
 
 PERSONAL = "yahoo: for personal use only, by its terms; a deployed function may not ask it, choose another source"
@@ -23,12 +25,20 @@ COLUMNS = ("Open", "High", "Low", "Close", "Volume")
 UNKNOWN = "YFTickerMissingError"
 
 
+class _Bar(VendorRecord):
+    opened: Number = Field(alias="Open")
+    high: Number = Field(alias="High")
+    low: Number = Field(alias="Low")
+    close: Number = Field(alias="Close")
+    volume: Number = Field(alias="Volume")
+
+
 class Yahoo:
     """`BarSource` and `PriceSource`."""
 
     name = "yahoo"
 
-    def __init__(self, *, deployed: bool, timeout: float = TIMEOUT) -> None:
+    def __init__(self, *, deployed: bool, today: date, timeout: float = TIMEOUT) -> None:
         """`deployed`: whether this runs in a function; then `SourceRefused`, as without yfinance."""
         if deployed:
             raise SourceRefused(PERSONAL)
@@ -37,7 +47,7 @@ class Yahoo:
         except ModuleNotFoundError as error:
             raise SourceRefused(INSTALL) from error
         self._yfinance.config.debug.hide_exceptions = False
-        self._timeout = timeout
+        self._today, self._timeout = today, timeout
 
     def daily_bars(self, symbols: Sequence[str], start: date, end: date) -> SourceBars:
         rows: list[dict[str, Any]] = []
@@ -51,10 +61,9 @@ class Yahoo:
 
     def last_prices(self, symbols: Sequence[str]) -> dict[str, LastPrice]:
         """The close of the newest daily bar, today's while it trades; `ts` is that session's start."""
-        today = datetime.now(UTC).date()
         found = {}
         for symbol in symbols:
-            rows = self._history(symbol, today - timedelta(days=10), today)
+            rows = self._history(symbol, self._today - timedelta(days=10), self._today)
             if rows:
                 found[symbol] = LastPrice(symbol=symbol, ts=datetime.fromisoformat(rows[-1]["ts"]), price=rows[-1]["close"])
         return found
@@ -89,11 +98,9 @@ class Yahoo:
 
     def _row(self, symbol: str, day: date, values: Sequence[Any]) -> dict[str, Any]:
         """A session that Yahoo has nothing of has no row; one that it has a part of is refused."""
-        told = zip(COLUMNS, (value.item() if hasattr(value, "item") else value for value in values), strict=True)
-        opened, high, low, close, volume = (
-            float(parsed(Number, value, source=self.name, what=f"{column} of {symbol} on {day}")) for column, value in told
-        )
-        return bar_row(symbol, day, prices=(opened, high, low, close), volume=volume)
+        told = {column: value.item() if hasattr(value, "item") else value for column, value in zip(COLUMNS, values, strict=True)}
+        bar = parsed(_Bar, told, source=self.name, what=f"bar of {symbol} on {day}")
+        return bar_row(symbol, day, prices=(bar.opened, bar.high, bar.low, bar.close), volume=bar.volume)
 
 
 def _is_nothing(value: Any) -> bool:

@@ -66,7 +66,7 @@ def bar_source(name: str, *, environ: Mapping[str, str], now: datetime) -> BarSo
         "ibkr": lambda: interactive_brokers.InteractiveBrokers(
             url=environ.get("IBKR_URL") or interactive_brokers.GATEWAY, token=environ.get("IBKR_TOKEN", "")
         ),
-        "yahoo": lambda: yahoo.Yahoo(deployed=IN_A_FUNCTION in environ),
+        "yahoo": lambda: yahoo.Yahoo(deployed=IN_A_FUNCTION in environ, today=new_york_date(now)),
     }
     if name not in builders:
         raise VendorBarsError(f"--from must be {', '.join(VENDORS)}, was {name}")
@@ -87,10 +87,10 @@ def write_bars(source: BarSource, symbols: Sequence[str], *, start: date, end: d
     if start > end:
         raise VendorBarsError(f"--start must not be after {end}, the last session asked for, was {start}")
     found = source.daily_bars(names, start, end)
-    if found.missing:
-        raise VendorBarsError(
-            f"{source.name} has no bar of {shown(found.missing)} from {start} to {end}; check the spelling or leave it out"
-        )
+    held = {row["symbol"] for row in found.rows}
+    absent = [name for name in names if name not in held]
+    if absent:
+        raise VendorBarsError(f"{source.name} has no bar of {shown(absent)} from {start} to {end}; check the spelling or leave it out")
     table = as_table(found)
     raw = {"dividend", "split"} & set(table.columns) != set()
     return WrittenBars(file=out, held=_written(table, out=out, raw=raw, vendor=source.name), raw=raw, remarks=found.remarks)
@@ -99,27 +99,25 @@ def write_bars(source: BarSource, symbols: Sequence[str], *, start: date, end: d
 def as_table(found: SourceBars) -> pd.DataFrame:
     """symbol, session, prices, volume; and dividend (dollars per share) and split (shares after per share before) where there are any."""
     columns = ["symbol", "session", *PRICE_COLUMNS, "volume"]
-    rows = [{**row, "session": np.datetime64(parse_utc(row["ts"]).astimezone(NEW_YORK).date(), "us")} for row in found.rows]
-    table = pd.DataFrame(rows)[columns].sort_values(["symbol", "session"], ignore_index=True)
+    held = [{**row, "session": np.datetime64(parse_utc(row["ts"]).astimezone(NEW_YORK).date(), "us")} for row in found.rows]
+    table = pd.DataFrame(held)[columns].sort_values(["symbol", "session"], ignore_index=True)
+    own = {str(symbol): (rows.index, rows.to_numpy()) for symbol, rows in table.groupby("symbol")["session"]}
     for kind, nothing, together in (("dividend", 0.0, np.add), ("split", 1.0, np.multiply)):
         values = np.full(len(table), nothing)
         for action in found.actions:
-            at = _row_of(table, action["symbol"], date.fromisoformat(action["ex_date"])) if action["kind"] == kind else None
+            rows, sessions = own.get(action["symbol"], (table.index[:0], table["session"].to_numpy()[:0]))
+            at = _next_bar(sessions, date.fromisoformat(action["ex_date"])) if action["kind"] == kind else None
             if at is not None:
-                values[at] = together(values[at], float(action["value"]))
+                values[rows[at]] = together(values[rows[at]], float(action["value"]))
         if (values != nothing).any():
             table[kind] = values
     return table
 
 
-def _row_of(table: pd.DataFrame, symbol: str, ex_date: date) -> int | None:
-    """The row of the name's first bar on or after `ex_date`; None where that is before its first bar or after its last."""
-    own = table.index[table["symbol"] == symbol]
-    sessions = table.loc[own, "session"].to_numpy()
+def _next_bar(sessions: np.ndarray, ex_date: date) -> int | None:
+    """The number of the first session on or after `ex_date`; None where that is before the first or after the last."""
     day = np.datetime64(ex_date, "us")
-    if not len(sessions) or not sessions[0] <= day <= sessions[-1]:
-        return None
-    return int(own[int(np.searchsorted(sessions, day))])
+    return int(np.searchsorted(sessions, day)) if len(sessions) and sessions[0] <= day <= sessions[-1] else None
 
 
 def _written(table: pd.DataFrame, *, out: Path, raw: bool, vendor: str) -> OwnBars:
