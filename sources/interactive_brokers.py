@@ -33,7 +33,7 @@ REMEDY = "log in: open the gateway's page in a browser, or renew IBKR_TOKEN; one
 
 
 class _Contract(VendorRecord):
-    conid: Whole
+    conid: int  # which some answers write as text
     is_us: bool = Field(alias="isUS", strict=True)
 
 
@@ -57,7 +57,7 @@ class _History(VendorRecord):
 
 
 class _Snapshot(VendorRecord):
-    conid: Whole
+    conid: int
     updated: Whole | None = Field(default=None, alias="_updated")
     last: Text | None = Field(default=None, alias=LAST)
     bid: Text | None = Field(default=None, alias=BID)

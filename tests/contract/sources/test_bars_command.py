@@ -52,7 +52,7 @@ def test_what_is_written_trades(alpaca: VendorServer, tmp_path: Path) -> None:
     )
     result = CliRunner(env={"COLUMNS": "200"}).invoke(command_line.app, ["backtest", "--bars", str(out), "--raw"])
     assert result.exit_code == 0, result.output
-    assert "1,344 daily bars of 2 names, 2018-01-02 to 2020-09-02" in result.stdout
+    assert "1,346 daily bars of 2 names, 2018-01-02 to 2020-09-02" in result.stdout
     drawdown = next(line for line in result.stdout.splitlines() if "drawdown" in line)
     assert re.search(r"[1-9][0-9]\.", drawdown) is None, drawdown
 
