@@ -63,6 +63,7 @@ def bars(
 
         now, console = datetime.now(UTC), Console()
         vendor = vendors.bar_source(source.value, environ=os.environ, now=now)
+        console.print(f"asking {vendor.name}", highlight=False)
         last = end.date() if end else None
         written = vendors.write_bars(vendor, symbols, start=start.date(), end=last, out=out, now=now)
         written_to = f"written: {out}\nnext: papertape evaluate --bars {out}{' --raw' if written.raw else ''}"

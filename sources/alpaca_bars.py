@@ -11,10 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any, Literal
 
-from pydantic import AwareDatetime
-
 from schema.exchange_time import new_york_date
-from sources.answers import Number, Positive, Text, VendorRecord, action_row, bar_row, parsed
+from sources.answers import Moment, Number, Positive, Text, VendorRecord, action_row, bar_row, parsed
 from sources.port import LastPrice, SourceBars, SourceInvalid
 from sources.transport import TIMEOUTS, VendorTransport
 
@@ -27,7 +25,7 @@ KINDS = ("forward_split", "reverse_split", "stock_dividend", "cash_dividend")
 
 
 class _Bar(VendorRecord):
-    t: AwareDatetime
+    t: Moment
     o: Number
     h: Number
     l: Number  # noqa: E741 -- the vendor's word
@@ -67,7 +65,7 @@ class _ActionsPage(VendorRecord):
 
 
 class _Trade(VendorRecord):
-    t: AwareDatetime
+    t: Moment
     p: Positive
 
 

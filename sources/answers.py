@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, time
 from functools import cache
 from typing import Annotated, Any, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from schema.exchange_time import NEW_YORK, iso
 from sources.port import SourceInvalid
@@ -16,7 +16,10 @@ Answer = TypeVar("Answer")
 #: A number of JSON, not a text that looks like one; not NaN, not infinite.
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
-Whole = Annotated[int, Field(strict=True)]
+#: Between 1900 and 2100, where every zone has its date.
+EpochSeconds = Annotated[int, Field(strict=True, ge=-2_208_988_800, le=4_102_444_800)]
+EpochMilliseconds = Annotated[int, Field(strict=True, ge=-2_208_988_800_000, le=4_102_444_800_000)]
+Moment = Annotated[AwareDatetime, Field(ge=datetime(1900, 1, 1, tzinfo=UTC), le=datetime(2100, 1, 1, tzinfo=UTC))]
 Text = Annotated[str, Field(strict=True)]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Literal
 
-from sources.answers import Number, Positive, Text, VendorRecord, Whole, action_row, bar_row, parsed
+from sources.answers import EpochSeconds, Number, Positive, Text, VendorRecord, action_row, bar_row, parsed
 from sources.port import LastPrice, SourceBars, SourceInvalid, SourceRefused
 from sources.transport import TIMEOUTS, VendorTransport
 
@@ -20,7 +20,7 @@ PER_MINUTE = 60  # of the free plan
 
 class _Candles(VendorRecord):
     s: Literal["ok"]
-    t: list[Whole]
+    t: list[EpochSeconds]
     o: list[Number]
     h: list[Number]
     l: list[Number]  # noqa: E741 -- the vendor's word
@@ -36,7 +36,7 @@ class _Dividend(VendorRecord):
 
 class _Quote(VendorRecord):
     c: Positive
-    t: Whole
+    t: EpochSeconds
 
 
 class Finnhub:

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from schema.exchange_time import new_york_date
 from schema.loopback import is_loopback
-from sources.answers import Number, Positive, Text, VendorRecord, Whole, bar_row, parsed
+from sources.answers import EpochMilliseconds, Number, Positive, Text, VendorRecord, bar_row, parsed
 from sources.port import LastPrice, SourceBars, SourceInvalid, SourceRefused, SourceUnavailable
 from sources.transport import TIMEOUTS, VendorTransport
 
@@ -43,7 +43,7 @@ class _Listing(VendorRecord):
 
 
 class _Bar(VendorRecord):
-    t: Whole
+    t: EpochMilliseconds
     o: Number
     h: Number
     l: Number  # noqa: E741 -- the vendor's word
@@ -58,7 +58,7 @@ class _History(VendorRecord):
 
 class _Snapshot(VendorRecord):
     conid: int
-    updated: Whole | None = Field(default=None, alias="_updated")
+    updated: EpochMilliseconds | None = Field(default=None, alias="_updated")
     last: Text | None = Field(default=None, alias=LAST)
     bid: Text | None = Field(default=None, alias=BID)
     ask: Text | None = Field(default=None, alias=ASK)

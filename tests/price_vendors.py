@@ -20,6 +20,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pandas as pd
 import requests
+from hypothesis import strategies as st
 
 from papertape.market_data.sessions import sessions_between
 from sources.alpaca_bars import AlpacaBars
@@ -392,3 +393,31 @@ def yfinance_at(url: Callable[[], str]) -> ModuleType:
 
     module.Ticker, module.config = Ticker, SimpleNamespace(debug=SimpleNamespace(hide_exceptions=True))
     return module
+
+
+#: What may stand in the place of a value: of another type, beyond every range, or of no day.
+LEAVES: st.SearchStrategy[Any] = (
+    st.sampled_from(["0001-01-01", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59-10:00", "nan", "1e999", 10**400, -1, [], {}, [[{}]]])
+    | st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+)
+
+
+def replaced(body: Any, at: int, leaf: Any) -> Any:
+    """`body` with `leaf` in the place of one of its values."""
+    copy = json.loads(json.dumps(body))
+    places = list(_places(copy))
+    if not places:
+        return leaf
+    holder, key = places[at % len(places)]
+    holder[key] = leaf
+    return copy
+
+
+def _places(node: Any) -> Iterator[tuple[Any, Any]]:
+    for key, value in list(node.items()) if isinstance(node, dict) else list(enumerate(node)) if isinstance(node, list) else []:
+        yield node, key
+        yield from _places(value)

@@ -16,9 +16,9 @@ from tests.price_vendors import VENDORS, VendorServer, serving, yfinance_at
 class Vendor:
     """A vendor's server and its adapter; `waited` is what the adapter would have slept."""
 
-    server: VendorServer
+    server: VendorServer = field(repr=False)
     source: Any
-    waited: list[float] = field(default_factory=list)
+    waited: list[float] = field(default_factory=list, repr=False)
 
     @property
     def name(self) -> str:
