@@ -290,11 +290,11 @@ class Settings(Section):
     reward: RewardSettings
     model: ModelSettings
     budget: Budget
+    data: DataSettings = DataSettings()
     gate: GateSettings = GateSettings()
     features: FeatureSettings = FeatureSettings()
     news: NewsSettings = NewsSettings()
     sentiment: SentimentSettings = SentimentSettings()
-    data: DataSettings = DataSettings()
 
     @model_validator(mode="after")
     def _a_reward_is_of_the_algorithm_that_reads_it(self) -> Self:

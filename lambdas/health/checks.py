@@ -12,6 +12,7 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 
 from lambdas.common.ledger.records import AlertRecord, Attribution, Decision, OrderRecord, ServedModel, Snapshot
+from lambdas.health import closes as closing
 from schema.exchange_time import NEW_YORK
 from schema.settings import Settings
 
@@ -25,17 +26,6 @@ ORDER_GRACE = timedelta(minutes=15)
 CONSTANT_DECISIONS = 10
 CONSTANT_RANGE = 1e-9
 DIFFERENCE_LIMIT = 0.005
-CLOSE_LIMIT = 0.005
-CLOSES_SHOWN = 5
-
-
-@dataclass(frozen=True, kw_only=True)
-class ComparedCloses:
-    """Symbol, the lake's close of the session and another source's; `failed`: why it has none."""
-
-    session: date
-    pairs: tuple[tuple[str, float, float], ...] = ()
-    failed: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +33,7 @@ class Facts:
     """The state of the agent at `now` (UTC). `opens`/`closes` are None on a day without a session; `earlier` are the sessions before it.
 
     `decisions`: the agent's in today's slots, in order; `recent`: its last ones, oldest first; `attribution`: the last that was written;
-    `compared`: by source of `check_closes`, the closes of the last of `earlier`; `orders`: how many the ledger has of today;
-    `peak_equity`: what losses count from, 0 before the first.
+    `orders`: how many the ledger has of today; `peak_equity`: what losses count from, 0 before the first.
     """
 
     now: datetime
@@ -64,7 +53,8 @@ class Facts:
     trader: ServedModel | None
     features_end: date | None
     newest_bar: date | None
-    compared: Mapping[str, ComparedCloses] = field(default_factory=dict)
+    #: By source of `[data] check_closes`, the closes of the last of `earlier`.
+    compared: Mapping[str, closing.ComparedCloses] = field(default_factory=dict)
     last_snapshot: Snapshot | None
     recent: tuple[Decision, ...] = ()
     attribution: Attribution | None = None
@@ -202,19 +192,7 @@ def bars(facts: Facts, settings: Settings) -> str:
 
 
 def closes(facts: Facts, _settings: Settings) -> Mapping[str, str]:
-    answers = {name: _compared(name, found) for name, found in facts.compared.items()}
-    return {name: answer for name, answer in answers.items() if answer}
-
-
-def _compared(name: str, found: ComparedCloses) -> str:
-    if found.failed:
-        return f"the closes of {found.session} could not be compared: {found.failed}"
-    apart = sorted(((abs(other / own - 1), symbol, own, other) for symbol, own, other in found.pairs), reverse=True)
-    far = [f"{symbol} {own:g} here, {other:g} there ({share:.1%})" for share, symbol, own, other in apart if share > CLOSE_LIMIT]
-    if not far:
-        return ""
-    more = f" and {len(far) - CLOSES_SHOWN} more" if len(far) > CLOSES_SHOWN else ""
-    return f"{len(far)} of {len(found.pairs)} closes of {found.session} differ from {name}'s: {', '.join(far[:CLOSES_SHOWN])}{more}"
+    return closing.sentences(facts.compared)
 
 
 def snapshot(facts: Facts, _settings: Settings) -> str:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import date, datetime, timedelta
-from typing import Any
 
 from lambdas.common.lake.lake import Lake
 from lambdas.common.ledger.ledger import Ledger
 from lambdas.common.ledger.records import Decision
 from lambdas.common.ledger.roles import trader_now
-from lambdas.health.checks import ComparedCloses, Facts
+from lambdas.health.checks import Facts
+from lambdas.health.closes import compared_closes
 from schema.exchange_time import new_york_date, parse_utc
-from schema.lake_layout import BARS, CLOSES, bars_key, closes_key
+from schema.lake_layout import BARS, bars_key
 from schema.settings import Settings
 from schema.slot import AGENT, Slot, decision_id_of
 
@@ -45,7 +45,7 @@ def gather(*, now: datetime, ledger: Ledger, lake: Lake, settings: Settings) -> 
         trader=trader_now(ledger, settings),
         features_end=None if manifest is None else date.fromisoformat(manifest["end"]),
         newest_bar=_newest_bar(lake, symbol=settings.universe.required_benchmark, day=day),
-        compared=_compared_closes(lake, settings.data.check_closes, calendar.before(day)),
+        compared=compared_closes(lake, settings.data.check_closes, calendar.before(day)),
         last_snapshot=snapshot,
         recent=_recent(ledger, day),
         attribution=max(ledger.attributions((day - RECENT).isoformat(), day.isoformat()), key=lambda one: one.session, default=None),
@@ -63,20 +63,6 @@ def _recent(ledger: Ledger, day: date) -> tuple[Decision, ...]:
     """The agent's decisions of this month and the one before, oldest first."""
     months = ((day.replace(day=1) - timedelta(days=1)).isoformat()[:7], day.isoformat()[:7])
     return tuple(decision for month in months for decision in ledger.decisions(month) if decision.strategy == AGENT)
-
-
-def _compared_closes(lake: Lake, sources: Sequence[str], earlier: Sequence[date]) -> dict[str, ComparedCloses]:
-    """By source, of the last session before today."""
-    if not sources or not earlier:
-        return {}
-    session, key = earlier[-1], closes_key(earlier[-1])
-    found = {row["source"]: row for row in lake.read([key], prefix=CLOSES).get(key, [])}
-    nothing: dict[str, Any] = {"pairs": [], "failed": "backfill_bars has not done so"}
-    rows = {source: found.get(source, nothing) for source in sources}
-    return {
-        source: ComparedCloses(session=session, pairs=tuple((name, own, other) for name, own, other in row["pairs"]), failed=row["failed"])
-        for source, row in rows.items()
-    }
 
 
 def _newest_bar(lake: Lake, *, symbol: str, day: date) -> date | None:

@@ -17,7 +17,7 @@ from lambdas.backfill_bars.handler import handler
 from lambdas.common.lake import lake as lakes
 from lambdas.common.lake.lake import Lake
 from lambdas.common.price_sources import price_source
-from lambdas.health.facts import _compared_closes
+from lambdas.health.closes import compared_closes
 from local.exchange.server import RunningExchange
 from schema.lake_layout import closes_key
 from schema.sections.data import DataSettings
@@ -119,9 +119,9 @@ def test_the_evening_writes_and_health_reads_even_when_a_source_refuses(
     assert handler(NIGHT, None)["end"] == "2020-01-02"
     (key,) = lake.raw_index("raw/closes/")
     assert key == closes_key(date(2020, 1, 2))
-    told = _compared_closes(lake, ["finnhub"], [date(2020, 1, 2)])["finnhub"]
+    told = compared_closes(lake, ["finnhub"], [date(2020, 1, 2)])["finnhub"]
     assert "has no finnhub: add it as a JSON field" in told.failed
-    assert _compared_closes(lake, ["finnhub"], [date(2020, 1, 3)])["finnhub"].failed == "backfill_bars has not done so"
+    assert compared_closes(lake, ["finnhub"], [date(2020, 1, 3)])["finnhub"].failed == "backfill_bars has not done so"
     closes = closes_of(lake.bars(symbols=["AAPL"], years=[2020]), date(2020, 1, 2))
     assert closes == {"AAPL": 300.35}
 

@@ -22,7 +22,8 @@ from lambdas.common.lake.lake import Lake
 from lambdas.common.ledger.ledger import Ledger
 from lambdas.common.ledger.records import AlertRecord, Attribution, Breakers, Decision, OrderRecord, PlannedOrder, ServedModel, Snapshot
 from lambdas.health import handler as watching
-from lambdas.health.checks import ComparedCloses, Facts
+from lambdas.health.checks import Facts
+from lambdas.health.closes import ComparedCloses
 from lambdas.health.mail import News, compose
 from lambdas.health.remedies import COMMANDS, AppAddress, command_for
 from lambdas.health.rules import RULES, Finding, evaluate, markdown
