@@ -52,7 +52,7 @@ INTERRUPTED, TERMINATED = 130, 143
 JOINING = "papertape.commands"
 #: As `--help` lists them; the commands of other packages follow.
 IN_ORDER_OF_USE = (
-    *("demo", "local", "paper", "train", "evaluate", "backtest", "lookahead", "scoreboard", "exchange", "parity", "soak"),
+    *("demo", "local", "paper", "bars", "train", "evaluate", "backtest", "lookahead", "scoreboard", "exchange", "parity", "soak"),
     *("preflight", "cost", "secret", "first-run", "destroy"),
     *("status", "halt", "resume", "flatten", "explain", "mails", "repair", "forget"),
 )
@@ -82,7 +82,7 @@ DEPLOYING = ("preflight", "cost", "secret", "first-run", "destroy")
 OPERATING = ("status", "halt", "resume", "flatten", "explain", "mails", "repair", "forget")
 APART = {
     name: EntryPoint(name, f"papertape.{module}:app", JOINING)
-    for module, names in (("deployment_commands", DEPLOYING), ("operator_commands", OPERATING))
+    for module, names in (("bars_command", ("bars",)), ("deployment_commands", DEPLOYING), ("operator_commands", OPERATING))
     for name in names
 }
 

@@ -16,6 +16,7 @@ BARS = "raw/bars/timeframe=1Day/"
 ACTIONS = "raw/actions/"
 QUOTES = "raw/quotes/"
 CALENDAR = "raw/calendar/"
+CLOSES = "raw/closes/"
 NEWS = "raw/news/"
 FORGET = "raw/news/forget/"  # what is to be removed everywhere
 FORGOTTEN = "raw/news/forgotten/"  # what was
@@ -47,6 +48,11 @@ def actions_key(symbol: str) -> str:
 
 def calendar_key(year: int) -> str:
     return f"{CALENDAR}exchange=XNYS/{year}.jsonl.gz"
+
+
+def closes_key(session: date) -> str:
+    """What other sources said the session's closes were; only where they are compared."""
+    return f"{CLOSES}session={session.isoformat()}.jsonl.gz"
 
 
 def quotes_prefix(day: date) -> str:

@@ -29,6 +29,7 @@ from pydantic import (
 
 from schema import slot, universes
 from schema.sections import refusals
+from schema.sections.data import DataSettings
 from schema.sections.learning import FeatureSettings, RewardSettings
 from schema.sections.news import NewsSettings, SentimentSettings
 from schema.sections.section import Section
@@ -276,6 +277,7 @@ class Settings(Section):
     reward: RewardSettings
     model: ModelSettings
     budget: Budget
+    data: DataSettings = DataSettings()
     gate: GateSettings = GateSettings()
     features: FeatureSettings = FeatureSettings()
     news: NewsSettings = NewsSettings()

@@ -46,18 +46,21 @@ class SourceBars:
     """Daily bars by symbol and time: rows of symbol, ts (the session's start, UTC), open, high, low, close, volume.
 
     `prices`: `raw`, as they traded; `split`, adjusted for splits; `adjusted`, for splits and dividends. `actions`: rows of symbol, ex_date,
-    kind (split or dividend), value, as far as the vendor tells them. `missing`: symbols that the vendor does not know.
+    kind (split or dividend), value, as far as the vendor tells them, and never one that the prices are adjusted for already. `missing`:
+    symbols that the vendor does not know. `remarks`: what a reader must know of these bars, a sentence each.
     """
 
     rows: Sequence[dict[str, Any]]
     prices: Literal["raw", "split", "adjusted"]
     actions: Sequence[dict[str, Any]] = ()
     missing: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class LastPrice:
-    """The newest price of a symbol that a source has; bid and ask where it has them."""
+    """The newest price of a symbol that a source has; bid and ask where it has them. A source that tells the session alone has its
+    start as `ts`."""
 
     symbol: str
     ts: datetime

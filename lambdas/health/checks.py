@@ -7,11 +7,12 @@ sentence for each, by name. A fact that is unknown breaks the rule that needs it
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 
 from lambdas.common.ledger.records import AlertRecord, Attribution, Decision, OrderRecord, ServedModel, Snapshot
+from lambdas.health import closes as closing
 from schema.exchange_time import NEW_YORK
 from schema.settings import Settings
 
@@ -52,6 +53,8 @@ class Facts:
     trader: ServedModel | None
     features_end: date | None
     newest_bar: date | None
+    #: By source of `[data] check_closes`, the closes of the last of `earlier`.
+    compared: Mapping[str, closing.ComparedCloses] = field(default_factory=dict)
     last_snapshot: Snapshot | None
     recent: tuple[Decision, ...] = ()
     attribution: Attribution | None = None
@@ -186,6 +189,10 @@ def bars(facts: Facts, settings: Settings) -> str:
         return ""
     name = settings.universe.required_benchmark
     return f"the newest daily bar of {name} is of {facts.newest_bar or 'never'}, the last session was {facts.earlier[-1]}"
+
+
+def closes(facts: Facts, _settings: Settings) -> Mapping[str, str]:
+    return closing.sentences(facts.compared)
 
 
 def snapshot(facts: Facts, _settings: Settings) -> str:

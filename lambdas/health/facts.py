@@ -10,6 +10,7 @@ from lambdas.common.ledger.ledger import Ledger
 from lambdas.common.ledger.records import Decision
 from lambdas.common.ledger.roles import trader_now
 from lambdas.health.checks import Facts
+from lambdas.health.closes import compared_closes
 from schema.exchange_time import new_york_date, parse_utc
 from schema.lake_layout import BARS, bars_key
 from schema.settings import Settings
@@ -44,6 +45,7 @@ def gather(*, now: datetime, ledger: Ledger, lake: Lake, settings: Settings) -> 
         trader=trader_now(ledger, settings),
         features_end=None if manifest is None else date.fromisoformat(manifest["end"]),
         newest_bar=_newest_bar(lake, symbol=settings.universe.required_benchmark, day=day),
+        compared=compared_closes(lake, settings.data.check_closes, calendar.before(day)),
         last_snapshot=snapshot,
         recent=_recent(ledger, day),
         attribution=max(ledger.attributions((day - RECENT).isoformat(), day.isoformat()), key=lambda one: one.session, default=None),

@@ -41,6 +41,7 @@ BACKFILL, RECONCILE = _invoke("ingest", "BackfillBarsFunction"), _invoke("tradin
 COMMANDS: Mapping[str, str] = {
     "calendar-missing": BACKFILL,
     "bars-late": BACKFILL,
+    "closes-disagree": _log("ingest", "BackfillBarsFunction"),
     "quotes-stale": _log("ingest", "IngestQuotesFunction"),
     "slot-missed": _log("trading", "DecideFunction"),
     "order-unknown": EXPLAIN,

@@ -98,6 +98,13 @@ RULES = (
         broken=checks.bars,
     ),
     Rule(
+        name="closes-disagree",
+        threshold="a source of [data] check_closes is more than 0.5 % from the lake's last close, or could not be asked",
+        reason="two vendors' closes differ by the auction's prints, a few basis points; more is a split, another share, or a wrong bar",
+        runbook="Compare with a third. A bar that the lake's vendor restates comes by itself; what is traded on stays the lake's.",
+        broken=checks.closes,
+    ),
+    Rule(
         name="quotes-stale",
         threshold="during a session: no raw quotes for 10 minutes, or five scheduled runs if those take longer",
         reason="one missed minute is the feed, ten are a broken key, feed or schedule; quotes cannot be fetched later",
