@@ -22,6 +22,7 @@ MINUTE_BARS = "processed/bars/timeframe=1Min/"
 QUARANTINE = "processed/quarantine/"
 REPORTS = "processed/reports/"
 SENTIMENT = "processed/sentiment/"
+FEATURE_STORE = "processed/feature-store/"  # the offline store, which SageMaker writes
 FEATURES_MANIFEST = f"{FEATURES}manifest.json"
 TRAINING_MANIFEST = f"{TRAINING}manifest.json"
 

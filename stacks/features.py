@@ -19,6 +19,7 @@ from schema.settings import Settings
 from stacks.constructs import archives
 from stacks.constructs.alarmed_schedule import SCHEDULED_TIME, AlarmedSchedule, Call, Cron, Retry
 from stacks.constructs.as_of_views import add_as_of_views
+from stacks.constructs.feature_store import add_feature_store
 from stacks.constructs.permissions import acknowledge, allow
 from stacks.lake import OBJECTS, LakeStack, let_read_objects, let_write_objects
 
@@ -90,6 +91,8 @@ class FeaturesStack(Stack):
                 self.job, rule, "a security configuration needs a KMS key at a dollar a month; log groups are encrypted by the service"
             )
         self._table(lake)
+        if settings.feature_store.enabled:
+            add_feature_store(self, app=settings.name, bucket=lake.processed, bucket_arn=lake.processed_arn, job=role)
         add_as_of_views(self, raw_bucket=lake.raw.bucket_name, database_name=lake.database_name)
         AlarmedSchedule(
             self,

@@ -1,12 +1,16 @@
-"""The lake's stacks on the local cloud, their saved queries run on DuckDB: what was known when, against pandas and the calendar."""
+"""The lake's stacks on the local cloud: what was known when, by its saved queries on DuckDB, against pandas and the calendar; and the
+option, Feature Store, whose records are the table's newest session, bit for bit.
+"""
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +20,20 @@ import numpy as np
 import pandas as pd
 import pytest
 from aws_cdk import Environment
+from botocore.exceptions import ClientError
 
 import app as application
+from glue_jobs.feature_store import mirror_newest
 from glue_jobs.files import Bucket, read_features
 from lambdas.common.lake.audit import AuditBucket
 from lambdas.common.lake.lake import Lake
 from local.aws.deploy import Deployment, deploy_templates
 from local.aws.emulator import ROOT, Emulator
-from schema.features.groups import IN_TABLE
+from schema.features.groups import IN_TABLE, FeatureGroup
+from schema.features.records import record_of, store_name, values_of
 from schema.lake_layout import audit_key
 from schema.loopback import LOCAL_ACCOUNT
+from schema.sections.feature_store import FeatureStoreSettings
 from schema.settings import Settings, load
 from stacks.constructs.as_of_views import VIEWS
 from stacks.features import FeaturesStack
@@ -72,7 +80,7 @@ class Cloud:
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    settings = load(ROOT / "data" / "settings.toml")
+    settings = load(ROOT / "data" / "settings.toml").model_copy(update={"feature_store": FeatureStoreSettings(enabled=True)})
     folder = tmp_path_factory.mktemp("as-of")
     with pytest.MonkeyPatch.context() as patch, Emulator.start(folder) as emulator:
         for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
@@ -247,3 +255,92 @@ def test_an_orders_trace_leads_back_to_its_model(cloud: Cloud) -> None:
 def test_a_view_that_names_a_column_that_is_not_there_is_refused(cloud: Cloud) -> None:
     with pytest.raises(AssertionError, match="sentiment"):
         cloud.query("CREATE OR REPLACE VIEW wrong AS SELECT sentiment FROM features_as_of")
+
+
+# Feature Store
+
+
+def online(cloud: Cloud, group: FeatureGroup, symbol: str, **asked: Any) -> list[dict[str, str]]:
+    store = boto3.client("sagemaker-featurestore-runtime")
+    name = store_name(cloud.settings.name, group)
+    found: list[dict[str, str]] = store.get_record(FeatureGroupName=name, RecordIdentifierValueAsString=symbol, **asked).get("Record", [])
+    return found
+
+
+def numbers(row: Any, group: FeatureGroup) -> bytes:
+    return np.array([row[column] for column in group.columns]).tobytes()
+
+
+@pytest.mark.parametrize("group", IN_TABLE, ids=lambda group: group.name)
+def test_the_online_record_of_each_symbol_is_the_tables_newest_row_bit_for_bit(cloud: Cloud, group: FeatureGroup) -> None:
+    newest = known(cloud.table(), "2014-12-31 21:00:00")
+    assert len(newest) == len(cloud.settings.universe.symbols)
+    for row in newest.to_dict("records"):
+        record = online(cloud, group, row["symbol"])
+        assert record[:2] == [
+            {"FeatureName": "symbol", "ValueAsString": row["symbol"]},
+            {"FeatureName": "event_time", "ValueAsString": "2014-12-31T21:00:00Z"},
+        ]
+        assert numbers(values_of(record, group), group) == numbers(row, group)
+
+
+@pytest.mark.parametrize("group", IN_TABLE, ids=lambda group: group.name)
+def test_the_offline_store_has_the_same_rows_where_the_service_writes_them(cloud: Cloud, group: FeatureGroup) -> None:
+    described = boto3.client("sagemaker").describe_feature_group(FeatureGroupName=store_name(cloud.settings.name, group))
+    assert described["FeatureGroupStatus"] == "Created"
+    bucket, _, prefix = described["OfflineStoreConfig"]["S3StorageConfig"]["ResolvedOutputS3Uri"].removeprefix("s3://").partition("/")
+    assert (bucket, prefix.split("/")[:2]) == (cloud.deployment.output("ProcessedBucket"), ["processed", "feature-store"])
+    s3 = boto3.client("s3")
+    keys = [item["Key"] for item in s3.list_objects_v2(Bucket=bucket, Prefix=prefix)["Contents"]]
+    assert all(key.startswith(f"{prefix}/year=2014/month=12/day=31/hour=21/20141231T210000Z_") for key in keys)
+    held = pd.concat([pd.read_parquet(io.BytesIO(s3.get_object(Bucket=bucket, Key=key)["Body"].read())) for key in keys])
+    newest = known(cloud.table(), "2014-12-31 21:00:00")
+    rows = held.drop_duplicates("symbol").sort_values("symbol").reset_index(drop=True)
+    assert list(rows["symbol"]) == list(newest["symbol"])
+    assert rows[list(group.columns)].to_numpy().tobytes() == newest[list(group.columns)].to_numpy().tobytes()
+    assert list(held.columns[-3:]) == ["write_time", "api_invocation_time", "is_deleted"]
+
+
+def test_asking_for_some_features_or_many_records_answers_with_those(cloud: Cloud) -> None:
+    volume = next(group for group in IN_TABLE if group.name == "volume")
+    assert [entry["FeatureName"] for entry in online(cloud, volume, "IBM", FeatureNames=["volume_z"])] == ["volume_z"]
+    assert online(cloud, volume, "NOSUCH") == []
+    name = store_name(cloud.settings.name, volume)
+    asked = {"FeatureGroupName": name, "RecordIdentifiersValueAsString": ["IBM", "NOSUCH", "AAPL"]}
+    answer = boto3.client("sagemaker-featurestore-runtime").batch_get_record(Identifiers=[asked])
+    assert [one["RecordIdentifierValueAsString"] for one in answer["Records"]] == ["IBM", "AAPL"]
+
+
+def test_a_second_run_changes_no_record_and_an_older_one_does_not_replace_it(cloud: Cloud) -> None:
+    volume = next(group for group in IN_TABLE if group.name == "volume")
+    before = online(cloud, volume, "IBM")
+    raw, processed = Bucket(cloud.deployment.output("RawBucket")), Bucket(cloud.deployment.output("ProcessedBucket"))
+    assert mirror_newest(raw=raw, processed=processed, app=cloud.settings.name) == len(IN_TABLE) * len(cloud.settings.universe.symbols)
+    assert online(cloud, volume, "IBM") == before
+    older = record_of({"symbol": "IBM", "volume_z": 5.0}, volume, known_at=datetime(2014, 12, 30, 21, tzinfo=UTC))
+    name = store_name(cloud.settings.name, volume)
+    boto3.client("sagemaker-featurestore-runtime").put_record(FeatureGroupName=name, Record=older, TargetStores=["OnlineStore"])
+    assert online(cloud, volume, "IBM") == before
+
+
+@pytest.mark.parametrize(
+    ("record", "words"),
+    [
+        ({"symbol": "IBM", "event_time": "2015-01-02T21:00:00Z", "sentiment": "1.0"}, "sentiment is no feature of the group"),
+        ({"symbol": "IBM", "event_time": "2015-01-02T21:00:00Z", "volume_z": "many"}, "volume_z must be Fractional, was 'many'"),
+        ({"symbol": "IBM", "event_time": "2015-01-02T21:00:00Z", "volume_z": "nan"}, "volume_z must be a finite number"),
+        ({"symbol": "IBM", "event_time": "yesterday"}, "an event time must be as"),
+        ({"event_time": "2015-01-02T21:00:00Z"}, "a record needs symbol"),
+    ],
+)
+def test_a_record_that_the_group_cannot_hold_is_refused(cloud: Cloud, record: dict[str, str], words: str) -> None:
+    entries = [{"FeatureName": name, "ValueAsString": text} for name, text in record.items()]
+    with pytest.raises(ClientError, match=words) as refused:
+        boto3.client("sagemaker-featurestore-runtime").put_record(FeatureGroupName=f"{cloud.settings.name}-volume", Record=entries)
+    assert refused.value.response["Error"]["Code"] == "ValidationError"
+
+
+def test_a_group_that_is_not_there_is_not_found(cloud: Cloud) -> None:
+    store = boto3.client("sagemaker-featurestore-runtime")
+    with pytest.raises(store.exceptions.ResourceNotFound):
+        store.get_record(FeatureGroupName="papertape-sentiment", RecordIdentifierValueAsString="IBM")
