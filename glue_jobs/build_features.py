@@ -39,7 +39,8 @@ def main(argv: Sequence[str]) -> dict[str, Any]:
         if settings.feature_store.enabled:
             from glue_jobs.feature_store import mirror_newest
 
-            built["feature_store"] = mirror_newest(raw=raw, processed=processed, app=settings.name)
+            feature_hash = built["feature_hash"]
+            built["feature_store"] = mirror_newest(raw=raw, processed=processed, app=settings.name, feature_hash=feature_hash)
     else:
         from glue_jobs.quotes_job import build_minute_bars  # its libraries are installed for such a run alone
 

@@ -16,7 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from glue_jobs.files import Bucket, read_features
 from schema.exchange_time import parse_utc
-from schema.features.groups import IN_TABLE
+from schema.features.groups import GROUPS
 from schema.features.records import record_of, store_name
 from schema.lake_layout import calendar_key
 from trading_env.errors import PapertapeError
@@ -28,21 +28,22 @@ class FeatureStoreError(PapertapeError, RuntimeError):
     """A record is not in the store; the table itself is whole."""
 
 
-def mirror_newest(*, raw: Bucket, processed: Bucket, app: str) -> int:
-    """Put a record per group and symbol of the newest session; return how many."""
-    table = read_features(processed)
+def mirror_newest(*, raw: Bucket, processed: Bucket, app: str, feature_hash: str) -> int:
+    """Put a record per symbol of the newest session and group that the table has; return how many. `feature_hash`: of the table."""
+    table = read_features(processed, feature_hash=feature_hash)
+    groups = [group for group in GROUPS if group.columns and set(group.columns) <= set(table.columns)]
     newest = table[table["session"] == table["session"].max()]
     known_at = _close(raw, newest["session"].iloc[0])
     store = boto3.client("sagemaker-featurestore-runtime", config=Config(retries={"mode": "standard", "max_attempts": ATTEMPTS}))
     rows: list[dict[str, Any]] = [{str(name): value for name, value in row.items()} for row in newest.to_dict("records")]
-    for group in IN_TABLE:
+    for group in groups:
         name = store_name(app, group)
         for row in rows:
             try:
                 store.put_record(FeatureGroupName=name, Record=record_of(row, group, known_at=known_at))
             except (BotoCoreError, ClientError) as error:
                 raise FeatureStoreError(f"{row['symbol']} of {name}: {error}; the feature table itself is written") from error
-    return len(IN_TABLE) * len(rows)
+    return len(groups) * len(rows)
 
 
 def _close(raw: Bucket, session: pd.Timestamp) -> datetime:

@@ -18,9 +18,10 @@ class FeatureGroup:
 
     Attributes:
         holds: what the columns say of a name, or of the market.
-        columns: their names in the table; empty for a group whose columns are not in this table.
+        columns: their names in the table; empty for a group that no code computes yet.
         computed_by: the functions that own the columns, as importable paths.
         known: from when on a row may be used; nothing later enters it.
+        optional: the table has the columns only where `[features] sentiment = "daily"`.
     """
 
     name: str
@@ -28,6 +29,7 @@ class FeatureGroup:
     columns: tuple[str, ...]
     computed_by: tuple[str, ...]
     known: str
+    optional: bool = False
 
 
 AT_THE_CLOSE = "at the session's close, as the exchange's calendar has it, early closes too"
@@ -67,9 +69,14 @@ GROUPS = (
         columns=(),
         computed_by=(),
         known=AT_THE_CLOSE,
+        optional=True,
     ),
 )  # fmt: skip
-IN_TABLE = tuple(group for group in GROUPS if group.columns)
+
+
+def groups_in_table(*, sentiment: bool) -> tuple[FeatureGroup, ...]:
+    """Those that have columns in the table, with or without sentiment."""
+    return tuple(group for group in GROUPS if group.columns and (sentiment or not group.optional))
 
 
 def group_of(column: str) -> FeatureGroup:

@@ -8,11 +8,13 @@ what Trino (Athena) and DuckDB (the laptop) read alike; docs/feature-groups.md s
 # ruff: noqa: S608  (queries of our own names)
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from aws_cdk import Stack
 from aws_cdk import aws_athena as athena
 from aws_cdk import aws_glue as glue
 
-from schema.features.groups import GROUPS, IN_TABLE, KEYS
+from schema.features.groups import KEYS, FeatureGroup
 from schema.lake_layout import CALENDAR
 
 FOREVER = "TIMESTAMP '9999-12-31 00:00:00'"
@@ -30,15 +32,6 @@ def _until_the_next(*, of: str = "") -> str:
     return f"COALESCE(lead(known_at) OVER ({key}ORDER BY known_at), {FOREVER}) AS known_until"
 
 
-FEATURES_AS_OF = f"""
-CREATE OR REPLACE VIEW features_as_of AS
-SELECT session, symbol, known_at, {_until_the_next(of="symbol")}, year, {", ".join(c for group in GROUPS for c in group.columns)}
-FROM (
-  SELECT f.*, {_instant('s."close"')} AS known_at
-  FROM features f
-  JOIN sessions s ON CAST(s.session AS date) = CAST(f.session AS date)
-) AS closed
-""".strip()
 DECISIONS_AS_OF = f"""
 CREATE OR REPLACE VIEW decisions_as_of AS
 SELECT day, decision_id, strategy, slot, known_at, {_until_the_next(of="strategy")},
@@ -64,20 +57,34 @@ FROM (SELECT c.*, {_instant('c."time"')} AS known_at FROM state_changes c) AS ch
 """.strip()
 
 
-def _of_group(name: str, columns: tuple[str, ...]) -> str:
-    return f"CREATE OR REPLACE VIEW {name}_as_of AS\nSELECT {', '.join((*KEYS, TIMES, *columns))} FROM features_as_of"
+def views(groups: Sequence[FeatureGroup]) -> dict[str, str]:
+    """Name -> the statement that makes the view, of a table that has the columns of `groups`; those that others stand on first."""
+    return {
+        "features_as_of": _features_as_of([column for group in groups for column in group.columns]),
+        **{f"{group.name}_as_of": _of_group(group) for group in groups},
+        "decisions_as_of": DECISIONS_AS_OF,
+        "models_as_of": MODELS_AS_OF,
+        "trading_state_as_of": TRADING_STATE_AS_OF,
+    }
 
 
-VIEWS = {
-    "features_as_of": FEATURES_AS_OF,
-    **{f"{group.name}_as_of": _of_group(group.name, group.columns) for group in IN_TABLE},
-    "decisions_as_of": DECISIONS_AS_OF,
-    "models_as_of": MODELS_AS_OF,
-    "trading_state_as_of": TRADING_STATE_AS_OF,
-}
+def _features_as_of(columns: Sequence[str]) -> str:
+    return f"""
+CREATE OR REPLACE VIEW features_as_of AS
+SELECT session, symbol, known_at, {_until_the_next(of="symbol")}, year, {", ".join(columns)}
+FROM (
+  SELECT f.*, {_instant('s."close"')} AS known_at
+  FROM features f
+  JOIN sessions s ON CAST(s.session AS date) = CAST(f.session AS date)
+) AS closed
+""".strip()
 
 
-def add_as_of_views(stack: Stack, *, raw_bucket: str, database_name: str) -> None:
+def _of_group(group: FeatureGroup) -> str:
+    return f"CREATE OR REPLACE VIEW {group.name}_as_of AS\nSELECT {', '.join((*KEYS, TIMES, *group.columns))} FROM features_as_of"
+
+
+def add_as_of_views(stack: Stack, *, groups: Sequence[FeatureGroup], raw_bucket: str, database_name: str) -> None:
     """Add the table of the calendar's sessions, and a saved query per view, to `stack`."""
     column = glue.CfnTable.ColumnProperty
     glue.CfnTable(
@@ -99,7 +106,7 @@ def add_as_of_views(stack: Stack, *, raw_bucket: str, database_name: str) -> Non
             ),
         ),
     )
-    for name, query in VIEWS.items():
+    for name, query in views(groups).items():
         athena.CfnNamedQuery(
             stack,
             "".join(word.capitalize() for word in name.split("_")),

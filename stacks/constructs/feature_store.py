@@ -5,12 +5,14 @@ Nobody is granted to read a record. What the offline store holds lies in the pro
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from aws_cdk import ArnFormat, Stack
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_sagemaker as sagemaker
 
-from schema.features.groups import IN_TABLE
+from schema.features.groups import FeatureGroup
 from schema.features.records import EVENT_TIME, IDENTIFIER, store_name
 from schema.lake_layout import FEATURE_STORE
 from stacks.constructs.permissions import allow
@@ -18,10 +20,12 @@ from stacks.constructs.permissions import allow
 CATALOG = "sagemaker_featurestore"  # the service's own database of Glue
 
 
-def add_feature_store(stack: Stack, *, app: str, bucket: s3.IBucket, bucket_arn: str, job: iam.Role) -> None:
+def add_feature_store(
+    stack: Stack, *, app: str, groups: Sequence[FeatureGroup], bucket: s3.IBucket, bucket_arn: str, job: iam.Role
+) -> None:
     """Add the feature groups of `app` to `stack`, and let `job` put records into them."""
     role = _role(stack, bucket_arn)
-    for group in IN_TABLE:
+    for group in groups:
         definition = sagemaker.CfnFeatureGroup.FeatureDefinitionProperty
         made = sagemaker.CfnFeatureGroup(
             stack,
@@ -39,8 +43,8 @@ def add_feature_store(stack: Stack, *, app: str, bucket: s3.IBucket, bucket_arn:
             role_arn=role.role_arn,
         )
         made.node.add_dependency(role)
-    groups = [stack.format_arn(service="sagemaker", resource="feature-group", resource_name=store_name(app, group)) for group in IN_TABLE]
-    allow(job, "sagemaker:PutRecord", on=groups)
+    arns = [stack.format_arn(service="sagemaker", resource="feature-group", resource_name=store_name(app, group)) for group in groups]
+    allow(job, "sagemaker:PutRecord", on=arns)
 
 
 def _role(stack: Stack, bucket_arn: str) -> iam.Role:

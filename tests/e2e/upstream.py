@@ -155,6 +155,7 @@ def views_are_kept() -> None:
 def tables_are_what_glue_says() -> None:
     table = {"Parameters": {"classification": "json"}, "StorageDescriptor": {"Columns": [{"Name": "a", "Type": "map<string,double>"}]}}
     assert athena._table_relation(table, ["/tmp/b.json"]).startswith("read_json_auto(")
+    assert "AS VARCHAR)" in athena._empty_relation(table)
     assert 'tempfile.mkdtemp(prefix="ministack-athena-")' in inspect.getsource(athena._materialize_table_files)
 
 

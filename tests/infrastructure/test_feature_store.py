@@ -13,12 +13,14 @@ import pytest
 from cdk_nag import AwsSolutionsChecks
 
 import app as application
-from schema.features.groups import IN_TABLE
+from schema.features.groups import groups_in_table
 from schema.sections.feature_store import FeatureStoreSettings
 from schema.settings import Settings
 from stacks.features import FeaturesStack
 from stacks.lake import LakeStack
 from tests.infrastructure.assembly import ROOT
+
+IN_TABLE = groups_in_table(sentiment=False)
 
 Template = dict[str, Any]
 

@@ -3,7 +3,7 @@
 Each function is a patch (`local.aws.emulator_patches` lists them). A query that DuckDB cannot run fails; none is answered without data.
 """
 
-# ruff: noqa: SLF001, ARG001, S608  (patches reach into ministack and keep its signatures; the queries are the laptop's own user's)
+# ruff: noqa: SLF001, ARG001, ARG005, S608  (patches reach into ministack and keep its signatures; the queries are the laptop's own user's)
 # mypy: disable-error-code="import-not-found,import-untyped,no-any-return"
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ SAVED = "AWS::Athena::NamedQuery"
 VIEW = re.compile(r"\s*CREATE\s+(OR\s+REPLACE\s+)?VIEW\s+(\w+)\s+AS\s+(.+)", re.IGNORECASE | re.DOTALL)
 PRESTO = re.compile(r"/\* Presto View: (\S+) \*/")
 DEPTH = 8  # of views that are made of views
-SCALARS = {"string": "VARCHAR", "int": "INTEGER", "double": "DOUBLE", "boolean": "BOOLEAN"}
+SCALARS = {
+    "string": "VARCHAR", "int": "INTEGER", "bigint": "BIGINT", "double": "DOUBLE", "boolean": "BOOLEAN", "date": "DATE",
+    "timestamp": "TIMESTAMP",
+}  # fmt: skip
 COPY = r"^.*/ministack-athena-[^/]+/"  # where a query's objects are copied to, whatever the run
 
 
@@ -102,12 +105,23 @@ def tables_are_what_glue_says() -> None:
             _, pattern = _partitions(table)
             inside = [file for file in files if re.match(pattern, file)]
             if not inside:
-                return athena._empty_relation(table)
+                return _no_rows(table)
             return _json_relation(table, inside) if athena._data_format(table) == "json" else original(table, inside)
 
         return relation
 
     replace(athena, "_table_relation", described)
+    replace(athena, "_empty_relation", lambda original: _no_rows)
+
+
+def _no_rows(table: Record) -> str:
+    """A table without objects, lists and records of its columns included."""
+    described = [*table["StorageDescriptor"]["Columns"], *(table.get("PartitionKeys") or [])]
+    types = {column["Name"]: _duckdb_type(column["Type"]) for column in described}
+    if athena._data_format(table) == "json":
+        types["$path"] = "VARCHAR"
+    cells = ", ".join(f'CAST(NULL AS {kind}) AS "{name}"' for name, kind in types.items())
+    return f"(SELECT {cells} WHERE FALSE)"
 
 
 def _partitions(table: Record) -> tuple[list[str], str]:

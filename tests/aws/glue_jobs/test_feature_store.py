@@ -15,12 +15,15 @@ import pytest
 from glue_jobs.feature_store import FeatureStoreError, mirror_newest
 from glue_jobs.files import Bucket, read_features
 from lambdas.common.lake.lake import Lake
-from schema.features.groups import IN_TABLE
+from schema.features.groups import groups_in_table
 from schema.features.records import values_of
 from schema.lake_layout import CALENDAR, calendar_key
 from schema.sections.feature_store import FeatureStoreSettings
 from schema.settings import Settings
 from tests.aws.glue_jobs.test_build_features import build, lake
+from trading_env.data.features import FEATURE_HASH
+
+IN_TABLE = groups_in_table(sentiment=False)
 
 Put = tuple[str, list[dict[str, str]]]
 
@@ -91,5 +94,5 @@ def test_off_puts_nothing_and_a_session_without_a_close_is_put_nowhere(lake: Lak
     key = calendar_key(2014)
     lake.write({key: [line for line in lake.read([key], prefix=CALENDAR)[key] if line["session"] != "2014-12-31"]})
     with pytest.raises(FeatureStoreError, match="has no close of 2014-12-31; run backfill_bars"):
-        mirror_newest(raw=Bucket(lake.raw_bucket), processed=Bucket(lake.processed_bucket), app="papertape")
+        mirror_newest(raw=Bucket(lake.raw_bucket), processed=Bucket(lake.processed_bucket), app="papertape", feature_hash=FEATURE_HASH)
     assert service.puts == []

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from papertape.reports.feature_groups_page import markdown
-from schema.features.groups import GROUPS, IN_TABLE, KEYS, FeatureGroup, group_of
+from schema.features.groups import GROUPS, KEYS, FeatureGroup, group_of, groups_in_table
 from trading_env.data.features import ASSET_FEATURES, CONTEXT, FEATURES, RANK_FEATURES
 from trading_env.data.market import TABLE_COLUMNS
 
@@ -33,13 +33,18 @@ def test_the_keys_are_columns_of_the_table_and_of_no_group() -> None:
         group_of("symbol")
 
 
-@pytest.mark.parametrize("group", IN_TABLE, ids=lambda group: group.name)
+@pytest.mark.parametrize("group", groups_in_table(sentiment=True), ids=lambda group: group.name)
 def test_the_owner_of_a_group_computes_its_columns(group: FeatureGroup) -> None:
     owners = {path.rpartition(".")[2] for path in group.computed_by}
     assert owners == {OWNERS[column] for column in group.columns}
     for path in group.computed_by:
         module, _, name = path.rpartition(".")
         assert callable(getattr(import_module(module), name))
+
+
+def test_only_sentiment_may_be_absent() -> None:
+    assert [group.name for group in GROUPS if group.optional] == ["sentiment"]
+    assert [group.name for group in groups_in_table(sentiment=False)] == ["price_trends", "volume", "market_context"]
 
 
 def test_a_group_without_columns_has_no_owner() -> None:

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schema.features.groups import IN_TABLE
+from schema.features.groups import groups_in_table
 from schema.features.records import record_of, store_name, values_of
+
+IN_TABLE = groups_in_table(sentiment=False)
 
 VOLUME = next(group for group in IN_TABLE if group.name == "volume")
 TRENDS = next(group for group in IN_TABLE if group.name == "price_trends")
