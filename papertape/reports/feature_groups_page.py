@@ -32,8 +32,10 @@ def _section(group: FeatureGroup) -> Iterator[str]:
     yield f"{group.holds[0].upper()}{group.holds[1:]}."
     yield ""
     yield f"- **Known:** {group.known}."
+    if group.optional:
+        yield '- **In the table:** only where `[features] sentiment = "daily"`.'
     if not group.columns:
-        yield "- **Columns:** none in this table."
+        yield "- **Columns:** none yet."
         return
     yield f"- **Written:** {WRITTEN}."
     yield f"- **Computed by:** {', '.join(f'`{path}`' for path in group.computed_by)}."

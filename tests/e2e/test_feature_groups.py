@@ -266,8 +266,8 @@ def test_a_table_without_objects_has_its_columns(cloud: Cloud) -> None:
 
 
 def test_a_view_that_names_a_column_that_is_not_there_is_refused(cloud: Cloud) -> None:
-    with pytest.raises(AssertionError, match="sentiment"):
-        cloud.query("CREATE OR REPLACE VIEW wrong AS SELECT sentiment FROM features_as_of")
+    with pytest.raises(AssertionError, match="opinion"):
+        cloud.query("CREATE OR REPLACE VIEW wrong AS SELECT opinion FROM features_as_of")
 
 
 # Feature Store
@@ -341,7 +341,7 @@ def test_a_second_run_changes_no_record_and_an_older_one_does_not_replace_it(clo
 @pytest.mark.parametrize(
     ("record", "words"),
     [
-        ({"symbol": "IBM", "event_time": "2015-01-02T21:00:00Z", "sentiment": "1.0"}, "sentiment is no feature of the group"),
+        ({"symbol": "IBM", "event_time": "2015-01-02T21:00:00Z", "opinion": "1.0"}, "opinion is no feature of the group"),
         ({"symbol": "IBM", "event_time": "2015-01-02T21:00:00Z", "volume_z": "many"}, "volume_z must be Fractional, was 'many'"),
         ({"symbol": "IBM", "event_time": "2015-01-02T21:00:00Z", "volume_z": "nan"}, "volume_z must be a finite number"),
         ({"symbol": "IBM", "event_time": "yesterday"}, "an event time must be as"),
@@ -358,4 +358,4 @@ def test_a_record_that_the_group_cannot_hold_is_refused(cloud: Cloud, record: di
 def test_a_group_that_is_not_there_is_not_found(cloud: Cloud) -> None:
     store = boto3.client("sagemaker-featurestore-runtime")
     with pytest.raises(store.exceptions.ResourceNotFound):
-        store.get_record(FeatureGroupName="papertape-sentiment", RecordIdentifierValueAsString="IBM")
+        store.get_record(FeatureGroupName="papertape-opinion", RecordIdentifierValueAsString="IBM")
