@@ -30,6 +30,7 @@ REPORTS = "processed/reports/"
 SENTIMENT = "processed/sentiment/"
 COLLECTING = f"{SENTIMENT}collecting/"
 NEWS_QUARANTINE = f"{QUARANTINE}news/"
+FEATURE_STORE = "processed/feature-store/"  # the offline store, which SageMaker writes
 FEATURES_MANIFEST = f"{FEATURES}manifest.json"
 TRAINING_MANIFEST = f"{TRAINING}manifest.json"
 

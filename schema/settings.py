@@ -30,6 +30,7 @@ from pydantic import (
 from schema import slot, universes
 from schema.sections import refusals
 from schema.sections.data import DataSettings
+from schema.sections.feature_store import FeatureStoreSettings
 from schema.sections.learning import FeatureSettings, RewardSettings
 from schema.sections.news import NewsSettings, SentimentSettings
 from schema.sections.section import Section
@@ -282,6 +283,7 @@ class Settings(Section):
     features: FeatureSettings = FeatureSettings()
     news: NewsSettings = NewsSettings()
     sentiment: SentimentSettings = SentimentSettings()
+    feature_store: FeatureStoreSettings = FeatureStoreSettings()
 
     @model_validator(mode="after")
     def _a_reward_is_of_the_algorithm_that_reads_it(self) -> Self:

@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from papertape.operate.prices import PRICES, READ_IN, REGION
+from papertape.operate.prices import MEMORY, PRICES, READ_IN, REGION
 from schema.settings import Settings
 from trading_env.errors import PapertapeError
 
@@ -41,6 +41,7 @@ ENDPOINT_GB, ENDPOINT_SECONDS = 3.0, 30.0  # of one question to each of the two 
 STORED_GB, TABLE_GB, LOGGED_GB, SENT_GB = 5.0, 0.1, 0.5, 0.5
 MAILS, REQUESTS = 60, 200  # beside the decisions'
 READS_PER_WRITE = 20  # of objects in S3
+STORE_UNITS = 2  # of a record in Feature Store: about twenty numbers with their names, 1 to 2 KB
 
 ASSUMPTIONS = (
     f"a run takes {SECONDS['ingest_quotes']:g} s for quotes, {SECONDS['decide']:g} s to decide, {SECONDS['reconcile']:g} s to reconcile, "
@@ -58,7 +59,8 @@ class CostError(PapertapeError, RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class Deployed:
-    """What the templates hold. `runs`: schedule -> runs per month; `memory`: function -> GB; `jobs`: machine -> hours per training."""
+    """What the templates hold. `runs`: schedule -> runs per month; `memory`: function -> GB; `jobs`: machine -> hours per training;
+    `store_records`: put into Feature Store per run of the features' job, 0 where it is off."""
 
     runs: Mapping[str, float]
     memory: Mapping[str, float]
@@ -68,6 +70,7 @@ class Deployed:
     glue_dpus: float
     jobs: Mapping[str, float]
     job_gb_hours: float
+    store_records: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +141,7 @@ def deployed(settings: Settings, templates: list[Template]) -> Deployed:
         glue_dpus=job["NumberOfWorkers"] * {"G.1X": 1, "G.2X": 2}[job["WorkerType"]],
         jobs=jobs,
         job_gb_hours=disk,
+        store_records=len(of("AWS::SageMaker::FeatureGroup")) * len(settings.universe.symbols),
     )
 
 
@@ -244,7 +248,16 @@ def usage(found: Deployed) -> dict[str, float]:
         "api request": decisions + REQUESTS,
         "mail": MAILS,
         "traffic": SENT_GB,
+        **_of_store(found),
     }
+
+
+def _of_store(found: Deployed) -> dict[str, float]:
+    """What Feature Store uses, if it is on: each record is written every night, and kept once."""
+    if not found.store_records:
+        return {}
+    units = STORE_UNITS * found.store_records
+    return {"store write": units * found.runs["build_features"], "store storage": units / 1e6}
 
 
 def bill_of(used: Mapping[str, float]) -> Bill:
@@ -292,5 +305,7 @@ def _show(bill: Bill, found: Deployed, settings: Settings, *, console: Console) 
     console.print(table)
     elsewhere = "" if settings.region == REGION else f"; yours is {settings.region}, where some differ"
     console.print(f"List prices of {REGION}, {READ_IN}{elsewhere}: papertape/operate/prices.py says where each was read. Not a bill.")
+    if found.store_records:
+        console.print(f"SageMaker Feature Store's prices are {MEMORY}.")
     console.print("What is free is the whole account's: another app in it uses it up as well.")
     console.print("Assumed: " + "; ".join(ASSUMPTIONS) + ".")
