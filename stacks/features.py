@@ -92,7 +92,7 @@ class FeaturesStack(Stack):
             acknowledge(
                 self.job, rule, "a security configuration needs a KMS key at a dollar a month; log groups are encrypted by the service"
             )
-        groups = groups_in_table(sentiment=False)
+        groups = groups_in_table(sentiment=settings.features.sentiment == "daily")
         self._table(lake, groups)
         if settings.feature_store.enabled:
             add_feature_store(self, app=settings.name, groups=groups, bucket=lake.processed, bucket_arn=lake.processed_arn, job=role)

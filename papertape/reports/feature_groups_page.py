@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 from schema.features.groups import GROUPS, WRITTEN, FeatureGroup
 from trading_env.data.features import CONTEXT, FEATURES
+from trading_env.data.sentiment import SENTIMENT
 
-TABLE = {feature.name: feature for feature in (*FEATURES, *CONTEXT)}
+TABLE = {feature.name: feature for feature in (*FEATURES, *SENTIMENT, *CONTEXT)}
 
 
 def markdown() -> str:

@@ -66,8 +66,10 @@ GROUPS = (
     FeatureGroup(
         name="sentiment",
         holds="what was written about a name, and received before the close",
-        columns=(),
-        computed_by=(),
+        columns=(
+            "sentiment", "sentiment_slow", "sentiment_dispersion", "sentiment_count_z", "sentiment_recency", "sentiment_known",
+        ),
+        computed_by=("trading_env.data.sentiment.sentiment_features",),
         known=AT_THE_CLOSE,
         optional=True,
     ),

@@ -12,19 +12,21 @@ from papertape.reports.feature_groups_page import markdown
 from schema.features.groups import GROUPS, KEYS, FeatureGroup, group_of, groups_in_table
 from trading_env.data.features import ASSET_FEATURES, CONTEXT, FEATURES, RANK_FEATURES
 from trading_env.data.market import TABLE_COLUMNS
+from trading_env.data.sentiment import SENTIMENT
 
 ROOT = Path(__file__).resolve().parents[3]
 OWNERS = {
     **{feature.name: "asset_features" for feature in ASSET_FEATURES},
     **{feature.name: "cross_section" for feature in RANK_FEATURES},
     **{feature.name: "context_features" for feature in CONTEXT},
+    **{feature.name: "sentiment_features" for feature in SENTIMENT},
 }
 
 
 def test_each_column_of_the_feature_table_is_of_exactly_one_group() -> None:
     grouped = Counter(column for group in GROUPS for column in group.columns)
     assert {column for column, count in grouped.items() if count > 1} == set()
-    assert grouped.keys() == {feature.name for feature in (*FEATURES, *CONTEXT)}
+    assert grouped.keys() == {feature.name for feature in (*FEATURES, *SENTIMENT, *CONTEXT)}
 
 
 def test_the_keys_are_columns_of_the_table_and_of_no_group() -> None:
