@@ -22,6 +22,8 @@ MINUTE_BARS = "processed/bars/timeframe=1Min/"
 QUARANTINE = "processed/quarantine/"
 REPORTS = "processed/reports/"
 SENTIMENT = "processed/sentiment/"
+NEWS_QUARANTINE = f"{QUARANTINE}news/"
+NEWS_STATE = f"{SENTIMENT}state.json"
 FEATURES_MANIFEST = f"{FEATURES}manifest.json"
 TRAINING_MANIFEST = f"{TRAINING}manifest.json"
 

@@ -62,7 +62,7 @@ def run(settings: Settings, *, console: Console, port: int = 0, agent: Agent | N
         settings = settings.model_copy(update={"gate": GateSettings(refused=agent)})
     console.print(_too_little(settings), style="dim")
     show = Show(console)
-    entries = replay_schedule.year(settings.schedule)
+    entries = replay_schedule.year(settings)
     with show.progress, ExitStack() as stack:
         with show.stage("start"):
             deployment = stack.enter_context(LocalDeployment(FOLDER, settings=settings, now=f"{EVE}T22:00:00Z", cloud_port=port))
