@@ -19,7 +19,7 @@ from lambdas.common.lake.news import NewsStore
 from lambdas.common.lake.news_state import NewsState, NewsStateObject
 from lambdas.common.news_sources import news_sources_from_environment
 from lambdas.common.sentiment.scoring import Scorer, scored, scorer_from_settings
-from lambdas.common.telemetry import MetricUnit, entry, logger, metrics
+from lambdas.common.telemetry import entry, logger
 from schema.exchange_time import new_york_date, parse_utc
 from schema.news import NewsItem, ScoredItem
 from schema.settings import Settings, deployed
@@ -46,7 +46,6 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     )
     if collected.down:
         logger.warning("sources are down", extra={"down": dict(collected.down)})
-        metrics.add_metric(name="NewsSourcesDown", unit=MetricUnit.Count, value=len(collected.down))
     before = state.change(lambda found: found.collected(run, sources=names, down=collected.down))
     scoring = PaidScoring.begin(state, run=run, settings=settings, known=before)
     result = {
