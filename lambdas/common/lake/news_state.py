@@ -7,7 +7,7 @@ two runs at once none loses what the other has spent. What S3 refuses for anothe
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -71,12 +71,13 @@ class NewsState(StateRecord):
         return now.model_copy(update={"spent_usd": now.spent_usd + usd, "stopped": now.stopped or stopped})
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class NewsStateObject:
-    """The object in the processed bucket; `s3` is a boto3 client."""
+    """The object in the processed bucket, for one run: what it has written itself it need not read. `s3` is a boto3 client."""
 
     s3: Any
     bucket: str
+    _written: tuple[NewsState, str] | None = field(default=None, repr=False)
 
     def read(self) -> NewsState:
         """As it was before the first run, where there is none yet. Raises LakeError for one that cannot be read."""
@@ -85,10 +86,11 @@ class NewsStateObject:
     def change(self, changed: Callable[[NewsState], NewsState]) -> NewsState:
         """Write what `changed` makes of the state, of a newer one again if another run was faster; return what is written."""
         for _ in range(ATTEMPTS):
-            before, etag = self._read()
+            before, etag = self._written or self._read()
             after = changed(before)
             if after == before or self._put(after, over=etag):
                 return after
+            self._written = None
         raise LakeError(f"s3://{self.bucket}/{NEWS_STATE}: was changed by others {ATTEMPTS} times in a row")
 
     def _read(self) -> tuple[NewsState, str | None]:
@@ -108,9 +110,10 @@ class NewsStateObject:
         condition = {"IfNoneMatch": "*"} if over is None else {"IfMatch": over}
         body = document_bytes(state.model_dump(mode="json"))
         try:
-            self.s3.put_object(Bucket=self.bucket, Key=NEWS_STATE, Body=body, ContentType="application/json", **condition)
+            answer = self.s3.put_object(Bucket=self.bucket, Key=NEWS_STATE, Body=body, ContentType="application/json", **condition)
         except ClientError as error:
             if error.response["Error"]["Code"] in CHANGED:
                 return False
             raise
+        self._written = state, answer["ETag"]
         return True
