@@ -15,9 +15,9 @@ from stacks.constructs.alarmed_schedule import AlarmedSchedule, Cron, Retry
 from stacks.constructs.broker_secret import broker_secret, let_read_secret
 from stacks.constructs.function import PythonFunction, Runtime
 from stacks.constructs.news_tables import add_news_tables
-from stacks.lake import LakeStack, let_read_objects, let_write_objects
+from stacks.lake import LakeStack, let_read_objects, let_remove_versions, let_write_objects
 
-#: The one that `lambdas.common.sentiment` asks: infrastructure imports no runtime code, a test compares them.
+#: The one that `lambdas.common.sentiment` asks: infrastructure imports no runtime code, and a test compares them.
 BEDROCK_MODEL = "amazon.nova-micro-v1:0"
 
 
@@ -108,6 +108,9 @@ class IngestStack(Stack):
         let_write_objects(news.own_role, lake.raw_arn, NEWS)
         let_read_objects(news.own_role, lake.processed_arn, SENTIMENT, NEWS_QUARANTINE)
         let_write_objects(news.own_role, lake.processed_arn, SENTIMENT, NEWS_QUARANTINE)
+        # Texts end with their days of retention, and a post with the request to forget it, in every version
+        let_remove_versions(news.own_role, lake.raw_arn, NEWS)
+        let_remove_versions(news.own_role, lake.processed_arn, SENTIMENT, NEWS_QUARANTINE)
         let_read_secret(news, secret)
         self._let_score(news, settings.sentiment.scorer)
         AlarmedSchedule(

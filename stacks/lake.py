@@ -14,7 +14,7 @@ from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
-from schema.lake_layout import NEWS, NEWS_QUARANTINE, QUOTES, TRIALS
+from schema.lake_layout import QUOTES, TRIALS
 from schema.settings import Settings
 from stacks.constructs.audit_tables import add_audit_tables
 from stacks.constructs.function import PythonFunction
@@ -32,9 +32,8 @@ class LakeStack(Stack):
         super().__init__(scope, construct_id, env=env, termination_protection=True, description="Papertape: data, ledger, audit")
         self._access_logs = self._bucket("AccessLogs", expires=Duration.days(90))
         acknowledge(self._access_logs, "AwsSolutions-S1", "it is where the other buckets write their access logs")
-        collects = bool(settings.news.sources)
-        self.raw = self._bucket("Raw", tiered=QUOTES, forgets=NEWS if collects else None)
-        self.processed = self._bucket("Processed", forgets=NEWS_QUARANTINE if collects else None)
+        self.raw = self._bucket("Raw", tiered=QUOTES)
+        self.processed = self._bucket("Processed")
         # The log of trials only grows: S3 itself refuses to write an entry that does not ask for its key to be free
         self.processed.add_to_resource_policy(
             iam.PolicyStatement(
@@ -89,16 +88,7 @@ class LakeStack(Stack):
         }.items():
             CfnOutput(self, name, value=value)
 
-    def _bucket(
-        self,
-        construct_id: str,
-        *,
-        expires: Duration | None = None,
-        tiered: str | None = None,
-        forgets: str | None = None,
-        locked: bool = False,
-    ) -> s3.Bucket:
-        """A private, versioned bucket; under the prefix `forgets`, what was overwritten or removed is gone after a day."""
+    def _bucket(self, construct_id: str, *, expires: Duration | None = None, tiered: str | None = None, locked: bool = False) -> s3.Bucket:
         rules = [
             s3.LifecycleRule(
                 abort_incomplete_multipart_upload_after=Duration.days(7),
@@ -109,8 +99,6 @@ class LakeStack(Stack):
         if tiered:
             colder = s3.Transition(storage_class=s3.StorageClass.INFREQUENT_ACCESS, transition_after=Duration.days(90))
             rules.append(s3.LifecycleRule(prefix=tiered, transitions=[colder]))
-        if forgets:
-            rules.append(s3.LifecycleRule(prefix=forgets, noncurrent_version_expiration=Duration.days(1)))
         return s3.Bucket(
             self,
             construct_id,
@@ -164,6 +152,12 @@ def let_read_objects(role: iam.Role, bucket_arn: str, *prefixes: str) -> None:
     objects = [f"{bucket_arn}/{prefix}*" for prefix in prefixes]
     allow(role, "s3:GetObject", on=objects, because=OBJECTS)
     allow(role, "s3:ListBucket", on=[bucket_arn])
+
+
+def let_remove_versions(role: iam.Role, bucket_arn: str, *prefixes: str) -> None:
+    """Allow removing what is under `prefixes`, which end with a slash, for good: every version of it."""
+    allow(role, "s3:DeleteObject", "s3:DeleteObjectVersion", on=[f"{bucket_arn}/{prefix}*" for prefix in prefixes], because=OBJECTS)
+    allow(role, "s3:ListBucketVersions", on=[bucket_arn])
 
 
 def let_write_objects(role: iam.Role, bucket_arn: str, *prefixes: str) -> None:

@@ -18,7 +18,9 @@ from lambdas.common.lake import lake
 from lambdas.common.lake.news import NewsStore
 from lambdas.common.lake.news_state import NewsState, NewsStateObject
 from lambdas.common.news_sources import news_sources_from_environment
-from lambdas.common.sentiment.scoring import Scorer, scored, scorer_from_settings
+from lambdas.common.sentiment.choice import scorer_from_settings
+from lambdas.common.sentiment.port import Scorer
+from lambdas.common.sentiment.scoring import scored
 from lambdas.common.telemetry import entry, logger
 from schema.exchange_time import new_york_date, parse_utc
 from schema.news import NewsItem, ScoredItem

@@ -21,7 +21,7 @@ from schema.settings import Settings, load
 from stacks.constructs import archives
 from stacks.constructs.function import Runtime
 from stacks.constructs.news_tables import NEWS_COLUMNS, SENTIMENT_BY_DAY, SENTIMENT_COLUMNS
-from stacks.ingest import IngestStack
+from stacks.ingest import BEDROCK_MODEL, IngestStack
 from stacks.lake import LakeStack
 from tests.aws.hive import problems
 from tests.infrastructure.assembly import ROOT, STACKS, Assembly, Resource, synthesize
@@ -91,7 +91,7 @@ def test_a_source_adds_and_changes_only_what_is_about_news(aws: Assembly, withou
         "AWS::Athena::NamedQuery", "AWS::Glue::Table", "AWS::IAM::Policy", "AWS::IAM::Role", "AWS::Lambda::EventInvokeConfig",
         "AWS::Lambda::Function", "AWS::Logs::LogGroup", "AWS::Scheduler::Schedule",
     }  # fmt: skip
-    assert changed == {"AWS::CloudWatch::Dashboard", "AWS::IAM::Policy", "AWS::S3::Bucket"}  # listed; may read scores; forgets
+    assert changed == {"AWS::CloudWatch::Dashboard", "AWS::IAM::Policy"}  # it is listed there, and who may read scores
 
 
 #: Their code, and its address, holds the settings.
@@ -103,8 +103,10 @@ def test_the_function_writes_what_it_collects_and_reads_nothing_else(aws: Assemb
     assert paths(allowed["s3:PutObject"]) == ["processed/quarantine/news/*", "processed/sentiment/*", "raw/news/*"]
     assert paths(allowed["s3:GetObject"]) == ["processed/quarantine/news/*", "processed/sentiment/*", "raw/news/*"]
     assert {action for action in allowed if not action.startswith(("logs:", "sqs:"))} == {
-        "s3:GetObject", "s3:ListBucket", "s3:PutObject", "secretsmanager:GetSecretValue",
+        "s3:GetObject", "s3:ListBucket", "s3:PutObject", "s3:DeleteObject", "s3:DeleteObjectVersion", "s3:ListBucketVersions",
+        "secretsmanager:GetSecretValue",
     }  # fmt: skip
+    assert {paths(allowed[action]) == paths(allowed["s3:PutObject"]) for action in ("s3:DeleteObject", "s3:DeleteObjectVersion")} == {True}
     function = aws.functions()["collect_news"]
     assert (function["Timeout"], function["MemorySize"]) == (300, 1024)
 
@@ -144,15 +146,10 @@ def test_who_reads_the_scores(aws: Assembly) -> None:
     assert "processed/*" in paths(granted(aws, "JobRole")["s3:GetObject"])
 
 
-def test_what_was_removed_is_gone_in_a_day(aws: Assembly) -> None:
-    rules = {
-        (name[:3], rule.get("Prefix")): rule["NoncurrentVersionExpiration"]["NoncurrentDays"]
-        for _, name, bucket in aws.resources("AWS::S3::Bucket")
-        for rule in bucket["Properties"]["LifecycleConfiguration"]["Rules"]
-        if "NoncurrentVersionExpiration" in rule
-    }
-    assert rules["Raw", "raw/news/"] == rules["Pro", "processed/quarantine/news/"] == 1
-    assert rules["Raw", None] == 30
+def test_the_language_model_that_may_be_asked_is_the_one_that_is() -> None:
+    scorers = (ROOT / "lambdas" / "common" / "sentiment").glob("*.py")
+    asked = {found for path in scorers for found in re.findall(r'^MODEL = "(amazon\.\S+)"', path.read_text(encoding="utf-8"), re.MULTILINE)}
+    assert asked <= {BEDROCK_MODEL}
 
 
 def tables(aws: Assembly) -> dict[str, Resource]:

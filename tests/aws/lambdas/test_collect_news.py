@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +18,7 @@ from lambdas.common import telemetry
 from lambdas.common.lake import lake as lakes
 from lambdas.common.lake.lake import LakeError
 from lambdas.common.lake.news_state import NewsState, NewsStateObject
+from lambdas.common.sentiment.port import Scorable
 from lambdas.health import handler as watching
 from local.exchange.server import RunningExchange
 from schema.lake_layout import NEWS_STATE
@@ -152,8 +153,8 @@ class Dear:
     def __init__(self) -> None:
         self.spent_usd = 0.0
 
-    def score(self, texts: Any) -> Any:
-        return [self._one() for _ in texts] if isinstance(texts, list | tuple) else self._one()
+    def score(self, texts: Sequence[Scorable]) -> list[Sentiment]:
+        return [self._one() for _ in texts]
 
     def _one(self) -> Sentiment:
         if self.spent_usd >= 3.0:
