@@ -16,8 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lambdas.common.lake.lake import LakeError, document_bytes
 from schema.exchange_time import iso, new_york_date
-from schema.lake_layout import NEWS_STATE
+from schema.lake_layout import COLLECTING
 
+NEWS_STATE = f"{COLLECTING}state.json"
 ATTEMPTS = 5
 CHANGED = ("PreconditionFailed", "ConditionalRequestConflict")
 

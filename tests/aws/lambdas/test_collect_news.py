@@ -17,11 +17,10 @@ from lambdas.collect_news.handler import PaidScoring, handler
 from lambdas.common import telemetry
 from lambdas.common.lake import lake as lakes
 from lambdas.common.lake.lake import LakeError
-from lambdas.common.lake.news_state import NewsState, NewsStateObject
+from lambdas.common.lake.news_state import NEWS_STATE, NewsState, NewsStateObject
 from lambdas.common.sentiment.port import Scorable
 from lambdas.health import handler as watching
 from local.exchange.server import RunningExchange
-from schema.lake_layout import NEWS_STATE
 from schema.news import NewsItem, ScoredItem, Sentiment, flagged
 from schema.settings import SETTINGS_FILE, Settings
 from tests.settings_files import settings_file
@@ -208,7 +207,7 @@ def test_a_state_that_cannot_be_read_is_an_error_and_never_an_empty_budget(lake:
     kept = NewsStateObject(s3=boto3.client("s3"), bucket=lake.processed)
     for body in (b"", b"{", b'{"spent_usd": -1}', b'{"spent": 1}'):
         boto3.client("s3").put_object(Bucket=lake.processed, Key=NEWS_STATE, Body=body)
-        with pytest.raises(LakeError, match=r"s3://papertape-processed/processed/sentiment/state\.json: is no state"):
+        with pytest.raises(LakeError, match=r"s3://papertape-processed/processed/sentiment/collecting/state\.json: is no state"):
             kept.read()
     with pytest.raises(ClientError, match="NoSuchBucket"):
         NewsStateObject(s3=boto3.client("s3"), bucket="absent").read()
