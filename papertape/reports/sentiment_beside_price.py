@@ -81,6 +81,12 @@ class SentimentBesidePrice:
             for one in self.names
         ]
 
+    def largest(self) -> str:
+        """The correlation that lies farthest from 0, and whose it is; empty where no name has one."""
+        found = {one.symbol: one.together for one in self.names if one.together is not None}
+        symbol = max(found, key=lambda name: abs(found[name]), default="")
+        return f"{_shown(found[symbol])} ({symbol}, the largest of {len(found)})" if symbol else ""
+
     def figure(self) -> go.Figure:
         """Bars of sentiment and a line of returns for each of the first names."""
         shown = self.names[:PANELS]
@@ -106,6 +112,8 @@ class SentimentBesidePrice:
             )  # fmt: skip
             figure.add_trace(bars, secondary_y=False, **place)
             figure.add_trace(line, secondary_y=True, **place)
+            most = max((abs(move) for move in one.returns if move is not None), default=0.01) or 0.01
+            figure.update_yaxes(range=[-most, most], tickvals=[-most, 0, most], secondary_y=True, **place)  # both zeros on one line
         figure.update_yaxes(range=[-1, 1], secondary_y=False, tickvals=[-1, 0, 1])
         figure.update_yaxes(tickformat=".0%", secondary_y=True, showgrid=False)
         figure.update_layout(height=60 + 190 * rows, bargap=0.1)

@@ -41,8 +41,9 @@ def test_a_correlation_needs_some_weeks(weeks: int, shown: str) -> None:
     sessions = [f"2020-{1 + week // 4:02}-{6 + 7 * (week % 4) - (week // 4) * 3:02}" for week in range(weeks)]
     moves = [0.01 * (week % 3) for week in range(weeks)]
     texts = [text(day, move * 10) for day, move in zip(sessions, moves, strict=True)]
-    (row,) = beside_price(texts, sessions=sessions, growth={"SPY": moves}, scorer="", invented=True).rows()
-    assert row["together"] == shown
+    found = beside_price(texts, sessions=sessions, growth={"SPY": moves, "IBM": moves}, scorer="", invented=True)
+    assert [row["together"] for row in found.rows()] == [shown, ""]
+    assert found.largest() == (f"{shown} (SPY, the largest of 1)" if shown else "")
 
 
 def test_a_constant_has_no_correlation() -> None:
