@@ -19,6 +19,8 @@ from schema.slot import minutes_of
 from trading_env.errors import PapertapeError
 
 RECONCILED_AFTER = 5  # minutes after a slot
+HOURS_OF_NEWS = 16  # of a weekday
+THURSDAY = 3  # the weekday with the fewest holidays: in 2020 one
 NEW_YORK = ZoneInfo("America/New_York")
 
 
@@ -99,9 +101,12 @@ def year(settings: Settings) -> tuple[ScheduleEntry, ...]:
 def _news(settings: Settings) -> tuple[ScheduleEntry, ...]:
     if not settings.news.sources:
         return ()
-    runs = 16 * len(range(0, 60, settings.news.every_minutes))
-    reason = f"1 of {runs} a session, at its close: by then, and no later, a text must be here to count for what the close shows"
-    return (ScheduleEntry(schedule="collect_news", moments=("close+0",), reason=reason),)
+    runs = HOURS_OF_NEWS * len(range(0, 60, settings.news.every_minutes))
+    at_the_close = "at the close: by then, and no later, a text must be here to count for what the close shows"
+    if settings.features.model_dump().get("sentiment", "none") != "none":  # a policy observes every close
+        return (ScheduleEntry(schedule="collect_news", moments=("close+0",), reason=f"1 of {runs} a session, {at_the_close}"),)
+    reason = f"1 of {5 * runs} a week, {at_the_close}; a run takes a fifth of a second, and nothing that trades reads the scores"
+    return (ScheduleEntry(schedule="collect_news", moments=("close+0",), weekday=THURSDAY, reason=reason),)
 
 
 def decisions(plan: Iterable[ScheduleEntry]) -> int:
