@@ -53,5 +53,6 @@ PRICES: Mapping[str, Price] = {
     "api request": Price("API Gateway", 0.0000035, "request"),
     "mail": Price("SNS", 0.00002, "mail", free=1000),
     "traffic": Price("Data transfer", 0.09, "GB out", free=100),
+    "scoring": Price("Scoring of news", 1.0, "dollar of [sentiment] monthly_budget_usd", seen="settings.toml"),
     "kinesis shard": Price("Kinesis", 0.015, "shard-hour"),
 }

@@ -7,6 +7,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -59,6 +60,16 @@ def test_more_of_anything_costs_more(found: cost.Deployed) -> None:
         assert other.monthly_after_free_tiers > bill.monthly_after_free_tiers
     stream = dict(cost.options(found))["a stream of quotes (one Kinesis shard)"]
     assert stream.monthly - bill.monthly == pytest.approx(10.95)
+
+
+def test_a_paid_scorer_counts_with_its_whole_budget_and_only_where_news_are_collected(aws: Assembly, settings: Settings) -> None:
+    def bill(**changed: Any) -> cost.Bill:
+        return cost.bill_of(cost.usage(cost.deployed(settings.model_copy(update=changed), [aws.templates[stack] for stack in STACKS])))
+
+    paid = settings.sentiment.model_copy(update={"scorer": "comprehend", "monthly_budget_usd": 2.5})
+    assert bill(sentiment=paid).monthly - bill().monthly == pytest.approx(2.5)
+    quiet = settings.news.model_copy(update={"sources": ()})
+    assert "Scoring of news" not in bill(sentiment=paid, news=quiet).by_service
 
 
 def test_templates_of_another_name_are_not_counted(aws: Assembly, tmp_path: Path) -> None:

@@ -19,10 +19,11 @@ import pytest
 from lambdas.common import telemetry
 from lambdas.common.lake import lake as lakes
 from lambdas.common.lake.lake import Lake
+from lambdas.common.lake.news_state import SourceDown
 from lambdas.common.ledger.ledger import Ledger
 from lambdas.common.ledger.records import AlertRecord, Attribution, Breakers, Decision, OrderRecord, PlannedOrder, ServedModel, Snapshot
 from lambdas.health import handler as watching
-from lambdas.health.checks import Facts
+from lambdas.health.checks import Facts, NewsFacts
 from lambdas.health.closes import ComparedCloses
 from lambdas.health.mail import News, compose
 from lambdas.health.remedies import COMMANDS, AppAddress, command_for
@@ -99,6 +100,7 @@ WELL = Facts(
 HOLIDAY = replace(WELL, opens=None, closes=None, decisions=(), last_quotes=None)
 EVENING = replace(WELL, now=CLOSES + timedelta(minutes=15), last_snapshot=closed("2020-01-02"))
 SETTLED_LATE = ORDER.model_copy(update={"status": OrderStatus.NEW, "unknown_since": None})
+DOWN = SourceDown(runs=6, since="2020-01-02T13:00:00Z", reason="x refused its key for /2/tweets/search/recent (401)")
 LONG = tuple(date(2019, 11, 1) + timedelta(days=day) for day in range(22))
 
 
@@ -167,6 +169,9 @@ def test_a_healthy_agent_breaks_no_rule(facts: Facts, settings: Settings) -> Non
         ("snapshot-missing", replace(WELL, last_snapshot=closed("2019-12-30"))),
         ("snapshot-missing", replace(EVENING, last_snapshot=closed("2019-12-31"))),
         ("snapshot-missing", replace(EVENING, last_snapshot=None)),
+        ("news-stale", replace(WELL, news=NewsFacts(down={"x": DOWN}, unscored={}))),
+        ("sentiment-behind", replace(WELL, news=NewsFacts(down={}, unscored={"x": WELL.now - timedelta(minutes=121)}))),
+        ("sentiment-budget", replace(WELL, news=NewsFacts(down={}, unscored={}, stopped="2.00 of 2.00 dollars are spent"))),
     ],
 )
 def test_each_rule_is_broken_by_what_it_watches(rule: str, facts: Facts, settings: Settings) -> None:
@@ -193,6 +198,7 @@ def test_each_rule_is_broken_by_what_it_watches(rule: str, facts: Facts, setting
         replace(WELL, compared={"finnhub": apart(("SPY", 300.0, 301.4), ("IBM", 130.0, 129.4))}),
         replace(WELL, decisions=(DECISION,), last_snapshot=None),
         replace(EVENING, last_quotes=None),
+        replace(WELL, news=NewsFacts(down={"x": DOWN.model_copy(update={"runs": 5})}, unscored={"x": WELL.now - timedelta(minutes=120)})),
     ],
 )
 def test_a_threshold_not_yet_reached_is_no_finding(facts: Facts, settings: Settings) -> None:
