@@ -38,9 +38,9 @@ from papertape.market_data.own_bars import read_own_bars
 from papertape.market_data.sessions import sessions_between
 from schema.settings import Settings, checked, load
 from trading_env.data.market import Market, build_market, table_within, with_sentiment
-from trading_env.data.sentiment import CollectionRun, ScoredPost, closes_of, sentiment_features
+from trading_env.data.sentiment import SENTIMENT_NAMES, TABLES, CollectionRun, ScoredPost, closes_of, sentiment_features
 from trading_env.evaluation.metrics import SESSIONS_PER_YEAR
-from trading_env.evaluation.statistics import detectable_ir, information_ratio, mean_interval
+from trading_env.evaluation.statistics import detectable_ir, information_ratio, long_run_deviation, mean_interval
 from trading_env.evaluation.walk_forward import Fold
 from trading_env.simulation.policy import EqualWeight, load_policy
 
@@ -154,6 +154,23 @@ def read(options: argparse.Namespace) -> tuple[Market, pd.DataFrame]:
     return build_market(bars, own.actions, symbols=names), tweets
 
 
+def correlations(market: Market) -> dict[str, tuple[float, float, int]]:
+    """Of each column, over the sessions from `START` on: the mean of the daily rank correlation across names with the log return from the
+    next open to the one after, its t by the long-run deviation, and the sessions in which it can be told."""
+    ahead = np.full(market.close.shape, np.nan)
+    ahead[:-2] = np.log(market.open[2:] / market.open[1:-1])
+    found = {}
+    for column, name in enumerate(SENTIMENT_NAMES[:5], start=len(TABLES["none"].features)):
+        daily = []
+        for row in np.flatnonzero(market.sessions >= np.datetime64(START)):
+            values, moves = pd.Series(market.features[row, :, column]), pd.Series(ahead[row])
+            if values.nunique() > 1 and moves.notna().all():
+                daily.append(values.rank().corr(moves.rank()))
+        series = np.array(daily)
+        found[name] = (series.mean(), series.mean() / (long_run_deviation(series) / np.sqrt(len(series))), len(series))
+    return found
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--bars", type=Path, required=True)
@@ -161,10 +178,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--algorithm", choices=("direct", "ppo"), default="direct")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--timesteps", type=int, default=30_000)
+    parser.add_argument("--correlations", action="store_true", help="train nothing")
     options = parser.parse_args(arguments)
     prices, tweets = read(options)
     base: FloatArray | None = None
     say = sys.stdout.write
+    say("| rank correlation with the next session, t | " + " | ".join(SENTIMENT_NAMES[:5]) + " |\n" + "|---" * 6 + "|\n")
+    for arm in [arm for arm in arms("direct") if arm.sentiment]:
+        cells = [f"{mean:+.3f}, {t:+.1f}" for mean, t, _ in correlations(market_of(arm, prices, tweets)).values()]
+        say(f"| {arm.name} | {' | '.join(cells)} |\n")
+    say("\n")
+    if options.correlations:
+        return
     say("| arm | excess a year | 90 % interval | information ratio | turnover a day | against prices alone, 90 % interval |\n")
     say("|---|---|---|---|---|---|\n")
     for arm in arms(options.algorithm):
@@ -173,7 +198,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         say(f"| {arm.name} | {_percent(found)} | {information_ratio(found):.2f} | {turnover:.4f} | {_against(found, base)} |\n")
         sys.stdout.flush()
     assert base is not None
-    say(f"{len(base)} judged sessions; an information ratio below {detectable_ir(base):.1f} cannot be told from none\n")
+    least = detectable_ir(np.random.default_rng(0).normal(size=len(base)), mean_block=1)
+    say(f"{len(base)} judged sessions; an information ratio below {least:.1f} cannot be told from none\n")
 
 
 def _against(found: FloatArray, base: FloatArray) -> str:

@@ -103,7 +103,7 @@ def _news(settings: Settings) -> tuple[ScheduleEntry, ...]:
         return ()
     runs = HOURS_OF_NEWS * len(range(0, 60, settings.news.every_minutes))
     at_the_close = "at the close: by then, and no later, a text must be here to count for what the close shows"
-    if settings.features.model_dump().get("sentiment", "none") != "none":  # a policy observes every close
+    if settings.features.sentiment != "none":  # a policy observes every close
         return (ScheduleEntry(schedule="collect_news", moments=("close+0",), reason=f"1 of {runs} a session, {at_the_close}"),)
     reason = f"1 of {5 * runs} a week, {at_the_close}; a run takes a fifth of a second, and nothing that trades reads the scores"
     return (ScheduleEntry(schedule="collect_news", moments=("close+0",), weekday=THURSDAY, reason=reason),)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -28,10 +27,6 @@ from stacks.lake import LakeStack
 
 FIRST, SECOND = datetime.fromisoformat("2020-01-02T14:30:00Z"), datetime.fromisoformat("2020-01-02T21:00:00Z")
 Query = Callable[[str], list[tuple[str | None, ...]]]
-
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("local.aws.services") is None, reason="the local cloud answers Athena's queries without reading anything"
-)
 
 
 def scored(

@@ -9,10 +9,13 @@ from typing import Any
 
 import boto3
 import numpy as np
+import pandas as pd
 import pytest
 
 from glue_jobs.build_features import main
+from glue_jobs.features_job import find_inputs, with_scores
 from glue_jobs.files import Bucket, read_features
+from glue_jobs.spark import _with_sentiment
 from lambdas.common.lake.lake import Lake, LakeError
 from lambdas.decide.data import ScoredSources, market_snapshot
 from lambdas.decide.decision import AccountAtClose, observe_state
@@ -23,7 +26,7 @@ from tests.lakes import calendar_objects, fill_raw
 from tests.scored_posts import SOURCES, fill_scores, objects
 from tests.settings_files import settings_file
 from trading_env.data.features import FEATURE_HASH, FEATURES
-from trading_env.data.market import TABLE_COLUMNS, from_table, table_within
+from trading_env.data.market import TABLE_COLUMNS, from_table, table_within, to_table
 from trading_env.data.sentiment import SENTIMENT, SENTIMENT_NAMES, TABLES, SentimentError
 
 BEGIN, DAYS = date(2014, 10, 20), 73  # to the year's end
@@ -84,6 +87,16 @@ def test_the_table_s_row_is_the_decision_s(lake: Lake, daily: Settings, monkeypa
     known = market.features[:, 0, -1]
     assert set(known[market.sessions > np.datetime64(BEGIN)]) == {0.0, 0.5, 1.0}
     assert (known[market.sessions < np.datetime64(BEGIN)] == 0).all()
+
+    # A year's task of Spark, which reads the posts that its own rows can see, has the same table
+    raw, processed = Bucket(lake.raw_bucket), Bucket(lake.processed_bucket)
+    inputs = with_scores(find_inputs(raw, daily.universe.symbols), raw=raw, processed=processed, sources=SOURCES)
+    assert inputs.scores is not None
+    table, halo = to_table(market), market.sessions[market.sessions >= np.datetime64("2014-01-01")][0]
+    year = table[table["session"] >= pd.Timestamp(halo)].reset_index(drop=True)
+    plain = year.drop(columns=list(SENTIMENT_NAMES))
+    told = _with_sentiment(plain, days=market.sessions, scores=inputs.scores, processed=processed, symbols=market.symbols)
+    pd.testing.assert_frame_equal(told, year, check_exact=True)
 
     # What comes in after a close changes no bit of a decision that is made again
     before = snapshot(lake, daily, AS_OF[0]).market.features[-1].tobytes()
