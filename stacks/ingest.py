@@ -118,7 +118,8 @@ class IngestStack(Stack):
             "NewsSchedule",
             settings=settings,
             name="collect_news",
-            cron=Cron(minute=f"0/{settings.news.every_minutes}", hour="4-19"),
+            # Weekends too: a request to forget a post is carried out within a day
+            cron=Cron(minute=f"0/{settings.news.every_minutes}", hour="4-19", week_day="*"),
             runs=news,
             # What a run does not do the next one does; two that fail are a dead letter
             retry=Retry(attempts=1, within=Duration.minutes(10)),

@@ -19,7 +19,7 @@ from schema.slot import minutes_of
 from trading_env.errors import PapertapeError
 
 RECONCILED_AFTER = 5  # minutes after a slot
-HOURS_OF_NEWS = 16  # of a weekday
+HOURS_OF_NEWS = 16  # of a day
 THURSDAY = 3  # the weekday with the fewest holidays: in 2020 one
 NEW_YORK = ZoneInfo("America/New_York")
 
@@ -105,7 +105,7 @@ def _news(settings: Settings) -> tuple[ScheduleEntry, ...]:
     at_the_close = "at the close: by then, and no later, a text must be here to count for what the close shows"
     if settings.features.sentiment != "none":  # a policy observes every close
         return (ScheduleEntry(schedule="collect_news", moments=("close+0",), reason=f"1 of {runs} a session, {at_the_close}"),)
-    reason = f"1 of {5 * runs} a week, {at_the_close}; a run takes a fifth of a second, and nothing that trades reads the scores"
+    reason = f"1 of {7 * runs} a week, {at_the_close}; a run takes a fifth of a second, and nothing that trades reads the scores"
     return (ScheduleEntry(schedule="collect_news", moments=("close+0",), weekday=THURSDAY, reason=reason),)
 
 

@@ -219,7 +219,7 @@ def test_a_second_slot_is_a_second_schedule_of_the_same_function(aws: Assembly, 
     ("name", "cron"),
     [
         ("ingest_quotes", "cron(0/1 9-15 ? * MON-FRI *)"),
-        ("collect_news", "cron(0/30 4-19 ? * MON-FRI *)"),
+        ("collect_news", "cron(0/30 4-19 ? * * *)"),
         ("backfill_bars", "cron(0 18 ? * MON-FRI *)"),
         ("build_features", "cron(30 18 ? * MON-FRI *)"),
         ("decide", "cron(35 9 ? * MON-FRI *)"),
