@@ -70,7 +70,7 @@ def test_without_a_source_nothing_of_it_is_deployed(without: Assembly, settings:
 
     text = (ROOT / "settings.toml").read_text(encoding="utf-8")
     before = re.sub(r"^\[news\].*?(?=^\[training\])", "", text, flags=re.DOTALL | re.MULTILINE)  # a file from before the sections existed
-    assert "[sentiment]" not in before
+    assert "\n[sentiment]" not in before
     (tmp_path / "settings.toml").write_text(before, encoding="utf-8")
     quiet = settings.model_copy(update={"news": NewsSettings(), "sentiment": SentimentSettings()})
     assert load(tmp_path / "settings.toml") == quiet  # so that one synth stands for both
