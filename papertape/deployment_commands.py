@@ -20,10 +20,11 @@ DEPLOY = "Set up and take down"
 
 
 class KeyOf(StrEnum):
-    """The sources of news with a key of their own."""
+    """The sources of news and prices with a key of their own."""
 
     FINNHUB = "finnhub"
     X = "x"
+    ALPHAVANTAGE = "alphavantage"
 
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -68,7 +69,9 @@ def cost(
 
 @app.command(rich_help_panel=DEPLOY, epilog=examples("secret", "secret --source x", "secret --source finnhub --on paper"))
 def secret(
-    source: Annotated[KeyOf | None, typer.Option(help="Store the key of this source of news instead.", show_default=False)] = None,
+    source: Annotated[
+        KeyOf | None, typer.Option(help="Store the key of this source of news or prices instead.", show_default=False)
+    ] = None,
     on: Where = On.AWS,
     folder: Folder = None,
     settings: SettingsFile = SETTINGS,

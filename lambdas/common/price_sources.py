@@ -1,23 +1,16 @@
-"""A source of prices with its key, from the broker's secret: `{"key_id": ..., "secret_key": ..., "finnhub": ..., "alphavantage": ...}`.
-
-Promise: no address but a vendor's own or this machine's is asked, and no key is shown. Failure: `SourceRefused`, one line with the remedy.
-"""
+"""A source of prices with its key. Failure: as `source_keys`."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from datetime import date
 
-import boto3
-from botocore.exceptions import ClientError
-
 from lambdas.common.environment import Variables, read
-from schema.loopback import is_loopback
+from lambdas.common.source_keys import checked_url, source_keys
 from schema.sections.data import CloseSourceName
 from sources import alpha_vantage, finnhub_quotes
-from sources.port import PriceSource, SourceRefused
+from sources.port import PriceSource
 
 
 class PriceVariables(Variables):
@@ -29,27 +22,10 @@ class PriceVariables(Variables):
 def price_source(name: CloseSourceName, *, today: date, environ: Mapping[str, str] | None = None) -> PriceSource:
     """The adapter of `name`; `today` is New York's."""
     variables = read(PriceVariables, environ=os.environ if environ is None else environ)
-    key = _key(variables.broker_secret_arn, name)
+    keys = source_keys(variables.broker_secret_arn, needed=[name], asked_by="[data] check_closes")
     match name:
         case "finnhub":
-            return finnhub_quotes.Finnhub(key=key, url=_own(variables.finnhub_url, finnhub_quotes.URL))
+            return finnhub_quotes.Finnhub(key=keys.finnhub, url=checked_url("FINNHUB_URL", variables.finnhub_url, own=finnhub_quotes.URL))
         case "alphavantage":
-            return alpha_vantage.AlphaVantage(key=key, today=today, url=_own(variables.alphavantage_url, alpha_vantage.URL))
-
-
-def _own(url: str, vendors: str) -> str:
-    if url != vendors and not is_loopback(url):
-        raise SourceRefused(f"a vendor's address may be {vendors} or http://127.0.0.1:<port>, was {url}")
-    return url
-
-
-def _key(arn: str, field: str) -> str:
-    name = arn.rsplit(":", 1)[-1]
-    try:
-        held = json.loads(boto3.client("secretsmanager").get_secret_value(SecretId=arn)["SecretString"])
-    except (ClientError, KeyError, ValueError) as error:
-        raise SourceRefused(f"the broker's secret {name} cannot be read ({type(error).__name__}); store it: make secret") from None
-    key = held.get(field) if isinstance(held, dict) else None
-    if not isinstance(key, str) or not key:
-        raise SourceRefused(f"the secret {name} has no {field}: add it as a JSON field, or leave it out of [data] check_closes")
-    return key
+            url = checked_url("ALPHAVANTAGE_URL", variables.alphavantage_url, own=alpha_vantage.URL)
+            return alpha_vantage.AlphaVantage(key=keys.alphavantage, today=today, url=url)

@@ -39,7 +39,7 @@ def store(cloud: AppCloud, *, console: Console) -> None:
 
 
 def store_source(cloud: AppCloud, source: str, *, console: Console) -> None:
-    """Ask for the key of a source of news, and store it beside the broker's; it is tried by the next run of collecting."""
+    """Ask for the key of a source of data, and store it beside the broker's; the next run that needs it tries it."""
     name, client = secret_name(cloud), cloud.client("secretsmanager")
     with asking(f"the secret {name} in {cloud.settings.region} cannot be read"):
         fields = _fields(client, name)

@@ -85,7 +85,7 @@ def test_a_free_key_of_alpha_vantage_looks_at_other_names_each_day() -> None:
     assert {symbol for symbols in seen for symbol in symbols} == set(closes)
 
 
-@pytest.mark.parametrize(("field", "told"), [("finnhub", "has no finnhub: add it as a JSON field"), ("", "cannot be read")])
+@pytest.mark.parametrize(("field", "told"), [("finnhub", "has no finnhub: store it with"), ("", "is not .*; store the keys again")])
 def test_a_key_that_is_missing_is_one_line(aws: None, field: str, told: str) -> None:
     arn = boto3.client("secretsmanager").create_secret(Name="bare", SecretString='{"key_id": "k"}' if field else "no json")["ARN"]
     with pytest.raises(SourceRefused, match=told):
@@ -120,7 +120,7 @@ def test_the_evening_writes_and_health_reads_even_when_a_source_refuses(
     (key,) = lake.raw_index("raw/closes/")
     assert key == closes_key(date(2020, 1, 2))
     told = compared_closes(lake, ["finnhub"], [date(2020, 1, 2)])["finnhub"]
-    assert "has no finnhub: add it as a JSON field" in told.failed
+    assert "has no finnhub: store it with `papertape secret`" in told.failed
     assert compared_closes(lake, ["finnhub"], [date(2020, 1, 3)])["finnhub"].failed == "backfill_bars has not done so"
     closes = closes_of(lake.bars(symbols=["AAPL"], years=[2020]), date(2020, 1, 2))
     assert closes == {"AAPL": 300.35}

@@ -18,6 +18,7 @@ from papertape import command_line
 from papertape.deployment_commands import KeyOf
 from papertape.operator_commands import NewsOf
 from schema.news import NewsItem
+from schema.sections.data import CloseSourceName
 from schema.sections.news import NewsSettings, NewsSourceName
 from schema.settings import Settings
 from tests.aws.services import Stacks
@@ -95,7 +96,7 @@ def test_without_a_lake_nothing_is_asked(stacks: Stacks, settings: Settings) -> 
 
 def test_the_commands_know_every_source() -> None:
     assert {one.value for one in NewsOf} == set(get_args(NewsSourceName))
-    assert {one.value for one in KeyOf} == {field for name, field in FIELDS.items() if name != "alpaca"}
+    assert {one.value for one in KeyOf} == {field for name, field in FIELDS.items() if name != "alpaca"} | set(get_args(CloseSourceName))
 
 
 def test_a_sources_key_is_stored_beside_the_brokers_and_not_shown(deployed: str, settings: Settings) -> None:
