@@ -43,7 +43,7 @@ ROOT = Path(__file__).resolve().parent
 def compose(app: cdk.App, *, settings: Settings, target: Target, account: str | None) -> None:
     """Add the six stacks, and the AwsSolutions rules that they must satisfy. `account` None: whichever the CLI deploys to."""
     env = cdk.Environment(account=account, region=settings.region)
-    code = archives.modules("lambdas", "schema", "trading_env", settings=settings, name="code")
+    code = archives.modules("lambdas", "schema", "sources", "trading_env", settings=settings, name="code")
     name = settings.name
     runtime = Runtime(app=name, target=target, code=code)
     lake = LakeStack(app, f"{name}-lake", settings=settings, env=env)

@@ -31,11 +31,15 @@ def main(argv: Sequence[str]) -> dict[str, Any]:
         built = build_features(
             raw=raw,
             processed=processed,
-            symbols=settings.universe.symbols,
-            training=settings.training,
+            settings=settings,
             built_for=arguments.time,
             engine=arguments.engine,
         )
+        if settings.feature_store.enabled:
+            from glue_jobs.feature_store import mirror_newest
+
+            feature_hash = built["feature_hash"]
+            built["feature_store"] = mirror_newest(raw=raw, processed=processed, app=settings.name, feature_hash=feature_hash)
     else:
         from glue_jobs.quotes_job import build_minute_bars  # its libraries are installed for such a run alone
 

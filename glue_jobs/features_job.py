@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import pkgutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import Any, Literal
 
@@ -17,13 +17,15 @@ import pandas as pd
 
 from glue_jobs.files import Bucket, FeatureFile, publish, write_year
 from glue_jobs.training_view import publish_training_view
-from schema.lake_layout import ACTIONS, BARS, CALENDAR, FEATURES, QUARANTINE
-from schema.settings import TrainingSettings
+from schema.lake_layout import ACTIONS, BARS, CALENDAR, FEATURES, QUARANTINE, sentiment_prefix
+from schema.scored.runs import market_with_sentiment
+from schema.settings import Settings
 from schema.training_dates import dates_as_of
 from trading_env.data.bars import validate
-from trading_env.data.features import FEATURE_HASH, SCHEMA_VERSION
-from trading_env.data.market import TABLE_COLUMNS, build_market, to_table
-from trading_env.data.raw_lines import action_table, bar_table, session_index
+from trading_env.data.features import SCHEMA_VERSION
+from trading_env.data.market import build_market, table_columns, to_table
+from trading_env.data.raw_lines import action_table, bar_table, session_closes, session_index
+from trading_env.data.sentiment import TABLES
 from trading_env.errors import PapertapeError
 
 SOURCES = (
@@ -32,8 +34,10 @@ SOURCES = (
     ("trading_env", "data/features.py"),
     ("trading_env", "data/market.py"),
     ("trading_env", "data/raw_lines.py"),
+    ("trading_env", "data/sentiment.py"),
     ("trading_env", "data/windows.py"),
     ("schema", "feature_table.py"),
+    ("schema", "scored/runs.py"),
     ("glue_jobs", "features_job.py"),
     ("glue_jobs", "files.py"),
     ("glue_jobs", "spark.py"),
@@ -48,13 +52,24 @@ class NothingToBuildError(PapertapeError, RuntimeError):
 
 
 @dataclass(frozen=True)
+class ScoreInputs:
+    """The objects of scored posts of these sources, and the instants at which the calendar's sessions close."""
+
+    keys: tuple[str, ...]
+    closes: Mapping[date, datetime]
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Inputs:
-    """Which raw objects a build reads: bar keys by symbol, action keys, the calendar's sessions, and a hash of all versions."""
+    """Which objects a build reads: bar keys by symbol, action keys, the calendar's sessions, scores where sentiment is on, and a hash of
+    all versions."""
 
     bars: Mapping[str, tuple[str, ...]]
     actions: tuple[str, ...]
     sessions: pd.DatetimeIndex
     sha256: str
+    scores: ScoreInputs | None = None
 
 
 @dataclass(frozen=True)
@@ -68,25 +83,26 @@ class Built:
     end: str
 
 
-def build_features(
-    *, raw: Bucket, processed: Bucket, symbols: Sequence[str], training: TrainingSettings, built_for: datetime, engine: Engine
-) -> dict[str, Any]:
+def build_features(*, raw: Bucket, processed: Bucket, settings: Settings, built_for: datetime, engine: Engine) -> dict[str, Any]:
     """Build the whole table, write the years that changed, then the manifest, then the training view; return the manifest without files."""
+    symbols, training, table = settings.universe.symbols, settings.training, TABLES[settings.features.sentiment]
     inputs = find_inputs(raw, symbols)
+    if settings.features.sentiment == "daily":
+        inputs = with_scores(inputs, raw=raw, processed=processed, sources=settings.news.sources)
     present = frozenset(processed.index(FEATURES))
     if engine == "spark":
         from glue_jobs.spark import build_on_spark  # Spark is only there where it is asked for
 
-        built = build_on_spark(raw=raw, processed=processed, inputs=inputs, symbols=tuple(symbols), present=present)
+        built = build_on_spark(raw=raw, processed=processed, inputs=inputs, symbols=symbols, present=present)
     else:
-        built = build_in_process(raw=raw, processed=processed, inputs=inputs, symbols=tuple(symbols), present=present)
+        built = build_in_process(raw=raw, processed=processed, inputs=inputs, symbols=symbols, present=present)
     quarantine(processed, "bars", built.quarantined, built_for=built_for)
     manifest = {
         "schema_version": SCHEMA_VERSION,
-        "feature_hash": FEATURE_HASH,
+        "feature_hash": table.hash,
         "code_sha256": code_sha256(),
         "inputs_sha256": inputs.sha256,
-        "columns": list(TABLE_COLUMNS),
+        "columns": list(table_columns(table)),
         "symbols": list(symbols),
         "start": built.start,
         "end": built.end,
@@ -115,10 +131,21 @@ def find_inputs(raw: Bucket, symbols: Sequence[str]) -> Inputs:
     return Inputs(bars=bars, actions=actions, sessions=session_index(raw.lines(calendar)), sha256=digest)
 
 
+def with_scores(inputs: Inputs, *, raw: Bucket, processed: Bucket, sources: Sequence[str]) -> Inputs:
+    """The inputs with every scored post that the lake has of the sources; that it has none is no error: they were down."""
+    index = {key: etag for source in sources for key, etag in processed.index(sentiment_prefix(source)).items()}
+    lines = raw.lines(sorted(raw.index(CALENDAR)))
+    digest = hashlib.sha256("\n".join([inputs.sha256, *(f"{key} {index[key]}" for key in sorted(index))]).encode()).hexdigest()
+    return replace(inputs, sha256=digest, scores=ScoreInputs(tuple(sorted(index)), session_closes(lines), tuple(sources)))
+
+
 def build_in_process(*, raw: Bucket, processed: Bucket, inputs: Inputs, symbols: tuple[str, ...], present: frozenset[str]) -> Built:
     """Everything in memory: a few hundred symbols."""
     checked = validate(bar_table(raw.lines([key for keys in inputs.bars.values() for key in keys])), sessions=inputs.sessions)
     market = build_market(checked.bars, action_table(raw.lines(inputs.actions)), symbols=symbols)
+    if inputs.scores is not None:
+        scores = inputs.scores
+        market = market_with_sentiment(market, processed.objects(scores.keys), closes=scores.closes, sources=scores.sources)
     table = to_table(market)
     parts = [write_year(processed, int(str(year)), rows, present=present) for year, rows in table.groupby(table["session"].dt.year)]
     return Built(

@@ -24,7 +24,7 @@ from botocore.exceptions import ClientError
 from schema.feature_table import parquet
 from schema.lake_layout import FEATURES
 from trading_env.data.features import FEATURE_HASH
-from trading_env.data.market import TABLE_COLUMNS
+from trading_env.data.market import table_columns, table_of
 from trading_env.errors import PapertapeError
 
 READERS = 16
@@ -62,6 +62,10 @@ class Bucket:
 
     def lines(self, keys: Sequence[str]) -> list[Line]:
         """The gzipped JSON lines of `keys`, in their order."""
+        return [line for lines in self.objects(keys).values() for line in lines]
+
+    def objects(self, keys: Sequence[str]) -> dict[str, list[Line]]:
+        """The gzipped JSON lines of each key."""
         client = self.client
 
         def read(key: str) -> list[Line]:
@@ -69,7 +73,7 @@ class Bucket:
             return [json.loads(line) for line in gzip.decompress(body).splitlines()]
 
         with ThreadPoolExecutor(max_workers=READERS) as pool:
-            return [line for lines in pool.map(read, keys) for line in lines]
+            return dict(zip(keys, pool.map(read, keys), strict=True))
 
     def get(self, key: str) -> bytes | None:
         try:
@@ -96,8 +100,8 @@ class Bucket:
 
 
 def write_year(bucket: Bucket, year: int, table: pd.DataFrame, *, present: Iterable[str], prefix: str = FEATURES) -> FeatureFile:
-    """Write one year's rows of TABLE_COLUMNS unless a file of the same content is `present` (keys of the bucket)."""
-    body = parquet(table[list(TABLE_COLUMNS)])
+    """Write one year's rows of `table_columns` unless a file of the same content is `present` (keys of the bucket)."""
+    body = parquet(table[list(table_columns(table_of(table)))])
     digest = hashlib.sha256(body).hexdigest()
     part = FeatureFile(key=f"year={year}/part-{digest[:12]}.parquet", rows=len(table), sha256=digest)
     if prefix + part.key not in present:
@@ -115,7 +119,7 @@ def publish(bucket: Bucket, manifest: Mapping[str, Any], parts: Sequence[Feature
 
 
 def read_features(bucket: Bucket, *, prefix: str = FEATURES, feature_hash: str = FEATURE_HASH) -> pd.DataFrame:
-    """The whole feature table, TABLE_COLUMNS, sessions in order; every file is checked against the manifest before it is used."""
+    """The whole feature table, `table_columns`, sessions in order; every file is checked against the manifest before it is used."""
     location = f"s3://{bucket.name}/{prefix}manifest.json"
     body = bucket.get(prefix + "manifest.json")
     if body is None:

@@ -15,12 +15,15 @@ import pandas as pd
 from numpy.typing import NDArray
 from pyspark.sql import SparkSession
 
-from glue_jobs.features_job import Built, Inputs
+from glue_jobs.features_job import Built, Inputs, ScoreInputs
 from glue_jobs.files import Bucket, FeatureFile, write_year
+from schema.lake_layout import sentiment_keys_between
+from schema.scored.runs import reach, sentiment_of
 from trading_env.data.bars import BAR_COLUMNS, validate
 from trading_env.data.features import ASSET_FEATURES, LOOKBACK, context_features, cross_section
-from trading_env.data.market import CONTEXT_NAMES, FEATURE_NAMES, TABLE_COLUMNS, build_market, to_table
+from trading_env.data.market import CONTEXT_NAMES, FEATURE_NAMES, TABLE_COLUMNS, build_market, table_columns, to_table
 from trading_env.data.raw_lines import action_table, bar_table
+from trading_env.data.sentiment import SENTIMENT_NAMES, TABLES, closes_of
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -48,7 +51,7 @@ def build_on_spark(*, raw: Bucket, processed: Bucket, inputs: Inputs, symbols: t
     gaps = checked.where("outcome = 'gap'").count()
 
     own = _own_features(spark, good, raw=raw, inputs=inputs, sessions=sessions)
-    parts = _years(spark, own, processed=processed, symbols=symbols, sessions=sessions, present=present)
+    parts = _years(spark, own, processed=processed, inputs=inputs, symbols=symbols, sessions=sessions, present=present)
     checked.unpersist()
     return Built(
         parts=tuple(parts),
@@ -94,11 +97,24 @@ def _own_features(spark: SparkSession, good: DataFrame, *, raw: Bucket, inputs: 
 
 
 def _years(
-    spark: SparkSession, own: DataFrame, *, processed: Bucket, symbols: tuple[str, ...], sessions: pd.DatetimeIndex, present: frozenset[str]
+    spark: SparkSession,
+    own: DataFrame,
+    *,
+    processed: Bucket,
+    inputs: Inputs,
+    symbols: tuple[str, ...],
+    sessions: pd.DatetimeIndex,
+    present: frozenset[str],
 ) -> list[FeatureFile]:
+    scores = inputs.scores
+
     def finish(rows: pd.DataFrame) -> pd.DataFrame:
         year = int(str(rows["year"].iloc[0]))
-        part = write_year(processed, year, _year_table(rows, year=year, symbols=symbols), present=present)
+        table = _year_table(rows, year=year, symbols=symbols)
+        if scores is not None:
+            days = np.sort(rows["session"].unique())
+            table = _with_sentiment(table, days=days, scores=scores, processed=processed, symbols=symbols)
+        part = write_year(processed, year, table, present=present)
         return pd.DataFrame([{"year": year, "key": part.key, "rows": part.rows, "sha256": part.sha256}])
 
     needed = pd.DataFrame(_needed_by(sessions), columns=["session", "year"]).astype({"year": "int32"})
@@ -140,3 +156,16 @@ def _year_table(rows: pd.DataFrame, *, year: int, symbols: tuple[str, ...]) -> p
     table["tradable"] = np.isfinite(table["close"].to_numpy(dtype=np.float64)) & finite.ravel()
     first = int(np.searchsorted(days, np.datetime64(f"{year}-01-01"))) * len(symbols)
     return table[list(TABLE_COLUMNS)].iloc[first:].astype({"symbol": "str"}).reset_index(drop=True)
+
+
+def _with_sentiment(
+    table: pd.DataFrame, *, days: NDArray[np.datetime64], scores: ScoreInputs, processed: Bucket, symbols: tuple[str, ...]
+) -> pd.DataFrame:
+    """The year's table with its sentiment columns; `days` are its sessions and those of its halo, which is longer than they look back."""
+    first = len(days) - len(table) // len(symbols)
+    closes = closes_of(days, scores.closes)
+    since, until = reach(closes, first=first)
+    objects = processed.objects(sentiment_keys_between(scores.keys, since=since, until=until))
+    values = sentiment_of(objects, closes=closes, symbols=symbols, sources=scores.sources)[first:]
+    told = table.assign(**{name: values[:, :, column].ravel() for column, name in enumerate(SENTIMENT_NAMES)})
+    return told[list(table_columns(TABLES["daily"]))]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from schema.settings import Settings
 from schema.trading_rules import rules_of
-from trading_env.data.features import FEATURE_HASH
+from trading_env.data.sentiment import TABLES
 from trading_env.evaluation import trials
 from trading_env.evaluation.walk_forward import Fold, split
 from trading_env.simulation.portfolio import Costs, Rules
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).resolve().parents[1]
 PACKAGES = ("learning", "schema", "trading_env")  # what a result is computed with
+UNSCORED = {"monthly_budget_usd"}  # of [sentiment]: what says nothing about the scores
 SECTIONS = ("universe", "portfolio", "costs", "risk", "features", "training", "reward")  # of the settings: what a result depends on
 
 
@@ -66,7 +67,7 @@ class Configuration:
     def of(cls, settings: Settings) -> Self:
         """The configuration of these settings under this code. Raises SettingsError when a date is "auto": it is no part of a result."""
         _ = settings.training.dates
-        return cls({name: getattr(settings, name).model_dump(mode="json") for name in SECTIONS}, FEATURE_HASH, code_version())
+        return cls(_of_a_result(settings), TABLES[settings.features.sentiment].hash, code_version())
 
     @classmethod
     def of_entry(cls, entry: trials.TrialEntry) -> Self:
@@ -97,6 +98,18 @@ class Configuration:
         """Every holdout that was opened for this configuration."""
         made = {entry.trial_id for entry in self.trials_in(log)}
         return [entry for entry in log.openings if entry.trial_id in made]
+
+
+def _of_a_result(settings: Settings) -> dict[str, Any]:
+    """The sections that a result depends on, with sentiment only where it is on: without it a configuration is what it was."""
+    sections = {name: getattr(settings, name).model_dump(mode="json") for name in SECTIONS}
+    if settings.features.sentiment == "none":
+        del sections["features"]["sentiment"]
+    else:
+        sections["scores"] = {"sources": sorted(settings.news.sources), **settings.sentiment.model_dump(mode="json", exclude=UNSCORED)}
+    if settings.reward.sentiment_weight == 0:
+        del sections["reward"]["sentiment_weight"]
+    return sections
 
 
 def code_version() -> str:

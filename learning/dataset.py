@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from trading_env.data.features import FEATURE_HASH
 from trading_env.data.market import Market, from_table
+from trading_env.data.sentiment import TABLES, FeatureTable
 from trading_env.errors import PapertapeError
 
 if TYPE_CHECKING:
@@ -53,24 +53,32 @@ def _data_sha256(manifest: dict[str, Any]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def read_channel(folder: Path, *, symbols: Sequence[str], live_start: date) -> Dataset:
-    """Read `folder`, the content of the prefix `processed/training/timeframe=1Day/`, for `symbols` in their order."""
+def read_channel(folder: Path, *, symbols: Sequence[str], live_start: date, table: FeatureTable = TABLES["none"]) -> Dataset:
+    """Read `folder`, the content of the prefix `processed/training/timeframe=1Day/`, for `symbols` in their order; `table`: its columns."""
     content, manifest = _manifest(folder / "manifest.json")
-    if manifest["feature_hash"] != FEATURE_HASH:
-        raise DatasetError(f"manifest.json: feature_hash must be this code's {FEATURE_HASH}, was {manifest['feature_hash']}")
+    if (found := manifest["feature_hash"]) != table.hash:
+        raise DatasetError(f"manifest.json: feature_hash must be this code's {table.hash}, was {found}{_known(found)}")
     last = str(manifest["end"])[:10]
     if last >= live_start.isoformat():
         raise DatasetError(f"manifest.json: end must be before live_start {live_start}, was {last}; such rows are never read here")
-    table = pd.concat([_file(folder, entry) for entry in manifest["files"]], ignore_index=True)
-    if len(table) != manifest["rows"]:
-        raise DatasetError(f"manifest.json: states {manifest['rows']} rows, its files hold {len(table)}")
-    newest = pd.Timestamp(table["session"].max())
+    rows = pd.concat([_file(folder, entry) for entry in manifest["files"]], ignore_index=True)
+    if len(rows) != manifest["rows"]:
+        raise DatasetError(f"manifest.json: states {manifest['rows']} rows, its files hold {len(rows)}")
+    newest = pd.Timestamp(rows["session"].max())
     if newest >= pd.Timestamp(live_start):
         raise DatasetError(f"every session must be before live_start {live_start}, was {newest:%Y-%m-%d}")
-    market = from_table(table).only(symbols)
+    market = from_table(rows).only(symbols)
+    if market.features.shape[-1] != table.width:
+        raise DatasetError(f"the files must hold the {table.width} features of the manifest's table, were {market.features.shape[-1]}")
     return Dataset(
         market=market, manifest=manifest, manifest_sha256=hashlib.sha256(content).hexdigest(), data_sha256=_data_sha256(manifest)
     )
+
+
+def _known(feature_hash: str) -> str:
+    """Which other table of this code it is, if any."""
+    words = [word for word, table in TABLES.items() if table.hash == feature_hash]
+    return f', the table of features.sentiment = "{words[0]}"' if words else ""
 
 
 def _manifest(path: Path) -> tuple[bytes, dict[str, Any]]:

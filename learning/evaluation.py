@@ -26,7 +26,7 @@ from learning.document import Evaluated, document, to_json
 from learning.judging import Backtester, Judgement, Trained, books_of, judge, judge_refit, proof_of
 from learning.serving import model_hash
 from schema.training_dates import as_of
-from trading_env.data.features import FEATURE_HASH
+from trading_env.data.sentiment import TABLES
 from trading_env.simulation.policy import NumpyPolicy, load_policy, save_policy
 
 if TYPE_CHECKING:
@@ -44,20 +44,20 @@ SERVING_REQUIREMENTS = "numpy>=1.26\n"
 Seed = tuple[tuple[NumpyPolicy, ...], tuple[dict[str, Any], ...]]
 
 
-def read_seed(archive: Path, *, seed: int, folds: Sequence[Fold]) -> Seed:
+def read_seed(archive: Path, *, seed: int, folds: Sequence[Fold], feature_hash: str = TABLES["none"].hash) -> Seed:
     """Policies and training records of one seed, fold by fold. Raises DatasetError when another's, or trained on a judged session."""
     with tempfile.TemporaryDirectory() as scratch:
         with tarfile.open(archive, mode="r:gz") as tar:
             tar.extractall(scratch, filter="data")
-        found = [_read_fold(Path(scratch) / f"fold-{fold.number}", seed=seed, fold=fold) for fold in folds]
+        found = [_read_fold(Path(scratch) / f"fold-{fold.number}", seed=seed, fold=fold, feature_hash=feature_hash) for fold in folds]
     return tuple(policy for policy, _ in found), tuple(record for _, record in found)
 
 
-def _read_fold(folder: Path, *, seed: int, fold: Fold) -> tuple[NumpyPolicy, dict[str, Any]]:
+def _read_fold(folder: Path, *, seed: int, fold: Fold, feature_hash: str) -> tuple[NumpyPolicy, dict[str, Any]]:
     what = f"model-{seed}, {folder.name}"
     if not folder.is_dir():
         raise DatasetError(f"{what}: is not there; every fold must be trained, the holdout's too")
-    policy = load_policy(folder, expected_feature_hash=FEATURE_HASH)
+    policy = load_policy(folder, expected_feature_hash=feature_hash)
     if policy.card.seeds != (seed,):
         raise DatasetError(f"{what}: must hold seed {seed}, was {policy.card.seeds}")
     if policy.card.train_end != str(fold.train_end):
@@ -126,9 +126,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     source = options.root / "input"
     requested = as_of(read_settings(options.settings), newest_session(source / "features"))
     seeds = tuple(options.seeds or requested.training.seeds)
-    dataset = read_channel(source / "features", symbols=requested.universe.symbols, live_start=requested.training.dates.live_start)
+    live_start, table = requested.training.dates.live_start, TABLES[requested.features.sentiment]
+    dataset = read_channel(source / "features", symbols=requested.universe.symbols, live_start=live_start, table=table)
     folds = folds_of(dataset.market.sessions, requested)
-    read = [read_seed(source / f"model-{seed}" / "model.tar.gz", seed=seed, folds=folds) for seed in seeds]
+    read = [read_seed(source / f"model-{seed}" / "model.tar.gz", seed=seed, folds=folds, feature_hash=table.hash) for seed in seeds]
     trained = Trained(seeds, folds, tuple(policies for policies, _ in read), tuple(records for _, records in read))
     settings = as_trained(requested, seeds=seeds, records=[record for records in trained.records for record in records])
     configuration, backtester = Configuration.of(settings), Backtester(dataset.market, settings)

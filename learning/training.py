@@ -23,7 +23,8 @@ from learning.configuration import Configuration, folds_of, read_settings
 from learning.dataset import Dataset, newest_session, read_channel
 from learning.network import export
 from schema.training_dates import as_of
-from trading_env.data.features import CONTEXT, FEATURES, SCHEMA_VERSION
+from trading_env.data.features import CONTEXT, SCHEMA_VERSION
+from trading_env.data.sentiment import TABLES
 from trading_env.evaluation.walk_forward import everything
 from trading_env.simulation.policy import PolicyCard, save_policy
 
@@ -62,7 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     job, channel = _job(arguments), Path(os.environ["SM_CHANNEL_FEATURES"])
     settings = as_of(job.settings, newest_session(channel))
     job = replace(job, settings=settings)
-    dataset = read_channel(channel, symbols=settings.universe.symbols, live_start=settings.training.dates.live_start)
+    live_start, table = settings.training.dates.live_start, TABLES[settings.features.sentiment]
+    dataset = read_channel(channel, symbols=settings.universe.symbols, live_start=live_start, table=table)
     sessions, dates = dataset.market.sessions, settings.training.dates
     folds = (everything(sessions, start=dates.start, live_start=dates.live_start),) if job.everything else folds_of(sessions, settings)
     for fold in job.chosen(folds):
@@ -89,7 +91,7 @@ def train_fold(job: Job, fold: Fold, *, dataset: Dataset, folder: Path) -> None:
     )
     seconds = time.monotonic() - began
     card = PolicyCard(
-        features=tuple(feature.name for feature in FEATURES),
+        features=TABLES[settings.features.sentiment].features,
         context=tuple(feature.name for feature in CONTEXT),
         feature_hash=dataset.manifest["feature_hash"],
         schema_version=SCHEMA_VERSION,

@@ -33,6 +33,7 @@ from papertape.options import (
     LiveStart,
     OwnSettings,
     Seeds,
+    Sentiment,
     Symbols,
     TensorBoard,
     TestStart,
@@ -51,9 +52,9 @@ INTERRUPTED, TERMINATED = 130, 143
 JOINING = "papertape.commands"
 #: As `--help` lists them; the commands of other packages follow.
 IN_ORDER_OF_USE = (
-    *("demo", "local", "paper", "train", "evaluate", "backtest", "lookahead", "scoreboard", "exchange", "parity", "soak"),
+    *("demo", "local", "paper", "bars", "train", "evaluate", "backtest", "lookahead", "scoreboard", "exchange", "parity", "soak"),
     *("preflight", "cost", "secret", "first-run", "destroy"),
-    *("status", "halt", "resume", "flatten", "explain", "mails", "repair"),
+    *("status", "halt", "resume", "flatten", "explain", "mails", "repair", "forget"),
 )
 
 
@@ -78,10 +79,10 @@ class Commands(TyperGroup):
 
 #: Commands of ours that have a module of their own.
 DEPLOYING = ("preflight", "cost", "secret", "first-run", "destroy")
-OPERATING = ("status", "halt", "resume", "flatten", "explain", "mails", "repair")
+OPERATING = ("status", "halt", "resume", "flatten", "explain", "mails", "repair", "forget")
 APART = {
     name: EntryPoint(name, f"papertape.{module}:app", JOINING)
-    for module, names in (("deployment_commands", DEPLOYING), ("operator_commands", OPERATING))
+    for module, names in (("bars_command", ("bars",)), ("deployment_commands", DEPLOYING), ("operator_commands", OPERATING))
     for name in names
 }
 
@@ -114,6 +115,7 @@ def train(
     actions: Actions = None,
     symbols: Symbols = "",
     universe: Universe = "",
+    sentiment: Sentiment = None,
     start: TrainingStart = None,
     test_start: TestStart = None,
     live_start: LiveStart = None,
@@ -144,6 +146,7 @@ def train(
             timesteps,
             until=until,
             universe=universe,
+            sentiment=sentiment,
         )
         train.run(study.study(asked), folder=out, all_folds=all_folds, fresh=fresh, tensorboard=tensorboard, console=Console())
 
@@ -163,6 +166,7 @@ def evaluate(
     actions: Actions = None,
     symbols: Symbols = "",
     universe: Universe = "",
+    sentiment: Sentiment = None,
     start: TrainingStart = None,
     test_start: TestStart = None,
     live_start: LiveStart = None,
@@ -189,7 +193,12 @@ def evaluate(
 
         days = (start, test_start, live_start)
         chosen = study.study(
-            _asked(settings, bars, adjusted, actions, symbols, days, folds, seeds, timesteps, quick=quick, universe=universe)
+            _asked(
+                *(settings, bars, adjusted, actions, symbols, days, folds, seeds, timesteps),
+                quick=quick,
+                universe=universe,
+                sentiment=sentiment,
+            )
         )
         evaluate.run(
             chosen,
@@ -218,6 +227,7 @@ def backtest(
     actions: Actions = None,
     symbols: Symbols = "",
     universe: Universe = "",
+    sentiment: Sentiment = None,
     policy: Annotated[
         str,
         typer.Option(
@@ -244,7 +254,7 @@ def backtest(
     with in_plain_words():
         from papertape.research import backtest_display, study
 
-        chosen = study.study(_asked(settings, bars, adjusted, actions, symbols, universe=universe))
+        chosen = study.study(_asked(settings, bars, adjusted, actions, symbols, universe=universe, sentiment=sentiment))
         backtest_display.run(chosen, policy=policy, start=start, end=end, dividends=dividends, out=out, console=Console())
 
 
@@ -300,13 +310,14 @@ def _asked(
     quick: bool = False,
     until: datetime | None = None,
     universe: str = "",
+    sentiment: Path | None = None,
 ) -> StudyOptions:
     from papertape.research.study import StudyOptions
 
     start, test_start, live_start, last = (day.date() if day else None for day in (*days, until))
     names = tuple(dict.fromkeys(name.strip().upper() for name in symbols.split(",") if name.strip()))
     chosen = (settings, bars, adjusted, actions, names, start, test_start, live_start, folds, seeds, timesteps, quick)
-    return StudyOptions(*chosen, until=last, universe=universe)
+    return StudyOptions(*chosen, until=last, universe=universe, sentiment=sentiment)
 
 
 @contextmanager

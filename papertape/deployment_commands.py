@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,16 @@ if TYPE_CHECKING:
     from papertape.operate.cloud import AppCloud
 
 DEPLOY = "Set up and take down"
+
+
+class KeyOf(StrEnum):
+    """The sources of news and prices with a key of their own."""
+
+    FINNHUB = "finnhub"
+    X = "x"
+    ALPHAVANTAGE = "alphavantage"
+
+
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
 
@@ -56,13 +67,23 @@ def cost(
         the_cost.run(chosen(settings), templates=templates, out=out, console=Console())
 
 
-@app.command(rich_help_panel=DEPLOY, epilog=examples("secret"))
-def secret(on: Where = On.AWS, folder: Folder = None, settings: SettingsFile = SETTINGS) -> None:
+@app.command(rich_help_panel=DEPLOY, epilog=examples("secret", "secret --source x", "secret --source finnhub --on paper"))
+def secret(
+    source: Annotated[
+        KeyOf | None, typer.Option(help="Store the key of this source of news or prices instead.", show_default=False)
+    ] = None,
+    on: Where = On.AWS,
+    folder: Folder = None,
+    settings: SettingsFile = SETTINGS,
+) -> None:
     """Ask for the paper account's keys without echo, try them, and store them for the deployed functions."""
     with in_plain_words():
         from papertape.operate import secret
 
-        secret.store(_cloud(on, folder, settings), console=Console())
+        if source is None:
+            secret.store(_cloud(on, folder, settings), console=Console())
+        else:
+            secret.store_source(_cloud(on, folder, settings), source.value, console=Console())
 
 
 @app.command("first-run", rich_help_panel=DEPLOY, epilog=examples("first-run", "first-run --halted"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,6 +23,16 @@ AN_ORDER = "pt1-ejfuel4lzekwkugey2plrfjtw5xjyetciqnxbw5z"
 Url = Annotated[str, typer.Option(help="The execution API's address, instead of --on.", show_default=False)]
 Reason = Annotated[str, typer.Option(help="Why; recorded with the change.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print the API's response.")]
+
+
+class NewsOf(StrEnum):
+    """`schema.sections.news.NewsSourceName`, which a test compares."""
+
+    ALPACA = "alpaca"
+    FINNHUB = "finnhub"
+    X = "x"
+
+
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
 
@@ -120,6 +131,24 @@ def repair(
             repairing.function_on_aws(chosen(settings)) if on is On.AWS else repairing.function_on_laptop(client.folder_of(on, folder))
         )
         repairing.repair(function, yes=yes, console=Console())
+
+
+@app.command(rich_help_panel=OPERATE, epilog=examples("forget 1857923746509234176 --source x", "forget 24843171 --source alpaca --on aws"))
+def forget(
+    identity: Annotated[str, typer.Argument(metavar="ID", help="The source's own id.", show_default=False)],
+    source: Annotated[NewsOf, typer.Option(help="Whose headline or post it is.", show_default=False)],
+    on: Where = On.LAPTOP,
+    folder: Folder = None,
+    settings: SettingsFile = SETTINGS,
+) -> None:
+    """Have a headline or a post removed everywhere: text, scores and unread records, at the next run of collecting."""
+    with in_plain_words():
+        from papertape.operate import client, cloud
+        from papertape.operate import forget as forgetting
+        from schema.settings import chosen
+
+        where = cloud.aws(chosen(settings)) if on is On.AWS else cloud.laptop(chosen(settings), client.folder_of(on, folder))
+        forgetting.forget(where, identity, source=source.value, console=Console())
 
 
 @app.command(rich_help_panel=OPERATE, epilog=examples("mails", "mails --last 0"))

@@ -68,6 +68,15 @@ Universe = Annotated[
     ),
 ]
 
+Sentiment = Annotated[
+    Path | None,
+    typer.Option(
+        help='Your sentiment columns, where the settings have [features] sentiment = "daily": CSV or Parquet, a row per name and session.',
+        show_default=False,
+        rich_help_panel=BARS,
+    ),
+]
+
 
 def _day(text: str) -> typer.models.OptionInfo:
     option: typer.models.OptionInfo = typer.Option(help=text, formats=["%Y-%m-%d"], metavar="YYYY-MM-DD", rich_help_panel=SIZE)

@@ -6,13 +6,20 @@ Pure: names only. Times in keys are UTC, sessions are dates of XNYS. What a name
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from datetime import UTC, date, datetime
+
+from schema.path_segment import identity_of, segment_of
 
 RAW = "raw/"
 BARS = "raw/bars/timeframe=1Day/"
 ACTIONS = "raw/actions/"
 QUOTES = "raw/quotes/"
 CALENDAR = "raw/calendar/"
+CLOSES = "raw/closes/"
+NEWS = "raw/news/"
+FORGET = "raw/news/forget/"  # what is to be removed everywhere
+FORGOTTEN = "raw/news/forgotten/"  # what was
 
 PROCESSED = "processed/"
 FEATURES = "processed/features/timeframe=1Day/"
@@ -20,6 +27,10 @@ TRAINING = "processed/training/timeframe=1Day/"  # the features before live_star
 MINUTE_BARS = "processed/bars/timeframe=1Min/"
 QUARANTINE = "processed/quarantine/"
 REPORTS = "processed/reports/"
+SENTIMENT = "processed/sentiment/"
+COLLECTING = f"{SENTIMENT}collecting/"
+NEWS_QUARANTINE = f"{QUARANTINE}news/"
+FEATURE_STORE = "processed/feature-store/"  # the offline store, which SageMaker writes
 FEATURES_MANIFEST = f"{FEATURES}manifest.json"
 TRAINING_MANIFEST = f"{TRAINING}manifest.json"
 
@@ -40,6 +51,11 @@ def calendar_key(year: int) -> str:
     return f"{CALENDAR}exchange=XNYS/{year}.jsonl.gz"
 
 
+def closes_key(session: date) -> str:
+    """What other sources said the session's closes were; only where they are compared."""
+    return f"{CLOSES}session={session.isoformat()}.jsonl.gz"
+
+
 def quotes_prefix(day: date) -> str:
     return f"{QUOTES}date={day.isoformat()}/"
 
@@ -48,6 +64,70 @@ def quotes_key(minute: datetime) -> str:
     """The object of one scheduled minute; date and time of the key are UTC."""
     utc = minute.astimezone(UTC)
     return f"{quotes_prefix(utc.date())}{utc:%H%M}.jsonl.gz"
+
+
+def news_key(source: str, run: datetime) -> str:
+    """The object of what one scheduled run collected from a source, empty if it had nothing; date and time of the key are UTC."""
+    return f"{NEWS}{_run(source, run)}"
+
+
+def sentiment_key(source: str, run: datetime) -> str:
+    """The scores of the object at `news_key`, item by item."""
+    return f"{SENTIMENT}{_run(source, run)}"
+
+
+def sentiment_prefix(source: str) -> str:
+    return f"{SENTIMENT}source={source}/"
+
+
+def first_sentiment_key(source: str, since: datetime) -> str:
+    """Sorts before every key of a run at `since` or later."""
+    return f"{sentiment_prefix(source)}date={since.astimezone(UTC).date().isoformat()}/"
+
+
+def sentiment_run(key: str) -> tuple[str, datetime]:
+    """Source and instant (UTC) of the run that an object is of. Raises ValueError for another key."""
+    found = re.fullmatch(rf"{SENTIMENT}source=([^/]+)/date=(\d{{4}}-\d\d-\d\d)/(\d{{4}})\.jsonl\.gz", key)
+    if found is None:
+        raise ValueError(f"a key must be like {sentiment_key('alpaca', datetime(2020, 1, 2, 14, 30, tzinfo=UTC))}, was {key}")
+    source, day, clock = found.groups()
+    return source, datetime.strptime(f"{day} {clock}", "%Y-%m-%d %H%M").replace(tzinfo=UTC)
+
+
+def sentiment_keys_between(keys: Iterable[str], *, since: datetime, until: datetime) -> list[str]:
+    """Those of runs at `since` to `until`, in order."""
+    return sorted(key for key in keys if since <= sentiment_run(key)[1] <= until)
+
+
+def news_quarantine_key(source: str, run: datetime) -> str:
+    """The records of a run that could not be read, each with its reason."""
+    return f"{NEWS_QUARANTINE}{_run(source, run)}"
+
+
+def collecting_key(name: str) -> str:
+    """How far a source was collected, or how many of its posts were read in a month."""
+    return f"{COLLECTING}{name}.json"
+
+
+def forget_key(source: str, identity: str) -> str:
+    """The request to remove an item everywhere; its name says all, its content says when it was made."""
+    return f"{FORGET}source={source}/{segment_of(identity)}.json"
+
+
+def forgotten_key(source: str, identity: str) -> str:
+    """What says that the request at `forget_key` was carried out, and when."""
+    return f"{FORGOTTEN}source={source}/{segment_of(identity)}.json"
+
+
+def forgotten_item(key: str) -> tuple[str, str]:
+    """Source and id of a `forget_key` or `forgotten_key`."""
+    source, _, segment = key.partition("/source=")[2].partition("/")
+    return source, identity_of(segment.removesuffix(".json"))
+
+
+def _run(source: str, run: datetime) -> str:
+    utc = run.astimezone(UTC)
+    return f"source={source}/date={utc.date().isoformat()}/{utc:%H%M}.jsonl.gz"
 
 
 def audit_prefix(table: str) -> str:

@@ -18,9 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     StringConstraints,
     ValidationError,
@@ -29,7 +27,13 @@ from pydantic import (
     model_validator,
 )
 
-from schema import refusals, slot, universes
+from schema import slot, universes
+from schema.sections import refusals
+from schema.sections.data import DataSettings
+from schema.sections.feature_store import FeatureStoreSettings
+from schema.sections.learning import FeatureSettings, RewardSettings
+from schema.sections.news import NewsSettings, SentimentSettings
+from schema.sections.section import Section
 from schema.slot import Slot
 from trading_env.errors import PapertapeError
 
@@ -68,10 +72,6 @@ DateOrAuto = Annotated[date | Auto, BeforeValidator(_date_or_auto)]
 
 class SettingsError(PapertapeError, ValueError):
     """`settings.toml` cannot be used; the message is one line, fit to show to its author."""
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Universe(Section):
@@ -249,20 +249,6 @@ class TrainingSettings(Section):
         return TrainingDates(start, test_start, live_start)
 
 
-class RewardSettings(Section):
-    """What a session earns in training; judging never uses it. The penalties are off at 0."""
-
-    kind: Literal["excess_log_growth", "log_growth", "differential_sharpe"] = "excess_log_growth"
-    drawdown_penalty: Annotated[float, Field(ge=0, le=10)] = 0.0
-    turnover_penalty: Annotated[float, Field(ge=0, le=10)] = 0.0
-
-
-class FeatureSettings(Section):
-    """What a policy reads beside the feature table: `trees`, a forecast of each name that is fitted inside every fold."""
-
-    forecast: Literal["none", "trees"] = "none"
-
-
 class ModelSettings(Section):
     approval: Literal["automatic", "manual"]
 
@@ -292,16 +278,30 @@ class Settings(Section):
     reward: RewardSettings
     model: ModelSettings
     budget: Budget
+    data: DataSettings = DataSettings()
     gate: GateSettings = GateSettings()
     features: FeatureSettings = FeatureSettings()
+    news: NewsSettings = NewsSettings()
+    sentiment: SentimentSettings = SentimentSettings()
+    feature_store: FeatureStoreSettings = FeatureStoreSettings()
 
     @model_validator(mode="after")
     def _a_reward_is_of_the_algorithm_that_reads_it(self) -> Self:
         if self.training.algorithm == "direct" and self.reward != RewardSettings():
+            was = f"{self.reward.kind}, {self.reward.drawdown_penalty:g} and {self.reward.turnover_penalty:g}"
+            was += f" with sentiment_weight {self.reward.sentiment_weight:g}" if self.reward.sentiment_weight else ""
             raise ValueError(
                 'reward is what PPO is paid: with training.algorithm = "direct", which climbs growth itself, it must be excess_log_growth '
-                f"without penalties, was {self.reward.kind}, {self.reward.drawdown_penalty:g} and {self.reward.turnover_penalty:g}"
+                f"without penalties, was {was}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _sentiment_has_a_source_before_it_is_read_or_paid_for(self) -> Self:
+        if self.features.sentiment == "daily" and not self.news.sources:
+            raise ValueError('features.sentiment = "daily" needs a source in [news] sources, there is none')
+        if self.reward.sentiment_weight > 0 and self.features.sentiment == "none":
+            raise ValueError(f'reward.sentiment_weight = {self.reward.sentiment_weight:g} needs features.sentiment = "daily", was "none"')
         return self
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 from aws_cdk import ArnFormat, CfnOutput, Duration, Environment, RemovalPolicy, Stack
 from aws_cdk import aws_glue as glue
@@ -14,10 +15,13 @@ from aws_cdk import aws_logs as logs
 from aws_cdk import aws_s3_assets as assets
 from constructs import Construct
 
+from schema.features.groups import FeatureGroup, groups_in_table
 from schema.lake_layout import FEATURES, PROCESSED, RAW
 from schema.settings import Settings
 from stacks.constructs import archives
 from stacks.constructs.alarmed_schedule import SCHEDULED_TIME, AlarmedSchedule, Call, Cron, Retry
+from stacks.constructs.as_of_views import add_as_of_views
+from stacks.constructs.feature_store import add_feature_store
 from stacks.constructs.permissions import acknowledge, allow
 from stacks.lake import OBJECTS, LakeStack, let_read_objects, let_write_objects
 
@@ -88,7 +92,11 @@ class FeaturesStack(Stack):
             acknowledge(
                 self.job, rule, "a security configuration needs a KMS key at a dollar a month; log groups are encrypted by the service"
             )
-        self._table(lake)
+        groups = groups_in_table(sentiment=settings.features.sentiment == "daily")
+        self._table(lake, groups)
+        if settings.feature_store.enabled:
+            add_feature_store(self, app=settings.name, groups=groups, bucket=lake.processed, bucket_arn=lake.processed_arn, job=role)
+        add_as_of_views(self, groups=groups, raw_bucket=lake.raw.bucket_name, database_name=lake.database_name)
         AlarmedSchedule(
             self,
             "BuildSchedule",
@@ -134,7 +142,9 @@ class FeaturesStack(Stack):
         )
         return role
 
-    def _table(self, lake: LakeStack) -> None:
+    def _table(self, lake: LakeStack, groups: Sequence[FeatureGroup]) -> None:
+        """`COLUMNS`, and behind them those of optional groups; Athena finds columns of Parquet by their names."""
+        further = ((name, "double") for group in groups if group.optional for name in group.columns)
         location = f"s3://{lake.processed.bucket_name}/{PREFIX}/"
         column = glue.CfnTable.ColumnProperty
         table = glue.CfnTable(
@@ -156,7 +166,7 @@ class FeaturesStack(Stack):
                 },
                 storage_descriptor=glue.CfnTable.StorageDescriptorProperty(
                     location=location,
-                    columns=[column(name=name, type=kind) for name, kind in COLUMNS],
+                    columns=[column(name=name, type=kind) for name, kind in (*COLUMNS, *further)],
                     input_format="org.apache.hadoop.hive.ql.io.parquet.MapredParquetInputFormat",
                     output_format="org.apache.hadoop.hive.ql.io.parquet.MapredParquetOutputFormat",
                     serde_info=glue.CfnTable.SerdeInfoProperty(

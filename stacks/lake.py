@@ -154,6 +154,12 @@ def let_read_objects(role: iam.Role, bucket_arn: str, *prefixes: str) -> None:
     allow(role, "s3:ListBucket", on=[bucket_arn])
 
 
+def let_remove_versions(role: iam.Role, bucket_arn: str, *prefixes: str) -> None:
+    """Allow removing what is under `prefixes`, which end with a slash, for good: every version of it."""
+    allow(role, "s3:DeleteObject", "s3:DeleteObjectVersion", on=[f"{bucket_arn}/{prefix}*" for prefix in prefixes], because=OBJECTS)
+    allow(role, "s3:ListBucketVersions", on=[bucket_arn])
+
+
 def let_write_objects(role: iam.Role, bucket_arn: str, *prefixes: str) -> None:
     """Allow writing under `prefixes`, which end with a slash."""
     allow(role, "s3:PutObject", on=[f"{bucket_arn}/{prefix}*" for prefix in prefixes], because=OBJECTS)

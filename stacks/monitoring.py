@@ -18,7 +18,7 @@ from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sns_subscriptions as subscriptions
 from constructs import Construct
 
-from schema.lake_layout import FEATURES, RAW, REPORTS
+from schema.lake_layout import FEATURES, RAW, REPORTS, SENTIMENT
 from schema.settings import Settings
 from stacks.constructs.alarmed_schedule import AlarmedSchedule, Cron, Retry
 from stacks.constructs.dashboard import Overview
@@ -59,7 +59,8 @@ class MonitoringStack(Stack):
         report = self._function("report", "The week in one mail", timeout=Duration.minutes(5))
         lake.let_write_ledger(health)
         let_read_objects(health.own_role, lake.raw_arn, RAW)
-        let_read_objects(health.own_role, lake.processed_arn, FEATURES.partition("timeframe=")[0])
+        news = [SENTIMENT] if settings.news.sources else []
+        let_read_objects(health.own_role, lake.processed_arn, FEATURES.partition("timeframe=")[0], *news)
         lake.let_read_ledger(report)
         let_write_objects(report.own_role, lake.processed_arn, REPORTS)
         retry = Retry(attempts=2, within=Duration.minutes(10))

@@ -10,7 +10,7 @@ from aws_cdk import aws_apigateway as apigateway
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
-from schema.lake_layout import MODELS, RAW, TRAINING_MANIFEST, audit_prefix
+from schema.lake_layout import MODELS, RAW, SENTIMENT, TRAINING_MANIFEST, audit_prefix
 from schema.settings import Settings, SettingsError
 from schema.slot import minutes_of
 from stacks.constructs.alarmed_schedule import AlarmedSchedule, Cron, Retry
@@ -60,6 +60,7 @@ class TradingStack(Stack):
             EXECUTION_API_URL=url,
             RAW_BUCKET=lake.raw.bucket_name,
             AUDIT_BUCKET=lake.audit.bucket_name,
+            **({"PROCESSED_BUCKET": lake.processed.bucket_name} if settings.news.sources else {}),
         )
         reconcile = self._function(
             "reconcile",
@@ -83,6 +84,8 @@ class TradingStack(Stack):
         )
         # Where an endpoint gives no scores, the package that it serves does
         decide.may("s3:GetObject", on=[f"{lake.processed_arn}/{MODEL}"], because=EXECUTIONS)
+        if settings.news.sources:
+            let_read_objects(decide.own_role, lake.processed_arn, SENTIMENT)
         twice = Retry(attempts=2, within=Duration.minutes(5))
         patiently = Retry(attempts=2, within=Duration.minutes(15))  # an attempt may take seven; the executor holds the slot's window
         for (name, slot), cron in zip(settings.schedule.deciding.items(), crons, strict=True):

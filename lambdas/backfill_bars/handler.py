@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date, timedelta
+from functools import partial
 from typing import Any
 
 from lambdas.backfill_bars.backfill import Backfilled, BackfillWindow, backfill, nightly_window
@@ -19,7 +20,8 @@ from lambdas.common.broker.port import MarketData
 from lambdas.common.lake import lake
 from lambdas.common.telemetry import entry, logger
 from schema.exchange_time import new_york_date
-from schema.settings import deployed
+from schema.lake_layout import CLOSES, closes_key
+from schema.settings import Settings, deployed
 
 # Covers the longest run of days without a session, with the nightly window before it
 CALENDAR_DAYS = 21
@@ -52,7 +54,21 @@ def handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
         window=window,
     )
     _tell(done)
+    if settings.data.check_closes and not event.get("start"):
+        _compare_closes(store, settings, session=window.end)
     return done.summary()
+
+
+def _compare_closes(store: lake.Lake, settings: Settings, *, session: date) -> None:
+    """The vendors' adapters are loaded only where closes are compared."""
+    from lambdas.backfill_bars.closes import closes_of, compared
+    from lambdas.common.price_sources import price_source
+
+    closes = closes_of(store.bars(symbols=settings.universe.symbols, years=[session.year]), session)
+    rows = compared(settings.data.check_closes, make=partial(price_source, today=session), closes=closes, session=session)
+    store.read([closes_key(session)], prefix=CLOSES)
+    store.write({closes_key(session): rows})
+    logger.info("closes compared", extra={"sources": {row["source"]: row["failed"] or len(row["pairs"]) for row in rows}})
 
 
 def _repair(how: str, *, store: lake.Lake, symbols: Sequence[str], market_data: MarketData, last: date) -> dict[str, Any]:

@@ -30,7 +30,6 @@ from schema.exchange_time import iso, new_york_date
 from schema.lake_layout import decision_key
 from schema.settings import Settings
 from schema.slot import AGENT, decision_id_of
-from trading_env.data.features import FEATURE_HASH
 from trading_env.evaluation.attribution import AttributionError
 from trading_env.simulation.portfolio import PortfolioError
 
@@ -71,7 +70,7 @@ def decide(*, time: datetime, settings: Settings, edges: Edges, slot_name: str |
         "data_as_of": as_of.isoformat(),
         "weights": weights,
         "scores": _by_symbol(observed, scored.values),
-        "feature_hash": FEATURE_HASH,
+        "feature_hash": observed.feature_hash,
         "observation_hash": observed.sha256,
     }
     record = _audit_record(body, model=model, snapshot=snapshot, observed=observed, scored=scored, code_version=edges.code_version)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,13 @@ import pandas as pd
 
 from lambdas.common.lake.lake import Lake
 from schema.lake_layout import ACTIONS, BARS, actions_key, bars_key
+from schema.scored.runs import reach, sentiment_of
 from trading_env.data.bars import validate
 from trading_env.data.corporate_actions import BREAK, known_by, rule_of
 from trading_env.data.features import HISTORY_SESSIONS
-from trading_env.data.market import Market, build_market
+from trading_env.data.market import Market, build_market, with_sentiment
 from trading_env.data.raw_lines import action_table, bar_table
+from trading_env.data.sentiment import LOOKBACK, SENTIMENT, closes_of
 from trading_env.errors import PapertapeError
 
 # A year has at least 250 sessions: this many whole years hold the history whatever the date
@@ -46,6 +48,14 @@ class KnownAction:
     def __str__(self) -> str:
         amount = "" if self.value is None else f", {self.value:g} per share"
         return f"{self.symbol} {rule_of(self.action).means} ({self.action.replace('_', ' ')} of {self.ex_date}{amount})"
+
+
+@dataclass(frozen=True)
+class ScoredSources:
+    """Whose posts are read, and when each session of the calendar closes."""
+
+    sources: tuple[str, ...]
+    closes: Mapping[date, datetime]
 
 
 @dataclass(frozen=True)
@@ -74,10 +84,13 @@ def years_needed(as_of: date) -> range:
     return range(as_of.year - HISTORY_YEARS, as_of.year + 1)
 
 
-def market_snapshot(*, lake: Lake, symbols: Sequence[str], sessions: Sequence[date], as_of: date) -> MarketSnapshot:
+def market_snapshot(
+    *, lake: Lake, symbols: Sequence[str], sessions: Sequence[date], as_of: date, sentiment: ScoredSources | None = None
+) -> MarketSnapshot:
     """Build the market of `symbols` up to the close of `as_of`, which must be the newest session that has bars.
 
-    `sessions` is the exchange's calendar over the years read.
+    `sessions` is the exchange's calendar over the years read. With `sentiment` its columns follow the features, in the last row
+    alone: those of other rows, which no decision reads, are NaN.
     """
     bar_keys = [bars_key(symbol, year) for symbol in symbols for year in years_needed(as_of)]
     action_keys = [actions_key(symbol) for symbol in symbols]
@@ -94,14 +107,26 @@ def market_snapshot(*, lake: Lake, symbols: Sequence[str], sessions: Sequence[da
     market = build_market(checked.bars, actions[actions["ex_date"] <= cut], symbols=tuple(symbols))
     if market.sessions[-1] != np.datetime64(as_of, "D"):
         raise StaleDataError(f"no valid daily bar of {as_of}: {len(checked.quarantined)} rows are in quarantine; run backfill_bars again")
+    scores: Mapping[str, Any] = {}
+    if sentiment is not None:
+        market, scores = _with_sentiment(market, lake=lake, scored=sentiment)
     return MarketSnapshot(
         market=market,
-        inputs_sha256=_fingerprint(lake.etags([*found_bars, *found_actions])),
+        inputs_sha256=_fingerprint(lake.etags([*found_bars, *found_actions, *scores])),
         quarantined=len(checked.quarantined),
         missing=_missing(market),
         broken=_broken(market, lines),
         late=tuple(_action(line, market) for line in lines if line.get("known") == as_of.isoformat()),
     )
+
+
+def _with_sentiment(market: Market, *, lake: Lake, scored: ScoredSources) -> tuple[Market, Mapping[str, Any]]:
+    closes = closes_of(market.sessions[-LOOKBACK - 1 :], scored.closes)
+    since, until = reach(closes, first=len(closes) - 1)
+    objects = lake.scores(sources=scored.sources, since=since, until=until)
+    values = np.full((*market.close.shape, len(SENTIMENT)), np.nan)
+    values[-1] = sentiment_of(objects, closes=closes, symbols=market.symbols, sources=scored.sources)[-1]
+    return with_sentiment(market, values), objects
 
 
 def _missing(market: Market) -> dict[str, date | None]:

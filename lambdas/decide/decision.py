@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trading_env.data.market import Market
+from trading_env.data.market import Market, table_within
 from trading_env.data.observation import Observation, observe
 from trading_env.simulation.policy import weights_from_scores
 from trading_env.simulation.portfolio import ExecutionPrices
@@ -33,12 +33,15 @@ class AccountAtClose:
 
 @dataclass(frozen=True)
 class ObservedState:
-    """One observed state: held weights (A,) and cash weight as shares of equity, who may trade (A,), and the policy's vector."""
+    """One observed state: held weights (A,) and cash weight as shares of equity, who may trade (A,), the policy's vector, and the hash of
+    the table that its features are of.
+    """
 
     observation: Observation
     held: Array
     cash_weight: float
     tradable: NDArray[np.bool_]
+    feature_hash: str
 
     @property
     def sha256(self) -> str:
@@ -67,6 +70,7 @@ def observe_state(*, market: Market, account: AccountAtClose) -> ObservedState:
         held=held,
         cash_weight=float(cash_weight),
         tradable=tradable,
+        feature_hash=table_within(market).hash,
     )
 
 

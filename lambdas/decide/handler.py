@@ -32,8 +32,11 @@ RESERVE_SECONDS = 90.0  # the decision may be sent twice, 38 s each
 
 
 class DecideVariables(environment.Variables):
+    """`processed_bucket`: of the scored posts, needed where `[features] sentiment` is on."""
+
     raw_bucket: str
     audit_bucket: str
+    processed_bucket: str = ""
     code_version: str = "unknown"
 
 
@@ -52,7 +55,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     edges = Edges(
         broker=broker_from_environment(),
         market_data=market_data_from_environment(),
-        lake=lake.lake(raw_bucket=variables.raw_bucket, audit_bucket=variables.audit_bucket),
+        lake=lake.lake(raw_bucket=variables.raw_bucket, processed_bucket=variables.processed_bucket, audit_bucket=variables.audit_bucket),
         ledger=ledger_from_environment(),
         runtime=_runtime(),
         execution=execution_api_from_environment(),

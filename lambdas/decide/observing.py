@@ -6,51 +6,60 @@ data that is late or cannot be observed. `observe_now` is for looking ahead only
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import date, timedelta
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime, timedelta
+from typing import NamedTuple
 
 from lambdas.common.ledger.records import Snapshot
 from lambdas.common.orders.splits import splits_between
-from lambdas.decide.data import MarketSnapshot, StaleDataError, market_snapshot, years_needed
+from lambdas.decide.data import MarketSnapshot, ScoredSources, StaleDataError, market_snapshot, years_needed
 from lambdas.decide.decision import AccountAtClose, ObservedState, observe_state
 from lambdas.decide.edges import Edges, NoTrade
 from schema.settings import Settings
 from trading_env.data.observation import ObservationError
 
 
+class PastSessions(NamedTuple):
+    """The sessions before a session, oldest first, and when each session closes."""
+
+    earlier: tuple[date, ...]
+    closes: Mapping[date, datetime]
+
+
 def observe_close(*, session: date, settings: Settings, edges: Edges) -> tuple[MarketSnapshot, ObservedState]:
     """The close before `session`, with the book after it."""
-    earlier = _sessions_before(session, edges=edges)
-    snapshot = _market(earlier, settings=settings, edges=edges)
+    calendar = _sessions_before(session, edges=edges)
+    snapshot = _market(calendar.earlier, closes=calendar.closes, settings=settings, edges=edges)
     return snapshot, _observed(snapshot, _account(edges=edges, session=session, as_of=snapshot.as_of))
 
 
 def observe_now(*, session: date, closed: Sequence[date], settings: Settings, edges: Edges) -> tuple[MarketSnapshot, ObservedState]:
     """The newest of the last two `closed` sessions that the lake has bars of, with the positions and the cash of this moment."""
-    earlier = _sessions_before(session, edges=edges)
-    known = tuple(day for day in earlier if not closed or day <= closed[-1])
+    calendar = _sessions_before(session, edges=edges)
+    known = tuple(day for day in calendar.earlier if not closed or day <= closed[-1])
     if len(known) < 2:
         raise NoTrade("stale-data", f"the lake's calendar holds {len(known)} sessions that have closed; run backfill_bars")
     try:
-        snapshot = _market(known, settings=settings, edges=edges)
+        snapshot = _market(known, closes=calendar.closes, settings=settings, edges=edges)
     except NoTrade:
-        snapshot = _market(known[:-1], settings=settings, edges=edges)
+        snapshot = _market(known[:-1], closes=calendar.closes, settings=settings, edges=edges)
     return snapshot, _observed(snapshot, _account_now(edges))
 
 
-def _sessions_before(session: date, *, edges: Edges) -> tuple[date, ...]:
+def _sessions_before(session: date, *, edges: Edges) -> PastSessions:
     # The close before may be of the year before, and then its history begins a year earlier than the session's
     calendar = edges.lake.calendar(years={*years_needed(session), *years_needed(session.replace(year=session.year - 1, day=1))})
     earlier = calendar.before(session)
     if not calendar.is_session(session) or not earlier:
         raise NoTrade("stale-data", f"the lake's calendar does not reach {session}; run backfill_bars")
-    return earlier
+    return PastSessions(earlier, dict(zip(calendar.sessions, calendar.closes, strict=True)))
 
 
-def _market(earlier: Sequence[date], *, settings: Settings, edges: Edges) -> MarketSnapshot:
+def _market(earlier: Sequence[date], *, closes: Mapping[date, datetime], settings: Settings, edges: Edges) -> MarketSnapshot:
     """The market at the close of the last of the sessions `earlier`."""
+    sentiment = ScoredSources(settings.news.sources, closes) if settings.features.sentiment == "daily" else None
     try:
-        return market_snapshot(lake=edges.lake, symbols=settings.universe.symbols, sessions=earlier, as_of=earlier[-1])
+        return market_snapshot(lake=edges.lake, symbols=settings.universe.symbols, sessions=earlier, as_of=earlier[-1], sentiment=sentiment)
     except StaleDataError as error:
         raise NoTrade("stale-data", str(error)) from error
 

@@ -28,9 +28,9 @@ class PackageError(PapertapeError, RuntimeError):
     """The model's package gives no scores that may be traded on."""
 
 
-def score_package(*, s3: Any, model: ServedModel, observation: Observation) -> Scores:
+def score_package(*, s3: Any, model: ServedModel, observation: Observation, feature_hash: str = FEATURE_HASH) -> Scores:
     """Verify the package of `model` and score `observation` with it."""
-    policy = _verified_policy(s3, model)
+    policy = _verified_policy(s3, model, feature_hash=feature_hash)
     try:
         values = policy.scores(observation)
         card = policy.card
@@ -43,7 +43,7 @@ def score_package(*, s3: Any, model: ServedModel, observation: Observation) -> S
     return Scores(values, far)
 
 
-def _verified_policy(s3: Any, model: ServedModel) -> NumpyPolicy:
+def _verified_policy(s3: Any, model: ServedModel, *, feature_hash: str) -> NumpyPolicy:
     if model.model_uri is None:
         raise PackageError(f"the pointer to model {model.model_version} names no package")
     where = urlsplit(model.model_uri)
@@ -58,6 +58,6 @@ def _verified_policy(s3: Any, model: ServedModel) -> NumpyPolicy:
         with tempfile.TemporaryDirectory() as folder:
             for name, body in files.items():
                 (Path(folder) / name).write_bytes(body)
-            return load_policy(Path(folder), expected_feature_hash=FEATURE_HASH)
+            return load_policy(Path(folder), expected_feature_hash=feature_hash)
     except (ArtifactError, PolicyError) as error:
         raise PackageError(f"{model.model_uri}: {error}") from error

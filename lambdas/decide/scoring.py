@@ -18,7 +18,6 @@ from lambdas.decide.edges import Edges, NoTrade
 from lambdas.decide.endpoint import EndpointError, Retries, Scores, ask_again
 from lambdas.decide.package import PackageError, score_package
 from schema.settings import Settings
-from trading_env.data.features import FEATURE_HASH
 from trading_env.simulation.policy import PolicyError, make_policy
 
 #: The share of a model's inputs that may lie outside of its training's envelope. The worst day of 2008 has 8 % of them there, March 2020
@@ -45,13 +44,14 @@ def scores_of(model: ServedModel, *, observed: ObservedState, edges: Edges, retr
             return Scores(make_policy(model.spec).scores(observed.observation))
         except PolicyError as error:
             raise NoTrade("model-unavailable", str(error)) from error
-    if model.feature_hash != FEATURE_HASH:
-        raise NoTrade("model-unavailable", f"model {model.model_version} needs feature table {model.feature_hash}, was {FEATURE_HASH}")
+    table = observed.feature_hash
+    if model.feature_hash != table:
+        raise NoTrade("model-unavailable", f"model {model.model_version} needs feature table {model.feature_hash}, was {table}")
     try:
         scored = _asked(model, observed=observed, edges=edges, retries=retries)
     except EndpointError as silence:
         try:
-            own = score_package(s3=edges.lake.s3, model=model, observation=observed.observation)
+            own = score_package(s3=edges.lake.s3, model=model, observation=observed.observation, feature_hash=table)
         except PackageError as error:
             raise NoTrade("model-unavailable", f"{silence}; and without it: {error}") from error
         scored = replace(own, fallback=str(silence))

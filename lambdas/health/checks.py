@@ -7,11 +7,13 @@ sentence for each, by name. A fact that is unknown breaks the rule that needs it
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 
+from lambdas.common.lake.news_state import SourceDown
 from lambdas.common.ledger.records import AlertRecord, Attribution, Decision, OrderRecord, ServedModel, Snapshot
+from lambdas.health import closes as closing
 from schema.exchange_time import NEW_YORK
 from schema.settings import Settings
 
@@ -25,6 +27,20 @@ ORDER_GRACE = timedelta(minutes=15)
 CONSTANT_DECISIONS = 10
 CONSTANT_RANGE = 1e-9
 DIFFERENCE_LIMIT = 0.005
+NEWS_RUNS = 6
+SCORES_LIMIT = timedelta(hours=2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewsFacts:
+    """Of the configured sources: those that did not answer last time, and the oldest run of each whose items have no scores.
+
+    `stopped`: this month's budget for scoring is spent, with what it was.
+    """
+
+    down: Mapping[str, SourceDown]
+    unscored: Mapping[str, datetime]
+    stopped: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +48,8 @@ class Facts:
     """The state of the agent at `now` (UTC). `opens`/`closes` are None on a day without a session; `earlier` are the sessions before it.
 
     `decisions`: the agent's in today's slots, in order; `recent`: its last ones, oldest first; `attribution`: the last that was written;
-    `orders`: how many the ledger has of today; `peak_equity`: what losses count from, 0 before the first.
+    `orders`: how many the ledger has of today; `peak_equity`: what losses count from, 0 before the first; `news`: None where none is
+    collected.
     """
 
     now: datetime
@@ -52,11 +69,14 @@ class Facts:
     trader: ServedModel | None
     features_end: date | None
     newest_bar: date | None
+    #: By source of `[data] check_closes`, the closes of the last of `earlier`.
+    compared: Mapping[str, closing.ComparedCloses] = field(default_factory=dict)
     last_snapshot: Snapshot | None
     recent: tuple[Decision, ...] = ()
     attribution: Attribution | None = None
     orders: int = 0
     peak_equity: Decimal = Decimal(0)
+    news: NewsFacts | None = None
 
     @property
     def closed(self) -> date | None:
@@ -188,6 +208,10 @@ def bars(facts: Facts, settings: Settings) -> str:
     return f"the newest daily bar of {name} is of {facts.newest_bar or 'never'}, the last session was {facts.earlier[-1]}"
 
 
+def closes(facts: Facts, _settings: Settings) -> Mapping[str, str]:
+    return closing.sentences(facts.compared)
+
+
 def snapshot(facts: Facts, _settings: Settings) -> str:
     if facts.closed is None and not facts.decisions:
         return ""
@@ -196,6 +220,27 @@ def snapshot(facts: Facts, _settings: Settings) -> str:
     if due is None or (facts.closed is None and not ended) or (facts.closed is not None and facts.closed >= due):
         return ""
     return f"the newest closing snapshot is of {facts.closed or 'never'}, one of {due} is due"
+
+
+def news(facts: Facts, _settings: Settings) -> Mapping[str, str]:
+    if facts.news is None:
+        return {}
+    late = {name: down for name, down in facts.news.down.items() if down.runs >= NEWS_RUNS}
+    return {
+        name: f"{name} has not answered in its last {down.runs} runs, since {_time(datetime.fromisoformat(down.since))}: {down.reason}"
+        for name, down in late.items()
+    }
+
+
+def scores(facts: Facts, _settings: Settings) -> Mapping[str, str]:
+    if facts.news is None:
+        return {}
+    late = {name: run for name, run in facts.news.unscored.items() if facts.now - run > SCORES_LIMIT}
+    return {name: f"what {name} brought at {_time(run)} has no scores" for name, run in late.items()}
+
+
+def scoring_budget(facts: Facts, _settings: Settings) -> str:
+    return "" if facts.news is None else facts.news.stopped
 
 
 def _time(moment: datetime | None) -> str:

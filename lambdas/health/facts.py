@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 from lambdas.common.lake.lake import Lake
+from lambdas.common.lake.news_state import NewsStateObject
 from lambdas.common.ledger.ledger import Ledger
 from lambdas.common.ledger.records import Decision
 from lambdas.common.ledger.roles import trader_now
-from lambdas.health.checks import Facts
+from lambdas.health.checks import Facts, NewsFacts
+from lambdas.health.closes import compared_closes
 from schema.exchange_time import new_york_date, parse_utc
-from schema.lake_layout import BARS, bars_key
+from schema.lake_layout import BARS, NEWS, SENTIMENT, bars_key
 from schema.settings import Settings
 from schema.slot import AGENT, Slot, decision_id_of
 
 MAILED = "health:"
+#: How long a later run of the collection still looks for what has no scores.
+SCORED_WITHIN = timedelta(days=3)
+RUN = "date=%Y-%m-%d/%H%M.jsonl.gz"
 #: Longer than the exchange is ever closed.
 RECENT = timedelta(days=10)
 
@@ -44,12 +50,39 @@ def gather(*, now: datetime, ledger: Ledger, lake: Lake, settings: Settings) -> 
         trader=trader_now(ledger, settings),
         features_end=None if manifest is None else date.fromisoformat(manifest["end"]),
         newest_bar=_newest_bar(lake, symbol=settings.universe.required_benchmark, day=day),
+        compared=compared_closes(lake, settings.data.check_closes, calendar.before(day)),
         last_snapshot=snapshot,
         recent=_recent(ledger, day),
         attribution=max(ledger.attributions((day - RECENT).isoformat(), day.isoformat()), key=lambda one: one.session, default=None),
         orders=len(ledger.ids_of_day(day.isoformat())),
         peak_equity=breakers.peak_equity,
+        news=_news(lake, settings, now=now) if settings.news.sources else None,
     )
+
+
+def _news(lake: Lake, settings: Settings, *, now: datetime) -> NewsFacts:
+    state = NewsStateObject(s3=lake.s3, bucket=lake.processed_bucket).read().of(now)
+    oldest = ((source, _oldest_unscored(lake, source, since=now - SCORED_WITHIN)) for source in settings.news.sources)
+    spent, budget = state.spent_usd, settings.sentiment.monthly_budget_usd
+    return NewsFacts(
+        down={source: down for source, down in state.down.items() if source in settings.news.sources},
+        unscored={source: run for source, run in oldest if run is not None},
+        stopped=f"{spent:.2f} of {budget:.2f} dollars are spent in {state.month}: texts are left unscored" if state.stopped else "",
+    )
+
+
+def _oldest_unscored(lake: Lake, source: str, *, since: datetime) -> datetime | None:
+    """The oldest run since then whose object of news has no object of scores."""
+    raw, scores = ((lake.raw_bucket, NEWS), (lake.processed_bucket, SENTIMENT))
+    behind = _runs(lake.s3, *raw, source, since) - _runs(lake.s3, *scores, source, since)
+    return min((datetime.strptime(run, RUN).replace(tzinfo=UTC) for run in behind), default=None)
+
+
+def _runs(s3: Any, bucket: str, prefix: str, source: str, since: datetime) -> set[str]:
+    """Day and minute of each object, as its key ends."""
+    own = f"{prefix}source={source}/"
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=own, StartAfter=f"{own}{since:{RUN}}")
+    return {item["Key"].removeprefix(own) for page in pages for item in page.get("Contents", ())}
 
 
 def _decisions(ledger: Ledger, slots: Iterable[Slot]) -> tuple[Decision, ...]:

@@ -37,10 +37,13 @@ RESUME = 'make resume reason="..."{on}'
 EXPLAIN = "make explain id={subject}{on}"
 BACKFILL, RECONCILE = _invoke("ingest", "BackfillBarsFunction"), _invoke("trading", "ReconcileFunction")
 
+NEWS_LOG = _log("ingest", "CollectNewsFunction")
+
 #: By the name of a rule, or of an alert that a function raised (what stands before its colon).
 COMMANDS: Mapping[str, str] = {
     "calendar-missing": BACKFILL,
     "bars-late": BACKFILL,
+    "closes-disagree": _log("ingest", "BackfillBarsFunction"),
     "quotes-stale": _log("ingest", "IngestQuotesFunction"),
     "slot-missed": _log("trading", "DecideFunction"),
     "order-unknown": EXPLAIN,
@@ -51,6 +54,9 @@ COMMANDS: Mapping[str, str] = {
     "model-old": "aws sagemaker start-pipeline-execution --region {region} --pipeline-name " + _named("model", "PipelineName"),
     "features-late": "aws glue get-job-runs --region {region} --max-results 3 --job-name " + _named("features", "GlueJobName"),
     "snapshot-missing": RECONCILE,
+    "news-stale": NEWS_LOG,
+    "sentiment-behind": NEWS_LOG,
+    "sentiment-budget": NEWS_LOG,
     "stale-data": BACKFILL,
     "book-unknown": _log("trading", "ReconcileFunction"),
     "overfill": EXPLAIN,

@@ -64,7 +64,7 @@ EXAMPLE = AppAddress("papertape", "us-east-1")
 ENDING = frozenset(
     {
         *("calendar-missing", "bars-late", "order-unknown", "order-open", "batch-unfinished", "breaker-tripped", "position-drift"),
-        *("model-old", "policy-constant", "features-late", "snapshot-missing"),
+        *("model-old", "policy-constant", "features-late", "snapshot-missing", "news-stale", "sentiment-behind", "sentiment-budget"),
     }
 )
 #: While one of these is broken, decide refuses the next decision or risk its buys.
@@ -96,6 +96,13 @@ RULES = (
         reason="decide observes the last close and makes no decision on an older one",
         runbook="Invoke backfill_bars before the slot. If the vendor has no bar either, the slot passes without orders.",
         broken=checks.bars,
+    ),
+    Rule(
+        name="closes-disagree",
+        threshold="a source of [data] check_closes is more than 0.5 % from the lake's last close, or could not be asked",
+        reason="two vendors' closes differ by the auction's prints, a few basis points; more is a split, another share, or a wrong bar",
+        runbook="Compare with a third. A bar that the lake's vendor restates comes by itself; what is traded on stays the lake's.",
+        broken=checks.closes,
     ),
     Rule(
         name="quotes-stale",
@@ -201,6 +208,27 @@ RULES = (
         reason="the next decision observes the book from it, and is refused without it",
         runbook="Invoke reconcile after the close; it reads the broker and writes the snapshot.",
         broken=checks.snapshot,
+    ),
+    Rule(
+        name="news-stale",
+        threshold=f"a configured source of news has not answered in {checks.NEWS_RUNS} runs in a row",
+        reason="one failed run is the vendor, six are a key, a plan or an address; what a vendor drops meanwhile is lost",
+        runbook="The detail is the vendor's answer. Trading goes on without it: a source that is down is neutral and flagged.",
+        broken=checks.news,
+    ),
+    Rule(
+        name="sentiment-behind",
+        threshold="news collected more than 2 hours ago without scores",
+        reason="every run scores what earlier ones left behind, so more than a few were not enough, or did not end",
+        runbook="Read collect_news' log. After three days nobody looks for it any more; invoke the function by hand before.",
+        broken=checks.scores,
+    ),
+    Rule(
+        name="sentiment-budget",
+        threshold="the month's [sentiment] monthly_budget_usd is spent, and texts were left unscored",
+        reason="they count as neutral and flagged until the next month, so sentiment slowly says less",
+        runbook="Nothing is at risk. Raise the budget in settings.toml and deploy, choose a free scorer, or wait for the month's end.",
+        broken=checks.scoring_budget,
     ),
 )
 

@@ -37,9 +37,10 @@ from local.aws.lambda_patches import (
     logs_end_at_a_marker,
 )
 from local.aws.patching import VERSION, PatchError, replace
+from local.aws.services.athena import queries_read_data, saved_queries_are_kept, tables_are_what_glue_says, views_are_kept
 
 # Types that deploy as a record only: they have no effect that the loop could see on a laptop.
-RECORDED_TYPES = ("AWS::Athena::NamedQuery", "AWS::Budgets::Budget")
+RECORDED_TYPES = ("AWS::Budgets::Budget",)
 
 Record = dict[str, Any]
 
@@ -271,6 +272,10 @@ PATCHES = (
     logs_end_at_a_marker,
     unknown_types_are_recorded,
     sagemaker_is_a_service,
+    queries_read_data,
+    views_are_kept,
+    tables_are_what_glue_says,
+    saved_queries_are_kept,
     spark_jobs_run,
     messages_are_kept,
     execute_api_checks_signatures,

@@ -26,7 +26,17 @@ from trading_env.errors import PapertapeError
 
 Record = dict[str, Any]
 
-KINDS = ("pipeline", "execution", "model-package-group", "model-package", "model", "endpoint-config", "endpoint")
+KINDS = (
+    "pipeline",
+    "execution",
+    "model-package-group",
+    "model-package",
+    "model",
+    "endpoint-config",
+    "endpoint",
+    "feature-group",
+    "feature-record",
+)
 stores: dict[str, Any] = {kind: AccountRegionScopedDict() for kind in KINDS}
 lock = threading.RLock()
 

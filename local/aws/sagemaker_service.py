@@ -40,6 +40,7 @@ from local.aws.sagemaker_records import (
     run_folder,
     stores,
 )
+from local.aws.services import feature_store
 
 STOPPED = "the emulator was stopped while it ran"
 _executions: dict[str, PipelineExecution] = {}
@@ -280,6 +281,7 @@ OPERATIONS: dict[str, Callable[[Record], Record]] = {
     "DescribeEndpoint": lambda r: find("endpoint", r["EndpointName"]),
     "DeleteEndpoint": delete_endpoint,
     "ListEndpoints": _list("endpoint", "Endpoints"),
+    **feature_store.OPERATIONS,
     "AddTags": lambda r: {"Tags": r.get("Tags", [])},
     "ListTags": lambda r: {"Tags": []},
 }
@@ -303,6 +305,8 @@ async def handle_request(method: str, path: str, headers: dict[str, str], body: 
     invocation = re.fullmatch(r"/endpoints/([^/]+)/invocations", path)
     if invocation:
         return await asyncio.to_thread(invoke, invocation[1], body, headers)
+    if path.startswith(feature_store.PATHS):
+        return await asyncio.to_thread(feature_store.answer, method, path, query, body)
     return await asyncio.to_thread(call, headers.get("x-amz-target", "").rsplit(".", 1)[-1], json.loads(body or b"{}"))
 
 

@@ -1,6 +1,6 @@
 """CloudFormation's handlers of the SageMaker resource types that the templates hold."""
 
-# ruff: noqa: SLF001, ARG005  (ministack's signatures are kept, and its S3 has no public read)
+# ruff: noqa: SLF001, ARG001, ARG005  (ministack's signatures are kept, and its S3 has no public read)
 # mypy: disable-error-code="import-not-found,import-untyped"
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from ministack.services import s3
 
 from local.aws.sagemaker_records import RefusalError, arn
 from local.aws.sagemaker_service import create_model_package_group, forget, put_pipeline
+from local.aws.services.feature_store import create_feature_group, declare_again, delete_feature_group
 
 Record = dict[str, Any]
 
@@ -40,6 +41,17 @@ def handlers(physical_name: Callable[[str, str], str]) -> dict[str, Record]:
             raise ValueError(str(refusal)) from refusal
         return name, {}
 
+    def feature_group_create(logical: str, properties: Record, stack: str) -> tuple[str, Record]:
+        try:
+            create_feature_group(properties)
+        except RefusalError as refusal:
+            raise ValueError(str(refusal)) from refusal
+        return properties["FeatureGroupName"], {"FeatureGroupStatus": "Created"}
+
+    def feature_group_update(physical: str, old: Record, new: Record, stack: str) -> tuple[str, Record]:
+        declare_again(physical, new)
+        return physical, {"FeatureGroupStatus": "Created"}
+
     def delete(kind: str) -> Callable[[str, Record], None]:
         return lambda physical, properties: forget(kind, physical)
 
@@ -49,6 +61,10 @@ def handlers(physical_name: Callable[[str, str], str]) -> dict[str, Record]:
     return {
         "AWS::SageMaker::ModelPackageGroup": {
             "create": group_create, "update": update(group_create), "delete": delete("model-package-group"),
+        },
+        "AWS::SageMaker::FeatureGroup": {
+            "create": feature_group_create, "update": feature_group_update,
+            "delete": lambda physical, properties: delete_feature_group({"FeatureGroupName": physical}),
         },
         "AWS::SageMaker::Pipeline": {"create": pipeline_create, "update": update(pipeline_create), "delete": delete("pipeline")},
     }  # fmt: skip

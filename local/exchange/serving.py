@@ -27,6 +27,7 @@ from local.exchange.faults.middleware import CONNECTION, Application, Receive, S
 from local.exchange.faults.plan import FaultPlan
 from local.exchange.http.app import Keys, create_app
 from local.exchange.http.parsing import parse_moment
+from local.exchange.invented_news import invented
 from local.exchange.journal import Journal
 from local.exchange.orders import Refused
 from local.exchange.recorded_market import RecordedMarket
@@ -105,12 +106,14 @@ def _venue(config: ExchangeConfig) -> Venue:
             fee_bps=_decimal(config.fee_bps, "fee-bps"), slippage_bps=_decimal(config.slippage_bps, "slippage-bps")
         )
         plan = FaultPlan.load(config.faults) if config.faults is not None else None
+        market = _market(config.data, lists_announced=_lists_announced(config.actions))
         venue = Venue(
-            market=_market(config.data, lists_announced=_lists_announced(config.actions)),
+            market=market,
             now=now,
             cash=cash,
             costs=costs,
             dividends=_dividends(config.dividends),
+            news=invented(market.symbols) if _is_bundle(config.data) else (),
         )
         if config.journal is not None:
             Journal(config.journal).attach(venue, terms={name: getattr(config, name) for name in TERMS})
@@ -122,7 +125,7 @@ def _venue(config: ExchangeConfig) -> Venue:
 
 
 def _market(data: Path, *, lists_announced: bool) -> RecordedMarket:
-    if data != bundled.DATA and not (data / "SHA256SUMS").exists():
+    if not _is_bundle(data):
         own = read_own_bars(data, adjusted=False)
         first = min(date(2004, 1, 2), own.bars["session"].min().date())
         return RecordedMarket(
@@ -139,6 +142,10 @@ def _market(data: Path, *, lists_announced: bool) -> RecordedMarket:
         minute_trades=bundled.minute_trades(folder=data),
         lists_announced=lists_announced,
     )
+
+
+def _is_bundle(data: Path) -> bool:
+    return data == bundled.DATA or (data / "SHA256SUMS").exists()
 
 
 def _dividends(word: str) -> Dividends:

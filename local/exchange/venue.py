@@ -10,7 +10,7 @@ plan they change nothing.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -22,6 +22,7 @@ from local.exchange.faults.order_injector import OrderFaultInjector
 from local.exchange.faults.plan import AccountReset, FaultPlan
 from local.exchange.faults.sampler import FaultSampler
 from local.exchange.faults.stale_view import StaleView
+from local.exchange.invented_news import InventedHeadline
 from local.exchange.orders import NAMESPACE, Changes, ExchangeOrder, ExchangePosition, Refused, Status, Ticket, TimeInForce
 from local.exchange.recorded_market import Action, RecordedMarket, RecordedTrade
 from local.exchange.replacing import replacement
@@ -36,9 +37,18 @@ class Venue:
     """The exchange without its wire."""
 
     def __init__(
-        self, *, market: RecordedMarket, now: datetime, cash: Decimal, costs: TradingCosts, dividends: Dividends = "ignore"
+        self,
+        *,
+        market: RecordedMarket,
+        now: datetime,
+        cash: Decimal,
+        costs: TradingCosts,
+        dividends: Dividends = "ignore",
+        news: Sequence[InventedHeadline] = (),
     ) -> None:
+        """`news` by time."""
         self.market = market
+        self.news = news
         self.calendar = market.calendar
         self.dividends = dividends
         self._costs = costs

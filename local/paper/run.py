@@ -37,7 +37,19 @@ FIRST_BARS = "2005-01-03"
 #: The keys of an exchange on this machine.
 EXCHANGE_KEYS = ("local-key", "local-secret")
 #: What the deployed app is made of.
-SOURCES = ("app.py", "cdk.json", "requirements.txt", "stacks", "lambdas", "schema", "trading_env", "learning", "glue_jobs", "sagemaker")
+SOURCES = (
+    "app.py",
+    "cdk.json",
+    "requirements.txt",
+    "stacks",
+    "lambdas",
+    "schema",
+    "sources",
+    "trading_env",
+    "learning",
+    "glue_jobs",
+    "sagemaker",
+)
 SKEW_SECONDS = 30.0
 
 

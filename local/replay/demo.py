@@ -33,6 +33,7 @@ from local.replay.driver import Day, Replayed, replay
 from local.replay.folder_lock import refuse_in_use
 from local.replay.local_deployment import LocalDeployment, TrainingResult, synthesize
 from local.replay.progress import Show, Stage, Timings
+from local.replay.replayed_news import news_of
 from local.replay.schedule import ScheduleEntry
 from papertape.market_data.sessions import YEAR, sessions_between
 from papertape.reports import demo_page, evaluation_page
@@ -62,7 +63,7 @@ def run(settings: Settings, *, console: Console, port: int = 0, agent: Agent | N
         settings = settings.model_copy(update={"gate": GateSettings(refused=agent)})
     console.print(_too_little(settings), style="dim")
     show = Show(console)
-    entries = replay_schedule.year(settings.schedule)
+    entries = replay_schedule.year(settings)
     with show.progress, ExitStack() as stack:
         with show.stage("start"):
             deployment = stack.enter_context(LocalDeployment(FOLDER, settings=settings, now=f"{EVE}T22:00:00Z", cloud_port=port))
@@ -161,6 +162,7 @@ class _Page:
         in_simulator = year.of(challenger)
         agent: Policy = challenger if self.kind == "agent" else EqualWeight()
         gap = largest_gap(self.traded.equity, year.of(agent))
+        self.news = news_of(self.deployment, sessions=[day.session for day in self.traded.days], market=year.market)
         summary = self._summary(equal, benchmark)
         summary["trading"]["largest_gap_to_backtest"] = gap
         demo_page.write(self._pictures(summary, equal, benchmark, in_simulator, gap), FOLDER / "report.html")
@@ -219,6 +221,7 @@ class _Page:
                 "fired": {entry.schedule: traded.fired[entry.schedule] for entry in self.entries},
                 "thinned": {entry.schedule: entry.reason for entry in self.entries if entry.reason},
             },
+            **({"news": {"texts": sum(one.texts for one in self.news.names), "invented": self.news.invented}} if self.news else {}),
             "alerts": {"published": len(self.published)},
             "seconds": round(self.timings.total, 1),
         }
@@ -283,6 +286,7 @@ class _Page:
             warning=warning or "",
             contenders=self._contenders(equal, challenger),
             apart=demo_page.apart(traded, watched),
+            news=self.news,
         )
 
     def _contenders(self, equal: BacktestResult, challenger: BacktestResult) -> list[demo_page.Contender]:

@@ -183,7 +183,7 @@ def planned(settings: Settings) -> tuple[ScheduleEntry, ...]:
         ),
         "backfill_bars": ScheduleEntry(schedule="backfill_bars", moments=("18:00",)),
     }
-    known = replay_schedule.year(schedule)
+    known = replay_schedule.year(settings)
     return tuple(fired.get(one.schedule, ScheduleEntry(schedule=one.schedule, moments=(), reason=idle)) for one in known)
 
 

@@ -131,7 +131,7 @@ def _trade(
         exchange=deployment.exchange,
         ledger=deployment.ledger,
         sessions=sessions,
-        entries=replay_schedule.parity(settings.schedule),
+        entries=replay_schedule.parity(settings),
         prefix=settings.name,
         on_session=on_session,
     )

@@ -14,11 +14,13 @@ from typing import Literal
 from zoneinfo import ZoneInfo
 
 from papertape.market_data.sessions import TradingSession
-from schema.settings import Schedule
+from schema.settings import Settings
 from schema.slot import minutes_of
 from trading_env.errors import PapertapeError
 
 RECONCILED_AFTER = 5  # minutes after a slot
+HOURS_OF_NEWS = 16  # of a day
+THURSDAY = 3  # the weekday with the fewest holidays: in 2020 one
 NEW_YORK = ZoneInfo("America/New_York")
 
 
@@ -60,8 +62,9 @@ def _moment(text: str, session: TradingSession) -> datetime:
     return session.opens.astimezone(NEW_YORK).replace(hour=int(hour), minute=int(minute)).astimezone(session.opens.tzinfo)
 
 
-def year(schedule: Schedule) -> tuple[ScheduleEntry, ...]:
+def year(settings: Settings) -> tuple[ScheduleEntry, ...]:
     """The demo's plan: every decision, every nightly backfill; what repeats within a session is thinned."""
+    schedule = settings.schedule
     slots = schedule.slots
     after = tuple(f"open+{minutes_of(slot) + RECONCILED_AFTER}" for slot in slots)
     return (
@@ -77,6 +80,7 @@ def year(schedule: Schedule) -> tuple[ScheduleEntry, ...]:
             reason=f"{len(after) + 1} of 96 a session: orders fill at once here, so one pass after each slot and one after the close "
             "see everything",
         ),
+        *_news(settings),
         ScheduleEntry(schedule="health", moments=("close+15",), reason="1 of 44 a session: its rules read what changes once a session"),
         ScheduleEntry(schedule="backfill_bars", moments=("18:00",)),
         ScheduleEntry(
@@ -94,17 +98,28 @@ def year(schedule: Schedule) -> tuple[ScheduleEntry, ...]:
     )
 
 
+def _news(settings: Settings) -> tuple[ScheduleEntry, ...]:
+    if not settings.news.sources:
+        return ()
+    runs = HOURS_OF_NEWS * len(range(0, 60, settings.news.every_minutes))
+    at_the_close = "at the close: by then, and no later, a text must be here to count for what the close shows"
+    if settings.features.sentiment != "none":  # a policy observes every close
+        return (ScheduleEntry(schedule="collect_news", moments=("close+0",), reason=f"1 of {runs} a session, {at_the_close}"),)
+    reason = f"1 of {7 * runs} a week, {at_the_close}; a run takes a fifth of a second, and nothing that trades reads the scores"
+    return (ScheduleEntry(schedule="collect_news", moments=("close+0",), weekday=THURSDAY, reason=reason),)
+
+
 def decisions(plan: Iterable[ScheduleEntry]) -> int:
     """How many decisions a session has."""
     return sum(len(entry.moments) for entry in plan if entry.schedule.partition("-")[0] == "decide")
 
 
-def parity(schedule: Schedule) -> tuple[ScheduleEntry, ...]:
+def parity(settings: Settings) -> tuple[ScheduleEntry, ...]:
     """What a parity run needs and no more: the decisions, the closing snapshots, and the bars of the next decision."""
-    needed = {*schedule.deciding, "reconcile", "backfill_bars"}
+    needed = {*settings.schedule.deciding, "reconcile", "backfill_bars"}
     reason = "not part of the comparison of two books"
     return tuple(
-        entry if entry.schedule in needed else ScheduleEntry(schedule=entry.schedule, moments=(), reason=reason) for entry in year(schedule)
+        entry if entry.schedule in needed else ScheduleEntry(schedule=entry.schedule, moments=(), reason=reason) for entry in year(settings)
     )
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from papertape.operate.prices import PRICES, READ_IN, REGION
+from papertape.operate.prices import MEMORY, PRICES, READ_IN, REGION
 from schema.settings import Settings
 from trading_env.errors import PapertapeError
 
@@ -30,7 +30,7 @@ REFERENCE = 19.74  # dollars a month, of the design that this one is measured ag
 #: Seconds of one run by function, cold starts spread over them; and what a run reads and writes of the table.
 SECONDS = {
     "ingest_quotes": 1.0, "backfill_bars": 60.0, "decide": 30.0, "execute_orders": 10.0, "control": 0.5, "reconcile": 3.0,
-    "deploy_model": 240.0, "health": 3.0, "report": 10.0,
+    "deploy_model": 240.0, "health": 3.0, "report": 10.0, "collect_news": 5.0,
 }  # fmt: skip
 TABLE_READS, TABLE_WRITES = 30, 5  # of a run
 GLUE_MINUTES = 3.0
@@ -41,6 +41,8 @@ ENDPOINT_GB, ENDPOINT_SECONDS = 3.0, 30.0  # of one question to each of the two 
 STORED_GB, TABLE_GB, LOGGED_GB, SENT_GB = 5.0, 0.1, 0.5, 0.5
 MAILS, REQUESTS = 60, 200  # beside the decisions'
 READS_PER_WRITE = 20  # of objects in S3
+STORE_UNITS = 2  # of a record in Feature Store: about twenty numbers with their names, 1 to 2 KB
+PAID_FOR = ("comprehend", "bedrock")  # scorers of news
 
 ASSUMPTIONS = (
     f"a run takes {SECONDS['ingest_quotes']:g} s for quotes, {SECONDS['decide']:g} s to decide, {SECONDS['reconcile']:g} s to reconcile, "
@@ -48,6 +50,7 @@ ASSUMPTIONS = (
     f"a Glue run {GLUE_MINUTES:g} minutes; a training job {JOB_START_MINUTES:g} minutes to start, and {FIT_MINUTES:g} for a fit of 150,000 "
     f"steps with eight names, others in proportion; a judgement {JUDGING_MINUTES:g}",
     f"{ENDPOINT_SECONDS:g} s of {ENDPOINT_GB:g} GB for each question to an endpoint, two endpoints",
+    "a paid scorer of news, where one is set, its whole monthly_budget_usd; what X bills is not in it",
     f"{STORED_GB:g} GB in S3, {LOGGED_GB:g} GB of logs, {SENT_GB:g} GB to the broker, {MAILS} mails",
 )
 
@@ -58,7 +61,8 @@ class CostError(PapertapeError, RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class Deployed:
-    """What the templates hold. `runs`: schedule -> runs per month; `memory`: function -> GB; `jobs`: machine -> hours per training."""
+    """What the templates hold. `runs`: schedule -> runs per month; `memory`: function -> GB; `jobs`: machine -> hours per training;
+    `store_records`: put into Feature Store per run of the features' job, 0 where it is off; `scoring_usd`: what a paid scorer may cost."""
 
     runs: Mapping[str, float]
     memory: Mapping[str, float]
@@ -68,6 +72,9 @@ class Deployed:
     glue_dpus: float
     jobs: Mapping[str, float]
     job_gb_hours: float
+    news_sources: int
+    scoring_usd: float
+    store_records: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +145,9 @@ def deployed(settings: Settings, templates: list[Template]) -> Deployed:
         glue_dpus=job["NumberOfWorkers"] * {"G.1X": 1, "G.2X": 2}[job["WorkerType"]],
         jobs=jobs,
         job_gb_hours=disk,
+        store_records=len(of("AWS::SageMaker::FeatureGroup")) * len(settings.universe.symbols),
+        news_sources=len(settings.news.sources),
+        scoring_usd=settings.sentiment.monthly_budget_usd if settings.news.sources and settings.sentiment.scorer in PAID_FOR else 0.0,
     )
 
 
@@ -219,7 +229,8 @@ def usage(found: Deployed) -> dict[str, float]:
     calls["control"] += REQUESTS
     calls["deploy_model"] += found.runs["train"]
     total = sum(calls.values())
-    written = calls["ingest_quotes"] + 10 * decisions + found.runs["build_features"] * 20 + found.runs["train"] * 50
+    news = calls.get("collect_news", 0.0) * (2 * found.news_sources + 1)  # news and scores of each source, and the state
+    written = news + calls["ingest_quotes"] + 10 * decisions + found.runs["build_features"] * 20 + found.runs["train"] * 50
     return {
         "alarm": found.alarms,
         "metric": found.metrics,
@@ -244,7 +255,17 @@ def usage(found: Deployed) -> dict[str, float]:
         "api request": decisions + REQUESTS,
         "mail": MAILS,
         "traffic": SENT_GB,
+        **_of_store(found),
+        **({"scoring": found.scoring_usd} if found.scoring_usd else {}),
     }
+
+
+def _of_store(found: Deployed) -> dict[str, float]:
+    """What Feature Store uses, if it is on: each record is written every night, and kept once."""
+    if not found.store_records:
+        return {}
+    units = STORE_UNITS * found.store_records
+    return {"store write": units * found.runs["build_features"], "store storage": units / 1e6}
 
 
 def bill_of(used: Mapping[str, float]) -> Bill:
@@ -292,5 +313,7 @@ def _show(bill: Bill, found: Deployed, settings: Settings, *, console: Console) 
     console.print(table)
     elsewhere = "" if settings.region == REGION else f"; yours is {settings.region}, where some differ"
     console.print(f"List prices of {REGION}, {READ_IN}{elsewhere}: papertape/operate/prices.py says where each was read. Not a bill.")
+    if found.store_records:
+        console.print(f"SageMaker Feature Store's prices are {MEMORY}.")
     console.print("What is free is the whole account's: another app in it uses it up as well.")
     console.print("Assumed: " + "; ".join(ASSUMPTIONS) + ".")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 READ_IN = "2026-11"
 REGION = "us-east-1"
 PUBLISHED = f"as published, {READ_IN}"
+MEMORY = f"from memory, {READ_IN}: no source was found, check it on AWS's page of SageMaker prices"
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ PRICES: Mapping[str, Price] = {
     "serverless": Price("SageMaker endpoint", 0.00002, "GB-second", seen="Price List API, 2026-09"),
     "ml.t2.medium": Price("SageMaker endpoint", 0.056, "hour of an endpoint"),
     "dpu": Price("Glue", 0.44, "DPU-hour", seen="AWS's own example, 2026-11"),
+    "store write": Price("SageMaker Feature Store", 0.00000125, "write unit of up to 1 KB", seen=MEMORY),
+    "store storage": Price("SageMaker Feature Store", 0.45, "GB-month of the online store", seen=MEMORY),
     "secret": Price("Secrets Manager", 0.40, "secret"),
     "secret read": Price("Secrets Manager", 0.000005, "read"),
     "lambda request": Price("Lambda", 0.0000002, "request", free=1e6),
@@ -50,5 +53,6 @@ PRICES: Mapping[str, Price] = {
     "api request": Price("API Gateway", 0.0000035, "request"),
     "mail": Price("SNS", 0.00002, "mail", free=1000),
     "traffic": Price("Data transfer", 0.09, "GB out", free=100),
+    "scoring": Price("Scoring of news", 1.0, "dollar of [sentiment] monthly_budget_usd", seen="settings.toml"),
     "kinesis shard": Price("Kinesis", 0.015, "shard-hour"),
 }

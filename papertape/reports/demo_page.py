@@ -15,6 +15,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from papertape.reports import evaluation_page, page
+from papertape.reports.sentiment_beside_price import SentimentBesidePrice
 from schema import evaluation_document
 from trading_env.evaluation import metrics
 
@@ -57,6 +58,7 @@ class YearInPictures:
     warning: str = ""  # while a refused model trades: the first thing that is said
     contenders: Sequence[Contender] = ()
     apart: float | None = None
+    news: SentimentBesidePrice | None = None
 
 
 def write(year: YearInPictures, path: Path) -> None:
@@ -92,9 +94,11 @@ def write(year: YearInPictures, path: Path) -> None:
         plots={
             "equity": page.chart(_equity(year), name="equity"),
             "weights": page.chart(_areas(year.sessions, year.weights), name="weights"),
+            "news": page.chart(year.news.figure(), name="news") if year.news else "",
             "shadow": page.chart(_tilts(year.sessions, year.shadow_weights), name="shadow") if year.shadow_weights else "",
         },
         shadow_note=year.shadow_note,
+        news=year.news,
         months=year.months,
         orders=year.last_orders,
         parity=None if year.parity is None else f"{year.parity:.1e}",

@@ -21,7 +21,7 @@ from papertape.market_data.sessions import YEAR, TradingSession, sessions_betwee
 from papertape.research.policies import WalkedRun, in_sample, policy_called, said
 from papertape.research.reference_backtests import Dividends, ReferenceBacktests
 from papertape.research.study import Study
-from trading_env.data.market import Market
+from trading_env.data.market import Market, table_within
 from trading_env.errors import PapertapeError
 from trading_env.evaluation import scorecard
 from trading_env.evaluation.backtest import BacktestResult
@@ -125,7 +125,8 @@ def compare(
     Without dates: 2020 of the bundled bars, all that can be traded of one's own, all that is out of sample of a run's folder.
     """
     settings, market = study.settings, study.market
-    chosen = policy_called(policy, sessions=market.sessions) if isinstance(policy, str) else policy
+    table = table_within(market)
+    chosen = policy_called(policy, sessions=market.sessions, feature_hash=table.hash) if isinstance(policy, str) else policy
     (word,) = one_of(get_args(Dividends), [dividends] if dividends else [settings.portfolio.dividends])
     first, last = _span(study, chosen, start=start, end=end)
     books = ReferenceBacktests(settings, start=first, end=last, dividends="ignore" if word == "ignore" else "credit", market=market)

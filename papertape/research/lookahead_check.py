@@ -1,16 +1,18 @@
 """`papertape lookahead`: whether anything depends on the future, on recorded bars.
 
-Without a function: our own features, the observation, the environment and a policy, each from raw bars on. With one: a user's, named
-`path/to/file.py:function`, which gives a DataFrame with one row per bar. It takes one name's bars (index: sessions; columns open, high,
-low, close, volume, adjusted), or with symbol `all` every name's in one table (columns symbol, session and the same five).
+Without a function: our own features, sentiment columns of invented posts, the observation, the environment and a policy, each from raw
+bars on. With one: a user's, named `path/to/file.py:function`, which gives a DataFrame with one row per bar. It takes one name's bars
+(index: sessions; columns open, high, low, close, volume, adjusted), or with symbol `all` every name's in one table (columns symbol,
+session and the same five).
 What cannot be loaded or run is a `LookaheadCheckError` of one line.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,7 @@ from schema.trading_rules import limits_of
 from trading_env.data.bars import adjust_forward, as_sessions
 from trading_env.data.features import CONTEXT, FEATURE_HASH, FEATURES, SCHEMA_VERSION
 from trading_env.data.market import Market, build_market
+from trading_env.data.sentiment import SENTIMENT, CollectionRun, ScoredPost
 from trading_env.errors import PapertapeError
 from trading_env.evaluation.lookahead import (
     FILLED,
@@ -32,6 +35,7 @@ from trading_env.evaluation.lookahead import (
     History,
     Leak,
     LookaheadError,
+    PostHistory,
     Recorded,
     find_changes,
     find_leaks,
@@ -39,6 +43,8 @@ from trading_env.evaluation.lookahead import (
     market_record,
     open_futures,
     play,
+    post_futures,
+    post_record,
     trade,
 )
 from trading_env.simulation.env import BatchedTradingEnv, EnvConfig
@@ -53,6 +59,8 @@ ALL = "all"
 EARLY, SPREAD = (2, 20, 60, 150), 10
 #: Environment and policy are checked on this many recent sessions, from the decision in row FIRST on; the features are warm by then.
 RECENT, FIRST, LATE = 450, 300, 6
+#: Invented posts: whose, and how long before a session's close; 0 and below are at it and after it.
+SOURCES, HOURS = ("invented",), (9.0, 3.0, 0.0, -2.0)
 #: Every cost is on: a fill depends on all that it can depend on.
 RULES = Rules(costs=Costs(fee_bps=1.0, slippage_bps=5.0, half_spread_bps=5.0, impact=1.0, max_volume_share=0.05))
 
@@ -134,13 +142,40 @@ def of_ours(history: History, *, settings: Settings) -> list[Comparison]:
     observed = [leak for leak in env if leak.column == "observation"]
     rest = [leak for leak in env if leak.column != "observation"]
     columns = f"{len(FEATURES)} columns of {len(names)} names, {len(CONTEXT)} of all"
+    posts = invented_posts(days, symbols=names)
+    told = find_changes(lambda world: post_record(world, symbols=names, sources=SOURCES), posts, cuts=late, futures=post_futures)
     return [
         Comparison("features", columns, len(spread), built, sessions),
+        Comparison("sentiment", f"{len(SENTIMENT)} columns of {len(posts.runs):,} answers with invented posts", LATE, told, days),
         Comparison("observation", f"the vectors of {len(days) - FIRST} sessions", LATE, observed, days),
         Comparison("environment", "reward, value, growth, costs, turnover", LATE, rest, days),
         Comparison("policy", "scores, weights, orders, book", LATE, book, days),
         Comparison("fills", "orders, cash, costs: nothing after the open", LATE, fills, days),
     ]
+
+
+def invented_posts(days: NDArray[np.datetime64], *, symbols: Sequence[str]) -> PostHistory:
+    """A source's answers around each session, some missing, with posts and reposts about some names; no bars come with any posts."""
+    rng = np.random.default_rng(0)
+    closes: NDArray[np.datetime64] = (days.astype("datetime64[h]") + 21).astype("datetime64[us]")
+    runs = []
+    for close in closes.astype(object):
+        for hours in HOURS:
+            at = close.replace(tzinfo=UTC) - timedelta(hours=hours)
+            posts = tuple(
+                ScoredPost(
+                    symbols=tuple(str(name) for name in rng.choice(symbols, size=min(2, len(symbols)), replace=False)),
+                    received=at - timedelta(minutes=float(rng.uniform(0, 60))),
+                    score=float(rng.uniform(-1, 1)),
+                    confidence=float(rng.uniform(0, 1)),
+                    fingerprint=str(rng.integers(0, 400)),
+                    flagged=bool(rng.random() < 0.1),
+                )
+                for _ in range(rng.poisson(3.0))
+            )
+            if rng.random() < 0.9:
+                runs.append(CollectionRun(SOURCES[0], at, posts))
+    return PostHistory(tuple(runs), closes)
 
 
 def bars_of(symbol: str, history: History) -> pd.DataFrame:

@@ -58,24 +58,24 @@ class WalkedRun:
         return self.models[int(self.which(self.sessions[[position]])[0])].scores(observation)
 
 
-def policy_called(name: str, *, sessions: NDArray[np.datetime64]) -> Policy:
-    """What `ALLOWED` lists; `sessions` (T,) is the calendar of the market that it is to trade."""
+def policy_called(name: str, *, sessions: NDArray[np.datetime64], feature_hash: str = FEATURE_HASH) -> Policy:
+    """What `ALLOWED` lists; `sessions` (T,) is the calendar of the market that it is to trade, `feature_hash` that of its table."""
     path = Path(name)
     try:
         if (path / run_record.NAME).is_file():
-            return walked_run(path, sessions=sessions)
+            return walked_run(path, sessions=sessions, feature_hash=feature_hash)
         if (path / "model.tar.gz").is_file():
             path = path / "model.tar.gz"
         if path.is_dir():
-            return load_policy(path, expected_feature_hash=FEATURE_HASH)
-        return policy_of(path.read_bytes()) if path.is_file() else make_policy(name)
+            return load_policy(path, expected_feature_hash=feature_hash)
+        return policy_of(path.read_bytes(), feature_hash=feature_hash) if path.is_file() else make_policy(name)
     except PolicyError as error:
         if path.exists():
             raise ChosenPolicyError(f"--policy {name}: {error}") from error
         raise ChosenPolicyError(f"--policy must be {ALLOWED}; there is no {name}") from error
 
 
-def walked_run(folder: Path, *, sessions: NDArray[np.datetime64]) -> WalkedRun:
+def walked_run(folder: Path, *, sessions: NDArray[np.datetime64], feature_hash: str = FEATURE_HASH) -> WalkedRun:
     """The models of the folds that every seed of the run has trained; raises ChosenPolicyError when there is none."""
     record = RunRecord.read(folder)
     missing = {
@@ -93,7 +93,7 @@ def walked_run(folder: Path, *, sessions: NDArray[np.datetime64]) -> WalkedRun:
         seeds=record.seeds,
         holdout=record.holdout,
         folds=folds,
-        models=tuple(_ensemble(folder, record.seeds, fold) for fold in folds),
+        models=tuple(_ensemble(folder, record.seeds, fold, feature_hash=feature_hash) for fold in folds),
         sessions=sessions.astype("datetime64[D]"),
         left_out=tuple(
             f"fold {number} is left out, it is not trained by seed {', '.join(map(str, seeds))}" for number, seeds in begun.items()
@@ -101,9 +101,9 @@ def walked_run(folder: Path, *, sessions: NDArray[np.datetime64]) -> WalkedRun:
     )
 
 
-def _ensemble(folder: Path, seeds: Sequence[int], fold: JudgedFold) -> NumpyPolicy:
+def _ensemble(folder: Path, seeds: Sequence[int], fold: JudgedFold, *, feature_hash: str) -> NumpyPolicy:
     return stack_policies(
-        [load_policy(folder / "seeds" / str(seed) / f"fold-{fold.number}", expected_feature_hash=FEATURE_HASH) for seed in seeds]
+        [load_policy(folder / "seeds" / str(seed) / f"fold-{fold.number}", expected_feature_hash=feature_hash) for seed in seeds]
     )
 
 

@@ -71,15 +71,15 @@ class ReferenceBacktests:
         )
 
 
-def policy_of(artifact: bytes) -> NumpyPolicy:
-    """The policy in a model.tar.gz; raises PolicyError when it is not one of this code's features."""
+def policy_of(artifact: bytes, *, feature_hash: str = FEATURE_HASH) -> NumpyPolicy:
+    """The policy in a model.tar.gz; raises PolicyError when it is not one of this table of features."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             with tarfile.open(fileobj=io.BytesIO(artifact), mode="r:gz") as archive:
                 archive.extractall(folder, filter="data")
         except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
             raise PolicyError(f"the artifact is not a model.tar.gz ({error})") from error
-        return load_policy(Path(folder), expected_feature_hash=FEATURE_HASH)
+        return load_policy(Path(folder), expected_feature_hash=feature_hash)
 
 
 def largest_gap(equity: list[float], backtested: BacktestResult) -> float:

@@ -33,8 +33,9 @@ NOTES = """\
   excess does not fall with cost. The detectable IR is the smallest true one that these sessions find with 80 % power.
 - The agent is the mean of all seeds' weights, each fold traded by models that were trained on what lies before it. No seed and no fold is
   selected, and the gate charges for every trial in the log.
-- **Survivorship.** Every universe was chosen afterwards: the Dow names and the 422 names of the S&P 500 are today's members, so each row,
-  equal weight included, is flattered by what survived. The comparison between rows says more than any row's own return.
+- **Survivorship.** Every universe was chosen afterwards: the Dow names and the 422 names of the S&P 500 are today's members, and
+  most-traded-100, whose rule takes the hundred most traded of each month, chooses among the latter, none of which ended: each row, equal
+  weight included, is flattered by what survived. The comparison between rows says more than any row's own return.
 - The bundled bars are in `data/`, with their provenance. The bars of the Dow names and of the 422 names are not part of this project; the
   manifest's hash says which they were.
 - The raw results are in [docs/scoreboard](scoreboard), curves thinned. Paper trading only; past results say little about future ones.

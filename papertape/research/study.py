@@ -19,10 +19,11 @@ import numpy as np
 from learning.configuration import folds_of
 from papertape.market_data import bundled
 from papertape.market_data.own_bars import read_own_bars
+from papertape.market_data.own_sentiment import read_own_sentiment
 from papertape.market_data.universes import StudiedUniverse, universe_of
 from schema.settings import Settings, TrainingSettings, checked, load, quick
 from schema.training_dates import as_of
-from trading_env.data.market import Market, build_market
+from trading_env.data.market import Market, build_market, with_sentiment
 from trading_env.errors import PapertapeError
 from trading_env.evaluation.gate import GateThresholds
 from trading_env.evaluation.lookahead import History
@@ -59,6 +60,7 @@ class StudyOptions:
     quick: bool = False
     until: date | None = None
     universe: str = ""
+    sentiment: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ def study(options: StudyOptions) -> Study:
     if universe is not None:
         symbols, notes = universe.symbols, [*notes, *universe.notes]
     market = build_market(history.bars, history.actions, symbols=symbols, members=universe.members if universe else None)
+    market = _with_sentiment(market, options, base)
     chosen = quick(base) if options.quick else base
     follows = _follows(options, chosen, market) if options.bars is not None and options.settings is None else {}
     if options.until is not None:
@@ -138,6 +141,15 @@ def study(options: StudyOptions) -> Study:
     )
 
 
+def _with_sentiment(market: Market, options: StudyOptions, base: Settings) -> Market:
+    """Bars come without posts: what was known of them comes in a file of its own, exactly where the settings read it."""
+    file, word = options.sentiment, base.features.sentiment
+    if (file is None) != (word == "none"):
+        needs = f"{options.settings or SETTINGS.name} has features.sentiment = "
+        raise ResearchError(f'{needs}"daily": give --sentiment FILE' if file is None else f'--sentiment {file}: {needs}"none", not "daily"')
+    return market if file is None else with_sentiment(market, read_own_sentiment(file, market))
+
+
 def _shortened(asked: Settings, settings: Settings) -> list[str]:
     """What the bars were too short for, if anything."""
     was, now, bar = asked.training, settings.training, GateThresholds()
@@ -156,6 +168,7 @@ def _arguments(options: StudyOptions) -> str:
     words += [] if options.actions is None else ["--actions", str(options.actions)]
     words += ["--symbols", ",".join(options.symbols)] if options.symbols else []
     words += ["--universe", options.universe] if options.universe else []
+    words += [] if options.sentiment is None else ["--sentiment", str(options.sentiment)]
     return "".join(f" {shlex.quote(word)}" for word in words)
 
 

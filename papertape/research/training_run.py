@@ -37,8 +37,7 @@ from papertape.research.run_record import JudgedFold, RunRecord
 from papertape.research.study import Study
 from schema.feature_table import parquet
 from schema.settings import Settings
-from trading_env.data.features import FEATURE_HASH
-from trading_env.data.market import to_table
+from trading_env.data.market import table_within, to_table
 from trading_env.errors import PapertapeError
 from trading_env.evaluation.walk_forward import Fold
 
@@ -127,7 +126,7 @@ def write_channel(study: Study, folder: Path) -> str:
     (folder / "features.parquet").write_bytes(body)
     entry = {"key": "features.parquet", "rows": len(table), "sha256": hashlib.sha256(body).hexdigest()}
     manifest = {
-        "feature_hash": FEATURE_HASH,
+        "feature_hash": table_within(market).hash,
         "symbols": list(market.symbols),
         "start": str(market.sessions[0]),
         "end": str(market.sessions[-1]),

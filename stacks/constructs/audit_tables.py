@@ -12,7 +12,7 @@ from aws_cdk import aws_athena as athena
 from aws_cdk import aws_glue as glue
 from aws_cdk import aws_s3 as s3
 
-Columns = tuple[tuple[str, str], ...]
+from stacks.constructs.json_tables import Columns, add_json_table, struct
 
 NUMBERS, FLAGS, TEXTS, SHARES = "array<double>", "array<boolean>", "array<string>", "map<string,double>"
 SERVED: Columns = (
@@ -34,15 +34,11 @@ FILL: Columns = (
 )  # fmt: skip
 
 
-def _struct(columns: Columns) -> str:
-    return f"struct<{','.join(f'{name}:{kind}' for name, kind in columns)}>"
-
-
 TABLES: dict[str, tuple[str, Columns]] = {
     "decisions": (
         "What decide knew and answered, written before anything could be ordered",
         (
-            ("schema", "int"), ("decision", _struct(ASKED)), ("model", _struct(SERVED)), ("observation", NUMBERS), ("symbols", TEXTS),
+            ("schema", "int"), ("decision", struct(ASKED)), ("model", struct(SERVED)), ("observation", NUMBERS), ("symbols", TEXTS),
             ("tradable", FLAGS), ("held", SHARES), ("cash_weight", "double"), ("scores", SHARES), ("outside", "double"),
             ("fallback", "string"), ("inputs_sha256", "string"),
             ("quarantined", "int"), ("missing", TEXTS), ("broken", "map<string,string>"), ("code_version", "string"),
@@ -52,7 +48,7 @@ TABLES: dict[str, tuple[str, Columns]] = {
         "A decision as the executor ended it: verdict, plan, what was refused and why",
         (
             *ASKED, ("body_sha256", "string"), ("received_at", "string"), ("state", "string"), ("verdict", "string"), ("reason", "string"),
-            ("code_version", "string"), ("plan", f"array<{_struct(LEG)}>"), ("refused", "map<string,string>"), ("buys_final", "boolean"),
+            ("code_version", "string"), ("plan", f"array<{struct(LEG)}>"), ("refused", "map<string,string>"), ("buys_final", "boolean"),
             ("sizing_equity", "double"), ("window_ends", "string"),
         ),
     ),
@@ -64,7 +60,7 @@ TABLES: dict[str, tuple[str, Columns]] = {
             ("unknown_since", "string"), ("missing_since", "string"), ("broker_id", "string"), ("replaces", "string"),
             ("replaced_by", "string"),
             ("filled_quantity", "string"), ("filled_average_price", "string"), ("filled_at", "string"), ("version", "int"),
-            ("fills", f"array<{_struct(FILL)}>"),
+            ("fills", f"array<{struct(FILL)}>"),
         ),
     ),
     "state_changes": (
@@ -119,7 +115,18 @@ WHERE o.newest = 1
 def add_audit_tables(stack: Stack, *, bucket: s3.Bucket, database: glue.CfnDatabase, database_name: str) -> None:
     """Add one table a folder of `audit/`, and the saved query, to `stack`."""
     for name, (description, columns) in TABLES.items():
-        table = _table(stack, name, description, columns, location=f"s3://{bucket.bucket_name}/audit/{name}/", database_name=database_name)
+        location = f"s3://{bucket.bucket_name}/audit/{name}/"
+        table = add_json_table(
+            stack,
+            f"Audit{''.join(word.capitalize() for word in name.split('_'))}",
+            name=name,
+            description=description,
+            columns=columns,
+            location=location,
+            template=f"{location}${{day}}/",
+            partitions={"day": {"type": "date", "format": "yyyy-MM-dd", "range": "2020-01-01,NOW"}},
+            database_name=database_name,
+        )
         table.add_resource_dependency(database)
     query = athena.CfnNamedQuery(
         stack,
@@ -130,38 +137,3 @@ def add_audit_tables(stack: Stack, *, bucket: s3.Bucket, database: glue.CfnDatab
         query_string=ORDER_TRACE,
     )
     query.add_resource_dependency(database)
-
-
-def _table(stack: Stack, name: str, description: str, columns: Columns, *, location: str, database_name: str) -> glue.CfnTable:
-    column = glue.CfnTable.ColumnProperty
-    return glue.CfnTable(
-        stack,
-        f"Audit{''.join(word.capitalize() for word in name.split('_'))}",
-        catalog_id=stack.account,
-        database_name=database_name,
-        table_input=glue.CfnTable.TableInputProperty(
-            name=name,
-            description=description,
-            table_type="EXTERNAL_TABLE",
-            partition_keys=[column(name="day", type="string")],
-            parameters={
-                "classification": "json",
-                "projection.enabled": "true",
-                "projection.day.type": "date",
-                "projection.day.format": "yyyy-MM-dd",
-                "projection.day.range": "2020-01-01,NOW",
-                "storage.location.template": f"{location}${{day}}/",
-            },
-            storage_descriptor=glue.CfnTable.StorageDescriptorProperty(
-                location=location,
-                columns=[column(name=name, type=kind) for name, kind in columns],
-                input_format="org.apache.hadoop.mapred.TextInputFormat",
-                output_format="org.apache.hadoop.hive.ql.io.HiveIgnoreKeyTextOutputFormat",
-                serde_info=glue.CfnTable.SerdeInfoProperty(
-                    serialization_library="org.openx.data.jsonserde.JsonSerDe",
-                    # Symbols are keys of maps, and stay in capitals
-                    parameters={"case.insensitive": "false"},
-                ),
-            ),
-        ),
-    )

@@ -45,6 +45,7 @@ SMALL_TRAINING: dict[str, Any] = {
 }
 FUNCTIONS = {
     "backfill_bars": "BackfillBarsFunction",
+    "collect_news": "CollectNewsFunction",
     "control": "ControlFunction",
     "decide": "DecideFunction",
     "deploy_model": "DeployModelFunction",

@@ -174,7 +174,7 @@ def week(begun: Begun, shipped: Settings) -> Week:
         "health": {"moments": ("open+40", "close+15")},  # in the session, its slot's window closed, and after it
         "build_features": {"every": 1},
     }
-    entries = [replace(entry, **watched.get(entry.schedule, {})) for entry in replay_schedule.year(shipped.schedule)]
+    entries = [replace(entry, **watched.get(entry.schedule, {})) for entry in replay_schedule.year(shipped)]
     nights = Nights(deployment)
     replayed = replay(
         cloud=nights,

@@ -82,7 +82,7 @@ def gap_to_backtest(week: Week, policy: Policy, settings: Settings) -> float:
 def week(app: App) -> Week:
     """Equal weight, on the deployment that all tests share."""
     app.begin(f"{EVE}T22:00:00Z")
-    return trade(app, replay_schedule.parity(app.settings.schedule))
+    return trade(app, replay_schedule.parity(app.settings))
 
 
 def test_no_function_runs_that_the_replay_did_not_fire(week: Week) -> None:
@@ -153,7 +153,7 @@ def test_the_week_of_another_policy_agrees_with_its_backtest(app: App, trained: 
     pointer, policy = served(name) if name.startswith("random") else (through_endpoint, policy_of(trained.artifact))
     app.begin(f"{EVE}T22:00:00Z")
     app.deployment.ledger.put_model(pointer)
-    week = trade(app, replay_schedule.parity(app.settings.schedule))
+    week = trade(app, replay_schedule.parity(app.settings))
     decided = app.deployment.ledger.decisions(FIRST[:7])
     assert {decision.model_version for decision in decided} == {pointer.model_version}
     assert len(set(decided[0].weights.values())) == 8, "weights of its own"
@@ -162,7 +162,7 @@ def test_the_week_of_another_policy_agrees_with_its_backtest(app: App, trained: 
 
 
 def test_a_schedule_that_the_plan_forgets_fails_the_replay_before_it_fires(app: App) -> None:
-    fired, entries = app.fired(), replay_schedule.parity(app.settings.schedule)
+    fired, entries = app.fired(), replay_schedule.parity(app.settings)
     with pytest.raises(PlanError, match=r"^deployed but not in the replay plan: health; add each to local/replay/schedule.py"):
         trade(app, tuple(entry for entry in entries if entry.schedule != "health"))
     with pytest.raises(PlanError, match=r"^in the replay plan but not deployed: nightly; remove it"):
@@ -218,7 +218,7 @@ def test_a_schedule_that_fails_for_a_missing_secret_is_kept_and_mailed(bare: Bar
 def test_two_identical_runs_end_with_the_same_equity_and_the_same_books(bare: Bare, week: Week) -> None:
     """Once the secret is stored, the second deployment works without being deployed again, and lives the same week."""
     bare.app.deployment.backfill(start=HISTORY)
-    again = trade(bare.app, replay_schedule.parity(bare.app.settings.schedule))
+    again = trade(bare.app, replay_schedule.parity(bare.app.settings))
     assert [day.snapshot.equity for day in again.replayed.days] == [day.snapshot.equity for day in week.replayed.days]
     assert again.books == week.books
     assert [day.snapshot for day in again.replayed.days] == [day.snapshot for day in week.replayed.days]

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import pytest
 
 from lambdas.common.ledger.records import ServedModel
 from local.replay.local_deployment import LocalDeploymentError, TrainingResult
+from local.replay.replayed_news import scored_items
+from schema.lake_layout import news_key
 from tests.e2e.conftest import EVE, FIRST, FUNCTIONS, App
 
 UNREACHABLE = "http://127.0.0.1:9"
 SECOND = "2020-08-27"
-SCHEDULES = ("backfill_bars", "build_features", "decide", "health", "ingest_quotes", "reconcile", "report", "train")
+SCHEDULES = ("backfill_bars", "build_features", "collect_news", "decide", "health", "ingest_quotes", "reconcile", "report", "train")
 
 
 def until(what: Callable[[], Any], *, seconds: float = 60) -> Any:
@@ -72,6 +77,7 @@ def day(app: App, trained: TrainingResult) -> LivedDay:
     judge("Rejected")
     until(ledger.shadow)
     rejected = (ledger.incumbent(), ledger.shadow())
+    answers["collect_news"] = app.succeed("collect_news", f"{FIRST}T20:00:00Z")
     answers["close"] = app.succeed("reconcile", f"{FIRST}T20:05:00Z")
     answers["health"] = app.succeed("health", f"{FIRST}T20:15:00Z")
     answers["report"] = app.succeed("report", f"{FIRST}T21:30:00Z")
@@ -101,6 +107,7 @@ def test_every_function_runs_through_its_real_trigger(app: App, day: LivedDay) -
         ("decide", "schedule"): 2,
         ("execute_orders", "api"): 1,  # decide's own signed POST
         ("reconcile", "schedule"): 2,
+        ("collect_news", "schedule"): 1,
         ("health", "schedule"): 1,
         ("report", "schedule"): 1,
         ("backfill_bars", "schedule"): 1,
@@ -110,6 +117,9 @@ def test_every_function_runs_through_its_real_trigger(app: App, day: LivedDay) -
     assert {folder for folder, _ in day.runs} == set(FUNCTIONS)
     assert day.answers["ingest_quotes"]["quotes"] == 8
     assert (day.answers["decide"]["outcome"], day.answers["decide"]["orders"]) == ("decided", 8)
+    collected = day.answers["collect_news"]
+    assert (collected["outcome"], collected["down"]) == ("collected", [])
+    assert collected["scored"] == collected["items"]["alpaca"] > 0
     assert day.answers["close"]["snapshot"] == "taken"
     assert day.answers["backfill_bars"]["end"] == FIRST
     assert day.answers["build_features"]["end"] >= FIRST  # later, if another test has filled the lake further
@@ -122,6 +132,17 @@ def test_every_deployed_schedule_is_fired_and_every_function_of_the_app_is_known
     pages = app.deployment.client("lambda").get_paginator("list_functions").paginate()
     deployed = {function["FunctionName"] for page in pages for function in page["Functions"]}
     assert deployed == set(app.names), "each deployed function has an output and a place in the tests"
+
+
+def test_a_session_s_news_lie_in_the_lake_with_their_scores(app: App, day: LivedDay) -> None:
+    """Through the deployed role and the real scheduler's target; what is read is what the report of a replay reads."""
+    items = [item for item in scored_items(app.deployment) if item.received == f"{FIRST}T20:00:00Z"]
+    assert len(items) == day.answers["collect_news"]["scored"]
+    assert {symbol for item in items for symbol in item.symbols} <= set(app.settings.universe.symbols)
+    key = news_key("alpaca", datetime.fromisoformat(f"{FIRST}T20:00:00Z"))
+    lines = [json.loads(line) for line in gzip.decompress(app.deployment.object("raw", key)).splitlines()]
+    assert [line["id"] for line in lines] == [item.id for item in items]
+    assert {line["author"] for line in lines} == {"papertape (invented)"}
 
 
 def test_no_function_runs_that_was_not_fired(app: App, day: LivedDay) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import ministack.app as app
 from ministack.core import lambda_runtime, persistence, router
 from ministack.core.responses import request_scope
-from ministack.services import apigateway_v1, cloudwatch, dynamodb, eventbridge, glue, lambda_svc, s3, scheduler, sns, sqs
+from ministack.services import apigateway_v1, athena, cloudwatch, dynamodb, eventbridge, glue, lambda_svc, s3, scheduler, sns, sqs
 from ministack.services.cloudformation import provisioners
 
 ACCOUNT, REGION = "000000000000", "us-east-1"
@@ -137,6 +137,31 @@ def sagemaker_is_a_service() -> None:
     assert "sagemaker" not in app.SERVICE_HANDLERS
     assert not any(name.startswith("AWS::SageMaker::") for name in H)
     assert app.detect_service is router.detect_service
+
+
+def queries_read_data() -> None:
+    assert athena.ATHENA_ENGINE == "auto"
+    assert athena._mock_query_results("SELECT a FROM b")["rows"] == [["mock_value"]]
+
+
+def views_are_kept() -> None:
+    assert parameters(athena._run_duckdb) == ["query", "database", "catalog"]
+    assert 'duckdb.connect(":memory:")' in inspect.getsource(athena._run_duckdb)
+    assert "view" not in inspect.getsource(athena._parse_ddl).lower()
+    (reference,) = athena._table_references("SELECT 1 FROM a.b")
+    assert (reference.database, reference.table, reference.start, reference.end, reference.aliased) == ("a", "b", 14, 17, False)
+
+
+def tables_are_what_glue_says() -> None:
+    table = {"Parameters": {"classification": "json"}, "StorageDescriptor": {"Columns": [{"Name": "a", "Type": "map<string,double>"}]}}
+    assert athena._table_relation(table, ["/tmp/b.json"]).startswith("read_json_auto(")
+    assert "AS VARCHAR)" in athena._empty_relation(table)
+    assert 'tempfile.mkdtemp(prefix="ministack-athena-")' in inspect.getsource(athena._materialize_table_files)
+
+
+def saved_queries_are_kept() -> None:
+    assert "AWS::Athena::NamedQuery" not in H
+    assert parameters(athena._create_named_query) == ["data"]
 
 
 def spark_jobs_run() -> None:

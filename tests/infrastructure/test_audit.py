@@ -55,7 +55,7 @@ def test_each_folder_of_the_audit_bucket_is_a_table_whose_days_need_no_crawler(a
 
 
 def test_the_query_names_only_columns_that_exist(aws: Assembly) -> None:
-    ((_, _, resource),) = aws.resources("AWS::Athena::NamedQuery")
+    (resource,) = (found for stack, _, found in aws.resources("AWS::Athena::NamedQuery") if stack == "lake")
     assert resource["Properties"]["QueryString"] == ORDER_TRACE
     assert resource["Properties"]["Database"] == "papertape"
     aliases = dict(re.findall(r"(?:FROM|JOIN) (\w+) (\w)\b", ORDER_TRACE))

@@ -17,14 +17,14 @@ from tests.infrastructure.assembly import ROOT
 CLOUD_PYTHON = ROOT / ".venv-cloud" / "bin" / "python"  # what runs the functions on the laptop; it holds boto3, as Lambda's runtime does
 FOLDERS: dict[Bundle, list[str]] = {
     "edge": ["control", "deploy_model", "health", "report"],
-    "trade": ["backfill_bars", "decide", "execute_orders", "ingest_quotes", "reconcile"],
+    "trade": ["backfill_bars", "collect_news", "decide", "execute_orders", "ingest_quotes", "reconcile"],
 }
 HEAVY = ("numpy", "pandas", "talib", "alpaca")
 
 
 def code(settings: Settings | None = None) -> Code:
     own = settings or load(ROOT / "settings.toml")
-    return archives.modules("lambdas", "schema", "trading_env", settings=own, name="code")
+    return archives.modules("lambdas", "schema", "sources", "trading_env", settings=own, name="code")
 
 
 def entries(archive: Archive) -> list[zipfile.ZipInfo]:
@@ -60,7 +60,7 @@ def test_archives_hold_no_traces_of_this_machine(bundle: Bundle) -> None:
 
 def test_code_is_the_functions_the_domain_and_the_settings() -> None:
     names = {entry.filename for entry in entries(code())}
-    assert {name.partition("/")[0] for name in names} == {"lambdas", "schema", "trading_env"}
+    assert {name.partition("/")[0] for name in names} == {"lambdas", "schema", "sources", "trading_env"}
     assert {f"lambdas/{folder}/handler.py" for folders in FOLDERS.values() for folder in folders} <= names
     assert BUNDLED in names
 

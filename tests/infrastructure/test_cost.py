@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -60,6 +62,16 @@ def test_more_of_anything_costs_more(found: cost.Deployed) -> None:
     assert stream.monthly - bill.monthly == pytest.approx(10.95)
 
 
+def test_a_paid_scorer_counts_with_its_whole_budget_and_only_where_news_are_collected(aws: Assembly, settings: Settings) -> None:
+    def bill(**changed: Any) -> cost.Bill:
+        return cost.bill_of(cost.usage(cost.deployed(settings.model_copy(update=changed), [aws.templates[stack] for stack in STACKS])))
+
+    paid = settings.sentiment.model_copy(update={"scorer": "comprehend", "monthly_budget_usd": 2.5})
+    assert bill(sentiment=paid).monthly - bill().monthly == pytest.approx(2.5)
+    quiet = settings.news.model_copy(update={"sources": ()})
+    assert "Scoring of news" not in bill(sentiment=paid, news=quiet).by_service
+
+
 def test_templates_of_another_name_are_not_counted(aws: Assembly, tmp_path: Path) -> None:
     """Neither those of an earlier synth in the same folder, nor those of an environment whose name begins alike."""
     shutil.copytree(aws.folder, tmp_path / "cdk.out", ignore=shutil.ignore_patterns("asset.*"))
@@ -71,6 +83,26 @@ def test_templates_of_another_name_are_not_counted(aws: Assembly, tmp_path: Path
     assert len(cost.read(tmp_path / "cdk.out", name="papertape-dev")) == len(STACKS)
     with pytest.raises(cost.CostError, match="holds no template of papertape: run `make synth` first"):
         cost.read(tmp_path / "cdk.out", name="papertape")
+
+
+def test_feature_store_has_a_row_when_it_is_on_and_its_prices_are_said_to_be_unchecked(
+    aws: Assembly, settings: Settings, tmp_path: Path, found: cost.Deployed
+) -> None:
+    folder, shown = tmp_path / "cdk.out", io.StringIO()
+    shutil.copytree(aws.folder, folder, ignore=shutil.ignore_patterns("asset.*"))
+    file = folder / "papertape-features.template.json"
+    template = json.loads(file.read_text())
+    template["Resources"] |= {f"Group{n}": {"Type": "AWS::SageMaker::FeatureGroup", "Properties": {}} for n in range(3)}
+    file.write_text(json.dumps(template))
+    bill = cost.run(settings, templates=folder, out=tmp_path / "cost.json", console=Console(file=shown, width=200))
+    assert "SageMaker Feature Store" in bill.by_service
+    assert " ".join(shown.getvalue().split()).count("Feature Store's prices are from memory, 2026-11: no source was found, check it") == 1
+    records = 3 * len(settings.universe.symbols)
+    used = cost.usage(replace(found, store_records=1000 * records))
+    assert used["store write"] == pytest.approx(2 * 1000 * records * found.runs["build_features"])
+    priced = used["store write"] * 1.25e-6 + used["store storage"] * 0.45
+    assert cost.bill_of(used).by_service["SageMaker Feature Store"] == pytest.approx(priced, abs=0.005)
+    assert "SageMaker Feature Store" not in cost.bill_of(cost.usage(found)).by_service
 
 
 @pytest.mark.parametrize(

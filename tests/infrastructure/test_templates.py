@@ -23,10 +23,11 @@ from trading_env.data.market import TABLE_COLUMNS
 DRIVER_OUTPUTS = {
     "RawBucket", "ProcessedBucket", "AuditBucket", "LedgerTable", "AlertTopicArn", "ExecutionApiId", "ExecutionApiUrl", "ModelPackageGroup",
     "PipelineName", "GlueJobName", "IngestQuotesFunction", "BackfillBarsFunction", "DecideFunction", "ExecuteOrdersFunction",
-    "ControlFunction", "ReconcileFunction", "DeployModelFunction", "HealthFunction", "ReportFunction",
+    "ControlFunction", "ReconcileFunction", "DeployModelFunction", "HealthFunction", "ReportFunction", "CollectNewsFunction",
 }  # fmt: skip
 FUNCTIONS = {
-    "ingest_quotes", "backfill_bars", "decide", "execute_orders", "control", "reconcile", "deploy_model", "health", "report"
+    "ingest_quotes", "backfill_bars", "decide", "execute_orders", "control", "reconcile", "deploy_model", "health", "report",
+    "collect_news",
 }  # fmt: skip
 # What the app's own process gives: Lambda itself, or a laptop's overrides
 GIVEN = {"AWS_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_EXECUTE_API", "ALPACA_TRADING_URL", "ALPACA_DATA_URL"}
@@ -44,6 +45,10 @@ def statements(aws: Assembly, stack: str, role: str) -> list[Resource]:
 
 def actions(statement: Resource) -> list[str]:
     return statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
+
+
+def listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def text(value: Any) -> str:
@@ -190,13 +195,14 @@ def test_function_variables_fit_and_hold_no_secret(aws: Assembly) -> None:
 
 
 def test_the_schedules_are_those_that_the_replay_plans(aws: Assembly, settings: Settings) -> None:
-    check(year(settings.schedule), aws.schedules())
+    check(year(settings), aws.schedules())
 
 
 def test_a_second_slot_is_a_second_schedule_of_the_same_function(aws: Assembly, settings: Settings, tmp_path: Path) -> None:
     schedule = settings.schedule.model_copy(update={"slots": ("open+5", "open+60")})
-    two = synthesize(tmp_path, settings=settings.model_copy(update={"schedule": schedule}))
-    check(year(schedule), two.schedules())
+    twice = settings.model_copy(update={"schedule": schedule})
+    two = synthesize(tmp_path, settings=twice)
+    check(year(twice), two.schedules())
     first, second = two.schedules()["decide"], two.schedules()["decide-open-60"]
     assert first == aws.schedules()["decide"]
     assert second["ScheduleExpression"] == "cron(30 10 ? * MON-FRI *)"
@@ -213,6 +219,7 @@ def test_a_second_slot_is_a_second_schedule_of_the_same_function(aws: Assembly, 
     ("name", "cron"),
     [
         ("ingest_quotes", "cron(0/1 9-15 ? * MON-FRI *)"),
+        ("collect_news", "cron(0/30 4-19 ? * * *)"),
         ("backfill_bars", "cron(0 18 ? * MON-FRI *)"),
         ("build_features", "cron(30 18 ? * MON-FRI *)"),
         ("decide", "cron(35 9 ? * MON-FRI *)"),
@@ -232,7 +239,7 @@ def test_schedules_fire_in_new_york(aws: Assembly, name: str, cron: str) -> None
 def test_no_scheduled_failure_is_silent(aws: Assembly) -> None:
     """The queue of the schedule and of its function are one, and both give up at the same time; health watches the age of quotes."""
     after = {"ingest_quotes": (0, 60), "decide": (2, 900), "reconcile": (2, 300), "backfill_bars": (2, 3600), "health": (2, 600)}
-    after |= {"report": (2, 600), "build_features": (2, 3600), "train": (2, 3600)}
+    after |= {"report": (2, 600), "build_features": (2, 3600), "train": (2, 3600), "collect_news": (1, 600)}
     handled = {
         resource["Properties"]["FunctionName"]["Ref"]: resource["Properties"]
         for _, _, resource in aws.resources("AWS::Lambda::EventInvokeConfig")
@@ -286,7 +293,8 @@ def test_decide_may_only_post_decisions_and_ask_our_endpoints(aws: Assembly) -> 
     assert [path for path in ('"/raw/*"', '"/models/*/model/model.tar.gz"') if path in text(read["Resource"])] == [
         '"/raw/*"', '"/models/*/model/model.tar.gz"'
     ]  # fmt: skip
-    assert len(read["Resource"]) == 2
+    (scores,) = (one for one in granted if "/processed/sentiment/*" in text(one["Resource"]))
+    assert actions(scores) == ["s3:GetObject"]
 
 
 def test_deploy_model_touches_what_carries_the_app_s_name_and_reads_packages_and_verdicts_alone(aws: Assembly) -> None:
@@ -313,7 +321,7 @@ def test_only_those_who_trade_read_the_broker_secret(aws: Assembly) -> None:
         for _, name, policy in aws.resources("AWS::IAM::Policy")
         if "secretsmanager:GetSecretValue" in text(policy["Properties"]["PolicyDocument"])
     }
-    expected = {"IngestQuotesRole", "BackfillBarsRole", "DecideRole", "ExecuteOrdersRole", "ReconcileRole"}
+    expected = {"IngestQuotesRole", "BackfillBarsRole", "CollectNewsRole", "DecideRole", "ExecuteOrdersRole", "ReconcileRole"}
     assert {name.partition("DefaultPolicy")[0] for name in readers} == expected
 
 
@@ -322,7 +330,10 @@ def test_nobody_deletes_from_the_ledger_or_the_raw_lake(aws: Assembly) -> None:
         for statement in policy["Properties"]["PolicyDocument"]["Statement"]:
             assert "dynamodb:DeleteItem" not in actions(statement), name
             assert not any(action.endswith(":*") for action in actions(statement)), name
-            if "s3:DeleteObject" in actions(statement):
+            if "s3:DeleteObject" in actions(statement) and name.startswith("CollectNewsRole"):
+                removed = {text(one).partition('"/')[2].partition('"')[0] for one in listed(statement["Resource"])}
+                assert removed <= {"raw/news/*", "processed/sentiment/*", "processed/quarantine/news/*"}, "texts have an end"
+            elif "s3:DeleteObject" in actions(statement):
                 assert name.startswith("JobRole")
                 resources = text(statement["Resource"])
                 assert "/processed/features/*" in resources

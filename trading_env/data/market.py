@@ -20,12 +20,14 @@ from trading_env.data.bars import BAR_COLUMNS, Array, BarsError, Mask, Sessions,
 from trading_env.data.corporate_actions import BREAK
 from trading_env.data.features import ASSET_FEATURES, CONTEXT, FEATURES, asset_features, context_features, cross_section, features
 from trading_env.data.membership import Membership
+from trading_env.data.sentiment import SENTIMENT_NAMES, TABLES, FeatureTable
 from trading_env.errors import PapertapeError
 
 FEATURE_NAMES = tuple(feature.name for feature in FEATURES)
 CONTEXT_NAMES = tuple(feature.name for feature in CONTEXT)
 RAW_NAMES = ("open", "high", "low", "close", "volume")
-TABLE_COLUMNS = ("session", "symbol", *RAW_NAMES, "split", "dividend", "tradable", *FEATURE_NAMES, *CONTEXT_NAMES)
+OWN_NAMES = ("session", "symbol", *RAW_NAMES, "split", "dividend", "tradable")
+TABLE_COLUMNS = (*OWN_NAMES, *FEATURE_NAMES, *CONTEXT_NAMES)
 LEAVING = "leaving"  # a further column where members change
 
 Day = str | date | np.datetime64
@@ -48,7 +50,8 @@ class Market:
         dividend: (T, A) dollars per share held at the close of row t − 1, paid before the open of row t; 0 where none.
         tradable: (T, A) the name is a member, has a bar at t and all its features and the context are finite: a decision at the close of t
             may use it.
-        features: (T, A, F) in the order of `FEATURES`; NaN in warm-up and where there is no bar.
+        features: (T, A, F) in the order of `FEATURES`, and behind them `SENTIMENT` where there is any; NaN in warm-up and where there is
+            no bar.
         context: (T, G) in the order of `CONTEXT`.
         leaving: (T, A) the name has a bar at t and is no member: what is held of it is sold at the next open. Not given: no name leaves.
     """
@@ -163,8 +166,32 @@ def build_market(bars: pd.DataFrame, actions: pd.DataFrame, *, symbols: Sequence
     return replace(market, tradable=tradable & member, leaving=np.isfinite(market.close) & ~member)
 
 
+def with_sentiment(market: Market, values: Array) -> Market:
+    """The market with the columns of `SENTIMENT`, (T, A, len(SENTIMENT)), behind its features; who is tradable does not depend on them."""
+    shape = (*market.close.shape, len(SENTIMENT_NAMES))
+    if values.shape != shape or market.features.shape[-1] != len(FEATURE_NAMES):
+        was = f"{values.shape} behind {market.features.shape[-1]} features"
+        raise MarketError(f"sentiment must be of shape {shape} behind the {len(FEATURE_NAMES)} features of the table, was {was}")
+    return replace(market, features=np.concatenate([market.features, values], axis=-1))
+
+
+def table_columns(table: FeatureTable) -> tuple[str, ...]:
+    """`TABLE_COLUMNS` of a table, with or without sentiment."""
+    return (*OWN_NAMES, *table.features, *CONTEXT_NAMES)
+
+
+def table_of(rows: pd.DataFrame) -> FeatureTable:
+    """Which table these rows are of."""
+    return TABLES["daily" if any(name in rows.columns for name in SENTIMENT_NAMES) else "none"]
+
+
+def table_within(market: Market) -> FeatureTable:
+    """Which table the market's features are of."""
+    return TABLES["daily" if market.features.shape[-1] == TABLES["daily"].width else "none"]
+
+
 def to_table(market: Market) -> pd.DataFrame:
-    """One row per session and name, `TABLE_COLUMNS`, sessions in order and names in the market's order, absent bars included. Where members
+    """One row per session and name, `table_columns`, sessions in order and names in the market's order, absent bars included. Where members
     change there is one column more, `LEAVING`."""
     length, names = market.close.shape
     columns: dict[str, object] = {
@@ -173,7 +200,7 @@ def to_table(market: Market) -> pd.DataFrame:
     }
     for name in (*RAW_NAMES, "split", "dividend", "tradable"):
         columns[name] = getattr(market, name).ravel()
-    columns |= {name: market.features[:, :, column].ravel() for column, name in enumerate(FEATURE_NAMES)}
+    columns |= {name: market.features[:, :, column].ravel() for column, name in enumerate(table_within(market).features)}
     columns |= {name: np.repeat(market.context[:, column], names) for column, name in enumerate(CONTEXT_NAMES)}
     if market.leaving.any():
         columns[LEAVING] = market.leaving.ravel()
@@ -188,7 +215,8 @@ def from_table(table: pd.DataFrame) -> Market:
     Raises:
         MarketError: a column is missing, or the table is not one row for each session and name.
     """
-    missing = [column for column in TABLE_COLUMNS if column not in table.columns]
+    columns = table_of(table)
+    missing = [column for column in table_columns(columns) if column not in table.columns]
     if missing:
         raise MarketError(f"the table must have the columns of this version's feature table, {', '.join(missing)} missing")
     symbols = tuple(str(symbol) for symbol in pd.unique(table["symbol"]))
@@ -210,7 +238,7 @@ def from_table(table: pd.DataFrame) -> Market:
         sessions=sessions,
         **raw,
         tradable=dense("tradable").astype(bool),
-        features=np.stack([dense(name) for name in FEATURE_NAMES], axis=-1),
+        features=np.stack([dense(name) for name in columns.features], axis=-1),
         context=np.stack([dense(name)[:, 0] for name in CONTEXT_NAMES], axis=-1),
         leaving=dense(LEAVING).astype(bool) if LEAVING in table.columns else np.zeros((len(sessions), len(symbols)), dtype=np.bool_),
     )

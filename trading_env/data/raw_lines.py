@@ -7,6 +7,7 @@ Raises `BarsError` when a line lacks a field or holds a text that is no number o
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import date, datetime
 from typing import Any
 
 import pandas as pd
@@ -44,6 +45,13 @@ def quote_table(lines: Iterable[Line]) -> pd.DataFrame:
 def session_index(lines: Iterable[Line]) -> pd.DatetimeIndex:
     """Lines of raw/calendar -> the sessions, tz-naive midnights."""
     return pd.DatetimeIndex(_times(_table(lines, ("session",))["session"]).dt.tz_localize(None))
+
+
+def session_closes(lines: Iterable[Line]) -> dict[date, datetime]:
+    """Lines of raw/calendar -> when each session closes, UTC."""
+    table = _table(lines, ("session", "close"))
+    days, closes = _times(table["session"]).dt.date, _times(table["close"]).dt.to_pydatetime()
+    return dict(zip(days, closes, strict=True))
 
 
 def _table(lines: Iterable[Line], columns: tuple[str, ...]) -> pd.DataFrame:

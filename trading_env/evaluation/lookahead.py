@@ -2,9 +2,9 @@
 
 Promise: what is recorded of a whole world (bars, a market) is recorded again, for each cut t, with everything after t taken away, and with
 everything after t replaced. A name any of whose values at or before t then differ, in a single bit, is a `Leak` that names it, the cut
-and the first changed row. `find_leaks` does so for a feature function; `market_record`, `play` and `trade` record our features, an
-environment and a policy for `find_changes`. No leak at the cuts that were tried is evidence, not proof, for what peeks only on days
-that were not tried.
+and the first changed row. `find_leaks` does so for a feature function; `market_record`, `post_record`, `play` and `trade` record our
+features, sentiment columns, an environment and a policy for `find_changes`. No leak at the cuts that were tried is evidence, not proof,
+for what peeks only on days that were not tried.
 What may use t + 1: a decision at the close of t is filled at the open of t + 1 and valued at its close. So what is decided is recorded
 at t, and the fill, the book, its value and the reward at t + 1, where they are known; `open_futures` shows that the fill knows of t + 1
 no more than the open and the volume.
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -23,8 +24,9 @@ import pandas as pd
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
-from trading_env.data.market import CONTEXT_NAMES, FEATURE_NAMES, RAW_NAMES, Day, Market
+from trading_env.data.market import CONTEXT_NAMES, RAW_NAMES, Day, Market, table_within
 from trading_env.data.observation import Observation, observe
+from trading_env.data.sentiment import SENTIMENT_NAMES, CollectionRun, Instants, sentiment_features
 from trading_env.errors import PapertapeError
 from trading_env.evaluation.backtest import backtest
 from trading_env.orders.risk import Limits
@@ -42,6 +44,7 @@ Futures = Callable[[World, int], Iterator[tuple[How, World]]]
 
 #: Replaced prices and volumes are these times those of other days, so that not even the ratio of two of them survives the cut.
 POISON = 7.3
+TICK = timedelta(microseconds=1)
 
 
 #: What `trade` and `play` record that is known at the open.
@@ -125,6 +128,35 @@ def history_futures(history: History, cut: int) -> Iterator[tuple[How, History]]
         yield how, History(table, actions[how])
 
 
+@dataclass(frozen=True)
+class PostHistory:
+    """What sentiment columns are computed of: scored posts, and the instants (T,) at which the sessions close."""
+
+    runs: tuple[CollectionRun, ...]
+    closes: Instants
+
+
+def post_futures(history: PostHistory, cut: int) -> Iterator[tuple[How, PostHistory]]:
+    """Later runs that fail, and later posts that say the opposite, of other names, unflagged and again and again; and none."""
+    close: datetime = history.closes[cut].astype("datetime64[us]").astype(object).replace(tzinfo=UTC)
+    past, others = [], []
+    for run in history.runs:
+        known = tuple(post for post in run.posts if post.received <= close)
+        past.append(replace(run, at=min(run.at, close), posts=known, answered=run.answered and run.at <= close))
+        later = [replace(post, score=-post.score, confidence=1.0, flagged=False) for post in run.posts if post.received > close]
+        if later:
+            names = later[-1].symbols
+            others.append(replace(run, at=max(run.at, close + TICK), posts=tuple(replace(post, symbols=names) for post in later * 3)))
+    yield "poisoned", PostHistory((*others, *past), history.closes)
+    yield "truncated", PostHistory(tuple(past), history.closes[: cut + 1])
+
+
+def post_record(history: PostHistory, *, symbols: Sequence[str], sources: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """Every sentiment column by name, (T, A)."""
+    values = sentiment_features(history.runs, closes=history.closes, symbols=symbols, sources=sources)
+    return {name: values[:, :, column] for column, name in enumerate(SENTIMENT_NAMES)}
+
+
 def market_futures(market: Market, cut: int) -> Iterator[tuple[How, Market]]:
     """Later rows backwards, prices, volumes and features other ones; and no later rows."""
     later: dict[str, Any] = {name: getattr(market, name)[:cut:-1] for name in ("split", "dividend", "tradable", "leaving")}
@@ -151,7 +183,7 @@ def open_futures(market: Market, cut: int) -> Iterator[tuple[How, Market]]:
 def market_record(market: Market) -> dict[str, NDArray[Any]]:
     """Every column of a market by name: (T, A), and (T,) for the context."""
     record = {name: getattr(market, name) for name in (*RAW_NAMES, "split", "dividend", "tradable", "leaving")}
-    record |= {name: market.features[:, :, column] for column, name in enumerate(FEATURE_NAMES)}
+    record |= {name: market.features[:, :, column] for column, name in enumerate(table_within(market).features)}
     return record | {name: market.context[:, column] for column, name in enumerate(CONTEXT_NAMES)}
 
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from trading_env.data.market import Market
 from trading_env.data.observation import Layout, Vector, market_block, with_book
+from trading_env.data.sentiment import TABLES
 from trading_env.errors import PapertapeError
 from trading_env.orders.risk import Limits
 from trading_env.simulation import kernel
@@ -74,7 +75,7 @@ class _Simulation:
     """N books, each at its own row of the market; knows nothing of Gymnasium."""
 
     def __init__(self, market: Market, *, books: int, config: EnvConfig) -> None:
-        _check(config, books=books, names=len(market.symbols))
+        _check(config, books=books, names=len(market.symbols), features=market.features.shape[2])
         self.market, self.config, self.prices = market, config, ExecutionPrices.of(market)
         everything, features = market.features.shape[1:]
         self.books, self.assets = books, config.names or everything
@@ -247,13 +248,15 @@ def _start_rows(tradable: BoolArray, observable: BoolArray, sessions: int) -> In
     return np.flatnonzero(tradable[:last].any(axis=1) & clear)
 
 
-def _check(config: EnvConfig, *, books: int, names: int) -> None:
+def _check(config: EnvConfig, *, books: int, names: int, features: int) -> None:
     if books < 1 or config.episode_sessions < 1 or not 0 < config.kappa <= 1:
         raise EnvError(
             f"books and episode_sessions must be at least 1 and kappa in (0, 1], was {books}, {config.episode_sessions} and {config.kappa}"
         )
     if config.names is not None and not 1 <= config.names <= names:
         raise EnvError(f"names must be None or from 1 to the market's {names}, was {config.names}")
+    if config.reward.sentiment_weight > 0 and features < TABLES["daily"].width:
+        raise EnvError(f"sentiment_weight needs a market with sentiment, {TABLES['daily'].width} features or more, was {features}")
     if not 0 < config.trade_share <= 1:
         raise EnvError(f"trade_share must lie in (0, 1], was {config.trade_share}")
 

@@ -50,7 +50,8 @@ SCRATCH = 5
 KEEP, BAND, MIN_NOTIONAL, CREDIT, FEE, ADVERSE, IMPACT, SHARE, WHOLE, KAPPA, PITCH, TRADE_SHARE = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
 LIMITED, MAX_WEIGHT, MAX_GROSS, MAX_ORDER, MAX_TURNOVER, MAX_ORDERS, MAX_DRAWDOWN, MAX_LOSS = 12, 13, 14, 15, 16, 17, 18, 19
 REWARD_KIND, DRAWDOWN, TRADING, SCALE, ADAPTATION, NO_VARIANCE = 20, 21, 22, 23, 24, 25
-PARAMETERS = 26
+SENTIMENT_WEIGHT, SENTIMENT_PLACE = 26, 27  # the place is that of a name's features
+PARAMETERS = 28
 REWARDS = ("excess_log_growth", "log_growth", "differential_sharpe")
 _EXCESS, _OWN = 0, 1
 _ROUNDING = 1e-9  # as in risk.py
@@ -389,7 +390,17 @@ def _settle(day, holding, state, report, work):  # type: ignore[no-untyped-def]
 
 
 @_inner
-def _reward(parameters, state, report):  # type: ignore[no-untyped-def]
+def _tone(parameters, blocks, row, holding, drawn, pitch, work):  # type: ignore[no-untyped-def]
+    """`rewards.book_tone` of the book at the close, by what it observed in `row`."""
+    held, terms, place = holding[HELD], work[TERMS], int(parameters[SENTIMENT_PLACE])
+    for a in range(held.shape[0]):
+        seen = blocks[int(holding[COLUMN, a]), row, place] if drawn else blocks[0, row, a * pitch + place]
+        terms[a] = held[a] * np.float64(seen)
+    return _total(terms, work)
+
+
+@_inner
+def _reward(parameters, state, report, tone):  # type: ignore[no-untyped-def]
     """`rewards.session_rewards` of one session."""
     growth, kind = report[GROWTH], parameters[REWARD_KIND]
     if kind == _EXCESS:
@@ -405,7 +416,10 @@ def _reward(parameters, state, report):  # type: ignore[no-untyped-def]
             term = parameters[ADAPTATION] * (square * slope - mean * curve / 2) / (variance * np.sqrt(variance))
         state[MEAN], state[SQUARE] = mean + parameters[ADAPTATION] * slope, square + parameters[ADAPTATION] * curve
     drawdown = 1 - report[WORTH] / state[PEAK]
-    return parameters[SCALE] * (term - parameters[DRAWDOWN] * drawdown - parameters[TRADING] * report[TURNOVER])
+    earned = term - parameters[DRAWDOWN] * drawdown - parameters[TRADING] * report[TURNOVER]
+    if parameters[SENTIMENT_WEIGHT] > 0:
+        earned += parameters[SENTIMENT_WEIGHT] * tone
+    return parameters[SCALE] * earned
 
 
 @_inner
@@ -496,7 +510,8 @@ def advance(parameters, days, blocks, actions, holdings, states, reports, observ
             return -(failure + KINDS * n)
         state[ROW] = row
         report[BASELINE] = reports[books + n, GROWTH] if drawn else day[EQUAL_GROWTH, 0]
-        report[REWARD], report[ENDED] = _reward(own, state, report), row >= state[LAST]
+        tone = _tone(own, blocks, row - 1, holding, drawn, pitch, work) if own[SENTIMENT_WEIGHT] > 0 else 0.0
+        report[REWARD], report[ENDED] = _reward(own, state, report, tone), row >= state[LAST]
         over += int(report[ENDED])
         _observe(blocks, row, holding[COLUMN], drawn, pitch, observation)
         for a in range(count):

@@ -11,10 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from trading_env.data.sentiment import SENTIMENT_NAMES, TABLES
 from trading_env.orders.risk import Limits
 from trading_env.simulation import kernel
 from trading_env.simulation.portfolio import ExecutionPrices, FloatArray, IntArray, Rules
 from trading_env.simulation.rewards import ADAPTATION, NO_VARIANCE, Reward
+
+SENTIMENT_PLACE = TABLES["daily"].features.index(SENTIMENT_NAMES[0])
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ def _numbers(rules: Rules, reward: Reward, limits: Limits | None) -> FloatArray:
     values[kernel.IMPACT], values[kernel.SHARE] = costs.impact, costs.max_volume_share
     values[kernel.REWARD_KIND] = kernel.REWARDS.index(reward.kind)
     values[kernel.DRAWDOWN], values[kernel.TRADING], values[kernel.SCALE] = reward.drawdown_penalty, reward.turnover_penalty, reward.scale
+    values[kernel.SENTIMENT_WEIGHT], values[kernel.SENTIMENT_PLACE] = reward.sentiment_weight, SENTIMENT_PLACE
     values[kernel.ADAPTATION], values[kernel.NO_VARIANCE] = ADAPTATION, NO_VARIANCE
     if limits is not None:
         # A simulated order is sized at the last trade from a bar one session old: the price collar always holds, the age is checked here

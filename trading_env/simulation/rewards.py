@@ -25,19 +25,23 @@ NO_VARIANCE = 1e-9
 
 @dataclass(frozen=True)
 class Reward:
-    """`scale` x (term - `drawdown_penalty` x drawdown - `turnover_penalty` x turnover), every part in log growth a session.
+    """`scale` x (term - `drawdown_penalty` x drawdown - `turnover_penalty` x turnover + `sentiment_weight` x tone), every part in log
+    growth a session.
 
     The term: `excess_log_growth`, of the book less that of equal weight rebalanced daily under the same rules and costs; `log_growth`, of
     the book; `differential_sharpe`, what the session adds to the Sharpe ratio of the episode so far, see the function, which is as large as
     a log growth where sessions move by 1 %. The drawdown is the share by which the session closes below the episode's highest close, its
     start included: with a penalty of 0.01 a session that closes 10 % down pays 10 bp of log growth. The turnover is what is bought and
-    sold over equity, and its penalty comes on top of the costs paid: 0.001 is 10 bp per side.
+    sold over equity, and its penalty comes on top of the costs paid: 0.001 is 10 bp per side. The tone is `book_tone`, sum_i w_i x s_i,
+    from -1 to 1: a weight of 0.001 pays 5 bp of log growth to a book that is all in names of sentiment 0.5. The market must have
+    sentiment for that.
     """
 
     kind: RewardKind = "excess_log_growth"
     drawdown_penalty: float = 0.0
     turnover_penalty: float = 0.0
     scale: float = REWARD_SCALE
+    sentiment_weight: float = 0.0
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(RewardKind):
@@ -46,15 +50,37 @@ class Reward:
             raise PortfolioError(
                 f"penalties must be at least 0 and the scale above 0, was {self.drawdown_penalty}, {self.turnover_penalty} and {self.scale}"
             )
+        if not 0 <= self.sentiment_weight < np.inf:
+            raise PortfolioError(f"sentiment_weight must be at least 0, was {self.sentiment_weight}")
 
 
-def session_rewards(reward: Reward, *, growth: FloatArray, baseline: FloatArray, value: FloatArray, turnover: FloatArray) -> FloatArray:
-    """(..., T) rewards of an episode: its log growth, equal weight's and its turnover (..., T); `value` (..., T + 1) dollars, the start's
-    and then each close's."""
+def session_rewards(
+    reward: Reward,
+    *,
+    growth: FloatArray,
+    baseline: FloatArray,
+    value: FloatArray,
+    turnover: FloatArray,
+    tone: FloatArray | None = None,
+) -> FloatArray:
+    """(..., T) rewards of an episode: its log growth, equal weight's, its turnover and, for a sentiment weight, `book_tone`'s (..., T);
+    `value` (..., T + 1) dollars, the start's and then each close's."""
     terms = {"excess_log_growth": growth - baseline, "log_growth": growth}
     term = terms[reward.kind] if reward.kind in terms else differential_sharpe(growth)
     drawdown = 1 - value[..., 1:] / np.maximum.accumulate(value, axis=-1)[..., 1:]
-    return np.asarray(reward.scale * (term - reward.drawdown_penalty * drawdown - reward.turnover_penalty * turnover))
+    earned = term - reward.drawdown_penalty * drawdown - reward.turnover_penalty * turnover
+    if reward.sentiment_weight > 0:
+        if tone is None:
+            raise PortfolioError(f"sentiment_weight = {reward.sentiment_weight} needs the tone of the sessions, there is none")
+        earned = earned + reward.sentiment_weight * tone
+    return np.asarray(reward.scale * earned)
+
+
+def book_tone(held: FloatArray, sentiment: FloatArray) -> FloatArray:
+    """(...) sum_i w_i x s_i of sessions: `held` (..., A) shares of equity at the close that ends one, `sentiment` (..., A) the feature of
+    that name, weighted by confidence and shrunk, as observed at the close before, when the book was decided. An observation holds 0 for
+    a name that was not tradable then."""
+    return np.asarray(np.add.reduce(held * sentiment, axis=-1))
 
 
 def differential_sharpe(growth: FloatArray) -> FloatArray:

@@ -21,7 +21,19 @@ import boto3
 from botocore.exceptions import ClientError
 
 from schema.exchange_time import parse_utc
-from schema.lake_layout import ACTIONS, BARS, CALENDAR, FEATURES_MANIFEST, actions_key, bars_key, calendar_key, quotes_prefix
+from schema.lake_layout import (
+    ACTIONS,
+    BARS,
+    CALENDAR,
+    FEATURES_MANIFEST,
+    actions_key,
+    bars_key,
+    calendar_key,
+    first_sentiment_key,
+    quotes_prefix,
+    sentiment_keys_between,
+    sentiment_prefix,
+)
 from trading_env.errors import PapertapeError
 
 Row = dict[str, Any]
@@ -92,6 +104,20 @@ class Lake:
         self._each(self._fetch, stale)
         return {key: self._seen[key][1] for key in wanted}
 
+    def scores(self, *, sources: Iterable[str], since: datetime, until: datetime) -> dict[str, list[Row]]:
+        """The scored posts of every run of the sources from `since` to `until`, by key. A run without an object: the source was down."""
+        if not self.processed_bucket:
+            raise LakeError("scored posts lie in the processed bucket, and this function was given none")
+        found: dict[str, str] = {}
+        for source in sources:
+            listing = {"Prefix": sentiment_prefix(source), "StartAfter": first_sentiment_key(source, since)}
+            pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.processed_bucket, **listing)
+            found |= {item["Key"]: item["ETag"] for page in pages for item in page.get("Contents", ())}
+        wanted = sentiment_keys_between(found, since=since, until=until)
+        stale = [key for key in wanted if self._seen.get(key, ("",))[0] != found[key]]
+        self._each(lambda key: self._fetch(key, bucket=self.processed_bucket), stale)
+        return {key: self._seen[key][1] for key in wanted}
+
     def etags(self, keys: Iterable[str]) -> dict[str, str]:
         """Key -> ETag of the version last read or written; `KeyError` for a key that this process has not seen."""
         return {key: self._seen[key][0] for key in keys}
@@ -155,12 +181,13 @@ class Lake:
         with ThreadPoolExecutor(max_workers=min(self.workers, len(keys))) as pool:
             list(pool.map(work, keys))
 
-    def _fetch(self, key: str) -> None:
-        answer = self.s3.get_object(Bucket=self.raw_bucket, Key=key)
+    def _fetch(self, key: str, *, bucket: str = "") -> None:
+        bucket = bucket or self.raw_bucket
+        answer = self.s3.get_object(Bucket=bucket, Key=key)
         try:
             rows = unpack(answer["Body"].read())
         except (OSError, EOFError, ValueError) as error:
-            raise LakeError(f"s3://{self.raw_bucket}/{key}: is not gzipped JSON lines ({error})") from error
+            raise LakeError(f"s3://{bucket}/{key}: is not gzipped JSON lines ({error})") from error
         self._seen[key] = (answer["ETag"], rows)
 
     def _store(self, key: str, rows: Sequence[Row]) -> None:

@@ -14,7 +14,7 @@ no key: the server listens on loopback only.
 | /v2/orders:by_client_order_id | GET |
 | /v2/stocks/{bars,quotes,trades}[/latest], /v2/stocks/snapshots (bars: 1Day, 1Min; raw) | GET |
 | /v2/stocks/{symbol}/{bars,quotes,trades}[/latest], /v2/stocks/{symbol}/snapshot | GET |
-| /v1/corporate-actions, /v1beta1/news (nothing is recorded: always empty) | GET |
+| /v1/corporate-actions, /v1beta1/news (invented, for the bundled bars alone) | GET |
 | /admin/clock, /admin/reset | POST |
 | /admin/books | GET |
 | /admin/faults | GET, POST |

@@ -2,7 +2,7 @@
 
 Daily bars are those of closed sessions, minute bars those of recorded minutes that have ended. There is one quote and one trade per
 recorded minute, its last. A snapshot's daily bar is that of the running session as far as it is known: its open and the recorded minutes
-since. No news was recorded, and none is invented.
+since. No news was recorded: what is served with the bundled bars is invented, and says so (`local.exchange.invented_news`).
 """
 
 from __future__ import annotations
@@ -271,11 +271,30 @@ def corporate_actions(venue: Venue, request: Request, _body: bytes) -> Answer:
     return 200, {"corporate_actions": page, "next_page_token": page_token(str(offset + limit)) if more else None}
 
 
-def news(_venue: Venue, request: Request, _body: bytes) -> Answer:
-    """Nothing was recorded, so the list is always empty."""
-    query.limit(request, default=10, most=NEWS_PAGE)
-    query.choice(request, "sort", ("desc", "asc"))
-    for name in ("start", "end"):
-        if request.query_params.get(name):
-            parse_moment(request.query_params[name], name)
-    return 200, {"news": [], "next_page_token": None}
+def news(venue: Venue, request: Request, _body: bytes) -> Answer:
+    """By time, the newest first; `page_token` names the last article of a page. Every article has its content, asked for or not."""
+    asked = request.query_params
+    limit = query.limit(request, default=10, most=NEWS_PAGE)
+    descending = query.choice(request, "sort", ("desc", "asc")) == "desc"
+    for name in ("include_content", "exclude_contentless"):
+        query.flag(request, name)
+    start, end = _span(venue, request)
+    symbols = set(query.words(request, "symbols"))
+    found = [one for one in venue.news if start <= one.at <= min(end, venue.now) and (not symbols or one.symbol in symbols)]
+    if descending:
+        found.reverse()
+    if last := _article(asked.get("page_token")):
+        found = [one for one in found if ((one.at, one.id) < last if descending else (one.at, one.id) > last)]
+    page = found[:limit]
+    more = len(found) > limit
+    token = page_token(f"{page[-1].id}|{utc(page[-1].at)}") if more else None
+    return 200, {"news": [wire_market.news_json(one) for one in page], "next_page_token": token}
+
+
+def _article(token: str | None) -> tuple[datetime, int] | None:
+    if not token:
+        return None
+    number, _, moment = parse_page_token(token).partition("|")
+    if not number.isdecimal():
+        raise Refused(400, 40010000, f"page_token is invalid, was {token!r}")
+    return parse_moment(moment, "page_token"), int(number)

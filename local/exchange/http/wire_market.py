@@ -11,6 +11,7 @@ from uuid import uuid5
 
 from local.exchange.http.listings import tape_of
 from local.exchange.http.wire import Json, utc
+from local.exchange.invented_news import AUTHOR, SUMMARY, InventedHeadline
 from local.exchange.money import RATIOS
 from local.exchange.orders import NAMESPACE
 from local.exchange.recorded_market import ROUND_LOT, Action, RecordedBar, RecordedQuote, RecordedTrade
@@ -79,3 +80,20 @@ def action_json(action: Action) -> tuple[str, Json]:
         return "forward_splits", {**common, "cusip": "", "new_rate": float(action.value), "old_rate": 1.0}
     old_rate = float(RATIOS.divide(Decimal(1), action.value))
     return "reverse_splits", {**common, "old_cusip": "", "new_cusip": "", "new_rate": 1.0, "old_rate": old_rate}
+
+
+def news_json(one: InventedHeadline) -> Json:
+    """Written for nobody to mistake it for news: author, source, summary and content say that it is invented."""
+    return {
+        "id": one.id,
+        "headline": one.headline,
+        "author": AUTHOR,
+        "created_at": utc(one.at),
+        "updated_at": utc(one.at),
+        "summary": SUMMARY,
+        "content": SUMMARY,
+        "url": None,
+        "images": [],
+        "symbols": [one.symbol],
+        "source": AUTHOR,
+    }

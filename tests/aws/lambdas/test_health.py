@@ -19,10 +19,12 @@ import pytest
 from lambdas.common import telemetry
 from lambdas.common.lake import lake as lakes
 from lambdas.common.lake.lake import Lake
+from lambdas.common.lake.news_state import SourceDown
 from lambdas.common.ledger.ledger import Ledger
 from lambdas.common.ledger.records import AlertRecord, Attribution, Breakers, Decision, OrderRecord, PlannedOrder, ServedModel, Snapshot
 from lambdas.health import handler as watching
-from lambdas.health.checks import Facts
+from lambdas.health.checks import Facts, NewsFacts
+from lambdas.health.closes import ComparedCloses
 from lambdas.health.mail import News, compose
 from lambdas.health.remedies import COMMANDS, AppAddress, command_for
 from lambdas.health.rules import RULES, Finding, evaluate, markdown
@@ -66,6 +68,10 @@ def explained(gap: float, session: str = "2019-12-31") -> Attribution:
     )
 
 
+def apart(*pairs: tuple[str, float, float], failed: str = "") -> ComparedCloses:
+    return ComparedCloses(session=date(2019, 12, 31), pairs=pairs, failed=failed)
+
+
 def decided(*scores: float, model: str = "m") -> tuple[Decision, ...]:
     """Decisions of the model that scored SPY so, and IBM always 0."""
     return tuple(DECISION.model_copy(update={"model_version": model, "scores": {"SPY": score, "IBM": 0.0}}) for score in scores)
@@ -94,6 +100,7 @@ WELL = Facts(
 HOLIDAY = replace(WELL, opens=None, closes=None, decisions=(), last_quotes=None)
 EVENING = replace(WELL, now=CLOSES + timedelta(minutes=15), last_snapshot=closed("2020-01-02"))
 SETTLED_LATE = ORDER.model_copy(update={"status": OrderStatus.NEW, "unknown_since": None})
+DOWN = SourceDown(runs=6, since="2020-01-02T13:00:00Z", reason="x refused its key for /2/tweets/search/recent (401)")
 LONG = tuple(date(2019, 11, 1) + timedelta(days=day) for day in range(22))
 
 
@@ -149,6 +156,9 @@ def test_a_healthy_agent_breaks_no_rule(facts: Facts, settings: Settings) -> Non
         ("live-differs", replace(EVENING, attribution=explained(500.5))),
         ("policy-constant", replace(WELL, recent=decided(*[1.5] * 10))),
         ("policy-constant", replace(WELL, recent=(*decided(*range(9)), *decided(*[0.1 + 0.2] * 5, *[0.3] * 5)))),
+        ("closes-disagree", replace(WELL, compared={"finnhub": apart(("SPY", 300.0, 301.6))})),
+        ("closes-disagree", replace(WELL, compared={"finnhub": apart(("SPY", 300.0, 75.0), ("IBM", 130.0, 130.0))})),
+        ("closes-disagree", replace(WELL, compared={"finnhub": apart(failed="finnhub refused its key")})),
         ("batch-unfinished", replace(WELL, working=(DECISION.model_copy(update={"window_ends": "2020-01-02T15:05:00Z"}),))),
         ("breaker-tripped", replace(WELL, tripped={"drawdown": "equity fell 51% below its high"})),
         ("not-active", replace(WELL, state="halted", state_reason="a person said so")),
@@ -159,6 +169,9 @@ def test_a_healthy_agent_breaks_no_rule(facts: Facts, settings: Settings) -> Non
         ("snapshot-missing", replace(WELL, last_snapshot=closed("2019-12-30"))),
         ("snapshot-missing", replace(EVENING, last_snapshot=closed("2019-12-31"))),
         ("snapshot-missing", replace(EVENING, last_snapshot=None)),
+        ("news-stale", replace(WELL, news=NewsFacts(down={"x": DOWN}, unscored={}))),
+        ("sentiment-behind", replace(WELL, news=NewsFacts(down={}, unscored={"x": WELL.now - timedelta(minutes=121)}))),
+        ("sentiment-budget", replace(WELL, news=NewsFacts(down={}, unscored={}, stopped="2.00 of 2.00 dollars are spent"))),
     ],
 )
 def test_each_rule_is_broken_by_what_it_watches(rule: str, facts: Facts, settings: Settings) -> None:
@@ -182,12 +195,22 @@ def test_each_rule_is_broken_by_what_it_watches(rule: str, facts: Facts, setting
         replace(WELL, unsettled=(ORDER.model_copy(update={"unknown_since": "2020-01-02T15:45:00Z"}),)),
         replace(WELL, unsettled=(ORDER.model_copy(update={"status": OrderStatus.NEW, "broker_id": "found-after-all"}),)),
         replace(WELL, trader=MODEL.model_copy(update={"policy": "equal-weight", "trained_until": None, "since": "2010-01-01T00:00:00Z"})),
+        replace(WELL, compared={"finnhub": apart(("SPY", 300.0, 301.4), ("IBM", 130.0, 129.4))}),
         replace(WELL, decisions=(DECISION,), last_snapshot=None),
         replace(EVENING, last_quotes=None),
+        replace(WELL, news=NewsFacts(down={"x": DOWN.model_copy(update={"runs": 5})}, unscored={"x": WELL.now - timedelta(minutes=120)})),
     ],
 )
 def test_a_threshold_not_yet_reached_is_no_finding(facts: Facts, settings: Settings) -> None:
     assert broken(facts, settings) == []
+
+
+def test_closes_that_differ_are_named_the_worst_first(settings: Settings) -> None:
+    pairs = [(f"N{number}", 100.0, 101.0 + number) for number in range(7)]
+    (finding,) = evaluate(replace(WELL, compared={"finnhub": apart(*pairs, ("SPY", 300.0, 300.1))}), settings)
+    assert finding.key == "closes-disagree:finnhub"
+    assert finding.detail.startswith("7 of 8 closes of 2019-12-31 differ from finnhub's: N6 100 here, 107 there (7.0%), N5 100 here, 106")
+    assert finding.detail.endswith(" and 2 more")
 
 
 def test_every_rule_is_proved_above() -> None:

@@ -223,8 +223,13 @@ def test_the_keys_are_asked_tried_and_stored_in_the_settings_region(file: str) -
         "key_id": "local-key", "secret_key": "local-secret"
     }  # fmt: skip
     assert f"stored papertape/alpaca in {REGION}: paper account" in result.stdout
+    old = {"key_id": "old", "secret_key": "old", "live": True, "finnhub": "token"}
+    secrets.put_secret_value(SecretId="papertape/alpaca", SecretString=json.dumps(old))
     again = call("secret", "--settings", file, typed="local-key\nlocal-secret\n")
     assert again.exit_code == 0, again.output
+    assert json.loads(secrets.get_secret_value(SecretId="papertape/alpaca")["SecretString"]) == {
+        "key_id": "local-key", "secret_key": "local-secret", "finnhub": "token"
+    }, "a source's key stays, a switch for real money does not"  # fmt: skip
     secrets.delete_secret(SecretId="papertape/alpaca")
     assert call("secret", "--settings", file, typed="local-key\nlocal-secret\n").exit_code == 0, "one that waits for its deletion"
     assert secrets.get_secret_value(SecretId="papertape/alpaca")

@@ -300,9 +300,13 @@ def test_reverse_split_of_aig(exchange: RunningExchange) -> None:
     assert (split.new_rate, split.old_rate) == (1.0, 20.0)
 
 
-def test_news_is_empty(exchange: RunningExchange) -> None:
-    news = NewsClient("local-key", "local-secret", url_override=exchange.url).get_news(NewsRequest(symbols="AAPL"))
-    assert news.data == {"news": []}
+def test_the_bundle_s_news_is_invented_and_says_so(exchange: RunningExchange) -> None:
+    exchange.advance("2020-02-03T14:35:00Z")
+    request = NewsRequest(symbols="AAPL,SPY", start=datetime(2020, 1, 2, tzinfo=UTC), limit=50)
+    articles = NewsClient("local-key", "local-secret", url_override=exchange.url).get_news(request).data["news"]
+    assert len(articles) > 5
+    assert {(one.author, one.source) for one in articles} == {("papertape (invented)", "papertape (invented)")}
+    assert {symbol for one in articles for symbol in one.symbols} == {"AAPL", "SPY"}
 
 
 def test_position_through_apples_split(exchange: RunningExchange, trading: TradingClient) -> None:

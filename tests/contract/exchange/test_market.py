@@ -187,7 +187,7 @@ def test_an_exchange_may_list_only_what_is_processed() -> None:
     assert (paid["ex_date"], paid["payable_date"], paid["rate"]) == ("2020-02-07", "2020-03-20", 0.5)
 
 
-def test_news_is_an_empty_list(client: ExchangeClient) -> None:
+def test_over_prices_of_one_s_own_news_is_an_empty_list(client: ExchangeClient) -> None:
     assert client.news.get_news(NewsRequest(symbols="AAPL", limit=5)).data == {"news": []}
     assert client.get("/v1beta1/news", limit="51").status_code == 400
     assert client.get("/v1beta1/news", start="then").status_code == 400

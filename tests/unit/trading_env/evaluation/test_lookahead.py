@@ -16,15 +16,18 @@ from gymnasium.vector import VectorEnv
 from typer.testing import CliRunner
 
 from papertape import command_line
+from papertape.research.lookahead_check import SOURCES, invented_posts
 from tests.markets import walk
 from trading_env.data.bars import BAR_COLUMNS
 from trading_env.data.market import Market, build_market
 from trading_env.data.observation import Observation
+from trading_env.data.sentiment import SENTIMENT_NAMES
 from trading_env.evaluation.lookahead import (
     FILLED,
     History,
     Leak,
     LookaheadError,
+    PostHistory,
     find_changes,
     find_leaks,
     history_futures,
@@ -32,6 +35,8 @@ from trading_env.evaluation.lookahead import (
     market_record,
     open_futures,
     play,
+    post_futures,
+    post_record,
     trade,
 )
 from trading_env.simulation.env import BatchedTradingEnv, EnvConfig
@@ -379,3 +384,31 @@ def test_the_command_names_a_user_s_column_that_cheats(tmp_path: Path) -> None:
         assert told in said
     assert "must be named path/to/file.py:function, was nowhere" in run_command("nowhere")[1]
     assert "--symbol must be all or one of AAPL, AIG" in run_command(f"{tmp_path}/mine.py:good", "--symbol", "TSLA")[1]
+
+
+POSTS = invented_posts(BARS.index.to_numpy().astype("datetime64[D]"), symbols=("AAA", "BBB"))
+sentiment_record = partial(post_record, symbols=("AAA", "BBB"), sources=SOURCES)
+
+
+def test_sentiment_columns_have_no_leak() -> None:
+    whole = sentiment_record(POSTS)
+    assert list(whole) == list(SENTIMENT_NAMES)
+    assert all(values.std() > 0 for values in whole.values())
+    assert find_changes(sentiment_record, POSTS, cuts=CUTS, futures=post_futures) == []
+
+
+def an_hour_late(world: PostHistory) -> PostHistory:
+    """What is received an hour after the close passes for known at it."""
+    return replace(world, closes=world.closes + np.timedelta64(2, "h"))
+
+
+def counted_against_the_whole_history(world: PostHistory) -> PostHistory:
+    """Only runs with more posts than the mean of all runs, past and future, are believed."""
+    mean = np.mean([len(run.posts) for run in world.runs])
+    return replace(world, runs=tuple(run for run in world.runs if len(run.posts) >= mean))
+
+
+@pytest.mark.parametrize("cheat", [an_hour_late, counted_against_the_whole_history])
+def test_a_post_from_the_future_is_found(cheat: Callable[[PostHistory], PostHistory]) -> None:
+    leaks = find_changes(lambda world: sentiment_record(cheat(world)), POSTS, cuts=CUTS, futures=post_futures)
+    assert "sentiment" in {leak.column for leak in leaks}

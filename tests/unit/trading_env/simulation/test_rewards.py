@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.markets import market_of, walk
-from trading_env.simulation.env import BatchedTradingEnv, EnvConfig, TradingEnv
+from trading_env.data.market import Market
+from trading_env.data.observation import unpack
+from trading_env.data.sentiment import TABLES
+from trading_env.simulation import kernel
+from trading_env.simulation.env import BatchedTradingEnv, EnvConfig, EnvError, TradingEnv
 from trading_env.simulation.portfolio import Costs, PortfolioError, Rules
-from trading_env.simulation.rewards import Reward, differential_sharpe, session_rewards
+from trading_env.simulation.rewards import Reward, book_tone, differential_sharpe, session_rewards
 
 MARKET = walk(sessions=160, assets=4, seed=1)
 RULES = Rules(costs=Costs(fee_bps=2.0, slippage_bps=10.0))
@@ -141,3 +146,57 @@ def test_every_episode_starts_afresh(kind):
 def test_a_reward_that_is_none_is_refused(arguments: dict[str, Any], message: str):
     with pytest.raises(PortfolioError, match=message):
         Reward(**arguments)
+
+
+def with_tone() -> Market:
+    """The walk with as many features as a table with sentiment has."""
+    wide = np.random.default_rng(2).uniform(-1, 1, (*MARKET.close.shape, TABLES["daily"].width))
+    return replace(MARKET, features=wide)
+
+
+@pytest.mark.parametrize("mode", [{}, {"start": "random", "names": 2}, {"actions": "trades"}], ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_sentiment_pays_its_weight_times_the_positions(kind, mode):
+    """Sum of w_i x s_i, s as observed at the close before, w at the close: by hand, and in the definition to the last bit."""
+    market, place = with_tone(), TABLES["daily"].features.index("sentiment")
+    reward = Reward(kind, 0.01, 0.002, scale=250.0, sentiment_weight=0.03)
+    config = EnvConfig(rules=RULES, kappa=0.5, episode_sessions=40, reward=reward, **mode)
+    env, plain = BatchedTradingEnv(market, num_envs=3, config=config), BatchedTradingEnv(market, num_envs=3, config=replace_weight(config))
+    env.action_space.seed(3)
+    seen, _ = env.reset(seed=3)
+    plain.reset(seed=3)
+    layout = env.layout
+    infos: dict[str, list[Any]] = {name: [] for name in ("value", "log_growth", "baseline_log_growth", "turnover", "tone", "earned")}
+    for _ in range(39):
+        actions = env.action_space.sample()
+        after, earned, _, _, info = env.step(actions)
+        _, unpaid, _, _, _ = plain.step(actions)
+        observed = unpack(seen, layout=layout).assets[..., place].astype(np.float64)
+        held = env._simulation.holdings[:3, kernel.HELD]
+        tone = book_tone(held, observed)
+        by_hand = [math.fsum(weight * score for weight, score in zip(*book, strict=True)) for book in zip(held, observed, strict=True)]
+        np.testing.assert_allclose(tone, by_hand, rtol=0, atol=1e-15)
+        np.testing.assert_allclose(earned - unpaid, 250.0 * 0.03 * tone, rtol=0, atol=1e-9)
+        for name, values in {**info, "tone": tone, "earned": earned}.items():
+            if name in infos:
+                infos[name].append(np.array(values))
+        seen = after
+    assert np.abs(infos["tone"]).max() > 0.1
+    of = {name: np.stack(values, axis=-1) for name, values in infos.items()}
+    value = np.concatenate([np.full((3, 1), 100_000.0), of["value"]], axis=-1)
+    numbers = {"growth": of["log_growth"], "baseline": of["baseline_log_growth"], "turnover": of["turnover"], "tone": of["tone"]}
+    np.testing.assert_array_equal(of["earned"], session_rewards(reward, value=value, **numbers))
+
+
+def replace_weight(config: EnvConfig) -> EnvConfig:
+    return replace(config, reward=replace(config.reward, sentiment_weight=0.0))
+
+
+def test_sentiment_pays_nobody_without_a_market_that_has_it():
+    with pytest.raises(EnvError, match=r"sentiment_weight needs a market with sentiment, 34 features or more, was 2"):
+        TradingEnv(MARKET, config=EnvConfig(episode_sessions=40, reward=Reward(sentiment_weight=0.1)))
+    with pytest.raises(PortfolioError, match="sentiment_weight must be at least 0, was -1"):
+        Reward(sentiment_weight=-1.0)
+    some = np.zeros(3)
+    with pytest.raises(PortfolioError, match=r"sentiment_weight = 0\.1 needs the tone"):
+        session_rewards(Reward(sentiment_weight=0.1), growth=some, baseline=some, value=np.ones(4), turnover=some)
