@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from benchmarks.trained import trained
 from papertape.market_data import bundled
 from papertape.market_data.own_bars import read_own_bars
+from schema import universes
 from schema.settings import Settings, load
 from schema.trading_rules import rules_of
 from trading_env.data.bars import adjust_forward
@@ -53,7 +54,7 @@ TILTS = tuple(0.01 * 2.0**power for power in range(9))  # of a score per deviati
 CASH = 1e6
 MEANS = ("excess_bp", "ratio", "tracking_error", "best_size", "seconds")
 YARDSTICKS = ("forecast", "ridge")
-SHARE_OF_FEW, SHARE_OF_MANY, MANY = 0.6, 0.8, 400  # of the forecast's own IRk that training is to reach, by the number of names
+SHARE_OF_FEW, SHARE_OF_MANY, MANY = 0.6, 0.8, 300  # of the forecast's own IRk that training is to reach, by the number of names
 TRAIN, JUDGE = slice(WARM, WARM + TRAINED - PURGE), slice(WARM + TRAINED, WARM + TRAINED + JUDGED)  # rows of decisions
 Decide = Callable[[int, NDArray[np.float32]], FloatArray]
 
@@ -295,6 +296,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("out/planted_edge.json"))
     chosen = parser.parse_args()
     settings = load(ROOT / "data" / "settings.toml")
+    # No limit of the app's eight names may hold back a rebalancing of all of them
+    settings = settings.model_copy(update={"risk": settings.risk.model_copy(update={"max_orders_per_day": universes.MOST})})
     if chosen.bars is None and chosen.names is None:
         chosen.names = 30
     if chosen.timesteps:
