@@ -17,8 +17,8 @@ import pandas as pd
 
 from glue_jobs.files import Bucket, FeatureFile, publish, write_year
 from glue_jobs.training_view import publish_training_view
+from schema.features.sentiment import market_with_sentiment
 from schema.lake_layout import ACTIONS, BARS, CALENDAR, FEATURES, QUARANTINE, sentiment_prefix
-from schema.scored.runs import market_with_sentiment
 from schema.settings import Settings
 from schema.training_dates import dates_as_of
 from trading_env.data.bars import validate
@@ -37,7 +37,7 @@ SOURCES = (
     ("trading_env", "data/sentiment.py"),
     ("trading_env", "data/windows.py"),
     ("schema", "feature_table.py"),
-    ("schema", "scored/runs.py"),
+    ("schema", "features/sentiment.py"),
     ("glue_jobs", "features_job.py"),
     ("glue_jobs", "files.py"),
     ("glue_jobs", "spark.py"),

@@ -17,8 +17,8 @@ from pyspark.sql import SparkSession
 
 from glue_jobs.features_job import Built, Inputs, ScoreInputs
 from glue_jobs.files import Bucket, FeatureFile, write_year
+from schema.features.sentiment import reach, sentiment_of
 from schema.lake_layout import sentiment_keys_between
-from schema.scored.runs import reach, sentiment_of
 from trading_env.data.bars import BAR_COLUMNS, validate
 from trading_env.data.features import ASSET_FEATURES, LOOKBACK, context_features, cross_section
 from trading_env.data.market import CONTEXT_NAMES, FEATURE_NAMES, TABLE_COLUMNS, build_market, table_columns, to_table

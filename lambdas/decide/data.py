@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 
 from lambdas.common.lake.lake import Lake
+from schema.features.sentiment import reach, sentiment_of
 from schema.lake_layout import ACTIONS, BARS, actions_key, bars_key
-from schema.scored.runs import reach, sentiment_of
 from trading_env.data.bars import validate
 from trading_env.data.corporate_actions import BREAK, known_by, rule_of
 from trading_env.data.features import HISTORY_SESSIONS

@@ -37,6 +37,8 @@ from schema.lake_layout import (
 from trading_env.errors import PapertapeError
 
 Row = dict[str, Any]
+#: How S3 refuses to write over another version than was meant: the object has changed, or is being written.
+OVERTAKEN = ("PreconditionFailed", "ConditionalRequestConflict")
 
 
 class LakeError(PapertapeError, RuntimeError):
@@ -214,6 +216,19 @@ def read_object(s3: Any, *, bucket: str, key: str, version: str | None = None) -
             return None
         raise
     return body
+
+
+def put_over(s3: Any, *, bucket: str, key: str, body: bytes, etag: str | None) -> str | None:
+    """Write a JSON object over the version `etag` alone, over none at all for None; return the new version's ETag, None if another was
+    first."""
+    condition = {"IfNoneMatch": "*"} if etag is None else {"IfMatch": etag}
+    try:
+        written: str = s3.put_object(Bucket=bucket, Key=key, Body=body, ContentType="application/json", **condition)["ETag"]
+    except ClientError as error:
+        if error.response["Error"]["Code"] in OVERTAKEN:
+            return None
+        raise
+    return written
 
 
 def document_of(body: bytes, *, bucket: str, key: str) -> dict[str, Any]:

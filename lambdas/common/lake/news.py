@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from botocore.exceptions import ClientError
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from lambdas.common.lake.lake import LakeError, Row, document_bytes, document_of, pack, read_object, unpack
+from lambdas.common.lake.lake import LakeError, Row, document_bytes, document_of, pack, put_over, read_object, unpack
 from schema.exchange_time import iso
 from schema.lake_layout import (
     FORGET,
@@ -35,8 +35,6 @@ from schema.lake_layout import (
 from schema.news import NewsItem, NewsRecord, ScoredItem
 
 RACES = 5
-#: Another was first: S3 says so of an object that has changed, and of one that is being written.
-CHANGED = ("PreconditionFailed", "ConditionalRequestConflict")
 Record = TypeVar("Record", bound=NewsRecord)
 Model = TypeVar("Model", bound=BaseModel)
 Answer = TypeVar("Answer")
@@ -127,14 +125,8 @@ class NewsStore:
         key = collecting_key(_month(source, run))
         for _ in range(RACES):
             posts, version = self._posts(key)
-            unchanged = {"IfNoneMatch": "*"} if version is None else {"IfMatch": version}
             body = document_bytes({"posts": change(posts)})
-            try:
-                self.s3.put_object(Bucket=self.processed_bucket, Key=key, Body=body, ContentType="application/json", **unchanged)
-            except ClientError as error:
-                if error.response["Error"]["Code"] not in CHANGED:
-                    raise
-            else:
+            if put_over(self.s3, bucket=self.processed_bucket, key=key, body=body, etag=version) is not None:
                 return
         raise LakeError(f"s3://{self.processed_bucket}/{key}: was changed {RACES} times while it was written")
 

@@ -14,13 +14,12 @@ from typing import Any
 from botocore.exceptions import ClientError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lambdas.common.lake.lake import LakeError, document_bytes
+from lambdas.common.lake.lake import LakeError, document_bytes, put_over
 from schema.exchange_time import iso, new_york_date
 from schema.lake_layout import COLLECTING
 
 NEWS_STATE = f"{COLLECTING}state.json"
 ATTEMPTS = 5
-CHANGED = ("PreconditionFailed", "ConditionalRequestConflict")
 
 
 class StateRecord(BaseModel):
@@ -108,13 +107,7 @@ class NewsStateObject:
 
     def _put(self, state: NewsState, *, over: str | None) -> bool:
         """Whether it was written: not, when the object is another than the version `over`, or is there at all for None."""
-        condition = {"IfNoneMatch": "*"} if over is None else {"IfMatch": over}
-        body = document_bytes(state.model_dump(mode="json"))
-        try:
-            answer = self.s3.put_object(Bucket=self.bucket, Key=NEWS_STATE, Body=body, ContentType="application/json", **condition)
-        except ClientError as error:
-            if error.response["Error"]["Code"] in CHANGED:
-                return False
-            raise
-        self._written = state, answer["ETag"]
-        return True
+        written = put_over(self.s3, bucket=self.bucket, key=NEWS_STATE, body=document_bytes(state.model_dump(mode="json")), etag=over)
+        if written is not None:
+            self._written = state, written
+        return written is not None
