@@ -31,7 +31,9 @@ from trading_env.errors import PapertapeError
 SOURCES = (
     ("trading_env", "data/bars.py"),
     ("trading_env", "data/corporate_actions.py"),
+    ("trading_env", "data/cross_section.py"),
     ("trading_env", "data/features.py"),
+    ("trading_env", "data/indicators.py"),
     ("trading_env", "data/market.py"),
     ("trading_env", "data/raw_lines.py"),
     ("trading_env", "data/sentiment.py"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import subprocess
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +16,7 @@ import pandas as pd
 import pytest
 
 from glue_jobs.build_features import main
-from glue_jobs.features_job import NothingToBuildError
+from glue_jobs.features_job import SOURCES, NothingToBuildError
 from glue_jobs.files import Bucket, FeaturesUnreadableError, read_features
 from glue_jobs.training_view import TRAINING
 from lambdas.common.lake.lake import Lake, pack
@@ -212,3 +214,13 @@ def test_moving_the_live_period_back_takes_rows_out_of_the_view(lake: Lake, buil
     bucket = Bucket(lake.processed_bucket)
     assert read_features(bucket, prefix=TRAINING)["session"].max() == pd.Timestamp("2013-06-28")
     assert not [key for key in bucket.index(TRAINING) if "year=2014" in key]
+
+
+def test_the_hash_of_the_code_covers_every_module_that_computes_a_column() -> None:
+    """One that it missed could change a formula and leave the years before as they were."""
+    program = (
+        "import sys, trading_env.data.features, trading_env.data.sentiment; print(*(m for m in sys.modules if 'trading_env.data.' in m))"
+    )
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    hashed = {f"{package}.{name.removesuffix('.py').replace('/', '.')}" for package, name in SOURCES}
+    assert set(loaded) <= hashed
