@@ -29,6 +29,7 @@ from pydantic import (
 
 from schema import slot, universes
 from schema.sections import refusals
+from schema.sections.dashboard import DashboardSettings
 from schema.sections.data import DataSettings
 from schema.sections.feature_store import FeatureStoreSettings
 from schema.sections.learning import FeatureSettings, RewardSettings
@@ -284,6 +285,7 @@ class Settings(Section):
     news: NewsSettings = NewsSettings()
     sentiment: SentimentSettings = SentimentSettings()
     feature_store: FeatureStoreSettings = FeatureStoreSettings()
+    dashboard: DashboardSettings = DashboardSettings()
 
     @model_validator(mode="after")
     def _a_reward_is_of_the_algorithm_that_reads_it(self) -> Self:
