@@ -155,6 +155,7 @@ def _decide_shadow(
             weights=weights,
             scores=_by_symbol(observed, scored.values),
             observation_hash=observed.sha256,
+            explanation=explanation_of(shadow, observed=observed, scored=scored, s3=edges.lake.s3).brief,
             time=iso(time),
         )
     )

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lambdas.common.lake.explanation import Cause, Explanation
+from lambdas.common.ledger.explanation import Cause, Explanation
 from lambdas.common.ledger.records import ServedModel
 from lambdas.decide.decision import ObservedState
 from lambdas.decide.endpoint import Scores
@@ -33,7 +33,9 @@ STEPS = f"the trees' forecast moves in steps: {FORECAST} is an input of its own,
 def explanation_of(model: ServedModel, *, observed: ObservedState, scored: Scores, s3: Any) -> Explanation:
     """Explain `scored`, the scores of `model` for what was observed."""
     if model.policy != "endpoint":
-        return Explanation(kind="rule", says=f"{model.spec} is a rule: its scores read nothing of the observation, so they have no gradient")
+        return Explanation(
+            kind="rule", says=f"{model.spec} is a rule: its scores read nothing of the observation, so they have no gradient"
+        )
     pool = ThreadPoolExecutor(max_workers=1)
     try:
         found = pool.submit(_gradient, s3, model, observed=observed).result(timeout=PATIENCE)

@@ -32,8 +32,8 @@ class ScoreGradient:
     """Of the n tradable names, whose places among the observation's names are `names` (n,); `inputs` names the K columns of the rest.
 
     `scores` (A,): those of the policy, of every name.
-    `gradient` (n, K): change of the name's score per standard deviation of the input. `value` (n, K): the input, in standard deviations from
-    its mean over the training. The first `own` columns are the name's own, the others are shared by all names.
+    `gradient` (n, K): change of the name's score per standard deviation of the input. `value` (n, K): the input, in standard deviations
+    from its mean over the training. The first `own` columns are the name's own, the others are shared by all names.
     """
 
     scores: FloatArray

@@ -1,48 +1,22 @@
-"""Why a model gave its scores, as `decide` records it with a decision, and as a person reads it beside what was held and wanted.
+"""Why a decision wants what it wants, as a person reads it: what was held of each name, what is wanted, and what moved its score.
 
-Promise: what is recorded is rounded, so the same decision has the same record; what cannot be explained says why, and nothing is made up
-for it. The view reads any record of any age and never fails: a decision without an explanation has a reason in its place. Pure: no NumPy.
+Promise: a record of any age is read and none fails: a decision without an explanation has the reason for that in its place. Pure.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from lambdas.common.ledger.explanation import Cause, Explanation, Kind
 from lambdas.common.ledger.records import Decision
 from schema.slot import PERSONAL
 
-#: `gradient`: of a network; `rule`: its scores read nothing; `missing`: a network's that could not be had; `none`: nothing was scored.
-Kind = Literal["gradient", "rule", "missing", "none"]
 NO_PERSON = "a person's order: no model scored it, so there is nothing to explain"
 NOT_RECORDED = "the decision was recorded without its reasons"
 SHOWN = 3  # reasons of a name in words
-
-
-class Cause(BaseModel):
-    """What an input did to a name's score. `gradient`: change of the score per standard deviation of the input over the training; `value`:
-    the input's distance from its mean there, in the same unit; `contribution`: their product. The score is a logarithm of a share.
-    """
-
-    model_config = ConfigDict(frozen=True)
-    input: str
-    gradient: float
-    value: float
-    contribution: float
-
-
-class Explanation(BaseModel):
-    """Of one decision. `gradient` and `contribution` by name, in the order of `inputs`; `top` has the largest contributions, that first."""
-
-    model_config = ConfigDict(frozen=True)
-    kind: Kind
-    says: str
-    inputs: tuple[str, ...] = ()
-    gradient: dict[str, tuple[float, ...]] = {}
-    contribution: dict[str, tuple[float, ...]] = {}
-    top: dict[str, tuple[Cause, ...]] = {}
 
 
 class ExplainedName(BaseModel):
@@ -68,6 +42,10 @@ class ExplainedDecision(BaseModel):
     says: str
     model_version: str
     names: tuple[ExplainedName, ...]
+
+    def of(self, symbol: str) -> ExplainedDecision:
+        """The same of one name alone."""
+        return self.model_copy(update={"names": tuple(one for one in self.names if one.symbol == symbol)})
 
 
 def explained(decision: Decision, record: Mapping[str, Any] | None, *, problem: str = "") -> ExplainedDecision:
