@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 
 from learning import configuration, dataset, forecast, training
-from learning.network import export
 from schema.settings import Algorithm, Settings
 from tests import small_run
 from trading_env.simulation.policy import load_policy, stack_policies
 
 CHOSEN = small_run.settings()
-OF_EVERY_LINE = {"seed", "fold", "folds", "timesteps", "of", "rollout_reward", "steps_per_second"}
-OF_PPO = {"episode_reward", "kl", "log_std"}
+OF_EVERY_LINE = {"seed", "fold", "folds", "phase", "timesteps", "of", "rollout_reward", "excess", "steps_per_second", "seconds_left"}
+OF_ITS_OWN = {
+    "direct": set[str](),
+    "ppo": {"episode_reward", "kl", "log_std", "value_loss", "entropy", "explained_variance"},
+}
 
 
 @pytest.fixture(scope="module", params=get_args(Algorithm))
@@ -70,7 +72,8 @@ def test_a_fold_alone_is_the_same_bytes_and_prints_a_line_a_rollout(
     of_a_fold = {"direct": [1512], "ppo": [248, 496, 744, 992], "direct+ppo": [1512, 248, 496, 744, 992]}[chosen.training.algorithm]
     assert [(line["fold"], line["timesteps"]) for line in lines] == [(fold, taken) for fold in (0, 2) for taken in of_a_fold]
     for line in lines:
-        assert set(line) == OF_EVERY_LINE | (OF_PPO if line["of"] == 992 else set())
+        assert set(line) == OF_EVERY_LINE | OF_ITS_OWN[line["phase"]]
+        assert line["phase"] == ("ppo" if line["of"] == 992 else "direct")
         assert line["of"] == (992 if line["timesteps"] <= 992 else 1512)
 
 
@@ -164,7 +167,7 @@ def test_what_is_paid_for_and_how_books_trade_come_from_the_settings(algorithm: 
     def arrays(**changed: dict[str, object]) -> bytes:
         chosen = small_run.settings(**{**changed, "training": {"algorithm": algorithm, **changed.get("training", {})}})
         fitted = training.TRAINERS[algorithm](market, settings=chosen, seed=0, timesteps=1000)
-        return b"".join(part.tobytes() for _, part in sorted(export([fitted.network]).items()))
+        return b"".join(part.tobytes() for _, part in sorted(fitted.arrays.items()))
 
     plain = arrays()
     assert plain == arrays()
