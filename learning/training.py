@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from learning import forecast
-from learning.algorithms import direct, ppo
+from learning.algorithms import direct, ppo, q_learning
 from learning.algorithms.checkpoints import CheckpointFile, Stopped
 from learning.configuration import Configuration, folds_of, read_settings
 from learning.dataset import Dataset, newest_session, read_channel
@@ -37,7 +37,12 @@ if TYPE_CHECKING:
     from trading_env.evaluation.walk_forward import Fold
 
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h: the same command goes on
-TRAINERS: Mapping[Algorithm, Trainer] = {"ppo": ppo.fit, "direct": direct.fit, "direct+ppo": ppo.fit_after_direct}
+TRAINERS: Mapping[Algorithm, Trainer] = {
+    "ppo": ppo.fit,
+    "direct": direct.fit,
+    "direct+ppo": ppo.fit_after_direct,
+    "q-learning": q_learning.fit,
+}
 
 
 @dataclass(frozen=True)

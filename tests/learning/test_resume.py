@@ -10,6 +10,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -22,11 +23,12 @@ from tests import small_run
 from trading_env.data.market import Market
 
 ROOT = Path(__file__).resolve().parents[2]
-TIMESTEPS: dict[Algorithm, int] = {"ppo": 1000, "direct": 1512 * 5, "direct+ppo": 1512 * 5}
+TIMESTEPS: dict[Algorithm, int] = {"ppo": 1000, "direct": 1512 * 5, "direct+ppo": 1512 * 5, "q-learning": 1000}
 STAGES: dict[Algorithm, list[tuple[str, str | None]]] = {
     "ppo": [("ppo", None)],
     "direct": [("direct", "search"), ("direct", "whole")],
     "direct+ppo": [("direct", "search"), ("direct", "whole"), ("ppo", None)],
+    "q-learning": [("q-learning", None)],
 }
 
 
@@ -57,7 +59,7 @@ def script(channel: Path, model: Path, *arguments: str, settings: Settings) -> s
     )
 
 
-@pytest.mark.parametrize("algorithm", ["ppo"])
+@pytest.mark.parametrize("algorithm", ["ppo", "q-learning"])
 def test_stopped_and_gone_on_with_in_a_new_process_is_the_bytes_of_an_unbroken_run(
     channel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, algorithm: Algorithm
 ):
@@ -142,7 +144,7 @@ class Memory:
         return self.saved[-1] if self.saved else None
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "direct", "direct+ppo"])
+@pytest.mark.parametrize("algorithm", get_args(Algorithm))
 def test_in_every_phase_the_same_weights_come_out(market: Market, algorithm: Algorithm):
     settings, timesteps, kept = chosen(algorithm), TIMESTEPS[algorithm], Memory()
 
