@@ -93,7 +93,7 @@ def test_the_settings_of_the_bundled_bars_are_valid() -> None:
         (
             'algorithm = "direct"',
             'algorithm = "sac"',
-            "training.algorithm = 'sac' is not allowed: Input should be 'ppo', 'direct' or 'direct+ppo'",
+            "training.algorithm = 'sac' is not allowed: Input should be 'ppo', 'direct', 'direct+ppo' or 'q-learning'",
         ),
         ('algorithm = "direct"', 'algorithm = "PPO"', 'algorithm = "PPO" is written "ppo" now; rename it'),
         (
