@@ -53,6 +53,15 @@ def source_archive(*, root: Path = ROOT, settings_json: str) -> bytes:
     return archive(files)
 
 
+def runs_archive(*, root: Path = ROOT, settings_json: str) -> bytes:
+    """Pack what `python -m papertape.runs` imports, with the given settings as `settings.json` and the project's own bars."""
+    files = {"requirements.txt": (root / "sagemaker" / "requirements.txt").read_bytes(), "settings.json": settings_json.encode()}
+    files |= {path.relative_to(root).as_posix(): path.read_bytes() for path in (root / "data").rglob("*") if path.is_file()}
+    for package in (*PACKAGES, "papertape"):
+        files |= modules(package, root=root)
+    return archive(files)
+
+
 def serving_files(*, root: Path = ROOT) -> dict[str, bytes]:
     """What an endpoint runs: its script, which lies at the root where an archive was unpacked, and the modules that it imports."""
     script = next(path for path in (root / "inference.py", root / "sagemaker" / "inference.py") if path.is_file())
