@@ -53,9 +53,7 @@ def compose(app: cdk.App, *, settings: Settings, target: Target, account: str | 
     model = ModelStack(app, f"{name}-model", settings=settings, runtime=runtime, lake=lake, env=env)
     trading = TradingStack(app, f"{name}-trading", settings=settings, runtime=runtime, lake=lake, env=env)
     if trading.web is not None:
-        DashboardStack(
-            app, f"{name}-dashboard", settings=settings, runtime=runtime, lake=lake, trading=trading, web=trading.web, env=env
-        )
+        DashboardStack(app, f"{name}-dashboard", settings=settings, runtime=runtime, lake=lake, trading=trading, web=trading.web, env=env)
     MonitoringStack(
         app,
         f"{name}-monitoring",

@@ -19,7 +19,7 @@ RUN = "Run"
 NO_RUN = "no-such-run"
 CODE = "/opt/ml/processing/input/code"
 BOOTSTRAP = (
-    f'set -e; mkdir -p /opt/ml/processing/code; cd /opt/ml/processing/code; tar -xzf {CODE}/*; python -m pip install -qr requirements.txt; '
+    f"set -e; mkdir -p /opt/ml/processing/code; cd /opt/ml/processing/code; tar -xzf {CODE}/*; python -m pip install -qr requirements.txt; "
     'exec python -m papertape.runs "$@"'
 )
 

@@ -67,9 +67,7 @@ class DashboardStack(Stack):
         acknowledge(bucket, "AwsSolutions-S1", "static files of this repository, which only CloudFront reads and which hold nothing")
         return bucket
 
-    def _distribution(
-        self, bucket: s3.Bucket, *, lake: LakeStack, trading: TradingStack, access: WebAccess
-    ) -> cloudfront.Distribution:
+    def _distribution(self, bucket: s3.Bucket, *, lake: LakeStack, trading: TradingStack, access: WebAccess) -> cloudfront.Distribution:
         headers = self._headers(lake, access)
         distribution = cloudfront.Distribution(
             self,
@@ -192,7 +190,9 @@ class DashboardStack(Stack):
         )
         function.may("s3:GetObject", on=[shell.bucket.arn_for_objects(shell.s3_object_key)])
         function.may("s3:ListBucket", on=[bucket.bucket_arn])
-        function.may("s3:PutObject", "s3:DeleteObject", on=[bucket.arn_for_objects("*")], because="the bucket holds nothing but these files")
+        function.may(
+            "s3:PutObject", "s3:DeleteObject", on=[bucket.arn_for_objects("*")], because="the bucket holds nothing but these files"
+        )
         published = CustomResource(
             self,
             "Published",

@@ -137,7 +137,9 @@ class ModelStack(Stack):
 
     def _runs(self, settings: Settings, lake: LakeStack, image: str) -> None:
         """The pipeline that does what people ask the web app for: its job reads and writes folders of runs, and registers nothing."""
-        pipelines, packing, runs = (_module(path) for path in ("sagemaker/pipeline.py", "learning/packaging.py", "sagemaker/runs_pipeline.py"))
+        pipelines, packing, runs = (
+            _module(path) for path in ("sagemaker/pipeline.py", "learning/packaging.py", "sagemaker/runs_pipeline.py")
+        )
         archive = archives.file_of(packing.runs_archive(settings_json=settings.model_dump_json()), name="runs", suffix=".tar.gz")
         source = assets.Asset(self, "RunsSource", path=str(archive.path), asset_hash=archive.key)
         role = iam.Role(self, "RunsRole", assumed_by=iam.ServicePrincipal(SERVICE))

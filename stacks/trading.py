@@ -19,7 +19,7 @@ from stacks.constructs.audit_tables import ARCHIVED
 from stacks.constructs.broker_secret import broker_secret, let_read_secret
 from stacks.constructs.function import PythonFunction, Runtime
 from stacks.constructs.permissions import acknowledge
-from stacks.constructs.web_function import BURST, PATH, RATE, WebFunction
+from stacks.constructs.web_function import WebFunction, throttled
 from stacks.lake import LakeStack, let_read_objects, let_write_objects
 
 STAGE = "v1"
@@ -180,11 +180,7 @@ class TradingStack(Stack):
                 throttling_burst_limit=10,
                 logging_level=apigateway.MethodLoggingLevel.ERROR,
                 data_trace_enabled=False,
-                method_options={
-                    f"{PATH}/ANY": apigateway.MethodDeploymentOptions(throttling_rate_limit=RATE, throttling_burst_limit=BURST)
-                }
-                if web
-                else None,
+                method_options=throttled() if web else None,
                 access_log_destination=apigateway.LogGroupLogDestination(access_log),
                 access_log_format=apigateway.AccessLogFormat.json_with_standard_fields(
                     caller=True, http_method=True, ip=True, protocol=True, request_time=True, resource_path=True,

@@ -42,7 +42,7 @@ def handler(event: dict[str, Any], context: Any) -> None:  # noqa: ARG001
     }
     try:
         publish(event["RequestType"], event["ResourceProperties"], s3=boto3.client("s3"))
-    except Exception as error:  # whatever it is: without an answer, CloudFormation waits for an hour
+    except Exception as error:  # noqa: BLE001 -- without an answer, CloudFormation waits for an hour
         logger.exception("not published")
         answer |= {"Status": "FAILED", "Reason": f"{type(error).__name__}: {error}"[:1000]}
     # The address is signed as it stands, for a body without a type

@@ -13,23 +13,35 @@ from constructs import Construct
 from schema.lake_layout import RUNS, UPLOADS
 from schema.settings import Settings
 from stacks.constructs.function import PythonFunction, Runtime
-from stacks.constructs.permissions import acknowledge
 from stacks.constructs.web_access import READ, WebAccess
 from stacks.lake import LakeStack, let_write_objects
 
 PATH = "/app/{proxy+}"
+METHODS = ("GET", "POST", "PUT", "DELETE")
 OWN_ITEMS = "action#*"
 #: What it may ask of the execution API. Decisions come from `decide` alone.
 CALLS = (
     ("GET", "/portfolio"), ("GET", "/status"), ("GET", "/trading-state"), ("PUT", "/trading-state"), ("GET", "/decisions/*"),
     ("GET", "/orders"), ("POST", "/orders"), ("GET", "/orders/*"), ("DELETE", "/orders/*"), ("POST", "/flatten"),
 )  # fmt: skip
-#: Requests per second and at once: pages ask again every few seconds, and an account may run ten functions at once.
+#: Requests per second and at once, by method: open pages ask every few seconds, and must leave room to what trades, for an account may
+#: run only ten functions at once.
 RATE, BURST = 20, 40
 
 
 def runs_pipeline(settings: Settings) -> str:
     return f"{settings.name}-runs"
+
+
+def throttled() -> dict[str, apigateway.MethodDeploymentOptions]:
+    """The web app's own limits, for the stage's are those of the few calls that trade."""
+    limits = apigateway.MethodDeploymentOptions(
+        throttling_rate_limit=RATE,
+        throttling_burst_limit=BURST,
+        logging_level=apigateway.MethodLoggingLevel.ERROR,
+        data_trace_enabled=False,
+    )
+    return {f"{PATH}/{method}": limits for method in METHODS}
 
 
 class WebFunction(Construct):
@@ -119,20 +131,17 @@ class WebFunction(Construct):
         authorizer = apigateway.CognitoUserPoolsAuthorizer(
             self, "SignedIn", cognito_user_pools=[self.access.pool], results_cache_ttl=Duration.minutes(5)
         )
-        method = (
-            api.root.add_resource("app")
-            .add_resource("{proxy+}")
-            .add_method(
-                "ANY",
-                apigateway.LambdaIntegration(self.function, allow_test_invoke=False, timeout=timeout),
+        resource = api.root.add_resource("app").add_resource("{proxy+}")
+        integration = apigateway.LambdaIntegration(self.function, allow_test_invoke=False, timeout=timeout)
+        for verb in METHODS:  # each by its name: the stage's settings know no ANY
+            method = resource.add_method(
+                verb,
+                integration,
                 authorization_type=apigateway.AuthorizationType.COGNITO,
                 authorizer=authorizer,
                 authorization_scopes=[READ],
             )
-        )
-        # Scopes are strings to the gateway: those of the pool have to be there
-        method.node.add_dependency(self.access.server)
-        acknowledge(method, "AwsSolutions-APIG2", "the function validates, and answers 422 naming the field")
+            method.node.add_dependency(self.access.server)  # a scope is only text to the gateway
 
     def _arn(self, resource: str, name: str) -> str:
         return self._stack.format_arn(service="sagemaker", resource=resource, resource_name=name)
