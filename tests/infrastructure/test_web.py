@@ -15,6 +15,7 @@ import app as application  # before aws_cdk: it chooses jsii's Node
 import pytest
 from aws_cdk import Stack
 
+from local.dashboard import gateway
 from schema.sections.dashboard import DashboardSettings
 from schema.settings import Settings, SettingsError
 from stacks.constructs import web_assets
@@ -221,6 +222,13 @@ def test_the_shell_is_what_is_written_here_and_what_npm_installed() -> None:
     named = {part for part in files["index.html"].decode().split('"') if part.startswith("/assets/")}
     assert named
     assert {name.removeprefix("/") for name in named} <= files.keys()
+
+
+def test_the_laptop_serves_the_same_files_under_the_same_policy() -> None:
+    assert {name.removeprefix("assets/"): content for name, content in web_assets.web_files().items()} == {
+        name: asset.body for name, asset in gateway.assets().items()
+    }
+    assert web_assets.security_policy() == gateway.POLICY
 
 
 def test_a_shell_that_is_not_whole_says_what_to_do(tmp_path: Path) -> None:
