@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -14,15 +15,18 @@ import app as application  # before aws_cdk: it chooses jsii's Node
 
 import pytest
 from aws_cdk import Stack
+from rich.console import Console
 
 from local.dashboard import gateway
+from papertape.operate import cost
 from schema.sections.dashboard import DashboardSettings
 from schema.settings import Settings, SettingsError
 from stacks.constructs import web_assets
 from stacks.constructs.archives import BundleError
 from stacks.constructs.web_access import WebAccess
 from stacks.constructs.web_function import CALLS, METHODS
-from tests.infrastructure.assembly import STACKS, Assembly, Resource
+from tests.infrastructure.assembly import ROOT, STACKS, Assembly, Resource
+from tests.infrastructure.test_templates import GIVEN, required_fields
 
 USER = "owner@example.com"
 ON = (*STACKS, "dashboard")
@@ -170,6 +174,12 @@ def test_the_function_has_its_own_bundle_and_its_variables(web: Assembly) -> Non
     assert len(json.dumps(variables)) < 4096
 
 
+def test_the_functions_get_the_variables_that_their_code_requires(web: Assembly) -> None:
+    common = required_fields(ROOT / "lambdas" / "common")
+    needed = required_fields(ROOT / "lambdas" / "dashboard", inherited=common)["DashboardVariables"] | {"EXECUTION_API_URL"}
+    assert needed - GIVEN <= web.functions()["dashboard"]["Environment"]["Variables"].keys()
+
+
 def test_the_shell_is_private_and_its_policy_strict(web: Assembly) -> None:
     (bucket,) = (one["Properties"] for stack, _, one in web.resources("AWS::S3::Bucket") if stack == "dashboard")
     assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}
@@ -213,6 +223,30 @@ def test_the_job_of_runs_writes_folders_of_runs_and_registers_nothing(web: Assem
     assert "Audit" not in json.dumps(may)
     actions = {action for one in may for action in listed(one["Action"])}
     assert not {one for one in actions if one.startswith(("sagemaker:CreateModel", "sagemaker:CreateTraining", "sagemaker:Update"))}
+
+
+def test_its_cost_is_in_the_estimate_when_it_is_on(aws: Assembly, web: Assembly, settings: Settings, tmp_path: Path) -> None:
+    shown = io.StringIO()
+    console = Console(file=shown, width=200)
+    off = cost.run(settings, templates=aws.folder, out=tmp_path / "off.json", console=console)
+    assert not [word for word in ("Cognito", "CloudFront", "web app") if word in shown.getvalue() + (tmp_path / "off.json").read_text()]
+    on = cost.run(switched_on(settings), templates=web.folder, out=tmp_path / "on.json", console=console)
+    assert on.by_service.keys() - off.by_service.keys() == {"Cognito", "CloudFront", "Runs of the web app"}
+    assert (on.by_service["Cognito"], on.after_free_tiers["Cognito"]) == (0.01, 0.0), "0.015, rounded to even"
+    assert on.after_free_tiers["CloudFront"] == 0.0
+    runs = cost.WEB_RUNS * cost.WEB_RUN_HOURS
+    assert on.by_service["Runs of the web app"] == pytest.approx(runs * 0.115, rel=0.1)
+    assert off.monthly + 0.5 < on.monthly < off.monthly + 3
+    assert on.monthly_after_free_tiers <= settings.budget.monthly_budget_usd
+    assert "the web app's one user makes 50,000 calls" in " ".join(shown.getvalue().split())
+    assert cost.deployed(settings, list(web.templates.values())).memory.keys() == cost.SECONDS.keys()
+
+
+def test_an_estimate_above_the_budget_says_so(web: Assembly, settings: Settings, tmp_path: Path) -> None:
+    shown = io.StringIO()
+    tight = switched_on(settings).model_copy(update={"budget": settings.budget.model_copy(update={"monthly_budget_usd": 1.0})})
+    cost.run(tight, templates=web.folder, out=tmp_path / "cost.json", console=Console(file=shown, width=200))
+    assert "That is more than [budget] monthly_budget_usd = 1: the budget will mail" in " ".join(shown.getvalue().split())
 
 
 def test_the_shell_is_what_is_written_here_and_what_npm_installed() -> None:
