@@ -59,7 +59,7 @@ def side_by_side(snapshots: Sequence[Snapshot], decisions: Iterable[Decision], w
     growths: list[tuple[float, float]] = []
     for earlier, later in pairwise(snapshots):
         if earlier.session in ours.keys() & theirs.keys():
-            both = [_growth(weights[earlier.session], earlier, later) for weights in (ours, theirs)]
+            both = [growth(weights[earlier.session], earlier, later) for weights in (ours, theirs)]
             if both[0] is not None and both[1] is not None:
                 growths.append((both[0], both[1]))
     if not growths:
@@ -69,7 +69,8 @@ def side_by_side(snapshots: Sequence[Snapshot], decisions: Iterable[Decision], w
     )
 
 
-def _growth(weights: Weights, earlier: Snapshot, later: Snapshot) -> float | None:
+def growth(weights: Weights, earlier: Snapshot, later: Snapshot) -> float | None:
+    """What targets held from one close to the next would have earned as a share, before cost; None where a price is not known."""
     moves = {symbol: _move(symbol, earlier, later) for symbol, weight in weights.items() if weight}
     known = {symbol: move for symbol, move in moves.items() if move is not None}
     return sum(weights[symbol] * move for symbol, move in known.items()) if len(known) == len(moves) else None
