@@ -2,8 +2,8 @@
 
 Promise: an action changes nothing but the approval of packages of this app's own group, with who did it, when and why; what must not be
 raises `ModelActionError`, one line, before anything is changed. The pointers in the ledger are moved by `deploy_model` alone, from the
-registry's own event. Failure: botocore's errors; a way back that was interrupted leaves equal weight or the model that traded, and is
-finished by asking again.
+registry's own event. The same person asking for the same with the same reason within `REPEATED` repeats a request, and gets its answer.
+Failure: botocore's errors; a way back that was interrupted leaves equal weight or the model that traded, and is finished by asking again.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -30,6 +30,7 @@ from lambdas.common.registry.versions import (
     ModelHistoryEntry,
     ModelPage,
     ModelVersion,
+    Status,
     evaluation_uri,
     version_of,
 )
@@ -38,8 +39,10 @@ from schema.settings import Settings
 from trading_env.errors import PapertapeError
 
 REASON_LIMIT = 500  # the registry holds 1,024 characters
+DONE: dict[Action, Status] = {"approve": "approved", "reject": "rejected", "return": "approved"}
 HISTORY = 50
 WORKERS = 8
+REPEATED = timedelta(minutes=15)
 NOT_METADATA = re.compile(r"[^\w .:/=+\-@]")
 
 
@@ -118,26 +121,29 @@ class ModelGroup:
         why = _reasoned(reason)
         described = self._described(arn)
         version, approved, incumbent = self._version(described), self._approved(), self.ledger.incumbent()
+        withdrawn = sorted((number for number in approved if number > version.version), reverse=True) if action == "return" else []
+        answer = ModelAction(
+            action=action, arn=version.arn, version=version.version, by=by, reason=why, at=iso(at), withdrawn=tuple(withdrawn),
+            words=outcome(action, version, withdrawn=withdrawn, incumbent=incumbent, settings=self.settings),
+        )  # fmt: skip
+        if not withdrawn and _repeated(version, answer, at=at):
+            return answer.model_copy(update={"at": version.decided_at})
         refusal = objection(
             action, version, approved=list(approved), incumbent=incumbent, settings=self.settings, today=self._today(at)
         ) or words_missing(action, version, words)
         if refusal is not None:
             raise ModelActionError(refusal)
-        withdrawn = sorted((number for number in approved if number > version.version), reverse=True) if action == "return" else []
         for number in withdrawn:
             told = f"returned to version {version.version}: {why}"
             self._decide(self._described(approved[number]), "Rejected", reason=told, by=by, at=at)
         if action == "return" and version.status == "approved":
-            # An approval that is repeated is no change, and only a change is an event
+            # An approval that is repeated is no change, and only a change is sure to be an event
             self._decide(described, "PendingManualApproval", reason=why, by=by, at=at)
         self._decide(described, "Rejected" if action == "reject" else "Approved", reason=why, by=by, at=at)
-        said = outcome(action, version, withdrawn=withdrawn, incumbent=incumbent, settings=self.settings)
-        return ModelAction(
-            action=action, arn=version.arn, version=version.version, by=by, reason=why, at=iso(at), withdrawn=tuple(withdrawn), words=said
-        )
+        return answer
 
     def _decide(self, described: Mapping[str, Any], status: str, *, reason: str, by: str, at: datetime) -> None:
-        metadata = {**described.get("CustomerMetadataProperties", {}), DECIDED_BY: NOT_METADATA.sub(" ", by)[:256], DECIDED_AT: iso(at)}
+        metadata = {**described.get("CustomerMetadataProperties", {}), DECIDED_BY: _by(by), DECIDED_AT: iso(at)}
         self.sagemaker.update_model_package(
             ModelPackageArn=described["ModelPackageArn"],
             ModelApprovalStatus=status,
@@ -203,6 +209,17 @@ class ModelGroup:
 
 def number_of(arn: str) -> int:
     return int(arn.rpartition("/")[2])
+
+
+def _by(user: str) -> str:
+    """As the metadata of a package can hold it."""
+    return NOT_METADATA.sub(" ", user)[:256]
+
+
+def _repeated(version: ModelVersion, answer: ModelAction, *, at: datetime) -> bool:
+    """Whether this very request was carried out a moment ago."""
+    same = (version.status, version.decided_by, version.reason) == (DONE[answer.action], _by(answer.by), answer.reason)
+    return same and version.decided_at is not None and abs(at - parse_utc(version.decided_at)) < REPEATED
 
 
 def _reasoned(reason: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +13,7 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import EndpointConnectionError
 
 from lambdas.common.lake.audit import AuditBucket, model_key
 from lambdas.common.ledger.ledger import Ledger
@@ -155,6 +156,45 @@ def test_a_rejected_incumbent_hands_over_to_equal_weight(registered: Registered,
         models.reject(arn, reason="again", by="ann", at=NOW)
 
 
+def test_a_request_that_comes_twice_has_one_answer(registered: Registered, group: Any, sagemaker: Any) -> None:
+    """The function died after the registry had changed, and the page sent it again."""
+    first, second = registered("Rejected", seed=1), registered("Approved", seed=2)
+    models, told = group(), {"reason": "better", "by": "Ann O'Hara", "at": NOW}
+    models.return_to(first, **told)
+    changed = sagemaker.describe_model_package(ModelPackageName=first)["LastModifiedTime"]
+    again = models.return_to(first, **(told | {"at": NOW + timedelta(minutes=1)}))
+    assert (again.at, again.version) == ("2020-06-01T15:00:00Z", 1)
+    assert sagemaker.describe_model_package(ModelPackageName=first)["LastModifiedTime"] == changed
+    with pytest.raises(ModelActionError, match=r"^version 1 is approved already"):
+        models.approve(first, **(told | {"by": "somebody else"}))
+    assert statuses(models) == {1: "approved", 2: "rejected"}
+    assert models.reject(second, reason="returned to version 1: better", by="Ann O'Hara", at=NOW).words.endswith("only watches")
+
+
+def test_a_way_back_that_breaks_off_is_finished_by_asking_again(
+    registered: Registered, group: Any, sagemaker: Any, ledger_table: Ledger
+) -> None:
+    first, second = registered("Approved", seed=1), registered("Approved", seed=2)
+    send(second)
+    models, calls = group(), []
+
+    def break_off(params: dict[str, Any], **_: Any) -> None:
+        calls.append(json.loads(params["body"])["ModelApprovalStatus"])
+        if calls == ["Rejected", "PendingManualApproval"]:
+            raise EndpointConnectionError(endpoint_url="the registry")
+
+    sagemaker.meta.events.register("before-call.sagemaker.UpdateModelPackage", break_off)
+    with pytest.raises(EndpointConnectionError):
+        models.return_to(first, reason="the newer churns", by="ann", at=NOW)
+    assert statuses(models) == {1: "approved", 2: "rejected"}
+    send(second)
+    assert trading(ledger_table) == "equal-weight"
+    models.return_to(first, reason="the newer churns", by="ann", at=NOW)
+    assert calls == ["Rejected", "PendingManualApproval", "PendingManualApproval", "Approved"], "an approval that is an event again"
+    send(first)
+    assert trading(ledger_table) == first
+
+
 def test_the_way_back_withdraws_what_is_newer_and_the_older_trades_in_whatever_order_the_events_come(
     registered: Registered, group: Any, ledger_table: Ledger
 ) -> None:
@@ -234,7 +274,7 @@ def test_a_replay_s_day_counts_where_the_broker_s_clock_is_another_than_the_pers
             next_close="2020-06-01T20:00:00Z",
             account_id="a",
             equity=Decimal(100000),
-        )  # fmt: skip
+        )
     )
     assert group().approve(arn, reason="better", by="ann", at=later).at == "2026-11-22T00:00:00Z"
 
