@@ -46,7 +46,7 @@ def channel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def market() -> Market:
-    return small_run.market().rows(small_run.DAYS[252], small_run.DAYS[500])
+    return small_run.market().rows(small_run.DAYS[252], small_run.DAYS[560])
 
 
 def test_stopped_and_gone_on_with_in_a_new_process_is_the_bytes_of_an_unbroken_run(
