@@ -1,8 +1,9 @@
 """The pipeline `<app>-runs` as data: one processing job that does the run whose id is the parameter `Run`.
 
-`runs_definition()` is pure, as `definition()` of pipeline.py is: CDK tokens pass through it, and it asks nobody. The job has no input but
-the archive of the code and the deployed settings (learning/packaging.py, `runs_archive`): `papertape.runs` reads the run's folder in the bucket itself and writes there while it works, so that what it says
-of itself can be read at once and a job that dies has left its checkpoint. There is no output for the same reason.
+`runs_definition()` is pure, as `definition()` of pipeline.py is: CDK tokens pass through it, and it asks nobody. The job's only input is
+the archive of the code with the deployed settings (learning/packaging.py, `runs_archive`): `papertape.runs` reads the run's folder in the
+bucket itself and writes there while it works, so that what it says can be read at once and a job that dies has left its checkpoint. There
+is no output for the same reason.
 A job that Amazon's own fault ends starts again and goes on from the checkpoint; a fault of the code is written to the folder and ends it.
 """
 
