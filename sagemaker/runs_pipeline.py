@@ -18,9 +18,9 @@ SCHEMA = "2020-12-01"
 RUN = "Run"
 #: What stands there until an execution names its run: an execution without one fails at once, for there is no such folder.
 NO_RUN = "no-such-run"
-CODE = "/opt/ml/processing/input/code"
+CODE, UNPACKED = "/opt/ml/processing/input/code", "/opt/ml/processing/code"
 BOOTSTRAP = (
-    f"set -e; mkdir -p /opt/ml/processing/code; cd /opt/ml/processing/code; tar -xzf {CODE}/*; python -m pip install -qr requirements.txt; "
+    f'set -e; mkdir -p "{UNPACKED}"; cd "{UNPACKED}"; tar -xzf "{CODE}"/*; python -m pip install -qr requirements.txt; '
     'exec python -m papertape.runs "$@"'
 )
 

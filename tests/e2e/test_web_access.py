@@ -7,6 +7,7 @@ import base64
 import hashlib
 import json
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import parse_qs, urlsplit
@@ -22,13 +23,16 @@ from aws_cdk import Environment
 
 from local.aws.deploy import Deployment, deploy_templates
 from local.aws.emulator import ROOT, Emulator
+from schema.lake_layout import run_key
 from schema.loopback import LOCAL_ACCOUNT
+from schema.runs.request import BacktestOf, BundledBars, RunRequest
 from schema.sections.dashboard import DashboardSettings
 from schema.settings import load
 from stacks.constructs import archives
 from stacks.constructs.function import Runtime
 from stacks.dashboard import DashboardStack
 from stacks.lake import LakeStack
+from stacks.model import ModelStack
 from stacks.trading import TradingStack
 
 pytestmark = pytest.mark.rehearse  # a deployment of its own takes half a minute
@@ -37,6 +41,7 @@ USER, FIRST, OWN = "owner@example.com", "Invited-by-mail-1", "Chosen-by-myself-2
 SCOPES = ("read", "trade", "approve")
 VERIFIER = "v" * 64
 SECONDS = 30
+RUN_SECONDS = 300
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,7 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
         code = archives.modules("lambdas", "schema", "sources", "trading_env", settings=settings, name="code")
         runtime = Runtime(app=settings.name, target="laptop", code=code)
         lake = LakeStack(cdk, f"{settings.name}-lake", settings=settings, env=env)
+        ModelStack(cdk, f"{settings.name}-model", settings=settings, runtime=runtime, lake=lake, env=env)
         trading = TradingStack(cdk, f"{settings.name}-trading", settings=settings, runtime=runtime, lake=lake, env=env)
         assert trading.web is not None
         DashboardStack(
@@ -181,3 +187,31 @@ def test_the_bucket_is_cloudfronts_by_its_policy_alone(front: Front) -> None:
     finally:
         s3.put_bucket_policy(Bucket=bucket, Policy=policy)
     assert front.shell("/").status_code == 200
+
+
+def executed(front: Front, run: str) -> str:
+    """The end of an execution of the runs' pipeline."""
+    sagemaker, pipeline = boto3.client("sagemaker"), front.deployment.output("RunsPipelineName")
+    arn = sagemaker.start_pipeline_execution(
+        PipelineName=pipeline, ClientRequestToken=f"started-by-the-web-app-for-{run}", PipelineParameters=[{"Name": "Run", "Value": run}]
+    )["PipelineExecutionArn"]
+    until = time.monotonic() + RUN_SECONDS
+    while (execution := sagemaker.describe_pipeline_execution(PipelineExecutionArn=arn))["PipelineExecutionStatus"] == "Executing":
+        assert time.monotonic() < until, execution
+        time.sleep(0.2)
+    return str(execution["PipelineExecutionStatus"])
+
+
+def test_a_run_is_done_by_its_pipeline_and_says_so_in_its_folder(front: Front) -> None:
+    s3, bucket = boto3.client("s3"), front.deployment.output("ProcessedBucket")
+    backtest = BacktestOf(policy="equal-weight", start="2019-01-02", end="2020-12-31")
+    request = RunRequest(
+        id="backtest-1", kind="backtest", by=USER, requested_at="2026-11-22T12:00:00Z", bars=BundledBars(), backtest=backtest
+    )
+    s3.put_object(Bucket=bucket, Key=run_key(request.id, "request.json"), Body=request.model_dump_json().encode())
+    assert executed(front, request.id) == "Succeeded"
+    keys = [one["Key"] for one in s3.list_objects_v2(Bucket=bucket, Prefix=run_key(request.id, ""))["Contents"]]
+    assert run_key(request.id, "results/backtest.json") in keys
+    events = [s3.get_object(Bucket=bucket, Key=key)["Body"].read().decode() for key in sorted(keys) if "/events/" in key]
+    states = [event["state"] for text in events for event in map(json.loads, text.splitlines()) if event["kind"] == "state"]
+    assert (states[0], states[-1]) == ("running", "finished")
