@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
+import boto3
 import pytest
-from botocore.credentials import Credentials
 
 from lambdas.common.ledger import actions
 from lambdas.common.ledger.ledger import Ledger
@@ -90,7 +90,7 @@ def web(ledger_table: Ledger, buckets: SimpleNamespace, settings: Settings, monk
 @pytest.fixture
 def execution_api(execution: Callable[..., Any], control: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[Gateway]:
     """The execution API that the web app orders through, before the real handlers and the exchange."""
-    with serving(execution, control, Credentials("testing", "testing", "testing")) as gateway:
+    with serving(execution, control, boto3.Session().get_credentials()) as gateway:
         monkeypatch.setenv("EXECUTION_API_URL", "https://abcdefgh.execute-api.us-east-1.amazonaws.com/v1")
         monkeypatch.setenv("AWS_ENDPOINT_URL_EXECUTE_API", gateway.url)
         yield gateway
