@@ -1,5 +1,6 @@
 // Candles by lightweight-charts, which is fetched when the first one is drawn. A rising bar is hollow, a falling one filled, so that colour
-// is not the only carrier; the library's own logo stays on, as its licence asks.
+// is not the only carrier. The link that its licence asks for stands on each chart: the library's own logo brings an inline style, which
+// the policy of this page refuses.
 import { colour, register } from "./charts.js";
 
 const LIBRARY = "/assets/lightweight-charts.standalone.production.js";
@@ -37,7 +38,7 @@ async function candles(element, data) {
   const chart = createChart(element, {
     width: room(),
     height,
-    layout: { background: { type: "solid", color: colour("card") }, textColor: colour("soft"), attributionLogo: true },
+    layout: { background: { type: "solid", color: colour("card") }, textColor: colour("soft"), attributionLogo: false },
     grid: { vertLines: line, horzLines: line },
     rightPriceScale: { borderColor: colour("line") },
     timeScale: { borderColor: colour("line"), timeVisible: false },
@@ -57,6 +58,9 @@ async function candles(element, data) {
     return { time: session, position, shape, color: colour(paint) };
   }));
   chart.timeScale().fitContent();
+  element.append(Object.assign(document.createElement("a"), {
+    className: "note", href: "https://www.tradingview.com/", target: "_blank", rel: "noopener noreferrer", textContent: "Charts by TradingView",
+  }));
   const watch = new ResizeObserver(() => chart.resize(room(), height));
   watch.observe(element);
   return { destroy: () => (watch.disconnect(), chart.remove()) };

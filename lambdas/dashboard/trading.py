@@ -36,7 +36,7 @@ from schema.path_segment import identity_of, segment_of
 
 router = PageRouter()
 MARKED_MONTHS = 13
-PAGE = 50
+PAGE = 25
 TEN_YEARS = 3652  # days
 
 SpanQuery = Annotated[Span, Query(description="from so long before the last bar, to it")]
