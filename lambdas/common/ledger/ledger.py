@@ -170,9 +170,10 @@ class Ledger(Controls):
         """Return the client order ids of what the index says can still change."""
         return [item["unsettled_sk"] for item in self._unsettled("orders")]
 
-    def page_of_orders(self, month: str, *, limit: int = 100, cursor: str | None = None) -> Page:
-        """Return one page of the orders of `month`, oldest first, and the cursor of the next (None at the end)."""
-        items, following = self._page(self._month_query("orders", month, Limit=limit), cursor)
+    def page_of_orders(self, month: str, *, limit: int = 100, cursor: str | None = None, newest_first: bool = False) -> Page:
+        """Return one page of the orders of `month`, oldest first unless told, and the cursor of the next (None at the end)."""
+        query = self._month_query("orders", month, Limit=limit, ScanIndexForward=not newest_first)
+        items, following = self._page(query, cursor)
         return Page(tuple(OrderRecord.of(item) for item in items), following)
 
     def orders(self, month: str) -> list[OrderRecord]:
@@ -225,6 +226,12 @@ class Ledger(Controls):
         if before is not None:
             condition = {"KeyConditionExpression": "pk = :pk AND sk < :sk", "ExpressionAttributeValues": {":pk": "snapshot", ":sk": before}}
         items = self._table.query(**condition, ScanIndexForward=False, Limit=1, ConsistentRead=True)["Items"]
+        return Snapshot.of(items[0]) if items else None
+
+    def first_snapshot(self) -> Snapshot | None:
+        """Return the oldest one."""
+        query = {"KeyConditionExpression": "pk = :pk", "ExpressionAttributeValues": {":pk": "snapshot"}}
+        items = self._table.query(**query, Limit=1)["Items"]
         return Snapshot.of(items[0]) if items else None
 
     def snapshots(self, start: str, end: str) -> list[Snapshot]:
