@@ -271,6 +271,10 @@ class Ledger(Controls):
     def shadow_decisions(self, month: str) -> list[ShadowDecision]:
         return list(self._month(ShadowDecision, "shadow", month))
 
+    def shadow_decisions_in(self, slot: str) -> list[ShadowDecision]:
+        """What the models that watch would have done in `slot`, by model version."""
+        return list(self._query(ShadowDecision, f"shadow#{slot}", "", "~"))
+
     # --- alerts
 
     def put_alert(self, alert: AlertRecord) -> bool:
