@@ -23,13 +23,13 @@ from lambdas.common.lake.lake import LakeError
 from lambdas.common.ledger.item import LedgerCorrupt
 from lambdas.common.ledger.ledger import CursorError
 from lambdas.common.telemetry import entry, logger
-from lambdas.dashboard import decisions, news, portfolio
+from lambdas.dashboard import decisions, health, news, portfolio
 from lambdas.dashboard.principal import ScopeError
 from lambdas.dashboard.request import PageRequest
 from lambdas.dashboard.writes import KeyReusedError, WriteError
 
 app = APIGatewayRestResolver(enable_validation=True, strip_prefixes=["/app"])
-for module in (decisions, news, portfolio):
+for module in (decisions, news, health, portfolio):
     app.include_router(module.router)
 
 
