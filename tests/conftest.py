@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -11,15 +12,22 @@ from xdist.scheduler import LoadScopeScheduling
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
-#: Folders and files whose tests stand on one synthesis or one training.
-TOGETHER = ("tests/infrastructure/", "tests/learning/test_evaluate.py", "tests/aws/learning/test_registry.py")
+#: Tests that stand on one synthesis, one training, or one deployed app; those of a file of tests/e2e often stand on one emulator.
+TOGETHER = (
+    r"tests/infrastructure/",
+    r"tests/learning/test_evaluate\.py",
+    r"tests/aws/learning/test_registry\.py",
+    r"tests/e2e/test_(deployed_api|kill|minute_quotes|operate|paper_slot|split_week|triggers|unserved)\.py",
+    r"tests/e2e/\w+\.py",
+)
 
 
 class SharedFixtures(LoadScopeScheduling):
     """Each test goes where there is room, those of `TOGETHER` to one worker; xdist's own marks for it do nothing under pytest 9.2."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return next((place for place in TOGETHER if nodeid.startswith(place)), nodeid)
+        place = next((place for place in TOGETHER if re.match(place, nodeid)), "")
+        return nodeid.partition("::")[0] if place == TOGETHER[-1] else place or nodeid
 
 
 @pytest.hookimpl(tryfirst=True)

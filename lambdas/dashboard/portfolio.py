@@ -2,76 +2,281 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from decimal import Decimal
+from functools import cached_property, lru_cache
+from typing import Annotated
 
 from aws_lambda_powertools.event_handler import Response
+from aws_lambda_powertools.event_handler.openapi.params import Query
 from pydantic import BaseModel
 
-from lambdas.common.ledger.records import Snapshot
+from lambdas.common.ledger.ledger import Ledger
+from lambdas.common.ledger.records import BrokerState
+from lambdas.common.orders.contribution import by_name
+from lambdas.dashboard.account.book import Book, Holding, book_of
+from lambdas.dashboard.account.closings import Closing, History, closings_of
+from lambdas.dashboard.account.performance import SPANS, Measures, Span, drawdowns, first_of, gain_of, gains, measures, opened, turnover
+from lambdas.dashboard.account.yardsticks import Path, YardstickCache, Yardsticks
+from lambdas.dashboard.market.prices import PriceHistory
+from lambdas.dashboard.market.quotes import last_quotes
 from lambdas.dashboard.pages import page
 from lambdas.dashboard.request import PageRequest
 from lambdas.dashboard.routing import PageRouter
+from schema.exchange_time import new_york_date, parse_utc
 
 router = PageRouter()
-EVER = "9999-12-31"
+SpanQuery = Annotated[Span, Query(description="from so long before the last close, to it")]
 
 
 class PositionView(BaseModel):
+    """Dollars and shares. `day`: won or lost in the last closed session, its fills included; `since_opened` in dollars, from the close of
+    the session `opened`, on which it was held first."""
+
     symbol: str
     quantity: Decimal
-    close: Decimal
+    price: Decimal
+    priced: str
     value: Decimal
-    weight: float
+    weight: float | None
+    day: float | None
+    opened: str | None
+    since_opened: float | None
 
 
 class PortfolioView(BaseModel):
-    """`session` None: nothing has been traded yet."""
+    """As of now. `session`: the last closing snapshot's, None: there is none yet."""
 
     session: str | None
     equity: Decimal | None
     cash: Decimal | None
+    cash_weight: float | None
+    fills_since: int
     positions: tuple[PositionView, ...]
 
 
+class LiveView(BaseModel):
+    """What reconcile read of the broker last, at `as_of` (ISO 8601 UTC; None: never). `day`: against the close of `since`."""
+
+    as_of: str | None
+    is_open: bool
+    next_open: str | None
+    equity: Decimal | None
+    since: str | None
+    day: Decimal | None
+    day_change: float | None
+    trading_state: str
+    open_orders: int
+
+
 class EquityView(BaseModel):
-    """Closing equity in US dollars by session, oldest first."""
+    """Dollars at the closes, oldest first, each beginning with the account's equity; drawdowns are shares at or below 0.
+
+    `equal`: today's universe in equal parts, rebalanced at each close; `benchmark`: bought and kept; both before costs. null: the lake
+    has no closes of that session yet.
+    """
 
     sessions: tuple[str, ...]
     equity: tuple[float, ...]
+    equal: tuple[float | None, ...]
+    benchmark: tuple[float | None, ...]
+    drawdown: tuple[float | None, ...]
+    equal_drawdown: tuple[float | None, ...]
+    benchmark_drawdown: tuple[float | None, ...]
 
 
-@router.get("/api/portfolio", summary="The last closing snapshot")
+class PerformanceView(BaseModel):
+    """`names`: dollars won or lost by name from close to close; `rest`: of the account's change what no name explains, which is trades
+    against the close of their own day, dividends and fees. `turnover`: share of equity bought and sold per session."""
+
+    span: Span
+    first: str
+    last: str
+    sessions: int
+    agent: Measures
+    equal_weight: Measures
+    benchmark: Measures
+    benchmark_name: str
+    turnover: float | None
+    dollars: float
+    names: dict[str, float]
+    rest: float
+
+
+@router.get("/api/portfolio", summary="What is held now")
 def get_portfolio() -> PortfolioView:
-    return portfolio(router.asked)
+    return portfolio(Account.of(router.asked))
 
 
-@router.get("/api/portfolio/equity", summary="Equity by session")
-def get_equity() -> EquityView:
-    snapshots = router.asked.ledger.snapshots("", EVER)
-    return EquityView(sessions=tuple(one.session for one in snapshots), equity=tuple(float(one.equity) for one in snapshots))
+@router.get("/api/portfolio/live", summary="Equity and the day, as the broker was seen last")
+def get_live() -> LiveView:
+    return live(Account.of(router.asked))
+
+
+@router.get("/api/portfolio/equity", summary="Equity and drawdown by session, beside equal weight and the benchmark")
+def get_equity(span: SpanQuery = "1Y") -> EquityView:
+    return equity(Account.of(router.asked), span)
+
+
+@router.get("/api/portfolio/performance", summary="A span in numbers; null before the first close")
+def get_performance(span: SpanQuery = "1Y") -> PerformanceView | None:
+    return performance(Account.of(router.asked), span)
 
 
 @router.get("/pages/portfolio", include_in_schema=False)
-def show_portfolio() -> Response[str]:
-    return page("portfolio.html.j2", router.asked, view=portfolio(router.asked))
+def show_portfolio(span: SpanQuery = "1Y") -> Response[str]:
+    account = Account.of(router.asked)
+    values = {"view": portfolio(account), "live": live(account), "performance": performance(account, span)}
+    return page("portfolio.html.j2", router.asked, spans=SPANS, span=span, **values)
 
 
-def portfolio(request: PageRequest) -> PortfolioView:
-    snapshot = request.ledger.latest_snapshot()
-    if snapshot is None:
-        return PortfolioView(session=None, equity=None, cash=None, positions=())
-    return PortfolioView(session=snapshot.session, equity=snapshot.equity, cash=snapshot.cash, positions=_positions(snapshot))
+@router.get("/pages/portfolio/live", include_in_schema=False)
+def show_live() -> Response[str]:
+    return page("portfolio_live.html.j2", router.asked, live=live(Account.of(router.asked)))
 
 
-def _positions(snapshot: Snapshot) -> tuple[PositionView, ...]:
-    found = [
-        PositionView(
-            symbol=symbol,
-            quantity=held.quantity,
-            close=held.close,
-            value=held.quantity * held.close,
-            weight=float(held.quantity * held.close / snapshot.equity),
-        )
-        for symbol, held in snapshot.positions.items()
-    ]
-    return tuple(sorted(found, key=lambda one: (-one.value, one.symbol)))
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """What each view of one request starts from: the closes so far, and how the broker was seen last (None: never)."""
+
+    request: PageRequest
+    history: History
+    seen: BrokerState | None
+
+    @classmethod
+    def of(cls, request: PageRequest) -> Account:
+        seen = request.ledger.broker_state()
+        today = None if seen is None else new_york_date(parse_utc(seen.now)).isoformat()
+        return cls(request=request, history=closings_of(request.ledger).so_far(today=today), seen=seen)
+
+    @property
+    def now(self) -> str:
+        """The market's time, else the request's."""
+        return self.request.now if self.seen is None else self.seen.now
+
+    @cached_property
+    def yardsticks(self) -> Yardsticks | None:
+        """None before the first close."""
+        sessions = [one.session for one in self.history.closings]
+        if not sessions:
+            return None
+        request = self.request
+        return _cache_of(request.ledger).of(sessions, lake=request.lake, settings=request.settings, hour=request.now[:13])
+
+    @property
+    def prices(self) -> PriceHistory:
+        return PriceHistory() if self.yardsticks is None else self.yardsticks.prices
+
+    def since(self, span: Span) -> tuple[Closing, ...]:
+        closings = self.history.closings
+        return closings[first_of(span, [one.session for one in closings]) :]
+
+
+@lru_cache(maxsize=4)
+def _cache_of(ledger: Ledger) -> YardstickCache:  # noqa: ARG001 -- whose closes it is
+    return YardstickCache()
+
+
+def portfolio(account: Account) -> PortfolioView:
+    ledger, snapshot = account.request.ledger, account.history.last
+    # Nothing was quoted after the last close that is newer than it
+    quotes = last_quotes(account.request.lake, now=account.now) if snapshot is None or account.now > snapshot.taken_at else {}
+    held = book_of(ledger, snapshot, now=account.now, prices=account.prices, quotes=quotes)
+    total = held.equity
+    day = _last_session(account)
+    return PortfolioView(
+        session=None if snapshot is None else snapshot.session,
+        equity=total,
+        cash=held.cash,
+        cash_weight=float(held.cash / total) if held.cash is not None and total else None,
+        fills_since=len(held.fills),
+        positions=tuple(_position(one, held, account, day) for one in held.holdings),
+    )
+
+
+def live(account: Account) -> LiveView:
+    seen, ledger = account.seen, account.request.ledger
+    before = None if seen is None else account.history.close_before(new_york_date(parse_utc(seen.now)).isoformat())
+    day = None if seen is None or before is None else seen.equity - before.equity
+    return LiveView(
+        as_of=None if seen is None else seen.now,
+        is_open=seen is not None and seen.is_open,
+        next_open=None if seen is None else seen.next_open,
+        equity=None if seen is None else seen.equity,
+        since=None if before is None else before.session,
+        day=day,
+        day_change=float(day / before.equity) if day is not None and before is not None and before.equity else None,
+        trading_state=ledger.trading_state().state,
+        open_orders=len(ledger.unsettled_ids()),
+    )
+
+
+def equity(account: Account, span: Span) -> EquityView:
+    yardsticks, chosen = account.yardsticks, account.since(span)
+    if yardsticks is None:
+        return EquityView(sessions=(), equity=(), equal=(), benchmark=(), drawdown=(), equal_drawdown=(), benchmark_drawdown=())
+    path = [one.equity for one in chosen]
+    equal, benchmark = (_in_dollars(index[-len(chosen) :], path[0]) for index in (yardsticks.equal_weight, yardsticks.benchmark))
+    return EquityView(
+        sessions=tuple(one.session for one in chosen),
+        equity=tuple(path),
+        equal=tuple(equal),
+        benchmark=tuple(benchmark),
+        drawdown=tuple(drawdowns(path)),
+        equal_drawdown=tuple(drawdowns(equal)),
+        benchmark_drawdown=tuple(drawdowns(benchmark)),
+    )
+
+
+def performance(account: Account, span: Span) -> PerformanceView | None:
+    yardsticks, chosen = account.yardsticks, account.since(span)
+    if yardsticks is None:
+        return None
+    names = gains(chosen, yardsticks.prices)
+    dollars = chosen[-1].equity - chosen[0].equity
+    return PerformanceView(
+        span=span,
+        first=chosen[0].session,
+        last=chosen[-1].session,
+        sessions=len(chosen),
+        agent=measures([one.equity for one in chosen]),
+        equal_weight=measures(yardsticks.equal_weight[-len(chosen) :]),
+        benchmark=measures(yardsticks.benchmark[-len(chosen) :]),
+        benchmark_name=account.request.settings.universe.required_benchmark,
+        turnover=turnover(chosen, yardsticks.prices),
+        dollars=dollars,
+        names=names,
+        rest=dollars - sum(names.values()),
+    )
+
+
+def _in_dollars(index: Path, start: float) -> list[float | None]:
+    """The index as if `start` dollars had been put in at its first known value."""
+    base = next((one for one in index if one is not None), None)
+    return [None if one is None or base is None else start * one / base for one in index]
+
+
+def _last_session(account: Account) -> dict[str, float]:
+    """Dollars by name in the last closed session, exact by its fills."""
+    last, before = account.history.last, account.history.before
+    if last is None or before is None:
+        return {}
+    months = sorted({before.taken_at[:7], last.taken_at[:7]})
+    return by_name(before, last, account.request.ledger.fills_since(before.taken_at, months=months))
+
+
+def _position(one: Holding, held: Book, account: Account, day: dict[str, float]) -> PositionView:
+    closings = account.history.closings
+    at_close = bool(closings) and one.symbol in closings[-1].held
+    start = opened(one.symbol, closings) if at_close else 0
+    return PositionView(
+        symbol=one.symbol,
+        quantity=one.quantity,
+        price=one.price,
+        priced=one.priced,
+        value=one.value,
+        weight=float(one.value / held.equity) if held.equity else None,
+        day=day.get(one.symbol),
+        opened=closings[start].session if at_close else None,
+        since_opened=gain_of(one.symbol, closings[start:], account.prices) if at_close else None,
+    )

@@ -13,7 +13,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import boto3
@@ -28,6 +29,8 @@ from schema.settings import SETTINGS_FILE, load
 from trading_env.errors import PapertapeError
 
 HOST = "127.0.0.1"
+CHILD = ROOT / "papertape" / "child_process.py"
+CHECK_SECONDS = 1.0
 SCOPES = ("read", "trade", "approve")
 OUTPUTS = {
     "LEDGER_TABLE": "LedgerTable",
@@ -110,19 +113,29 @@ def run(folder: Path | None, *, port: int, console: Console) -> None:
         serve(listener, variables=environment(found), tokens=Tokens({token: SCOPES}))
 
 
+@contextmanager
+def beside(folder: Path, *, port: int = 0) -> Iterator[subprocess.Popen[bytes]]:
+    """The web app of the run that `folder` announces, in a process of its own, which ends with the block and with this process."""
+    command = [sys.executable, "-m", "papertape", "dashboard", "--folder", str(folder), "--port", str(port)]
+    server = subprocess.Popen([sys.executable, str(CHILD), "--", *command], cwd=ROOT, stdin=subprocess.PIPE)
+    try:
+        yield server
+    finally:
+        server.terminate()
+        server.wait()
+        if server.stdin is not None:
+            server.stdin.close()
+
+
 def _restore(folder: Path, *, port: int, console: Console) -> None:
-    """The run in `folder` brought back up, and its web app in a process of its own."""
+    """The run in `folder` brought back up, and its web app."""
     from local.replay.restore import restored
 
-    command = [sys.executable, "-m", "papertape", "dashboard", "--folder", str(folder), "--port", str(port)]
-    with console.status("bringing the traded year back up"):
-        up = restored(load(BUNDLED_SETTINGS), folder=folder, port=0)
-    with up as (deployment, _), subprocess.Popen(command, cwd=ROOT) as server:
+    console.print("bringing the traded year back up")
+    with restored(load(BUNDLED_SETTINGS), folder=folder, port=0) as (deployment, _), beside(folder, port=port) as server:
         try:
-            while server.poll() is None and not threading.Event().wait(1.0):
+            while server.poll() is None and not threading.Event().wait(CHECK_SECONDS):
                 deployment.exchange.check()
                 deployment.cloud.check()
         except KeyboardInterrupt:
             console.print("stopping; what was traded stays in", str(folder))
-        finally:
-            server.terminate()

@@ -19,6 +19,7 @@ from lambdas.common.ledger import ledger
 from local.exchange.server import ExchangeConfig, RunningExchange
 from schema.settings import SETTINGS_FILE, Settings, load
 from tests.aws.proxy import Proxy, running
+from tests.quick_cloud import hurry
 from tests.settings_files import settings_file
 from tests.tables import create_ledger_table
 
@@ -27,6 +28,13 @@ REGION = "us-east-1"
 TABLE = "papertape-ledger"
 CASH = "100000"
 FIRST_SLOT = "2020-01-02T14:35:00Z"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_cloud() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        hurry(patch)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,9 @@ is the eve of these tests. `market` gives each test a new account and an empty l
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -57,9 +59,19 @@ FUNCTIONS = {
 }
 
 
+#: The longest files, and what stands on the deployed app before them.
+LONGEST = ("test_parity", "test_deployed_api", "test_failures", "test_train_evaluate_serve", "test_soak", "test_build_features_spark")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest first, so that the other worker has something to do meanwhile."""
-    items.sort(key=lambda item: item.path.name != "test_parity.py")
+
+    def rank(item: pytest.Item) -> int:
+        name = item.path.stem
+        rehearsed = name != LONGEST[0] and item.get_closest_marker("rehearse") is not None
+        return LONGEST.index(name) if name in LONGEST and not rehearsed else len(LONGEST)
+
+    items.sort(key=rank)
 
 
 @pytest.fixture(scope="session")
@@ -70,9 +82,15 @@ def small() -> Settings:
 
 @pytest.fixture(scope="session")
 def synthesized(small: Settings, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("synth") / "cdk.out"
-    synthesize(folder, settings=small)
-    return folder
+    """Once for all workers."""
+    place = tmp_path_factory.getbasetemp()
+    folder = (place.parent if "PYTEST_XDIST_WORKER" in os.environ else place) / "synthesized"
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "cdk.out" / "manifest.json").exists():
+            synthesize(folder / "cdk.out", settings=small)
+    return folder / "cdk.out"
 
 
 @dataclass(frozen=True)

@@ -214,6 +214,11 @@ class Ledger(Controls):
     def snapshot(self, session: str) -> Snapshot | None:
         return self._get(Snapshot, {"pk": "snapshot", "sk": session})
 
+    def snapshots_of(self, days: Sequence[str]) -> list[Snapshot]:
+        """Return those of the sessions among `days`, oldest first; 100 per call."""
+        found = (Snapshot.of(item) for item in self._items([{"pk": "snapshot", "sk": day} for day in days]))
+        return sorted(found, key=lambda one: one.session)
+
     def latest_snapshot(self, *, before: str | None = None) -> Snapshot | None:
         """Return the newest snapshot, of a session before `before` if given."""
         condition: dict[str, Any] = {"KeyConditionExpression": "pk = :pk", "ExpressionAttributeValues": {":pk": "snapshot"}}

@@ -12,7 +12,7 @@ from decimal import Decimal
 from itertools import pairwise
 from math import prod
 
-from lambdas.common.ledger.records import Decision, Fill, ShadowDecision, Snapshot
+from lambdas.common.ledger.records import Decision, ShadowDecision, Snapshot
 from lambdas.common.orders.execution_cost import closes_of
 from schema.slot import AGENT
 
@@ -37,19 +37,6 @@ def price_change(symbol: str, snapshots: Sequence[Snapshot]) -> float | None:
     moves = [_move(symbol, earlier, later) for earlier, later in pairwise(snapshots)]
     known = [move for move in moves if move is not None]
     return prod(1 + move for move in known) - 1 if len(known) == len(moves) else None
-
-
-def by_name(before: Snapshot, after: Snapshot, fills: Iterable[Fill]) -> dict[str, float]:
-    """Dollars that each name has won or lost between two closes, the largest first; without names that moved in from elsewhere."""
-    worth = {symbol: -held.quantity * held.close for symbol, held in before.positions.items()}
-    for symbol, held in after.positions.items():
-        worth[symbol] = worth.get(symbol, Decimal(0)) + held.quantity * held.close
-    for fill in fills:
-        if before.taken_at < fill.time <= after.taken_at:
-            paid = fill.quantity * fill.price
-            worth[fill.symbol] = worth.get(fill.symbol, Decimal(0)) - (paid if fill.side == "buy" else -paid)
-    known = {symbol: float(dollars) for symbol, dollars in worth.items() if symbol not in after.drift}
-    return dict(sorted(known.items(), key=lambda one: (-one[1], one[0])))
 
 
 def side_by_side(snapshots: Sequence[Snapshot], decisions: Iterable[Decision], watched: Iterable[ShadowDecision]) -> SideBySide | None:
