@@ -77,7 +77,8 @@ class CostView(BaseModel):
 
 
 class HealthView(BaseModel):
-    """`as_of`: the moment that is judged; `replay`: it is another than now. `problem`: why the steps and conditions are not known."""
+    """`as_of`: the moment that is judged; `replay`: it is another than now. `problem`: why the steps and conditions are not known.
+    `decided_by`: the code that the newest decision was ordered by."""
 
     as_of: str
     replay: bool
@@ -93,6 +94,7 @@ class HealthView(BaseModel):
     cost: CostView | None
     cost_problem: str | None
     code_version: str
+    decided_by: str | None
 
 
 @router.get("/api/health", summary="The loop's freshness, open conditions with their remedies, alarms, and cost")
@@ -124,7 +126,7 @@ def health(request: PageRequest) -> HealthView:
         facts = gather(now=now, ledger=request.ledger, lake=request.lake, settings=request.settings)
         other = other_facts(request, now=now)
     except (ClientError, BotoCoreError, LakeError) as error:
-        nothing = {"trading_state": None, "state_reason": None, "steps": (), "conditions": ()}
+        nothing = {"trading_state": None, "state_reason": None, "steps": (), "conditions": (), "decided_by": None}
         return HealthView(problem=f"{type(error).__name__}: {error}", **nothing, **fixed)
     findings = evaluate(facts, request.settings)
     return HealthView(
@@ -133,6 +135,7 @@ def health(request: PageRequest) -> HealthView:
         steps=steps(facts, other, request.settings, broken=names(findings)),
         conditions=tuple(_condition(one, request) for one in findings),
         problem=None,
+        decided_by=facts.recent[-1].code_version if facts.recent else None,
         **fixed,
     )
 

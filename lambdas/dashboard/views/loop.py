@@ -23,6 +23,8 @@ from schema.settings import Settings
 
 State = Literal["fresh", "late", "idle", "unknown"]
 MISSED_RUNS = 3  # so many runs of reconcile in a row are more than a slow one
+NEWS_LIMIT = timedelta(days=1)  # nights are shorter
+REPORT_LIMIT = timedelta(days=15)  # one may fall on a holiday
 
 
 class StepView(BaseModel):
@@ -68,15 +70,19 @@ def steps(facts: Facts, other: OtherFacts, settings: Settings, *, broken: Collec
     is_trained = trained is not None and trained.policy == "endpoint"
     step = _Steps(broken)
     found = [
-        step("calendar", _text(facts.calendar_reaches), "the last session that is known", "reaches past today", "calendar-missing"),
+        step("calendar", _text(facts.calendar_reaches), "the last session that is known", "reaches today", "calendar-missing"),
         step("bars", _text(facts.newest_bar), "the newest daily bar", "the last close, before the open", "bars-late", "closes-disagree"),
         step(
             "quotes", None if other.quotes is None else iso(other.quotes), "the newest quotes of today",
             f"every {_every(schedule.quotes_every_minutes)} while the market is open", "quotes-stale", idle=not _open(facts),
         ),
-        step(
-            "news", other.news_run, "the last run", f"every {_every(settings.news.every_minutes)}, 04:00 to 20:00 New York",
-            "news-stale", "sentiment-behind", "sentiment-budget",
+        _since(
+            step(
+                "news", other.news_run, "the last run", f"every {_every(settings.news.every_minutes)}, 04:00 to 20:00 New York",
+                "news-stale", "sentiment-behind", "sentiment-budget",
+            ),
+            facts.now,
+            limit=NEWS_LIMIT,
         )
         if settings.news.sources
         else StepView(name="news", state="idle", last=None, says="no source is configured", promise="none"),
@@ -91,7 +97,7 @@ def steps(facts: Facts, other: OtherFacts, settings: Settings, *, broken: Collec
             "snapshot", None if last is None else last.session, "the last session that was closed", "five minutes after each close",
             "snapshot-missing", "position-drift", "live-differs",
         ),
-        step("report", other.report, "the last that was written", "Fridays, 17:30 New York"),
+        _since(step("report", other.report, "the last that was written", "Fridays, 17:30 New York"), facts.now, limit=REPORT_LIMIT),
         step(
             "training",
             trained.known_until.isoformat() if trained is not None and is_trained else None,
@@ -112,6 +118,13 @@ def _reconciled(facts: Facts, broker: BrokerState | None, *, every: int) -> Step
     late = _open(facts) and silent > timedelta(minutes=MISSED_RUNS * every)
     state: State = "late" if late else "fresh" if _open(facts) else "idle"
     return StepView(name="reconcile", state=state, last=broker.now, says="the last look at the broker", promise=promise)
+
+
+def _since(step: StepView, now: datetime, *, limit: timedelta) -> StepView:
+    """Late where the last time is further back than `limit`, too."""
+    if step.last is None or now - parse_utc(f"{step.last}T21:30:00Z" if len(step.last) == len("2020-01-02") else step.last) <= limit:
+        return step
+    return step.model_copy(update={"state": "late"})
 
 
 class _Steps:
