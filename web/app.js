@@ -87,6 +87,16 @@ function failed(xhr) {
   }
 }
 
+// --- a form that only asks (data-open) is an address: the page with the fields that have a value
+
+document.body.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (!form.dataset.open) return;
+  event.preventDefault();
+  const asked = [...new FormData(form)].filter(([, value]) => value !== "");
+  location.hash = `#/${form.dataset.open}?${new URLSearchParams(asked)}`;
+});
+
 // --- writes: a form says where (data-write), how (data-method), and whether it asks for a reason (data-reason)
 
 document.body.addEventListener("submit", async (event) => {
