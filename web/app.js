@@ -1,5 +1,6 @@
 // The shell: who is signed in, which page is shown, what a form writes. Pages come as HTML from the API, charts as JSON.
 import { signedIn, token, signOut } from "./auth.js";
+import "./candles.js";
 import { drawCharts, forgetCharts } from "./charts.js";
 
 export const API = "/v1/app/api/";
@@ -14,13 +15,14 @@ export async function call(path, options = {}) {
   });
   if (response.status === 401) return signOut("You are signed out: the token was refused.");
   const body = response.headers.get("Content-Type")?.startsWith("application/json") ? await response.json() : await response.text();
-  if (!response.ok) throw new Error(sentence(body) || `${response.status} ${response.statusText}`);
+  if (!response.ok) throw Object.assign(new Error(sentence(body) || `${response.status} ${response.statusText}`), { status: response.status });
   return body;
 }
 
 // One line from what the API answers when it refuses.
 function sentence(body) {
   if (typeof body === "string") return body.slice(0, 300);
+  if (body.message) return body.message;
   if (body.errors) return body.errors.map((one) => `${one.field}: ${one.allowed} (was ${one.value})`).join("; ");
   return body.message;
 }
@@ -85,6 +87,16 @@ function failed(xhr) {
   }
 }
 
+// --- a form that only asks (data-open) is an address: the page with the fields that have a value
+
+document.body.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (!form.dataset.open) return;
+  event.preventDefault();
+  const asked = [...new FormData(form)].filter(([, value]) => value !== "");
+  location.hash = `#/${form.dataset.open}?${new URLSearchParams(asked)}`;
+});
+
 // --- writes: a form says where (data-write), how (data-method), and whether it asks for a reason (data-reason)
 
 document.body.addEventListener("submit", async (event) => {
@@ -112,7 +124,8 @@ document.body.addEventListener("submit", async (event) => {
     if (done?.open) location.hash = done.open;
     else await refresh();
   } catch (error) {
-    if (!(error instanceof TypeError)) delete form.dataset.key;
+    // Without an answer, or with one that leaves open what was done, another click must be the same write.
+    if (error.status < 500) delete form.dataset.key;
     notify(error.message, "failed");
   } finally {
     button.disabled = false;

@@ -22,14 +22,15 @@ from lambdas.common.api.responses import answer, refusals
 from lambdas.common.lake.lake import LakeError
 from lambdas.common.ledger.item import LedgerCorrupt
 from lambdas.common.ledger.ledger import CursorError
+from lambdas.common.registry.approval import ModelActionError
 from lambdas.common.telemetry import entry, logger
-from lambdas.dashboard import decisions, portfolio
+from lambdas.dashboard import decisions, health, models, news, portfolio, trading
 from lambdas.dashboard.principal import ScopeError
 from lambdas.dashboard.request import PageRequest
 from lambdas.dashboard.writes import KeyReusedError, WriteError
 
 app = APIGatewayRestResolver(enable_validation=True, strip_prefixes=["/app"])
-for module in (decisions, portfolio):
+for module in (decisions, portfolio, trading, news, health, models):
     app.include_router(module.router)
 
 
@@ -60,7 +61,7 @@ def wrong_parameters(error: RequestValidationError) -> Response[str]:
     return answer(422, {"errors": fields})
 
 
-@app.exception_handler([WriteError, CursorError])  # type: ignore[untyped-decorator]
+@app.exception_handler([WriteError, CursorError, ModelActionError])  # type: ignore[untyped-decorator]
 def refused(error: Exception) -> Response[str]:
     return answer(422, {"message": str(error)})
 

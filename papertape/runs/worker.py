@@ -27,7 +27,7 @@ from papertape.runs.inspection import looked_at
 from papertape.runs.recorder import RunRecorder
 from papertape.runs.store import RunHeldError, RunStore
 from papertape.runs.studies import RunRefusedError, Studies, model_of
-from papertape.runs.training import RunTraining, trained_files
+from papertape.runs.training import RunTraining
 from schema.evaluation_document import Evaluation, read
 from schema.runs.events import Inspected, Judged, ResultMade, RunState, StateChanged
 from schema.runs.request import RunRequest, UploadedBars
@@ -115,7 +115,8 @@ class Worker:
         evaluation_page.write(evaluation, workspace / "page.html")
         self._put(request.id, "page.html", workspace / "page.html", recorder)
         self._put(request.id, "model.tar.gz", workspace / "model.tar.gz", recorder)
-        for table in trained_files(prepared, "q-table.json")[-1:]:
+        table = prepared.seed(prepared.settings.training.seeds[0]) / f"fold-{prepared.folds[-1].number}" / "q-table.json"
+        if table.is_file():  # of the first seed, as it would go on
             self._put(request.id, "q-table.json", table, recorder)
         recorder.tell(Judged, **verdict(read(evaluation)))
         keep()
