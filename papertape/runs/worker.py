@@ -10,9 +10,9 @@ from __future__ import annotations
 import errno
 import json
 import os
-import tarfile
 import tempfile
 import threading
+import traceback
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -69,8 +69,10 @@ class Worker:
             state, message = self._done(request, recorder), ""
         except RunHeldError:
             raise
-        except (PapertapeError, OSError, ValueError, ArithmeticError, tarfile.TarError) as error:
+        except Exception as error:  # noqa: BLE001 -- a run says why it ended, whatever it was
             message = said(error)
+            if not isinstance(error, (PapertapeError, OSError)):
+                traceback.print_exception(error)
             self._store.make_room(request.id)
             recorder.forgive()
         recorder.tell(StateChanged, state=state, message=message)
