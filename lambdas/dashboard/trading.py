@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from lambdas.common.api.responses import answer
 from lambdas.common.ledger.ledger import Ledger
 from lambdas.dashboard.account import outcomes
+from lambdas.dashboard.account.account import Account
 from lambdas.dashboard.account.lives import OrderLife, OrdersView, life_of, order_view, orders_view
 from lambdas.dashboard.account.months import months_between, months_of
 from lambdas.dashboard.account.performance import DAYS, SPANS, Span
@@ -31,7 +32,6 @@ from lambdas.dashboard.request import PageRequest
 from lambdas.dashboard.routing import PageRouter
 from lambdas.dashboard.writes import HEADER, Written, write
 from schema.api_requests import State
-from schema.exchange_time import new_york_date, parse_utc
 from schema.path_segment import identity_of, segment_of
 
 router = PageRouter()
@@ -74,17 +74,17 @@ def get_state() -> StateView:
 
 @router.get("/api/watchlist", summary="What is held and watched, with last quotes and sparklines")
 def get_watchlist() -> list[WatchedName]:
-    return watched(router.asked)
+    return watched(Account.of(router.asked))
 
 
 @router.get("/api/candles/<symbol>", summary="Daily candles with the agent's fills and signals")
 def get_candles(symbol: SymbolPath, span: SpanQuery = "3M") -> CandlesView:
-    return candles_of(router.asked, symbol, span)
+    return candles_of(Account.of(router.asked), symbol, span)
 
 
 @router.get("/api/orders", summary="A month's orders, the newest first, page by page")
 def get_orders(month: MonthQuery = None, cursor: CursorQuery = None, limit: LimitQuery = PAGE) -> OrdersView:
-    return listed(router.asked, month, cursor=cursor, limit=limit)
+    return listed(Account.of(router.asked), month, cursor=cursor, limit=limit)
 
 
 @router.get("/api/orders/<order_id>", summary="An order with its life and its trace")
@@ -138,30 +138,30 @@ def delete_watched(symbol: SymbolPath) -> Response[str]:
 
 @router.get("/pages/trading", include_in_schema=False)
 def show_trading(symbol: Annotated[str | None, Query()] = None, span: SpanQuery = "3M") -> Response[str]:
-    asked = router.asked
+    asked, account = router.asked, Account.of(router.asked)
     names = asked.settings.universe.symbols
     chosen = symbol if symbol in names else names[0]
-    open_orders = [order_view(one) for one in asked.ledger.unsettled_orders()]
     return page(
         "trading.html.j2",
         asked,
         state=state_of(asked),
-        watched=watched(asked),
+        watched=watched(account),
         names=names,
         symbol=chosen,
         span=span,
         spans=SPANS,
-        marks=_marks(asked, chosen, _first_day(asked, span)),
-        open_orders=open_orders,
-        orders=listed(asked, None, cursor=None, limit=PAGE),
-        months=_months(asked),
+        marks=_marks(account, chosen, _first_day(account, span)),
+        open_orders=[order_view(one) for one in asked.ledger.unsettled_orders()],
+        orders=listed(account, None, cursor=None, limit=PAGE),
+        months=_months(account),
     )
 
 
 @router.get("/pages/trading/orders", include_in_schema=False)
 def show_orders(month: MonthQuery = None, cursor: CursorQuery = None) -> Response[str]:
-    orders = listed(router.asked, month, cursor=cursor, limit=PAGE)
-    return page("orders.html.j2", router.asked, orders=orders, months=_months(router.asked))
+    account = Account.of(router.asked)
+    orders = listed(account, month, cursor=cursor, limit=PAGE)
+    return page("orders.html.j2", router.asked, orders=orders, months=_months(account))
 
 
 @router.get("/pages/trading/orders/<order_id>", include_in_schema=False)
@@ -175,32 +175,32 @@ def state_of(request: PageRequest) -> StateView:
     return StateView(**told, breakers=breakers.tripped)
 
 
-def watched(request: PageRequest) -> list[WatchedName]:
+def watched(account: Account) -> list[WatchedName]:
     """What the last close held, then the list, each in order."""
-    last, listed_names = request.ledger.latest_snapshot(), request.actions.watchlist()
+    last, listed_names = account.history.last, account.request.actions.watchlist()
     held = [] if last is None else sorted(last.positions)
     names = list(dict.fromkeys([*held, *listed_names]))
     if not names:
         return []
-    quotes = last_quotes(request.lake, now=_now(request))
-    prices = _bars(request, back=1)
+    quotes = last_quotes(account.request.lake, now=account.now)
+    prices = _bars(account, back=1)
     return [
         WatchedName(symbol=one, watched=one in listed_names, quote=quotes.get(one), spark=sparkline(one, prices.prices)) for one in names
     ]
 
 
-def candles_of(request: PageRequest, symbol: str, span: Span) -> CandlesView:
+def candles_of(account: Account, symbol: str, span: Span) -> CandlesView:
     """Raises NotFoundError for what is no name of the universe."""
-    if symbol not in request.settings.universe.symbols:
+    if symbol not in account.request.settings.universe.symbols:
         raise NotFoundError
-    first = _first_day(request, span)
-    bars = _bars(request, back=int(_now(request)[:4]) - int(first[:4]))
-    return candles(symbol, bars.rows, prices=bars.prices, first=first, markers=_marks(request, symbol, first))
+    first = _first_day(account, span)
+    bars = _bars(account, back=int(account.today[:4]) - int(first[:4]))
+    return candles(symbol, bars.rows, prices=bars.prices, first=first, markers=_marks(account, symbol, first))
 
 
-def listed(request: PageRequest, month: str | None, *, cursor: str | None, limit: int) -> OrdersView:
-    month = month or _now(request)[:7]
-    return orders_view(month, request.ledger.page_of_orders(month, limit=limit, cursor=cursor, newest_first=True))
+def listed(account: Account, month: str | None, *, cursor: str | None, limit: int) -> OrdersView:
+    month = month or account.now[:7]
+    return orders_view(month, account.request.ledger.page_of_orders(month, limit=limit, cursor=cursor, newest_first=True))
 
 
 def order_of(request: PageRequest, order_id: str) -> OrderLife:
@@ -229,30 +229,23 @@ def _unwatch(request: PageRequest, symbol: str) -> Written:
     return Written(200, {"message": f"{symbol} is not watched any more."})
 
 
-def _now(request: PageRequest) -> str:
-    """The market's time, else the request's."""
-    seen = request.ledger.broker_state()
-    return request.now if seen is None else seen.now
-
-
-def _first_day(request: PageRequest, span: Span) -> str:
-    today = new_york_date(parse_utc(_now(request)))
+def _first_day(account: Account, span: Span) -> str:
+    today = date.fromisoformat(account.today)
     start = date(today.year, 1, 1) if span == "YTD" else today - timedelta(days=DAYS.get(span, TEN_YEARS))
     return start.isoformat()
 
 
-def _marks(request: PageRequest, symbol: str, first: str) -> list[ChartMarker]:
-    today = new_york_date(parse_utc(_now(request))).isoformat()
-    chosen = months_between(first, today)[-MARKED_MONTHS:]
-    kept = months_of(request.ledger)
-    fills = [one for month in chosen for one in kept.fills.of(month, today=today)]
-    targets = [one for month in chosen for one in kept.targets.of(month, today=today)]
+def _marks(account: Account, symbol: str, first: str) -> list[ChartMarker]:
+    kept, when = months_of(account.request.ledger), {"today": account.today, "now": account.request.now}
+    chosen = months_between(first, account.today)[-MARKED_MONTHS:]
+    fills = [one for month in chosen for one in kept.fills.of(month, **when)]
+    targets = [one for month in chosen for one in kept.targets.of(month, **when)]
     return [one for one in markers(symbol, fills=fills, targets=targets) if one.session >= first]
 
 
-def _bars(request: PageRequest, *, back: int) -> RawBars:
+def _bars(account: Account, *, back: int) -> RawBars:
     """Of the universe, of this year and so many before."""
-    year = int(_now(request)[:4])
+    request, year = account.request, int(account.today[:4])
     years = range(year - back, year + 1)
     return _cache_of(request.ledger).of(request.lake, symbols=request.settings.universe.symbols, years=years, hour=request.now[:13])
 
@@ -262,8 +255,7 @@ def _cache_of(ledger: Ledger) -> BarCache:  # noqa: ARG001 -- whose lake it is
     return BarCache()
 
 
-def _months(request: PageRequest) -> list[str]:
+def _months(account: Account) -> list[str]:
     """Those that can have orders, the newest first."""
-    now = _now(request)
-    first = request.ledger.first_snapshot()
-    return months_between(first.session if first is not None else now, now)[::-1]
+    closings = account.history.closings
+    return months_between(closings[0].session if closings else account.now, account.now)[::-1]

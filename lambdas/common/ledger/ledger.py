@@ -228,12 +228,6 @@ class Ledger(Controls):
         items = self._table.query(**condition, ScanIndexForward=False, Limit=1, ConsistentRead=True)["Items"]
         return Snapshot.of(items[0]) if items else None
 
-    def first_snapshot(self) -> Snapshot | None:
-        """Return the oldest one."""
-        query = {"KeyConditionExpression": "pk = :pk", "ExpressionAttributeValues": {":pk": "snapshot"}}
-        items = self._table.query(**query, Limit=1)["Items"]
-        return Snapshot.of(items[0]) if items else None
-
     def snapshots(self, start: str, end: str) -> list[Snapshot]:
         """Return the snapshots of the sessions from `start` to `end`, both included."""
         return list(self._query(Snapshot, "snapshot", start, end))

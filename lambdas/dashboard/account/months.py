@@ -1,6 +1,6 @@
 """Fills and the agent's targets by month, those of finished months kept in the warm process: what a chart marks.
 
-Promise: a month is kept when the market's day is ten days after its end; until then it is read again at each call. Failure: that of the
+Promise: a month is kept when the market's day is ten days after its end; until then it is read again each minute. Failure: that of the
 ledger's reads.
 """
 
@@ -43,16 +43,16 @@ class Kept(Generic[T]):
     def __init__(self, read: Callable[[str], T]) -> None:
         self._read = read
         self._lock = Lock()
-        self._months: dict[str, T] = {}
+        self._months: dict[str, tuple[str, T]] = {}
 
-    def of(self, month: str, *, today: str) -> T:
-        if month in self._months:
-            return self._months[month]
-        found = self._read(month)
-        if date.fromisoformat(today) >= _end(month) + FINAL_AFTER:
-            with self._lock:
-                self._months[month] = found
-        return found
+    def of(self, month: str, *, today: str, now: str) -> T:
+        """`today`: the market's day (ISO date); `now`: of the request, ISO 8601 UTC."""
+        until = "" if date.fromisoformat(today) >= _end(month) + FINAL_AFTER else now[:16]
+        with self._lock:
+            kept = self._months.get(month)
+            if kept is None or kept[0] != until:
+                kept = self._months[month] = (until, self._read(month))
+            return kept[1]
 
 
 class Months(NamedTuple):
