@@ -16,7 +16,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lambdas.common.api.client import ExecutionApiError
 from lambdas.common.api.responses import shown_decision
+from lambdas.common.lake.explanation import NOT_RECORDED, ExplainedDecision, explained
 from lambdas.common.lake.lake import LakeError
+from lambdas.common.ledger.explanation import Cause
 from lambdas.common.ledger.records import Decision, OrderRecord, ServedModel, ShadowDecision, Snapshot
 from lambdas.common.orders.comparison import growth, side_by_side
 from lambdas.common.orders.execution_cost import closes_of, executions, session_of
@@ -34,27 +36,20 @@ NEXT_CLOSE = timedelta(days=10)
 MONTH = timedelta(days=31)
 
 
-class ScoreCause(BaseModel):
-    """What an input did to a score: `value` in standard deviations from its mean in training, `contribution` to the score."""
-
-    input: str
-    gradient: float
-    value: float
-    contribution: float
-
-
 class DecidedName(BaseModel):
-    """Shares of the invested part of equity: `held` before, `target`, `change`, and what the model that watched wanted, `watched`."""
+    """Shares of the invested part of equity: `held` before, `target`, `change`, and what the model that watched wanted, `watched`.
+    `words` say why, and `causes` and `watched_causes` what moved each model's score, the largest first."""
 
     symbol: str
-    held: float | None
-    target: float | None
-    change: float | None
-    score: float | None
+    held: float | None = None
+    target: float | None = None
+    change: float | None = None
+    score: float | None = None
+    causes: tuple[Cause, ...] = ()
+    words: str = ""
     watched: float | None
+    watched_causes: tuple[Cause, ...]
     refused: str | None
-    causes: tuple[ScoreCause, ...]
-    watched_causes: tuple[ScoreCause, ...]
 
 
 class DecidedOrder(BaseModel):
@@ -162,9 +157,8 @@ def decision_view(request: PageRequest, decision: Decision, *, chain: bool) -> D
     orders = request.ledger.orders_by_id([planned.client_order_id for planned in decision.plan or ()])
     closes = closes_of(next((one for one in snapshots if one.session == session_of(decision)), None))
     shown = shown_decision(decision, orders, closes=closes)
-    answered, links, problem = _asked(request, decision) if chain else ({}, None, None)
-    record = told.record or {}
-    explanation = answered.get("explained") or record.get("explanation") or {}
+    links, problem = _chain(request, decision) if chain else (None, None)
+    found = explained(decision, told.record, problem=told.problem)
     return DecisionView(
         decision_id=decision.decision_id,
         segment=segment_of(decision.decision_id),
@@ -178,9 +172,9 @@ def decision_view(request: PageRequest, decision: Decision, *, chain: bool) -> D
         model_version=decision.model_version,
         model=words.model_name(told.model, version=decision.model_version),
         data_as_of=decision.data_as_of,
-        cash=record.get("cash_weight"),
-        names=_names(decision, record, watched),
-        explained=explanation.get("says") or told.problem or NOT_KEPT,
+        cash=(told.record or {}).get("cash_weight"),
+        names=_names(decision, found, watched),
+        explained=NOT_KEPT if found.says == NOT_RECORDED else found.says,
         orders=tuple(DecidedOrder.model_validate(order) for order in shown["orders"]),
         cost=_cost(orders, closes),
         shadow=_compared(request, decision, watched, watching, snapshots),
@@ -192,7 +186,7 @@ def decision_view(request: PageRequest, decision: Decision, *, chain: bool) -> D
 
 def _recorded(request: PageRequest, decision: Decision) -> _Told:
     if decision.strategy in PERSONAL:
-        return _Told(None, "a person's order: no model scored it", None)
+        return _Told(None, "", None)
     key = decision_key(date.fromisoformat(decision.slot[:10]), decision.decision_id)
     try:
         record = request.audit.record(key)
@@ -228,49 +222,27 @@ def _snapshots(request: PageRequest, decision: Decision) -> list[Snapshot]:
     return request.ledger.snapshots(first.isoformat(), (first + MONTH + NEXT_CLOSE).isoformat())
 
 
-def _asked(request: PageRequest, decision: Decision) -> tuple[Mapping[str, Any], tuple[ChainLink, ...] | None, str | None]:
+def _chain(request: PageRequest, decision: Decision) -> tuple[tuple[ChainLink, ...] | None, str | None]:
     try:
         answer = request.execution.decision(decision.decision_id)
     except ExecutionApiError as error:
-        return {}, None, str(error)
+        return None, str(error)
     if answer.status != 200:
-        return {}, None, f"the execution API answered {answer.status}: {answer.body.get('message', '')}"
-    return answer.body, tuple(ChainLink.model_validate(link) for link in answer.body["trace"]), None
+        return None, f"the execution API answered {answer.status}: {answer.body.get('message', '')}"
+    return tuple(ChainLink.model_validate(link) for link in answer.body["trace"]), None
 
 
-def _names(decision: Decision, record: Mapping[str, Any], watched: ShadowDecision | None) -> tuple[DecidedName, ...]:
-    """The largest change first."""
-    held, theirs = _of_the_invested(record.get("held") or {}), {} if watched is None else watched.weights
-    causes = _causes(record.get("explanation"))
-    watched_causes = {} if watched is None else _causes(watched.model_dump().get("explanation"))
-    found = []
-    for symbol in sorted({*decision.weights, *held, *theirs}):
-        had, target = held.get(symbol), decision.weights.get(symbol)
-        found.append(
-            DecidedName(
-                symbol=symbol,
-                held=had,
-                target=target,
-                change=None if had is None or target is None else target - had,
-                score=decision.scores.get(symbol),
-                watched=theirs.get(symbol),
-                refused=decision.refused.get(symbol),
-                causes=causes.get(symbol, ()),
-                watched_causes=watched_causes.get(symbol, ()),
-            )
-        )
-    return tuple(sorted(found, key=lambda one: (-abs(one.change or 0.0), one.symbol)))
+def _names(decision: Decision, found: ExplainedDecision, watched: ShadowDecision | None) -> tuple[DecidedName, ...]:
+    """The largest change first; what only the model that watched would hold comes last."""
+    theirs = {} if watched is None else watched.weights
+    reasons = {} if watched is None or watched.explanation is None else watched.explanation.top
 
+    def beside(symbol: str) -> dict[str, Any]:
+        return {"watched": theirs.get(symbol), "watched_causes": reasons.get(symbol, ()), "refused": decision.refused.get(symbol)}
 
-def _of_the_invested(held: Mapping[str, float]) -> dict[str, float]:
-    total = sum(held.values())
-    return {symbol: weight / total if total > 0 else 0.0 for symbol, weight in held.items()}
-
-
-def _causes(explanation: Mapping[str, Any] | None) -> dict[str, tuple[ScoreCause, ...]]:
-    """By name, the largest first, as `decide` recorded them."""
-    top = (explanation or {}).get("top") or {}
-    return {symbol: tuple(ScoreCause.model_validate(cause) for cause in causes) for symbol, causes in top.items()}
+    ours = [DecidedName(**one.model_dump(), **beside(one.symbol)) for one in found.names]
+    others = sorted(theirs.keys() - {one.symbol for one in ours})
+    return (*ours, *(DecidedName(symbol=symbol, **beside(symbol)) for symbol in others))
 
 
 def _cost(orders: Mapping[str, OrderRecord], closes: Mapping[str, Decimal]) -> DecisionCost:
@@ -294,11 +266,10 @@ def _compared(
     both = side_by_side(snapshots, request.ledger.decisions(month), request.ledger.shadow_decisions(month))
     place = next((index for index, one in enumerate(snapshots) if one.session == session_of(decision)), None)
     pair = None if place is None or place + 1 == len(snapshots) else (snapshots[place], snapshots[place + 1])
-    explanation = watched.model_dump().get("explanation") or {}
     return ShadowCompared(
         name=words.model_name(watching, version=watched.model_version),
         model_version=watched.model_version,
-        explained=explanation.get("says") or NOT_KEPT,
+        explained=NOT_KEPT if watched.explanation is None else watched.explanation.says,
         day=None if pair is None else growth(watched.weights, *pair),
         day_traded=None if pair is None else growth(decision.weights, *pair),
         sessions=0 if both is None else both.sessions,

@@ -101,6 +101,7 @@ def test_reasons_are_shown_name_by_name_as_text(web: Web, decided: Any, buckets:
     assert "the gradient of each score" in shown
     assert "volatility_20</code> +0.400" in shown
     assert "momentum_21&lt;b&gt;</code> −0.300" in shown
+    assert "SPY: 25.0% held, target 12.5% (-12.5 points). For it: volatility_20 is 1.5 deviations below its mean (+0.400" in shown
     assert "<b>" not in shown
 
 
