@@ -35,6 +35,7 @@ FEATURES_MANIFEST = f"{FEATURES}manifest.json"
 TRAINING_MANIFEST = f"{TRAINING}manifest.json"
 
 RUNS = "runs/"  # what people ask for: a folder a run, schema/runs
+RUN_TRIALS = "runs/trials/"  # the log of what was tried in the training room, apart from that of the models that may trade
 UPLOADS = "uploads/"  # bars that people have brought, as they came
 
 MODELS = "models/"

@@ -6,19 +6,27 @@ artifact. Raises Pydantic's `ValidationError` for a request that is not one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from schema.news import Moment
 
-RunId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{7,39}$")]
+RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{7,39}")
+RunId = Annotated[str, StringConstraints(pattern=rf"^{RUN_ID.pattern}$")]
 UploadName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{7,39}\.(csv|csv\.gz|parquet)$")]
 RunKind = Literal["train", "backtest", "inspect"]
 Day = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\d$")]
 #: What a column of a user's file means.
 Role = Literal["symbol", "session", "open", "high", "low", "close", "volume", "adjusted_close", "dividend", "split"]
+
+
+def new_run_id(at: datetime, *, token: str) -> str:
+    """An id that sorts by time, as lists of runs expect: `at` is aware, `token` a few characters of a-z and 0-9 that nobody else has."""
+    return f"{at.astimezone(UTC):%Y%m%dt%H%M%S}-{token}"
 
 
 class RunDocument(BaseModel):
