@@ -23,13 +23,14 @@ from lambdas.common.lake.lake import LakeError
 from lambdas.common.ledger.item import LedgerCorrupt
 from lambdas.common.ledger.ledger import CursorError
 from lambdas.common.telemetry import entry, logger
-from lambdas.dashboard import portfolio
+from lambdas.dashboard import portfolio, training, uploads
 from lambdas.dashboard.principal import ScopeError
 from lambdas.dashboard.request import PageRequest
 from lambdas.dashboard.writes import KeyReusedError, WriteError
+from schema.runs.status import RunEventsError
 
 app = APIGatewayRestResolver(enable_validation=True, strip_prefixes=["/app"])
-for module in (portfolio,):
+for module in (portfolio, training, uploads):
     app.include_router(module.router)
 
 
@@ -75,7 +76,7 @@ def reused(error: KeyReusedError) -> Response[str]:
     return answer(409, {"message": str(error)})
 
 
-@app.exception_handler([ExecutionApiError, ClientError, BotoCoreError, LakeError, LedgerCorrupt])  # type: ignore[untyped-decorator]
+@app.exception_handler([ExecutionApiError, ClientError, BotoCoreError, LakeError, LedgerCorrupt, RunEventsError])  # type: ignore[untyped-decorator]
 def not_now(error: Exception) -> Response[str]:
     logger.error("unavailable", extra={"error": str(error), "kind": type(error).__name__})
     return answer(503, {"message": f"{type(error).__name__}: {error}; send the same request again"})
