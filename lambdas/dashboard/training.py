@@ -6,7 +6,6 @@ a pipeline does the run; on the laptop the server that finds it queued.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from functools import lru_cache
@@ -20,7 +19,6 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import InitErrorDetails
 
 from lambdas.common.api.responses import answer
-from lambdas.dashboard.pages import page
 from lambdas.dashboard.request import PageRequest
 from lambdas.dashboard.routing import PageRouter
 from lambdas.dashboard.run_views import (
@@ -44,7 +42,7 @@ from lambdas.dashboard.writes import HEADER, Written, write
 from schema.exchange_time import parse_utc
 from schema.runs.request import RUN_ID, BacktestOf, BundledBars, RunRequest, UploadedBars
 from schema.sections.learning import RewardSettings
-from schema.settings import ALGORITHM_NAMES, Settings
+from schema.settings import Settings
 
 router = PageRouter()
 RESULT = re.compile(r"[a-z0-9][a-z0-9-]{0,40}\.(json|html|tar\.gz)")

@@ -17,9 +17,9 @@ from lambdas.dashboard.request import PageRequest
 from lambdas.dashboard.routing import PageRouter
 from lambdas.dashboard.run_views import folder, refuse
 from lambdas.dashboard.writes import HEADER, Written, write
+from schema.exchange_time import parse_utc
 from schema.lake_layout import upload_key
 from schema.runs.request import RunDocument, new_run_id
-from schema.exchange_time import parse_utc
 
 router = PageRouter()
 MOST_BYTES = 200_000_000
