@@ -166,7 +166,7 @@ def _settings(deployed: Settings, order: RunOrder) -> dict[str, dict[str, Any]]:
         problems = [
             InitErrorDetails(type=one["type"], loc=("settings", *one["loc"]), input=one["input"], ctx=one.get("ctx", {}))
             for one in error.errors()
-        ]  # type: ignore[typeddict-item]
+        ]
         raise ValidationError.from_exception_data("RunOrder", problems) from error
     kept = {name: values for name, values in changed.items() if values}
     return kept | ({"universe": {"symbols": list(order.symbols)}} if order.symbols else {})

@@ -96,38 +96,38 @@ def test_a_run_whose_answer_was_lost_is_the_same_run_when_it_is_asked_for_again(
     assert len(web.get("api/runs").body["runs"]) == 1
 
 
-@pytest.mark.parametrize(
-    ("change", "field"),
-    [
-        ({"settings": {"training": {"folds": 99}}}, "settings.training.folds"),
-        ({"settings": {"training": {"fold": 2}}}, "settings.training.fold"),
-        ({"settings": {"costs": {"slippage_bps": -1}}}, "settings.costs.slippage_bps"),
-        ({"settings": {"training": {"algorithm": "direct"}, "reward": {"kind": "log_growth"}}}, "settings"),
-        ({"settings": {"gate": {"refused": "trade"}}}, "settings.gate"),
-        ({"settings": {"universe": {"symbols": ["SPY"]}}}, "settings.universe"),
-        ({"kind": "dream"}, "body.kind"),
-        ({"title": "x" * 121}, "body.title"),
-        ({"seeds": 0}, "body.seeds"),
-        ({"symbols": ["<b>"]}, "body.symbols.0"),
-        ({"bars": {"source": "upload", "name": "../../etc/passwd"}}, "body.bars.upload.name"),
-        ({"bars": {"source": "upload", "name": "20200102t150000-ab.csv"}}, "bars.name"),
-        ({"bars": {"source": "inspection", "run": "20200102t150000-ab"}}, "bars.run"),
-        ({"kind": "inspect", "settings": {}, "seeds": None}, "bars.source"),
-        ({"id": "mine-12345678"}, "body.id"),
-        ({"kind": "backtest", "settings": {}, "seeds": None}, "body"),
-        ({"kind": "backtest", "backtest": {"policy": "run:../../x", "start": "2020-01-02", "end": "2020-02-03"}}, "backtest.policy"),
-        ({"kind": "backtest", "backtest": {"policy": "/etc/passwd", "start": "2020-01-02", "end": "2020-02-03"}}, "backtest.policy"),
-        (
-            {"kind": "backtest", "backtest": {"policy": "package:/etc/passwd", "start": "2020-01-02", "end": "2020-02-03"}},
-            "backtest.policy",
-        ),
-        ({"kind": "backtest", "backtest": {"policy": "equal-weight", "start": "2020-02-02", "end": "2020-01-03"}}, "backtest.start"),
-    ],
-)
-def test_what_cannot_be_asked_for_names_its_field_and_leaves_nothing(web: Web, lab: Lab, change: dict[str, Any], field: str) -> None:
-    refused = web.post("api/runs", {**TRAIN, **change}, key=KEY)
-    assert refused.status == 422
-    assert field in [one["field"] for one in refused.body["errors"]], refused.text
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"settings": {"training": {"folds": 99}}}, "settings.training.folds"),
+    ({"settings": {"training": {"fold": 2}}}, "settings.training.fold"),
+    ({"settings": {"costs": {"slippage_bps": -1}}}, "settings.costs.slippage_bps"),
+    ({"settings": {"training": {"algorithm": "direct"}, "reward": {"kind": "log_growth"}}}, "settings"),
+    ({"settings": {"gate": {"refused": "trade"}}}, "settings.gate"),
+    ({"settings": {"universe": {"symbols": ["SPY"]}}}, "settings.universe"),
+    ({"kind": "dream"}, "body.kind"),
+    ({"title": "x" * 121}, "body.title"),
+    ({"seeds": 0}, "body.seeds"),
+    ({"symbols": ["<b>"]}, "body.symbols.0"),
+    ({"bars": {"source": "upload", "name": "../../etc/passwd"}}, "body.bars.upload.name"),
+    ({"bars": {"source": "upload", "name": "20200102t150000-ab.csv"}}, "bars.name"),
+    ({"bars": {"source": "inspection", "run": "20200102t150000-ab"}}, "bars.run"),
+    ({"kind": "inspect", "settings": {}, "seeds": None}, "bars.source"),
+    ({"id": "mine-12345678"}, "body.id"),
+    ({"kind": "backtest", "settings": {}, "seeds": None}, "body"),
+    ({"kind": "backtest", "backtest": {"policy": "run:../../x", "start": "2020-01-02", "end": "2020-02-03"}}, "backtest.policy"),
+    ({"kind": "backtest", "backtest": {"policy": "/etc/passwd", "start": "2020-01-02", "end": "2020-02-03"}}, "backtest.policy"),
+    (
+        {"kind": "backtest", "backtest": {"policy": "package:/etc/passwd", "start": "2020-01-02", "end": "2020-02-03"}},
+        "backtest.policy",
+    ),
+    ({"kind": "backtest", "backtest": {"policy": "equal-weight", "start": "2020-02-02", "end": "2020-01-03"}}, "backtest.start"),
+]
+
+
+def test_what_cannot_be_asked_for_names_its_field_and_leaves_nothing(web: Web, lab: Lab) -> None:
+    for place, (change, field) in enumerate(REFUSED):
+        refused = web.post("api/runs", {**TRAIN, **change}, key=f"refused-{place}")
+        assert refused.status == 422
+        assert field in [one["field"] for one in refused.body["errors"]], refused.text
     assert web.get("api/runs").body == {"runs": [], "cursor": None}
 
 
