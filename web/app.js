@@ -1,6 +1,7 @@
 // The shell: who is signed in, which page is shown, what a form writes. Pages come as HTML from the API, charts as JSON.
 import { signedIn, token, signOut } from "./auth.js";
 import { drawCharts, forgetCharts } from "./charts.js";
+import "./training.js";
 
 export const API = "/v1/app/api/";
 const PAGES = "/v1/app/pages/";

@@ -23,14 +23,16 @@ from lambdas.common.lake.lake import LakeError
 from lambdas.common.ledger.item import LedgerCorrupt
 from lambdas.common.ledger.ledger import CursorError
 from lambdas.common.telemetry import entry, logger
-from lambdas.dashboard import portfolio, training, uploads
+from lambdas.dashboard import portfolio
 from lambdas.dashboard.principal import ScopeError
 from lambdas.dashboard.request import PageRequest
+from lambdas.dashboard.runs import api as runs_api
+from lambdas.dashboard.runs import simulation, training, uploads
 from lambdas.dashboard.writes import KeyReusedError, WriteError
 from schema.runs.status import RunEventsError
 
 app = APIGatewayRestResolver(enable_validation=True, strip_prefixes=["/app"])
-for module in (portfolio, training, uploads):
+for module in (portfolio, runs_api, training, simulation, uploads):
     app.include_router(module.router)
 
 

@@ -90,7 +90,7 @@ def serve(listener: socket.socket, *, variables: Mapping[str, str], tokens: Toke
         del os.environ[name]
     os.environ.update(variables)
     from lambdas.dashboard.handler import handler  # reads the environment when it is imported
-    from lambdas.dashboard.run_views import folder_of
+    from lambdas.dashboard.runs.views import folder_of
 
     runs = folder_of(variables["PROCESSED_BUCKET"])
     processes = RunProcesses(

@@ -11,7 +11,7 @@ import pytest
 from botocore.stub import Stubber
 
 from lambdas.common.ledger import actions
-from lambdas.dashboard import run_views, training
+from lambdas.dashboard.runs import api, views
 from schema.lake_layout import run_events_key, run_key, upload_key
 from schema.runs.events import (
     Alive,
@@ -56,7 +56,7 @@ class Lab:
 
 @pytest.fixture
 def lab(web: Web, buckets: SimpleNamespace) -> Iterator[Lab]:
-    for cache in (run_views.folder_of, training._sagemaker, actions.actions_of):
+    for cache in (views.folder_of, api._sagemaker, actions.actions_of):
         cache.cache_clear()
     yield Lab(boto3.client("s3"), "papertape-processed")
 
@@ -262,7 +262,7 @@ def test_an_inspections_columns_are_the_bars_of_a_training(web: Web, lab: Lab) -
 def test_on_aws_a_run_is_an_execution_of_the_pipeline(web: Web, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RUNS_PIPELINE", "papertape-runs")
     sagemaker = boto3.client("sagemaker", region_name="us-east-1")
-    monkeypatch.setattr(training, "_sagemaker", lambda: sagemaker)
+    monkeypatch.setattr(api, "_sagemaker", lambda: sagemaker)
     with Stubber(sagemaker) as stub:
         sent: list[dict[str, Any]] = []
         sagemaker.meta.events.register(

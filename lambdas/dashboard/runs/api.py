@@ -21,7 +21,8 @@ from pydantic_core import InitErrorDetails
 from lambdas.common.api.responses import answer
 from lambdas.dashboard.request import PageRequest
 from lambdas.dashboard.routing import PageRouter
-from lambdas.dashboard.run_views import (
+from lambdas.dashboard.runs.uploads import new_id
+from lambdas.dashboard.runs.views import (
     RESUMABLE,
     SECTIONS,
     EventsView,
@@ -37,7 +38,6 @@ from lambdas.dashboard.run_views import (
     request_of,
     status_of,
 )
-from lambdas.dashboard.uploads import new_id
 from lambdas.dashboard.writes import HEADER, Written, write
 from schema.exchange_time import parse_utc
 from schema.runs.request import RUN_ID, BacktestOf, BundledBars, RunRequest, UploadedBars

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import boto3
 from aws_lambda_powertools.event_handler.exceptions import NotFoundError
 from botocore.config import Config
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from lambdas.common.lake.runs import RunFolder
@@ -56,6 +56,11 @@ class InspectedBars(RunDocument):
     adjusted: bool = False
 
 
+def _listed_names(value: object) -> object:
+    """A form has them in one field, with commas."""
+    return [one.strip().upper() for one in value.split(",") if one.strip()] if isinstance(value, str) else value
+
+
 class RunOrder(RunDocument):
     """What is asked for. `seeds`: how many, 0, 1, 2, ...; `settings`: what differs from the deployed ones, section by section."""
 
@@ -64,7 +69,7 @@ class RunOrder(RunDocument):
     bars: Annotated[BundledBars | UploadedBars | InspectedBars, Field(discriminator="source")] = BundledBars()
     settings: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
     seeds: Annotated[int, Field(ge=1, le=32)] | None = None
-    symbols: Annotated[tuple[Symbol, ...], Field(max_length=500)] = ()
+    symbols: Annotated[tuple[Symbol, ...], Field(max_length=500), BeforeValidator(_listed_names)] = ()
     backtest: BacktestOf | None = None
 
 

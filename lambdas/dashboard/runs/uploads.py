@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, StringConstraints
 from lambdas.common.api.responses import answer
 from lambdas.dashboard.request import PageRequest
 from lambdas.dashboard.routing import PageRouter
-from lambdas.dashboard.run_views import folder, refuse
+from lambdas.dashboard.runs.views import folder, refuse
 from lambdas.dashboard.writes import HEADER, Written, write
 from schema.exchange_time import parse_utc
 from schema.lake_layout import upload_key
