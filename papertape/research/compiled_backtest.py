@@ -36,7 +36,7 @@ def compiled_backtest(
         raise EvaluationError(f"the first decision observes the session before {window.sessions[0]}, the market begins there")
     prices = prices_of(market)
     program = Program.of(prices, rules=rules, kappa=policy.kappa, pitch=1, baseline=np.zeros(len(prices)), reward=Reward(), limits=limits)
-    decide = _Decisions(market, policy, rows=slice(first - 1, first - 1 + count))
+    decide = _Decisions(market, policy, first=first, count=count, days=program.days)
     holding, state = np.zeros((kernel.HOLDINGS, names)), np.zeros(kernel.STATE)
     holding[kernel.COLUMN], holding[kernel.ORDER] = np.arange(names), np.argsort(ranks(market.symbols))
     holding[kernel.RESTRICTED] = np.isin(market.symbols, limits.restricted if limits else ())
@@ -45,8 +45,8 @@ def compiled_backtest(
     kept: dict[str, Any] = {name: np.empty(count if place < 5 else (count, names)) for place, name in enumerate(_KEPT)}
     for place in range(count):
         row = first + place
-        scores, weights = decide(place, holding[kernel.HELD], cash_weight=state[kernel.CASH] / state[kernel.VALUE])
-        work[kernel.WEIGHTS] = weights
+        scores = decide(place, holding[kernel.HELD], state, work)
+        weights = work[kernel.WEIGHTS].copy()
         failure = kernel.trade(program.parameters[0], program.days[row], holding, state, report, work)
         if failure:
             raise PortfolioError(f"{kernel.FAILURES[failure]}, {policy.name} breaks that on {market.sessions[row]}")
@@ -58,21 +58,28 @@ def compiled_backtest(
 
 
 class _Decisions:
-    """Scores and target weights of each row, as `backtest` makes them."""
+    """Scores of each row, as `backtest` makes them, and their target weights in the scratch space.
 
-    def __init__(self, market: Market, policy: Policy, *, rows: slice) -> None:
-        self._market, self._policy, self._first = market, policy, rows.start
-        self._even = isinstance(policy, EqualWeight)
-        if not self._even:
+    Of the same scores for all, the kernel's weights are those of `weights_from_scores` to the bit; of others to the last digit of exp.
+    """
+
+    def __init__(self, market: Market, policy: Policy, *, first: int, count: int, days: FloatArray) -> None:
+        self._market, self._policy, self._first, self._days = market, policy, first, days
+        self._even = np.zeros(len(market.symbols)) if isinstance(policy, EqualWeight) else None
+        if self._even is None:
+            rows = slice(first - 1, first - 1 + count)
             self._blocks = market_block(market.features[rows], market.context[rows], market.tradable[rows])
             self._layout = Layout.of_width(self._blocks.shape[1], features=market.features.shape[2], context=market.context.shape[1])
 
-    def __call__(self, place: int, held: FloatArray, *, cash_weight: float) -> tuple[FloatArray, FloatArray]:
-        row, market = self._first + place, self._market
-        if self._even:
-            scores = np.zeros(len(market.symbols))  # of which equal weight needs no observation
-        else:
-            vector = with_book(self._blocks[place], layout=self._layout, held=held, cash_weight=cash_weight)
-            scores = self._policy.scores(Observation(as_of=market.sessions[row], symbols=market.symbols, vector=vector))
-        weights = weights_from_scores(scores, held, market.tradable[row], kappa=self._policy.kappa, leaving=market.leaving[row])
-        return scores, weights
+    def __call__(self, place: int, held: FloatArray, state: FloatArray, work: FloatArray) -> FloatArray:
+        row, market = self._first - 1 + place, self._market
+        if self._even is not None:
+            kernel.aim(self._even, held, self._days[row + 1, kernel.DECIDABLE], self._policy.kappa, work)
+            return self._even
+        cash_weight = state[kernel.CASH] / state[kernel.VALUE]
+        vector = with_book(self._blocks[place], layout=self._layout, held=held, cash_weight=cash_weight)
+        scores = self._policy.scores(Observation(as_of=market.sessions[row], symbols=market.symbols, vector=vector))
+        work[kernel.WEIGHTS] = weights_from_scores(
+            scores, held, market.tradable[row], kappa=self._policy.kappa, leaving=market.leaving[row]
+        )
+        return scores

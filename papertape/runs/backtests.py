@@ -40,7 +40,8 @@ def traded(study: Study, policy: Policy, asked: BacktestOf) -> dict[str, Any]:
         return compiled_backtest(where, one, start=first, end=last, rules=rules, initial_cash=cash, limits=limits)
 
     own = trade(policy, limited=True)
-    daily, slow = trade(EqualWeight()), trade(EqualWeight(name="equal weight at kappa", kappa=policy.kappa))
+    daily = trade(EqualWeight())
+    slow = daily if policy.kappa == 1 else trade(EqualWeight(name="equal weight at kappa", kappa=policy.kappa))
     name = settings.universe.benchmark
     benchmark = None if name is None else trade(EqualWeight(name=f"hold:{name}"), market.alone(name))
     inside = in_sample(policy, own.sessions)
@@ -125,13 +126,13 @@ def _trades(own: BacktestResult, market: Market) -> dict[str, list[Any]]:
 
 
 def _measures(book: BacktestResult) -> dict[str, float | None]:
-    growth = book.growth
+    growth, several = book.growth, len(book.growth) > 1
     measured = {
         "return": book.equity[-1] / book.initial_cash - 1,
-        "annual_return": metrics.annual_return(growth),
-        "volatility": metrics.volatility(growth) if len(growth) > 1 else np.nan,
-        "sharpe": metrics.sharpe(growth) if len(growth) > 1 else np.nan,
-        "max_drawdown": metrics.max_drawdown(book.equity, initial=book.initial_cash),
+        "annual_return": metrics.annual_return(growth) if several else np.nan,
+        "volatility": metrics.volatility(growth) if several else np.nan,
+        "sharpe": metrics.sharpe(growth) if several else np.nan,
+        "max_drawdown": float(metrics.drawdown(book.equity, initial=book.initial_cash).max()),
         "turnover_per_day": float(book.turnover.mean()),
         "costs": float(book.costs.sum()),
         "dividends": float(book.dividends.sum()),

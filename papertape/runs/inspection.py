@@ -5,20 +5,18 @@ Promise: columns are proposed, never decided; a file that cannot be used is a `p
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from papertape.runs.bars import UploadError, UploadReader
+from papertape.runs.bars import UploadError
+from papertape.runs.store import RunStore
+from papertape.runs.studies import Studies
 from schema.runs.request import UploadedBars
 
-NOTHING: dict[str, Any] = {"columns": {}, "unmapped": (), "preview": ()}
 
-
-def looked_at(file: Path, bars: UploadedBars, *, reader: UploadReader) -> dict[str, Any]:
+def looked_at(bars: UploadedBars, *, store: RunStore, studies: Studies) -> dict[str, Any]:
     """Read the file by `bars.columns`, or by what its columns are called where none are given. `preview`: the header, then rows."""
     try:
-        found = reader.read(file, columns=bars.columns, adjusted=bars.adjusted, out=None)
+        found = studies.look(bars, store)
     except UploadError as error:
-        return {**NOTHING, "problem": str(error)}
-    found.pop("bars", None)
-    return found
+        return {"columns": {}, "problem": str(error)}
+    return {name: value for name, value in found.items() if name != "bars"}

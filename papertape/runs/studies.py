@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -24,6 +25,7 @@ from trading_env.errors import PapertapeError
 from trading_env.simulation.policy import Policy, PolicyError, make_policy
 
 REMEMBERED = 3  # studies of one process
+REMARKS = "remarks.json"
 
 
 class RunRefusedError(PapertapeError, ValueError):
@@ -62,30 +64,49 @@ class Studies:
         self._made.move_to_end(identity)
         return self._made[identity]
 
-    def reader(self) -> UploadReader:
-        """One that is ready; the next is made behind it."""
-        ready, self._reader = self._reader or UploadReader(), UploadReader() if self._ahead else None
-        return ready
-
     def close(self) -> None:
         if self._reader is not None:
             self._reader.close()
 
+    def look(self, bars: UploadedBars, store: RunStore) -> dict[str, Any]:
+        """What the reader says of an upload; one that can be used as it is need not be read again by this process."""
+        file = store.upload(bars.name, scratch=self._scratch)
+        with tempfile.TemporaryDirectory(dir=self._scratch) as made:
+            out = Path(made) / "bars"
+            answer = self._ready().read(file, columns=bars.columns, adjusted=bars.adjusted, out=out)
+            kept = self._folder(file, bars, columns=answer["columns"])
+            if answer["problem"] is None and not kept.exists():
+                self._keep(out, kept, answer)
+        return answer
+
     def _upload(self, bars: UploadedBars, store: RunStore) -> tuple[Path, list[str]]:
         """The folder of an upload's cleaned bars, read once per process, mapping and content; and what the reader remarked."""
         file = store.upload(bars.name, scratch=self._scratch)
+        kept = self._folder(file, bars, columns=bars.columns)
+        if not kept.exists():
+            with tempfile.TemporaryDirectory(dir=self._scratch) as made:
+                out = Path(made) / "bars"
+                answer = cleaned(file, columns=bars.columns, adjusted=bars.adjusted, out=out, reader=self._ready())
+                self._keep(out, kept, answer)
+        remarks: list[str] = json.loads((kept / REMARKS).read_text(encoding="utf-8"))
+        return kept, remarks
+
+    def _keep(self, out: Path, kept: Path, answer: Mapping[str, Any]) -> None:
+        (out / REMARKS).write_text(json.dumps(answer["remarks"]), encoding="utf-8")
+        out.rename(kept)
+
+    def _folder(self, file: Path, bars: UploadedBars, *, columns: Mapping[str, str]) -> Path:
         content = hashlib.sha256()
         with file.open("rb") as opened:
             while part := opened.read(1 << 20):
                 content.update(part)
-        content.update(json.dumps([bars.name, dict(bars.columns), bars.adjusted], sort_keys=True).encode())
-        folder = self._scratch / content.hexdigest()[:24]
-        done = folder / "remarks.json"
-        if not done.is_file():
-            answer = cleaned(file, columns=bars.columns, adjusted=bars.adjusted, out=folder, reader=self.reader())
-            done.write_text(json.dumps(answer["remarks"]), encoding="utf-8")
-        remarks: list[str] = json.loads(done.read_text(encoding="utf-8"))
-        return folder, remarks
+        content.update(json.dumps([bars.name, dict(columns), bars.adjusted], sort_keys=True).encode())
+        return self._scratch / f"upload-{content.hexdigest()[:24]}"
+
+    def _ready(self) -> UploadReader:
+        """A reader that is ready; the next is made behind it."""
+        ready, self._reader = self._reader or UploadReader(), UploadReader() if self._ahead else None
+        return ready
 
 
 def _names(symbols: Any) -> tuple[str, ...]:

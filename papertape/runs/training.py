@@ -130,7 +130,7 @@ class RunTraining:
 
     def _progress(self, line: dict[str, Any]) -> None:
         """A JSON line of `train.py`: `seed`, `fold`, `timesteps` of `of`, and what the rollout measured."""
-        algorithm = self._run.settings.training.algorithm_name
+        algorithm = self._run.settings.training.algorithm
         phase = str(line.get("phase") or algorithm)
         share = line["timesteps"] / line["of"]
         if "+" in algorithm:

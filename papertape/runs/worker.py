@@ -133,8 +133,7 @@ class Worker:
     def _inspect(self, request: RunRequest, recorder: RunRecorder) -> RunState:
         if not isinstance(request.bars, UploadedBars):
             raise RunRefusedError("bars: to inspect is for an upload, the bundled bars are known")
-        file = self._store.upload(request.bars.name, scratch=self._scratch)
-        recorder.tell(Inspected, **looked_at(file, request.bars, reader=self._studies.reader()))
+        recorder.tell(Inspected, **looked_at(request.bars, store=self._store, studies=self._studies))
         return "finished"
 
     def _result(self, run_id: str, name: str, document: Mapping[str, Any], recorder: RunRecorder) -> None:
