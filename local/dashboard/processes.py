@@ -69,7 +69,8 @@ class WarmService:
         self._input = self._process.stdin
         self._waiting: set[str] = set()
         self._guard = threading.Lock()
-        threading.Thread(target=self._listen, args=(self._process.stdout,), name="warm-service", daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, args=(self._process.stdout,), name="warm-service", daemon=True)
+        self._listener.start()
 
     @property
     def alive(self) -> bool:
@@ -95,13 +96,15 @@ class WarmService:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._listener.join(timeout=5)
 
     def _listen(self, answers: IO[str]) -> None:
-        for line in answers:
-            answer = json.loads(line)
-            if "run" in answer:
-                with self._guard:
-                    self._waiting.discard(answer["run"])
+        with answers:
+            for line in answers:
+                answer = json.loads(line)
+                if "run" in answer:
+                    with self._guard:
+                        self._waiting.discard(answer["run"])
         with self._guard:
             self._waiting.clear()
 

@@ -39,11 +39,11 @@ SECTIONS = ("universe", "training", "reward", "costs", "portfolio", "features")
 PAGE = 20
 WORDS = {
     "queued": "waits to be started",
-    "running": "running",
-    "stopped": "stopped; it can go on where it was",
-    "lost": "lost; it can go on where it was",
-    "failed": "failed",
-    "finished": "finished",
+    "running": "",
+    "stopped": "can go on where it was",
+    "lost": "can go on where it was",
+    "failed": "can be tried again",
+    "finished": "",
 }
 RESUMABLE = ("stopped", "lost", "failed")
 
