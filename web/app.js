@@ -1,5 +1,6 @@
 // The shell: who is signed in, which page is shown, what a form writes. Pages come as HTML from the API, charts as JSON.
 import { signedIn, token, signOut } from "./auth.js";
+import "./candles.js";
 import { drawCharts, forgetCharts } from "./charts.js";
 import "./training.js";
 

@@ -1,7 +1,7 @@
 // The training room: a file on its way up, columns confirmed, live curves, runs beside each other, the table of Q-learning, downloads.
 import { call, notify } from "./app.js";
 import { token } from "./auth.js";
-import { register, colour } from "./charts.js";
+import { colour, drawCharts, forgetCharts, register } from "./charts.js";
 
 const POLL = 2000;
 const METRICS = [
@@ -273,45 +273,17 @@ function qTable(element, table) {
   return null;
 }
 
-// --- a backtest's trades on the candles; the library is loaded when the first candles are drawn
+// --- another name on the candles of a backtest
 
-let library = null;
-function loaded() {
-  library ??= new Promise((resolve, reject) => {
-    const script = made("script", { src: "/assets/lightweight-charts.standalone.production.js" });
-    script.onload = () => resolve();
-    script.onerror = () => reject(new Error("the library of candles cannot be loaded"));
-    document.head.append(script);
-  });
-  return library;
-}
-
-async function runCandles(element, data) {
-  await loaded();
-  const text = { layout: { background: { color: "transparent" }, textColor: colour("soft"), attributionLogo: false }, grid: { vertLines: { color: colour("line") }, horzLines: { color: colour("line") } } };
-  const chart = LightweightCharts.createChart(element, { ...text, autoSize: false, width: element.clientWidth - 16, height: Number(element.dataset.height) });
-  const paint = { upColor: colour("good"), borderUpColor: colour("good"), wickUpColor: colour("good"), downColor: colour("bad"), borderDownColor: colour("bad"), wickDownColor: colour("bad") };
-  const series = chart.addSeries(LightweightCharts.CandlestickSeries, paint);
-  const markers = LightweightCharts.createSeriesMarkers(series, []);
-  const show = (named) => {
-    series.setData(named.sessions.map((time, row) => (named.close[row] === null ? { time } : { time, open: named.open[row], high: named.high[row], low: named.low[row], close: named.close[row] })));
-    const most = named.trades.slice(-2000);
-    markers.setMarkers(most.map((one) => ({
-      time: one.session, position: one.side === "buy" ? "belowBar" : "aboveBar", shape: one.side === "buy" ? "arrowUp" : "arrowDown",
-      color: colour(one.side === "buy" ? "good" : "bad"), text: most.length > 60 ? "" : one.side === "buy" ? "B" : "S",
-    })));
-    chart.timeScale().fitContent();
-  };
-  show(data);
-  const choice = document.querySelector(`[data-candles="${element.id}"]`);
-  const changed = () => call(`runs/${element.dataset.run}/candles?symbol=${encodeURIComponent(choice.value)}`).then(show, (error) => notify(error.message, "failed"));
-  choice?.addEventListener("change", changed);
-  const watch = new ResizeObserver(() => chart.resize(element.clientWidth - 16, Number(element.dataset.height)));
-  watch.observe(element);
-  return { destroy: () => (watch.disconnect(), chart.remove()) };
-}
+document.body.addEventListener("change", (event) => {
+  const figure = document.getElementById(event.target.dataset?.candles ?? "");
+  if (!figure) return;
+  forgetCharts(figure.parentElement);
+  figure.replaceChildren();
+  figure.dataset.source = `runs/${figure.dataset.run}/candles?symbol=${encodeURIComponent(event.target.value)}`;
+  drawCharts(figure.parentElement);
+});
 
 register("run-curves", curves);
 register("run-comparison", comparison);
 register("q-table", qTable);
-register("run-candles", runCandles);

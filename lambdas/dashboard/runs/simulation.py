@@ -39,7 +39,7 @@ SKILL = (
 
 
 class CurveView(BaseModel):
-    """By session: equity at the close in US dollars, the drawdown as a share. `benchmark` is null without one."""
+    """By session: equity at the close in US dollars, the drawdown as a share, at or below 0. `benchmark` is null without one."""
 
     sessions: tuple[str, ...]
     equity: tuple[float, ...]
@@ -60,16 +60,24 @@ class FilledView(BaseModel):
     cost: float
 
 
-class CandlesView(BaseModel):
-    """Open, high, low and close of one name by session, null where it has no bar, and the backtest's trades in it."""
+class MarkerView(BaseModel):
+    """A trade on the candles. `kind`: buy or sell."""
+
+    session: str
+    kind: str
+    text: str
+
+
+class RunCandlesView(BaseModel):
+    """Open, high, low and close of one name on the sessions on which it has a bar, and the backtest's trades in it."""
 
     symbol: str
     sessions: tuple[str, ...]
-    open: tuple[float | None, ...]
-    high: tuple[float | None, ...]
-    low: tuple[float | None, ...]
-    close: tuple[float | None, ...]
-    trades: tuple[FilledView, ...]
+    open: tuple[float, ...]
+    high: tuple[float, ...]
+    low: tuple[float, ...]
+    close: tuple[float, ...]
+    markers: tuple[MarkerView, ...]
 
 
 @router.get("/api/runs/<run_id>/curve", summary="A backtest's equity and drawdown by session")
@@ -77,20 +85,27 @@ def get_curve(run_id: str) -> CurveView:
     document = _document(router.asked, run_id)
     other = document["benchmark"]
     return CurveView(
-        **{name: document[name] for name in ("sessions", "equity", "equal_weight", "drawdown")},
+        **{name: document[name] for name in ("sessions", "equity", "equal_weight")},
+        drawdown=tuple(-abs(one) for one in document["drawdown"]),
         benchmark=None if other is None else other["equity"],
         benchmark_name="" if other is None else other["name"],
     )
 
 
 @router.get("/api/runs/<run_id>/candles", summary="A name's candles over a backtest, with its trades")
-def get_candles(run_id: str, symbol: Annotated[str, Query(max_length=40)]) -> CandlesView:
+def get_candles(run_id: str, symbol: Annotated[str, Query(max_length=40)]) -> RunCandlesView:
     asked = router.asked
     drawn = _json(asked, run_id, "candles.json")
     if symbol not in drawn["symbols"]:
         raise NotFoundError(f"the backtest holds no {symbol}")
-    trades = tuple(one for one in _trades(_document(asked, run_id)) if one.symbol == symbol)
-    return CandlesView(symbol=symbol, sessions=drawn["sessions"], **drawn["symbols"][symbol], trades=trades)
+    bars, trades = drawn["symbols"][symbol], [one for one in _trades(_document(asked, run_id)) if one.symbol == symbol]
+    rows = [row for row, close in enumerate(bars["close"]) if close is not None]
+    return RunCandlesView(
+        symbol=symbol,
+        sessions=tuple(drawn["sessions"][row] for row in rows),
+        **{name: tuple(bars[name][row] for row in rows) for name in ("open", "high", "low", "close")},
+        markers=tuple(MarkerView(session=one.session, kind=one.side, text=f"{one.shares:+g} at {one.price:.2f}") for one in trades),
+    )
 
 
 @router.get("/pages/simulation", include_in_schema=False)
