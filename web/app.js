@@ -2,6 +2,7 @@
 import { signedIn, token, signOut } from "./auth.js";
 import "./candles.js";
 import { drawCharts, forgetCharts } from "./charts.js";
+import "./training.js";
 
 export const API = "/v1/app/api/";
 const PAGES = "/v1/app/pages/";
