@@ -27,6 +27,9 @@ ARGUMENTS = [
 AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
 SCREENS = ROOT / "out" / "screens"
 SIZES = {1280: 900, 390: 844}
+# To where it is already the browser would not go
+GO = """hash => { document.querySelector('main').replaceChildren();
+    if (location.hash === hash) dispatchEvent(new HashChangeEvent('hashchange')); else location.hash = hash }"""
 # A page may move on when a screenshot or a check has waited for what it shows
 PATIENCE = 20_000  # milliseconds
 
@@ -67,7 +70,7 @@ class Tab:
 
     def show(self, path: str) -> None:
         """Go to a page and wait until it is there and its charts are drawn."""
-        self.page.evaluate("path => { document.querySelector('main').replaceChildren(); location.hash = '#/' + path }", path)
+        self.page.evaluate(GO, f"#/{path}")
         self.page.wait_for_selector("main h1")
         self.page.wait_for_function("() => [...document.querySelectorAll('main [data-chart]')].every((one) => one.childElementCount)")
 
