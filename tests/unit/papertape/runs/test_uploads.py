@@ -251,6 +251,17 @@ def test_the_reader_is_a_process_with_a_limit_that_writes_what_it_cleaned(tmp_pa
     assert not (tmp_path / "x" / "bars.parquet").exists()
 
 
+def test_a_small_file_that_grows_beyond_the_limit_of_the_process_is_refused(tmp_path: Path) -> None:
+    texts = pa.DictionaryArray.from_arrays(pa.array(np.zeros(100_000, dtype=np.int32)), pa.array(["A" * 60_000]))
+    columns = {name: pa.array(np.ones(100_000)) for name in ("Open", "High", "Low", "Close", "Volume")}
+    pq.write_table(pa.table({"Date": texts, "Ticker": texts, **columns}), tmp_path / "growing-file.parquet")
+    assert (tmp_path / "growing-file.parquet").stat().st_size < 2_000_000
+    answer = UploadReader().read(tmp_path / "growing-file.parquet", columns={}, adjusted=False, out=tmp_path / "out")
+    assert answer["problem"] is not None
+    assert "takes more than 1,000 MB to read" in answer["problem"] or "cannot be read" in answer["problem"]
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 < 1e9
+
+
 def test_a_file_that_breaks_the_reader_breaks_nothing_else(tmp_path: Path) -> None:
     made = UploadReader()
     made._process.kill()
