@@ -23,6 +23,10 @@ TOGETHER = (
 )
 
 
+#: The longest of those that go where there is room: they begin first, or all others wait for them.
+LONGEST = ("test_i1_i2_i3_i4_every_interleaving", "test_h6_killed_at_every_call", "test_journal_brings_the_books_back")
+
+
 class SharedFixtures(LoadScopeScheduling):
     """Each test goes where there is room, those of `TOGETHER` to one worker; xdist's own marks for it do nothing under pytest 9.2."""
 
@@ -34,6 +38,10 @@ class SharedFixtures(LoadScopeScheduling):
 @pytest.hookimpl(tryfirst=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | None:
     return SharedFixtures(config, log) if config.getvalue("dist") == "loadgroup" else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.name not in LONGEST)
 
 
 @pytest.fixture(scope="session")

@@ -6,9 +6,7 @@ is the eve of these tests. `market` gives each test a new account and an empty l
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,6 +27,7 @@ from local.replay.local_deployment import LocalDeployment, TrainingResult, synth
 from schema.loopback import LOCAL_ACCOUNT, LOCAL_SECRET
 from schema.settings import Settings, load
 from tests.aws.proxy import Proxy, running
+from tests.once import once
 
 EVE, FIRST, LAST = "2020-08-25", "2020-08-26", "2020-09-02"
 HISTORY = "2016-01-04"  # more than the 600 sessions that a decision reads, and a year and a half to train in
@@ -82,15 +81,7 @@ def small() -> Settings:
 
 @pytest.fixture(scope="session")
 def synthesized(small: Settings, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Once for all workers."""
-    place = tmp_path_factory.getbasetemp()
-    folder = (place.parent if "PYTEST_XDIST_WORKER" in os.environ else place) / "synthesized"
-    folder.mkdir(exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "cdk.out" / "manifest.json").exists():
-            synthesize(folder / "cdk.out", settings=small)
-    return folder / "cdk.out"
+    return once(tmp_path_factory, "synthesized", lambda folder: synthesize(folder / "cdk.out", settings=small)) / "cdk.out"
 
 
 @dataclass(frozen=True)

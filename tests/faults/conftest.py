@@ -52,7 +52,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
             page.compare(row, report)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def cloud() -> Iterator[SimpleNamespace]:
     """AWS in this process, with every call announced to the simulation that is open."""
     with pytest.MonkeyPatch.context() as patch:
