@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from lambdas.common.orders.contribution import by_name
 from lambdas.dashboard.account.account import AccountNow
 from lambdas.dashboard.account.book import HeldBook, HeldName, book_of
-from lambdas.dashboard.account.performance import SPANS, SpanMeasures, Span, drawdowns, gain_of, gains, measures, opened, turnover
+from lambdas.dashboard.account.performance import SPANS, Span, SpanMeasures, drawdowns, gain_of, gains, measures, opened, turnover
 from lambdas.dashboard.account.yardsticks import Path
 from lambdas.dashboard.market.quotes import last_quotes
 from lambdas.dashboard.pages import page
