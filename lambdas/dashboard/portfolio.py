@@ -11,9 +11,9 @@ from aws_lambda_powertools.event_handler.openapi.params import Query
 from pydantic import BaseModel
 
 from lambdas.common.orders.contribution import by_name
-from lambdas.dashboard.account.account import Account
-from lambdas.dashboard.account.book import Book, Holding, book_of
-from lambdas.dashboard.account.performance import SPANS, Measures, Span, drawdowns, gain_of, gains, measures, opened, turnover
+from lambdas.dashboard.account.account import AccountNow
+from lambdas.dashboard.account.book import HeldBook, HeldName, book_of
+from lambdas.dashboard.account.performance import SPANS, Span, SpanMeasures, drawdowns, gain_of, gains, measures, opened, turnover
 from lambdas.dashboard.account.yardsticks import Path
 from lambdas.dashboard.market.quotes import last_quotes
 from lambdas.dashboard.pages import page
@@ -87,9 +87,9 @@ class PerformanceView(BaseModel):
     first: str
     last: str
     sessions: int
-    agent: Measures
-    equal_weight: Measures
-    benchmark: Measures
+    agent: SpanMeasures
+    equal_weight: SpanMeasures
+    benchmark: SpanMeasures
     benchmark_name: str
     turnover: float | None
     dollars: float
@@ -99,12 +99,12 @@ class PerformanceView(BaseModel):
 
 @router.get("/api/portfolio", summary="What is held now")
 def get_portfolio() -> PortfolioView:
-    return portfolio(Account.of(router.asked))
+    return portfolio(AccountNow.of(router.asked))
 
 
 @router.get("/api/portfolio/live", summary="Equity and the day, as the broker was seen last")
 def get_live() -> LiveView:
-    return live(Account.of(router.asked))
+    return live(AccountNow.of(router.asked))
 
 
 @router.get(
@@ -113,29 +113,29 @@ def get_live() -> LiveView:
     responses={200: {"description": "Columns by session", "content": {"application/json": {"model": EquityView}}}},
 )
 def get_equity(span: SpanQuery = "1Y") -> Response[str]:
-    account = Account.of(router.asked)
+    account = AccountNow.of(router.asked)
     body = account.once(f"equity {span}", lambda: equity(account, span).model_dump_json())
     return Response(status_code=200, content_type="application/json", body=body)
 
 
 @router.get("/api/portfolio/performance", summary="A span in numbers; null before the first close")
 def get_performance(span: SpanQuery = "1Y") -> PerformanceView | None:
-    return performance(Account.of(router.asked), span)
+    return performance(AccountNow.of(router.asked), span)
 
 
 @router.get("/pages/portfolio", include_in_schema=False)
 def show_portfolio(span: SpanQuery = "1Y") -> Response[str]:
-    account = Account.of(router.asked)
+    account = AccountNow.of(router.asked)
     values = {"view": portfolio(account), "live": live(account), "performance": performance(account, span)}
     return page("portfolio.html.j2", router.asked, spans=SPANS, span=span, **values)
 
 
 @router.get("/pages/portfolio/live", include_in_schema=False)
 def show_live() -> Response[str]:
-    return page("portfolio_live.html.j2", router.asked, live=live(Account.of(router.asked)))
+    return page("portfolio_live.html.j2", router.asked, live=live(AccountNow.of(router.asked)))
 
 
-def portfolio(account: Account) -> PortfolioView:
+def portfolio(account: AccountNow) -> PortfolioView:
     ledger, snapshot = account.request.ledger, account.history.last
     # Nothing was quoted after the last close that is newer than it
     quotes = last_quotes(account.request.lake, now=account.now) if snapshot is None or account.now > snapshot.taken_at else {}
@@ -153,7 +153,7 @@ def portfolio(account: Account) -> PortfolioView:
     )
 
 
-def live(account: Account) -> LiveView:
+def live(account: AccountNow) -> LiveView:
     seen, ledger = account.seen, account.request.ledger
     before = None if seen is None else account.history.close_before(account.today)
     day = None if seen is None or before is None else seen.equity - before.equity
@@ -170,7 +170,7 @@ def live(account: Account) -> LiveView:
     )
 
 
-def equity(account: Account, span: Span) -> EquityView:
+def equity(account: AccountNow, span: Span) -> EquityView:
     yardsticks, chosen = account.yardsticks, account.since(span)
     if yardsticks is None:
         return EquityView(sessions=(), equity=(), equal=(), benchmark=(), drawdown=(), equal_drawdown=(), benchmark_drawdown=())
@@ -187,11 +187,11 @@ def equity(account: Account, span: Span) -> EquityView:
     )
 
 
-def performance(account: Account, span: Span) -> PerformanceView | None:
+def performance(account: AccountNow, span: Span) -> PerformanceView | None:
     return account.once(f"performance {span}", lambda: _performance(account, span))
 
 
-def _performance(account: Account, span: Span) -> PerformanceView | None:
+def _performance(account: AccountNow, span: Span) -> PerformanceView | None:
     yardsticks, chosen = account.yardsticks, account.since(span)
     if yardsticks is None:
         return None
@@ -223,7 +223,7 @@ def _rounded(path: Sequence[float | None], digits: int) -> tuple[float | None, .
     return tuple(None if one is None else round(one, digits) for one in path)
 
 
-def _last_session(account: Account) -> dict[str, float]:
+def _last_session(account: AccountNow) -> dict[str, float]:
     """Dollars by name in the last closed session, exact by its fills."""
     last, before = account.history.last, account.history.before
     if last is None or before is None:
@@ -232,14 +232,14 @@ def _last_session(account: Account) -> dict[str, float]:
     return by_name(before, last, account.request.ledger.fills_since(before.taken_at, months=months))
 
 
-def _opened(account: Account) -> dict[str, tuple[str, float]]:
+def _opened(account: AccountNow) -> dict[str, tuple[str, float]]:
     """Of what the last close held: since which session, and what it has won since its close, in dollars."""
     closings = account.history.closings
     starts = {symbol: opened(symbol, closings) for symbol in (closings[-1].held if closings else ())}
     return {symbol: (closings[start].session, gain_of(symbol, closings[start:], account.prices)) for symbol, start in starts.items()}
 
 
-def _position(one: Holding, held: Book, day: dict[str, float], opened_at: dict[str, tuple[str, float]]) -> PositionView:
+def _position(one: HeldName, held: HeldBook, day: dict[str, float], opened_at: dict[str, tuple[str, float]]) -> PositionView:
     session, won = opened_at.get(one.symbol, (None, None))
     return PositionView(
         symbol=one.symbol,

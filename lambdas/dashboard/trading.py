@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from lambdas.common.api.responses import answer
 from lambdas.common.ledger.ledger import Ledger
 from lambdas.dashboard.account import outcomes
-from lambdas.dashboard.account.account import Account
+from lambdas.dashboard.account.account import AccountNow
 from lambdas.dashboard.account.lives import OrderLife, OrdersView, life_of, order_view, orders_view
 from lambdas.dashboard.account.months import months_between, months_of
 from lambdas.dashboard.account.performance import DAYS, SPANS, Span
@@ -74,17 +74,17 @@ def get_state() -> StateView:
 
 @router.get("/api/watchlist", summary="What is held and watched, with last quotes and sparklines")
 def get_watchlist() -> list[WatchedName]:
-    return watched(Account.of(router.asked))
+    return watched(AccountNow.of(router.asked))
 
 
 @router.get("/api/candles/<symbol>", summary="Daily candles with the agent's fills and signals")
 def get_candles(symbol: SymbolPath, span: SpanQuery = "3M") -> CandlesView:
-    return candles_of(Account.of(router.asked), symbol, span)
+    return candles_of(AccountNow.of(router.asked), symbol, span)
 
 
 @router.get("/api/orders", summary="A month's orders, the newest first, page by page")
 def get_orders(month: MonthQuery = None, cursor: CursorQuery = None, limit: LimitQuery = PAGE) -> OrdersView:
-    return listed(Account.of(router.asked), month, cursor=cursor, limit=limit)
+    return listed(AccountNow.of(router.asked), month, cursor=cursor, limit=limit)
 
 
 @router.get("/api/orders/<order_id>", summary="An order with its life and its trace")
@@ -138,7 +138,7 @@ def delete_watched(symbol: SymbolPath) -> Response[str]:
 
 @router.get("/pages/trading", include_in_schema=False)
 def show_trading(symbol: Annotated[str | None, Query()] = None, span: SpanQuery = "3M") -> Response[str]:
-    asked, account = router.asked, Account.of(router.asked)
+    asked, account = router.asked, AccountNow.of(router.asked)
     names = asked.settings.universe.symbols
     chosen = symbol if symbol in names else names[0]
     return page(
@@ -159,7 +159,7 @@ def show_trading(symbol: Annotated[str | None, Query()] = None, span: SpanQuery 
 
 @router.get("/pages/trading/orders", include_in_schema=False)
 def show_orders(month: MonthQuery = None, cursor: CursorQuery = None) -> Response[str]:
-    account = Account.of(router.asked)
+    account = AccountNow.of(router.asked)
     orders = listed(account, month, cursor=cursor, limit=PAGE)
     return page("orders.html.j2", router.asked, orders=orders, months=_months(account))
 
@@ -175,7 +175,7 @@ def state_of(request: PageRequest) -> StateView:
     return StateView(**told, breakers=breakers.tripped)
 
 
-def watched(account: Account) -> list[WatchedName]:
+def watched(account: AccountNow) -> list[WatchedName]:
     """What the last close held, then the list, each in order."""
     last, listed_names = account.history.last, account.request.actions.watchlist()
     held = [] if last is None else sorted(last.positions)
@@ -189,7 +189,7 @@ def watched(account: Account) -> list[WatchedName]:
     ]
 
 
-def candles_of(account: Account, symbol: str, span: Span) -> CandlesView:
+def candles_of(account: AccountNow, symbol: str, span: Span) -> CandlesView:
     """Raises NotFoundError for what is no name of the universe."""
     if symbol not in account.request.settings.universe.symbols:
         raise NotFoundError
@@ -198,7 +198,7 @@ def candles_of(account: Account, symbol: str, span: Span) -> CandlesView:
     return candles(symbol, bars.rows, prices=bars.prices, first=first, markers=_marks(account, symbol, first))
 
 
-def listed(account: Account, month: str | None, *, cursor: str | None, limit: int) -> OrdersView:
+def listed(account: AccountNow, month: str | None, *, cursor: str | None, limit: int) -> OrdersView:
     month = month or account.now[:7]
     return orders_view(month, account.request.ledger.page_of_orders(month, limit=limit, cursor=cursor, newest_first=True))
 
@@ -229,13 +229,13 @@ def _unwatch(request: PageRequest, symbol: str) -> Written:
     return Written(200, {"message": f"{symbol} is not watched any more."})
 
 
-def _first_day(account: Account, span: Span) -> str:
+def _first_day(account: AccountNow, span: Span) -> str:
     today = date.fromisoformat(account.today)
     start = date(today.year, 1, 1) if span == "YTD" else today - timedelta(days=DAYS.get(span, TEN_YEARS))
     return start.isoformat()
 
 
-def _marks(account: Account, symbol: str, first: str) -> list[ChartMarker]:
+def _marks(account: AccountNow, symbol: str, first: str) -> list[ChartMarker]:
     kept, when = months_of(account.request.ledger), {"today": account.today, "now": account.request.now}
     chosen = months_between(first, account.today)[-MARKED_MONTHS:]
     fills = [one for month in chosen for one in kept.fills.of(month, **when)]
@@ -243,7 +243,7 @@ def _marks(account: Account, symbol: str, first: str) -> list[ChartMarker]:
     return [one for one in markers(symbol, fills=fills, targets=targets) if one.session >= first]
 
 
-def _bars(account: Account, *, back: int) -> RawBars:
+def _bars(account: AccountNow, *, back: int) -> RawBars:
     """Of the universe, of this year and so many before."""
     request, year = account.request, int(account.today[:4])
     years = range(year - back, year + 1)
@@ -255,7 +255,7 @@ def _cache_of(ledger: Ledger) -> BarCache:  # noqa: ARG001 -- whose lake it is
     return BarCache()
 
 
-def _months(account: Account) -> list[str]:
+def _months(account: AccountNow) -> list[str]:
     """Those that can have orders, the newest first."""
     closings = account.history.closings
     return months_between(closings[0].session if closings else account.now, account.now)[::-1]

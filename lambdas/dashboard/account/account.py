@@ -12,7 +12,7 @@ from typing import TypeVar, cast
 
 from lambdas.common.ledger.ledger import Ledger
 from lambdas.common.ledger.records import BrokerState
-from lambdas.dashboard.account.closings import Closing, History, closings_of
+from lambdas.dashboard.account.closings import AccountClose, CloseHistory, closings_of
 from lambdas.dashboard.account.performance import Span, first_of
 from lambdas.dashboard.account.yardsticks import YardstickCache, Yardsticks
 from lambdas.dashboard.market.prices import PriceHistory
@@ -23,15 +23,15 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Account:
+class AccountNow:
     """`seen` None: the broker was never seen."""
 
     request: PageRequest
-    history: History
+    history: CloseHistory
     seen: BrokerState | None
 
     @classmethod
-    def of(cls, request: PageRequest) -> Account:
+    def of(cls, request: PageRequest) -> AccountNow:
         seen = request.ledger.broker_state()
         today = None if seen is None else new_york_date(parse_utc(seen.now)).isoformat()
         return cls(request=request, history=closings_of(request.ledger).so_far(today=today), seen=seen)
@@ -59,7 +59,7 @@ class Account:
     def prices(self) -> PriceHistory:
         return PriceHistory() if self.yardsticks is None else self.yardsticks.prices
 
-    def since(self, span: Span) -> tuple[Closing, ...]:
+    def since(self, span: Span) -> tuple[AccountClose, ...]:
         closings = self.history.closings
         return closings[first_of(span, [one.session for one in closings]) :]
 

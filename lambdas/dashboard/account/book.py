@@ -19,7 +19,7 @@ from schema.exchange_time import new_york_date, parse_utc
 
 
 @dataclass(frozen=True, kw_only=True)
-class Holding:
+class HeldName:
     """`price` in dollars; `priced`: "close", "quote" or "fill"."""
 
     symbol: str
@@ -33,10 +33,10 @@ class Holding:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Book:
+class HeldBook:
     """`cash` None: no close has told it yet. `fills`: those since the close."""
 
-    holdings: tuple[Holding, ...]
+    holdings: tuple[HeldName, ...]
     cash: Decimal | None
     fills: tuple[Fill, ...]
 
@@ -45,14 +45,14 @@ class Book:
         return None if self.cash is None else self.cash + sum((one.value for one in self.holdings), Decimal(0))
 
 
-def book_of(ledger: Ledger, snapshot: Snapshot | None, *, now: str, prices: PriceHistory, quotes: Mapping[str, LastQuote]) -> Book:
+def book_of(ledger: Ledger, snapshot: Snapshot | None, *, now: str, prices: PriceHistory, quotes: Mapping[str, LastQuote]) -> HeldBook:
     """As of the market's time `now`."""
     start = "" if snapshot is None else snapshot.taken_at
     fills = [one for one in ledger.fills_since(start, months=months_between(start[:7] or now[:7], now[:7])) if one.time > start]
     return book(snapshot, fills, now=now, prices=prices, quotes=quotes)
 
 
-def book(snapshot: Snapshot | None, fills: Sequence[Fill], *, now: str, prices: PriceHistory, quotes: Mapping[str, LastQuote]) -> Book:
+def book(snapshot: Snapshot | None, fills: Sequence[Fill], *, now: str, prices: PriceHistory, quotes: Mapping[str, LastQuote]) -> HeldBook:
     quantities: dict[str, Decimal] = {}
     close: dict[str, tuple[Decimal, str]] = {}
     today = new_york_date(parse_utc(now)).isoformat()
@@ -70,12 +70,12 @@ def book(snapshot: Snapshot | None, fills: Sequence[Fill], *, now: str, prices: 
         if quote is not None and quote.mid is not None and quote.time > since:
             close[symbol] = (Decimal(repr(quote.mid)), "quote")
     holdings = [
-        Holding(symbol=symbol, quantity=quantity, price=close[symbol][0], priced=close[symbol][1])
+        HeldName(symbol=symbol, quantity=quantity, price=close[symbol][0], priced=close[symbol][1])
         for symbol, quantity in quantities.items()
         if quantity
     ]
     paid = sum((one.quantity * one.price * (1 if one.side == "buy" else -1) for one in fills), Decimal(0))
-    return Book(
+    return HeldBook(
         holdings=tuple(sorted(holdings, key=lambda one: (-one.value, one.symbol))),
         cash=None if snapshot is None else snapshot.cash - paid,
         fills=tuple(fills),

@@ -18,7 +18,7 @@ EVER = "9999-12-31"
 FEW = 20  # days
 
 
-class Closing(NamedTuple):
+class AccountClose(NamedTuple):
     """One close, in dollars and shares; `held`: (shares, close) by name; `closes`: of what was ordered and is not held."""
 
     session: str
@@ -31,10 +31,10 @@ class Closing(NamedTuple):
         return self.held[symbol][1] if symbol in self.held else self.closes.get(symbol)
 
 
-class History(NamedTuple):
+class CloseHistory(NamedTuple):
     """All closes, oldest first, and the last two as the ledger has them."""
 
-    closings: tuple[Closing, ...] = ()
+    closings: tuple[AccountClose, ...] = ()
     last: Snapshot | None = None
     before: Snapshot | None = None
 
@@ -49,16 +49,16 @@ class Closings:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._lock = Lock()
-        self._known = History()
+        self._known = CloseHistory()
 
-    def so_far(self, *, today: str | None) -> History:
+    def so_far(self, *, today: str | None) -> CloseHistory:
         """`today`: the market's day (ISO date) as the broker was seen last; None: not known."""
         with self._lock:
             known = self._known
             newer = self._newer(known.last, today)
             if newer:
                 before, last = [None, *(one for one in (known.last, *newer) if one is not None)][-2:]
-                self._known = History((*known.closings, *(_closing(one) for one in newer)), last, before)
+                self._known = CloseHistory((*known.closings, *(_closing(one) for one in newer)), last, before)
             return self._known
 
     def _newer(self, last: Snapshot | None, today: str | None) -> list[Snapshot]:
@@ -75,8 +75,8 @@ def _days_after(session: str, today: str) -> list[str] | None:
     return [(first + timedelta(days=one)).isoformat() for one in range(1, count + 1)] if count <= FEW else None
 
 
-def _closing(snapshot: Snapshot) -> Closing:
-    return Closing(
+def _closing(snapshot: Snapshot) -> AccountClose:
+    return AccountClose(
         session=snapshot.session,
         equity=float(snapshot.equity),
         cash=float(snapshot.cash),

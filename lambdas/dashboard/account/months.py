@@ -30,14 +30,14 @@ class DayFills(NamedTuple):
     price: float
 
 
-class Target(NamedTuple):
+class SessionTarget(NamedTuple):
     """The agent's target weights of a session's decision."""
 
     session: str
     weights: dict[str, float]
 
 
-class Kept(Generic[T]):
+class KeptByMonth(Generic[T]):
     """What `read` makes of a month ("2020-01")."""
 
     def __init__(self, read: Callable[[str], T]) -> None:
@@ -55,15 +55,15 @@ class Kept(Generic[T]):
             return kept[1]
 
 
-class Months(NamedTuple):
-    fills: Kept[tuple[DayFills, ...]]
-    targets: Kept[tuple[Target, ...]]
+class LedgerMonths(NamedTuple):
+    fills: KeptByMonth[tuple[DayFills, ...]]
+    targets: KeptByMonth[tuple[SessionTarget, ...]]
 
 
 @lru_cache(maxsize=4)
-def months_of(ledger: Ledger) -> Months:
+def months_of(ledger: Ledger) -> LedgerMonths:
     """The same for each request of this process."""
-    return Months(fills=Kept(lambda month: _fills(ledger, month)), targets=Kept(lambda month: _targets(ledger, month)))
+    return LedgerMonths(fills=KeptByMonth(lambda month: _fills(ledger, month)), targets=KeptByMonth(lambda month: _targets(ledger, month)))
 
 
 def months_between(first: str, last: str) -> list[str]:
@@ -81,8 +81,8 @@ def _fills(ledger: Ledger, month: str) -> tuple[DayFills, ...]:
     return tuple(DayFills(*key, quantity, dollars / quantity) for key, (quantity, dollars) in sorted(added.items()))
 
 
-def _targets(ledger: Ledger, month: str) -> tuple[Target, ...]:
-    return tuple(Target(one.slot[:10], dict(one.weights)) for one in ledger.decisions(month) if one.strategy == AGENT)
+def _targets(ledger: Ledger, month: str) -> tuple[SessionTarget, ...]:
+    return tuple(SessionTarget(one.slot[:10], dict(one.weights)) for one in ledger.decisions(month) if one.strategy == AGENT)
 
 
 def _end(month: str) -> date:

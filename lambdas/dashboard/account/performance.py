@@ -14,7 +14,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from lambdas.dashboard.account.closings import Closing
+from lambdas.dashboard.account.closings import AccountClose
 from lambdas.dashboard.market.prices import PriceHistory
 
 Span = Literal["1M", "3M", "YTD", "1Y", "ALL"]
@@ -24,7 +24,7 @@ SESSIONS_PER_YEAR = 252
 STILL = 1e-12  # below this, a deviation is rounding
 
 
-class Measures(BaseModel):
+class SpanMeasures(BaseModel):
     """Shares; `drawdown` is the deepest, as a positive share."""
 
     change: float | None = None
@@ -42,14 +42,14 @@ def first_of(span: Span, sessions: Sequence[str]) -> int:
     return max(sum(session <= start.isoformat() for session in sessions) - 1, 0)
 
 
-def measures(path: Sequence[float | None]) -> Measures:
+def measures(path: Sequence[float | None]) -> SpanMeasures:
     """Of values at closes; a close without one is left out."""
     values = [one for one in path if one is not None]
     if len(values) < 3 or min(values) <= 0:
-        return Measures()
+        return SpanMeasures()
     returns = [later / earlier - 1 for earlier, later in pairwise(values)]
     spread = stdev(returns)
-    return Measures(
+    return SpanMeasures(
         change=values[-1] / values[0] - 1,
         volatility=spread * sqrt(SESSIONS_PER_YEAR),
         sharpe=fmean(returns) / spread * sqrt(SESSIONS_PER_YEAR) if spread > STILL else None,
@@ -66,7 +66,7 @@ def drawdowns(path: Sequence[float | None]) -> list[float | None]:
     return found
 
 
-def turnover(closings: Sequence[Closing], prices: PriceHistory) -> float | None:
+def turnover(closings: Sequence[AccountClose], prices: PriceHistory) -> float | None:
     """Mean share of equity bought and sold per session, from what changed between closes, at closing prices.
 
     A buy and a sell of one name on one day cancel out, and count with their difference.
@@ -76,7 +76,7 @@ def turnover(closings: Sequence[Closing], prices: PriceHistory) -> float | None:
     return fmean(_traded(before, after, prices) / after.equity for before, after in pairwise(closings) if after.equity > 0)
 
 
-def gains(closings: Sequence[Closing], prices: PriceHistory) -> dict[str, float]:
+def gains(closings: Sequence[AccountClose], prices: PriceHistory) -> dict[str, float]:
     """Dollars by name of what was held from close to close, the largest first.
 
     Without what an order won or lost against the close of its own day, and without dividends: both are the rest of the account's change.
@@ -88,12 +88,12 @@ def gains(closings: Sequence[Closing], prices: PriceHistory) -> dict[str, float]
     return dict(sorted(found.items(), key=lambda one: (-one[1], one[0])))
 
 
-def gain_of(symbol: str, closings: Sequence[Closing], prices: PriceHistory) -> float:
+def gain_of(symbol: str, closings: Sequence[AccountClose], prices: PriceHistory) -> float:
     """As `gains`, of one name."""
     return sum(_gain(symbol, before, after, prices) for before, after in pairwise(closings) if symbol in before.held)
 
 
-def opened(symbol: str, closings: Sequence[Closing]) -> int:
+def opened(symbol: str, closings: Sequence[AccountClose]) -> int:
     """The place of the first close of those without a break at which the last close's position was held."""
     place = len(closings) - 1
     while place > 0 and symbol in closings[place - 1].held:
@@ -101,13 +101,13 @@ def opened(symbol: str, closings: Sequence[Closing]) -> int:
     return place
 
 
-def _gain(symbol: str, before: Closing, after: Closing, prices: PriceHistory) -> float:
+def _gain(symbol: str, before: AccountClose, after: AccountClose, prices: PriceHistory) -> float:
     quantity, close = before.held[symbol]
     price = after.price(symbol)
     return 0.0 if price is None else quantity * (price * prices.ratio(symbol, before.session, after.session) - close)
 
 
-def _traded(before: Closing, after: Closing, prices: PriceHistory) -> float:
+def _traded(before: AccountClose, after: AccountClose, prices: PriceHistory) -> float:
     traded = 0.0
     for symbol in before.held.keys() | after.held.keys():
         ratio = prices.ratio(symbol, before.session, after.session)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from lambdas.dashboard.account.months import DayFills, Target
+from lambdas.dashboard.account.months import DayFills, SessionTarget
 from lambdas.dashboard.market.prices import PriceHistory, session_of
 
 SIGNAL = 0.005
@@ -68,7 +68,7 @@ def candles(
     )
 
 
-def markers(symbol: str, *, fills: Iterable[DayFills], targets: Sequence[Target]) -> list[ChartMarker]:
+def markers(symbol: str, *, fills: Iterable[DayFills], targets: Sequence[SessionTarget]) -> list[ChartMarker]:
     """Fills of `symbol` and changes of its target, by session."""
     found = [
         ChartMarker(
