@@ -26,7 +26,8 @@ test: check  ## every kind of test; what takes minutes is in rehearse
 rehearse: setup  ## what takes minutes: a year of three policies, the long fault runs, training and killing
 	$(BIN)/pytest -q tests -m rehearse -n 2 --dist loadfile --no-loadscope-reorder
 
-check: lint unit  ## lint, types, import rules, unit and property tests: about a minute
+check: setup  ## lint, types, import rules, unit and property tests: about a minute
+	@$(MAKE) --no-print-directory -j 2 lint unit
 
 lint: setup  ## format, lint, types and import rules
 	$(BIN)/ruff check .

@@ -2,10 +2,10 @@
 
 Promise: the same seed, data, settings and code give the same bytes of each fold's `policy.npz` and `policy.json` on one machine; a fold
 reads no row after its own training end. `training.json` beside them holds what may differ between runs (seconds, steps a second, the
-learning curve), so it stands apart from the artifact. The algorithm is the settings', one of `TRAINERS`. Failure: a `DatasetError`, a
-`WalkForwardError`, a validation error or the algorithm's own ends the job with its message; the fold it met has no files then, those
-before it do. With a checkpoint a fold may be stopped between two rollouts, by `Stopped`, and the same command goes on with it to the bytes
-of an unbroken run; folds that are trained stay.
+learning curve), so it stands apart from the artifact; `q-table.json` is Q-learning's table for people. The algorithm is the settings', one
+of `TRAINERS`. Failure: a `DatasetError`, a `WalkForwardError`, a validation error or the algorithm's own ends the job with its message;
+the fold it met has no files then, those before it do. With a checkpoint a fold may be stopped between two rollouts, by `Stopped`, and the
+same command goes on with it to the bytes of an unbroken run; folds that are trained stay.
 """
 
 from __future__ import annotations
@@ -21,13 +21,15 @@ from typing import TYPE_CHECKING
 from learning import forecast
 from learning.algorithms import direct, ppo, q_learning
 from learning.algorithms.checkpoints import CheckpointFile, Stopped
+from learning.algorithms.q_table import q_table
 from learning.configuration import Configuration, folds_of, read_settings
 from learning.dataset import Dataset, newest_session, read_channel
 from schema.training_dates import as_of
 from trading_env.data.features import CONTEXT, SCHEMA_VERSION
 from trading_env.data.sentiment import TABLES
 from trading_env.evaluation.walk_forward import everything
-from trading_env.simulation.policy import PolicyCard, save_policy
+from trading_env.simulation.policy import PolicyCard, load_policy, save_policy
+from trading_env.simulation.q_table import ARCHITECTURE as TABLES_OF_VALUES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -132,6 +134,9 @@ def train_fold(job: Job, fold: Fold, *, dataset: Dataset, folder: Path) -> None:
         forecast=forecasts,
     )
     save_policy(folder, {**fitted.arrays, **trees}, card)
+    if card.architecture == TABLES_OF_VALUES:
+        table = json.dumps(q_table(load_policy(folder)), allow_nan=False)
+        (folder / "q-table.json").write_text(table + "\n", encoding="utf-8")
     record = {
         "algorithm": settings.training.algorithm_name,
         "seed": job.seed,

@@ -1,8 +1,9 @@
 """The pipeline `<app>-runs` as data: one processing job that does the run whose id is the parameter `Run`.
 
-`runs_definition()` is pure, as `definition()` of pipeline.py is: CDK tokens pass through it, and it asks nobody. The job has no input but
-the archive of the code: `papertape.runs` reads the run's folder in the bucket itself and writes there while it works, so that what it says
-of itself can be read at once and a job that dies has left its checkpoint. There is no output for the same reason.
+`runs_definition()` is pure, as `definition()` of pipeline.py is: CDK tokens pass through it, and it asks nobody. The job's only input is
+the archive of the code with the deployed settings (learning/packaging.py, `runs_archive`): `papertape.runs` reads the run's folder in the
+bucket itself and writes there while it works, so that what it says can be read at once and a job that dies has left its checkpoint. There
+is no output for the same reason.
 A job that Amazon's own fault ends starts again and goes on from the checkpoint; a fault of the code is written to the folder and ends it.
 """
 
@@ -17,9 +18,9 @@ SCHEMA = "2020-12-01"
 RUN = "Run"
 #: What stands there until an execution names its run: an execution without one fails at once, for there is no such folder.
 NO_RUN = "no-such-run"
-CODE = "/opt/ml/processing/input/code"
+CODE, UNPACKED = "/opt/ml/processing/input/code", "/opt/ml/processing/code"
 BOOTSTRAP = (
-    f"set -e; mkdir -p /opt/ml/processing/code; cd /opt/ml/processing/code; tar -xzf {CODE}/*; python -m pip install -qr requirements.txt; "
+    f'set -e; mkdir -p "{UNPACKED}"; cd "{UNPACKED}"; tar -xzf "{CODE}"/*; python -m pip install -qr requirements.txt; '
     'exec python -m papertape.runs "$@"'
 )
 
@@ -52,7 +53,7 @@ def runs_definition(
             "AppSpecification": {
                 "ImageUri": image,
                 "ContainerEntrypoint": ["bash", "-c", BOOTSTRAP, "papertape.runs"],
-                "ContainerArguments": ["--run", {"Get": f"Parameters.{RUN}"}, "--bucket", bucket],
+                "ContainerArguments": ["--run", {"Get": f"Parameters.{RUN}"}, "--bucket", bucket, "--settings", "settings.json"],
             },
             "RoleArn": role_arn,
             "ProcessingInputs": [

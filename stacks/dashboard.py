@@ -42,6 +42,7 @@ class DashboardStack(Stack):
     ) -> None:
         super().__init__(scope, construct_id, env=env, description="Papertape: the web app's front")
         self._settings = settings
+        self._global_name = f"{settings.name}-{settings.region}"  # CloudFront has no regions, and the app may be deployed to two
         bucket = self._bucket()
         distribution = self._distribution(bucket, lake=lake, trading=trading, access=web.access)
         self.url = f"https://{distribution.distribution_domain_name}"
@@ -69,13 +70,14 @@ class DashboardStack(Stack):
 
     def _distribution(self, bucket: s3.Bucket, *, lake: LakeStack, trading: TradingStack, access: WebAccess) -> cloudfront.Distribution:
         headers = self._headers(lake, access)
+        own = cloudfront.S3OriginAccessControl(self, "ShellAccess", origin_access_control_name=self._global_name)
         distribution = cloudfront.Distribution(
             self,
             "Front",
             comment=f"{self._settings.name}: the web app",
             default_root_object=INDEX,
             default_behavior=cloudfront.BehaviorOptions(
-                origin=origins.S3BucketOrigin.with_origin_access_control(bucket),
+                origin=origins.S3BucketOrigin.with_origin_access_control(bucket, origin_access_control=own),
                 viewer_protocol_policy=cloudfront.ViewerProtocolPolicy.REDIRECT_TO_HTTPS,
                 response_headers_policy=headers,
             ),
@@ -112,6 +114,7 @@ class DashboardStack(Stack):
         return cloudfront.ResponseHeadersPolicy(
             self,
             "Headers",
+            response_headers_policy_name=self._global_name,
             comment="A strict policy for the web app's shell and API",
             security_headers_behavior=cloudfront.ResponseSecurityHeadersBehavior(
                 content_security_policy=cloudfront.ResponseHeadersContentSecurityPolicy(content_security_policy=policy, override=True),

@@ -119,9 +119,9 @@ class LakeStack(Stack):
         )
 
     def _let_browsers_upload(self) -> None:
-        """A browser may send a file to an address that the web app has signed; what was brought goes after `UPLOAD_DAYS`."""
+        """A browser may post a file by a form that the web app has signed; what was brought goes after `UPLOAD_DAYS`."""
         self.processed.add_cors_rule(
-            allowed_methods=[s3.HttpMethods.PUT],
+            allowed_methods=[s3.HttpMethods.POST],
             # The app's own host is not known before the stack that needs this one; the signature decides, not the origin
             allowed_origins=["https://*.cloudfront.net"],
             allowed_headers=["content-type"],

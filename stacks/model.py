@@ -146,6 +146,7 @@ class ModelStack(Stack):
         self._let_unpack(role, source)
         let_read_objects(role, lake.processed_arn, FEATURES, MODELS, RUNS, UPLOADS)
         let_write_objects(role, lake.processed_arn, RUNS)
+        allow(role, "s3:DeleteObject", on=[f"{lake.processed_arn}/{RUNS}*"], because="a run drops its lease, its stop and old checkpoints")
         self._let_start(role, "ProcessingJob")
         packages = [self._arn("model-package", f"{settings.name}/*")]
         allow(role, "sagemaker:DescribeModelPackage", on=packages, because=VERSIONS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -33,3 +34,12 @@ class SharedFixtures(LoadScopeScheduling):
 @pytest.hookimpl(tryfirst=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | None:
     return SharedFixtures(config, log) if config.getvalue("dist") == "loadgroup" else None
+
+
+@pytest.fixture(scope="session")
+def exchange_process() -> Iterator[Any]:
+    """One exchange process per worker, on the last evening of 2019; whoever uses it begins with a new account, by `reset`."""
+    from local.exchange.server import ExchangeConfig, RunningExchange  # most tests need none
+
+    with RunningExchange(ExchangeConfig(now="2019-12-31T22:00:00Z", slippage_bps="10")) as running:
+        yield running

@@ -1,6 +1,8 @@
 // The shell: who is signed in, which page is shown, what a form writes. Pages come as HTML from the API, charts as JSON.
 import { signedIn, token, signOut } from "./auth.js";
+import "./candles.js";
 import { drawCharts, forgetCharts } from "./charts.js";
+import "./training.js";
 
 export const API = "/v1/app/api/";
 const PAGES = "/v1/app/pages/";
@@ -14,13 +16,14 @@ export async function call(path, options = {}) {
   });
   if (response.status === 401) return signOut("You are signed out: the token was refused.");
   const body = response.headers.get("Content-Type")?.startsWith("application/json") ? await response.json() : await response.text();
-  if (!response.ok) throw new Error(sentence(body) || `${response.status} ${response.statusText}`);
+  if (!response.ok) throw Object.assign(new Error(sentence(body) || `${response.status} ${response.statusText}`), { status: response.status });
   return body;
 }
 
 // One line from what the API answers when it refuses.
 function sentence(body) {
   if (typeof body === "string") return body.slice(0, 300);
+  if (body.message) return body.message;
   if (body.errors) return body.errors.map((one) => `${one.field}: ${one.allowed} (was ${one.value})`).join("; ");
   return body.message;
 }
@@ -122,7 +125,8 @@ document.body.addEventListener("submit", async (event) => {
     if (done?.open) location.hash = done.open;
     else await refresh();
   } catch (error) {
-    if (!(error instanceof TypeError)) delete form.dataset.key;
+    // Without an answer, or with one that leaves open what was done, another click must be the same write.
+    if (error.status < 500) delete form.dataset.key;
     notify(error.message, "failed");
   } finally {
     button.disabled = false;

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from decimal import Decimal
@@ -19,11 +19,11 @@ from typing import Any, Literal
 from botocore.exceptions import BotoCoreError, ClientError
 
 from lambdas.common.lake.audit import AuditBucket, model_key
-from lambdas.common.lake.explanation import ExplainedDecision, explained
+from lambdas.common.lake.explanation import ExplainedDecision, explained, watched
 from lambdas.common.lake.lake import LakeError
 from lambdas.common.lake.provenance import Registry
 from lambdas.common.ledger.item import LedgerCorrupt, plain
-from lambdas.common.ledger.records import EXTERNAL, RECOVERED, Decision, Fill, OrderRecord, ServedModel
+from lambdas.common.ledger.records import EXTERNAL, RECOVERED, Decision, Fill, OrderRecord, ServedModel, ShadowDecision
 from schema.lake_layout import decision_key
 from schema.slot import PERSONAL
 
@@ -99,10 +99,11 @@ class Tracer:
             self._code(decision, record),
         ]
 
-    def explained(self, decision: Decision) -> ExplainedDecision:
-        """Why the decision wants what it wants; without its audit record, why that cannot be said."""
+    def explained(self, decision: Decision, shadows: Iterable[ShadowDecision] = ()) -> list[ExplainedDecision]:
+        """Why the decision wants what it wants, and what the models that watch would have; without its audit record, why that cannot be
+        said."""
         record, problem = (None, "") if decision.strategy in PERSONAL else self._kept(_key(decision))
-        return explained(decision, record, problem=problem)
+        return [explained(decision, record, problem=problem), *(watched(shadow, record) for shadow in shadows)]
 
     def _model(self, decision: Decision, record: Record) -> list[Link]:
         try:

@@ -24,13 +24,16 @@ from lambdas.common.ledger.item import LedgerCorrupt
 from lambdas.common.ledger.ledger import CursorError
 from lambdas.common.registry.approval import ModelActionError
 from lambdas.common.telemetry import entry, logger
-from lambdas.dashboard import decisions, health, models, news, portfolio
+from lambdas.dashboard import decisions, health, models, news, portfolio, trading
 from lambdas.dashboard.principal import ScopeError
 from lambdas.dashboard.request import PageRequest
+from lambdas.dashboard.runs import api as runs_api
+from lambdas.dashboard.runs import simulation, training, uploads
 from lambdas.dashboard.writes import KeyReusedError, WriteError
+from schema.runs.status import RunEventsError
 
 app = APIGatewayRestResolver(enable_validation=True, strip_prefixes=["/app"])
-for module in (decisions, news, health, models, portfolio):
+for module in (decisions, portfolio, trading, news, health, models, runs_api, training, simulation, uploads):
     app.include_router(module.router)
 
 
@@ -76,7 +79,7 @@ def reused(error: KeyReusedError) -> Response[str]:
     return answer(409, {"message": str(error)})
 
 
-@app.exception_handler([ExecutionApiError, ClientError, BotoCoreError, LakeError, LedgerCorrupt])  # type: ignore[untyped-decorator]
+@app.exception_handler([ExecutionApiError, ClientError, BotoCoreError, LakeError, LedgerCorrupt, RunEventsError])  # type: ignore[untyped-decorator]
 def not_now(error: Exception) -> Response[str]:
     logger.error("unavailable", extra={"error": str(error), "kind": type(error).__name__})
     return answer(503, {"message": f"{type(error).__name__}: {error}; send the same request again"})

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from decimal import Decimal
-from functools import cached_property, lru_cache
 from typing import Annotated
 
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Query
 from pydantic import BaseModel
 
-from lambdas.common.ledger.ledger import Ledger
-from lambdas.common.ledger.records import BrokerState
 from lambdas.common.orders.contribution import by_name
+from lambdas.dashboard.account.account import Account
 from lambdas.dashboard.account.book import Book, Holding, book_of
-from lambdas.dashboard.account.closings import Closing, History, closings_of
-from lambdas.dashboard.account.performance import SPANS, Measures, Span, drawdowns, first_of, gain_of, gains, measures, opened, turnover
-from lambdas.dashboard.account.yardsticks import Path, YardstickCache, Yardsticks
-from lambdas.dashboard.market.prices import PriceHistory
+from lambdas.dashboard.account.performance import SPANS, Measures, Span, drawdowns, gain_of, gains, measures, opened, turnover
+from lambdas.dashboard.account.yardsticks import Path
 from lambdas.dashboard.market.quotes import last_quotes
 from lambdas.dashboard.pages import page
-from lambdas.dashboard.request import PageRequest
 from lambdas.dashboard.routing import PageRouter
-from schema.exchange_time import new_york_date, parse_utc
 
 router = PageRouter()
 SpanQuery = Annotated[Span, Query(description="from so long before the last close, to it")]
@@ -77,7 +71,7 @@ class EquityView(BaseModel):
     """
 
     sessions: tuple[str, ...]
-    equity: tuple[float, ...]
+    equity: tuple[float | None, ...]
     equal: tuple[float | None, ...]
     benchmark: tuple[float | None, ...]
     drawdown: tuple[float | None, ...]
@@ -113,9 +107,15 @@ def get_live() -> LiveView:
     return live(Account.of(router.asked))
 
 
-@router.get("/api/portfolio/equity", summary="Equity and drawdown by session, beside equal weight and the benchmark")
-def get_equity(span: SpanQuery = "1Y") -> EquityView:
-    return equity(Account.of(router.asked), span)
+@router.get(
+    "/api/portfolio/equity",
+    summary="Equity and drawdown by session, beside equal weight and the benchmark",
+    responses={200: {"description": "Columns by session", "content": {"application/json": {"model": EquityView}}}},
+)
+def get_equity(span: SpanQuery = "1Y") -> Response[str]:
+    account = Account.of(router.asked)
+    body = account.once(f"equity {span}", lambda: equity(account, span).model_dump_json())
+    return Response(status_code=200, content_type="application/json", body=body)
 
 
 @router.get("/api/portfolio/performance", summary="A span in numbers; null before the first close")
@@ -135,68 +135,27 @@ def show_live() -> Response[str]:
     return page("portfolio_live.html.j2", router.asked, live=live(Account.of(router.asked)))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Account:
-    """What each view of one request starts from: the closes so far, and how the broker was seen last (None: never)."""
-
-    request: PageRequest
-    history: History
-    seen: BrokerState | None
-
-    @classmethod
-    def of(cls, request: PageRequest) -> Account:
-        seen = request.ledger.broker_state()
-        today = None if seen is None else new_york_date(parse_utc(seen.now)).isoformat()
-        return cls(request=request, history=closings_of(request.ledger).so_far(today=today), seen=seen)
-
-    @property
-    def now(self) -> str:
-        """The market's time, else the request's."""
-        return self.request.now if self.seen is None else self.seen.now
-
-    @cached_property
-    def yardsticks(self) -> Yardsticks | None:
-        """None before the first close."""
-        sessions = [one.session for one in self.history.closings]
-        if not sessions:
-            return None
-        request = self.request
-        return _cache_of(request.ledger).of(sessions, lake=request.lake, settings=request.settings, hour=request.now[:13])
-
-    @property
-    def prices(self) -> PriceHistory:
-        return PriceHistory() if self.yardsticks is None else self.yardsticks.prices
-
-    def since(self, span: Span) -> tuple[Closing, ...]:
-        closings = self.history.closings
-        return closings[first_of(span, [one.session for one in closings]) :]
-
-
-@lru_cache(maxsize=4)
-def _cache_of(ledger: Ledger) -> YardstickCache:  # noqa: ARG001 -- whose closes it is
-    return YardstickCache()
-
-
 def portfolio(account: Account) -> PortfolioView:
     ledger, snapshot = account.request.ledger, account.history.last
     # Nothing was quoted after the last close that is newer than it
     quotes = last_quotes(account.request.lake, now=account.now) if snapshot is None or account.now > snapshot.taken_at else {}
     held = book_of(ledger, snapshot, now=account.now, prices=account.prices, quotes=quotes)
     total = held.equity
-    day = _last_session(account)
+    day = account.once("last session", lambda: _last_session(account))
+    opened_at = account.once("opened", lambda: _opened(account))
     return PortfolioView(
         session=None if snapshot is None else snapshot.session,
         equity=total,
         cash=held.cash,
         cash_weight=float(held.cash / total) if held.cash is not None and total else None,
         fills_since=len(held.fills),
-        positions=tuple(_position(one, held, account, day) for one in held.holdings),
+        positions=tuple(_position(one, held, day, opened_at) for one in held.holdings),
     )
 
 
 def live(account: Account) -> LiveView:
     seen, ledger = account.seen, account.request.ledger
-    before = None if seen is None else account.history.close_before(new_york_date(parse_utc(seen.now)).isoformat())
+    before = None if seen is None else account.history.close_before(account.today)
     day = None if seen is None or before is None else seen.equity - before.equity
     return LiveView(
         as_of=None if seen is None else seen.now,
@@ -219,16 +178,20 @@ def equity(account: Account, span: Span) -> EquityView:
     equal, benchmark = (_in_dollars(index[-len(chosen) :], path[0]) for index in (yardsticks.equal_weight, yardsticks.benchmark))
     return EquityView(
         sessions=tuple(one.session for one in chosen),
-        equity=tuple(path),
-        equal=tuple(equal),
-        benchmark=tuple(benchmark),
-        drawdown=tuple(drawdowns(path)),
-        equal_drawdown=tuple(drawdowns(equal)),
-        benchmark_drawdown=tuple(drawdowns(benchmark)),
+        equity=_rounded(path, 2),
+        equal=_rounded(equal, 2),
+        benchmark=_rounded(benchmark, 2),
+        drawdown=_rounded(drawdowns(path), 6),
+        equal_drawdown=_rounded(drawdowns(equal), 6),
+        benchmark_drawdown=_rounded(drawdowns(benchmark), 6),
     )
 
 
 def performance(account: Account, span: Span) -> PerformanceView | None:
+    return account.once(f"performance {span}", lambda: _performance(account, span))
+
+
+def _performance(account: Account, span: Span) -> PerformanceView | None:
     yardsticks, chosen = account.yardsticks, account.since(span)
     if yardsticks is None:
         return None
@@ -256,6 +219,10 @@ def _in_dollars(index: Path, start: float) -> list[float | None]:
     return [None if one is None or base is None else start * one / base for one in index]
 
 
+def _rounded(path: Sequence[float | None], digits: int) -> tuple[float | None, ...]:
+    return tuple(None if one is None else round(one, digits) for one in path)
+
+
 def _last_session(account: Account) -> dict[str, float]:
     """Dollars by name in the last closed session, exact by its fills."""
     last, before = account.history.last, account.history.before
@@ -265,10 +232,15 @@ def _last_session(account: Account) -> dict[str, float]:
     return by_name(before, last, account.request.ledger.fills_since(before.taken_at, months=months))
 
 
-def _position(one: Holding, held: Book, account: Account, day: dict[str, float]) -> PositionView:
+def _opened(account: Account) -> dict[str, tuple[str, float]]:
+    """Of what the last close held: since which session, and what it has won since its close, in dollars."""
     closings = account.history.closings
-    at_close = bool(closings) and one.symbol in closings[-1].held
-    start = opened(one.symbol, closings) if at_close else 0
+    starts = {symbol: opened(symbol, closings) for symbol in (closings[-1].held if closings else ())}
+    return {symbol: (closings[start].session, gain_of(symbol, closings[start:], account.prices)) for symbol, start in starts.items()}
+
+
+def _position(one: Holding, held: Book, day: dict[str, float], opened_at: dict[str, tuple[str, float]]) -> PositionView:
+    session, won = opened_at.get(one.symbol, (None, None))
     return PositionView(
         symbol=one.symbol,
         quantity=one.quantity,
@@ -277,6 +249,6 @@ def _position(one: Holding, held: Book, account: Account, day: dict[str, float])
         value=one.value,
         weight=float(one.value / held.equity) if held.equity else None,
         day=day.get(one.symbol),
-        opened=closings[start].session if at_close else None,
-        since_opened=gain_of(one.symbol, closings[start:], account.prices) if at_close else None,
+        opened=session,
+        since_opened=won,
     )

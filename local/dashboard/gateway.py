@@ -87,8 +87,15 @@ def assets() -> dict[str, WebAsset]:
     return {path.name: WebAsset(path.read_bytes(), TYPES[path.suffix]) for path in files}
 
 
-def create_app(*, handler: Handler, tokens: Tokens, port: int, after_write: Callable[[str], Awaitable[None]] | None = None) -> Starlette:
-    """The server's application. `after_write` is told the path of each write that the function has answered."""
+def create_app(
+    *,
+    handler: Handler,
+    tokens: Tokens,
+    port: int,
+    after_write: Callable[[str], Awaitable[None]] | None = None,
+    upload: Callable[[Request], Awaitable[Response]] | None = None,
+) -> Starlette:
+    """The server's application. `after_write` is told the path of each write that the function has answered; `upload` takes files."""
     shell = assets()
 
     async def index(request: Request) -> Response:  # noqa: ARG001
@@ -120,6 +127,8 @@ def create_app(*, handler: Handler, tokens: Tokens, port: int, after_write: Call
         Route("/assets/{name}", asset),
         Route(f"/{STAGE}/app/{{path:path}}", function, methods=METHODS),
     ]
+    if upload is not None:
+        routes.append(Route("/uploads/{name}", upload, methods=["PUT"]))
     middleware = [Middleware(OwnHost, port=port), Middleware(GZipMiddleware, minimum_size=1024)]
     return Starlette(routes=routes, middleware=middleware)
 

@@ -22,6 +22,8 @@ import uvicorn
 from rich.console import Console
 
 from local.dashboard.gateway import Tokens, create_app
+from local.dashboard.processes import RunProcesses, child_environment
+from local.dashboard.uploads import upload_route
 from papertape.operate.client import DEMO, PAPER, LocalRun, OperatorError, running
 from papertape.options import BUNDLED_SETTINGS, ROOT
 from schema.loopback import LOCAL_ACCOUNT, LOCAL_SECRET
@@ -85,16 +87,31 @@ def listening(port: int) -> socket.socket:
     return listener
 
 
-def serve(listener: socket.socket, *, variables: Mapping[str, str], tokens: Tokens) -> None:
-    """Serve in this process, whose environment becomes the function's, until a signal."""
+def serve(listener: socket.socket, *, variables: Mapping[str, str], tokens: Tokens, folder: Path) -> None:
+    """Serve in this process, whose environment becomes the function's, until a signal; what runs leave beside the lake lies in `folder`."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         del os.environ[name]
     os.environ.update(variables)
     from lambdas.dashboard.handler import handler  # reads the environment when it is imported
+    from lambdas.dashboard.runs.views import folder_of
 
-    app = create_app(handler=handler, tokens=tokens, port=listener.getsockname()[1])
+    runs = folder_of(variables["PROCESSED_BUCKET"])
+    processes = RunProcesses(
+        runs, environment=child_environment(variables), settings=Path(variables[SETTINGS_FILE]), folder=folder / "runs"
+    )
+    app = create_app(
+        handler=handler,
+        tokens=tokens,
+        port=listener.getsockname()[1],
+        after_write=processes.after_write,
+        upload=upload_route(runs, claims=tokens.claims),
+    )
     config = uvicorn.Config(app, loop="asyncio", lifespan="off", log_level="warning", access_log=False, timeout_graceful_shutdown=1)
-    uvicorn.Server(config).run(sockets=[listener])
+    processes.start()
+    try:
+        uvicorn.Server(config).run(sockets=[listener])
+    finally:
+        processes.close()
 
 
 def run(folder: Path | None, *, port: int, console: Console) -> None:
@@ -110,7 +127,7 @@ def run(folder: Path | None, *, port: int, console: Console) -> None:
     with listening(port) as listener:
         address = f"http://{HOST}:{listener.getsockname()[1]}/#token={token}"
         console.print(f"web app over {found.name}: {address}", soft_wrap=True, highlight=False, markup=False)
-        serve(listener, variables=environment(found), tokens=Tokens({token: SCOPES}))
+        serve(listener, variables=environment(found), tokens=Tokens({token: SCOPES}), folder=found.folder)
 
 
 @contextmanager

@@ -113,7 +113,7 @@ def _parquet(file: Path, limits: ReadingLimits) -> Iterator[pd.DataFrame]:
         _refuse_types(table.schema_arrow, file=file)
         row = 0
         for batch in table.iter_batches(batch_size=PART // 4):
-            part = batch.to_pandas()
+            part = batch.to_pandas(ignore_metadata=True)
             part.index = pd.RangeIndex(row, row + len(part))
             row += len(part)
             if INDEX in part.columns:

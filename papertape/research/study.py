@@ -183,10 +183,12 @@ def history(options: StudyOptions) -> tuple[History, tuple[str, ...], list[str]]
 
 def _base(options: StudyOptions) -> Settings:
     settings = load(options.settings or options.base or SETTINGS, research=True)
-    if not options.changes:
+    # A benchmark is one of the names that are studied, so it is changed with them
+    changes = {section: values for section, values in options.changes.items() if section != "universe"}
+    if not changes:
         return settings
     document = settings.model_dump()
-    _change(document, options.changes)
+    _change(document, changes)
     return checked(document, source="settings")
 
 

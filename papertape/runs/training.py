@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from pathlib import Path
 from typing import Any
 
 from papertape.research.training_run import Task, TrainingError, TrainingRun, follow, start, stop, tasks
@@ -130,7 +129,7 @@ class RunTraining:
 
     def _progress(self, line: dict[str, Any]) -> None:
         """A JSON line of `train.py`: `seed`, `fold`, `timesteps` of `of`, and what the rollout measured."""
-        algorithm = self._run.settings.training.algorithm_name
+        algorithm = self._run.settings.training.algorithm
         phase = str(line.get("phase") or algorithm)
         share = line["timesteps"] / line["of"]
         if "+" in algorithm:
@@ -153,8 +152,3 @@ class RunTraining:
         """Of the whole run, at the pace of this start so far; judging not counted."""
         done, everything = sum(self._shares.values()), sum(map(len, self._missing.values()))
         return None if done == 0 else round((time.monotonic() - self._began) * (everything - done) / done, 1)
-
-
-def trained_files(run: TrainingRun, name: str) -> list[Path]:
-    """The files of this name that the trained folds hold, by seed and fold."""
-    return sorted(run.folder.glob(f"seeds/*/fold-*/{name}"), key=lambda path: (int(path.parts[-3]), int(path.parts[-2][5:])))

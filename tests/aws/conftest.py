@@ -16,7 +16,7 @@ from moto import mock_aws
 from lambdas.common.broker import alpaca
 from lambdas.common.lake import provenance
 from lambdas.common.ledger import ledger
-from local.exchange.server import ExchangeConfig, RunningExchange
+from local.exchange.server import RunningExchange
 from schema.settings import SETTINGS_FILE, Settings, load
 from tests.aws.proxy import Proxy, running
 from tests.quick_cloud import hurry
@@ -99,12 +99,6 @@ def topic(aws: None, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[dict[
         return [json.loads(message["Body"]) for message in answer.get("Messages", [])]
 
     return messages
-
-
-@pytest.fixture(scope="session")
-def exchange_process() -> Iterator[RunningExchange]:
-    with RunningExchange(ExchangeConfig(now="2019-12-31T22:00:00Z", cash=CASH, slippage_bps="10")) as running:
-        yield running
 
 
 @pytest.fixture

@@ -48,6 +48,7 @@ def read(app: App, *, safe: str = "") -> dict[str, Any]:
     shown = app.api.call("GET", f"/decisions/{quote(DECISION, safe=safe)}").body
     assert [link["link"] for link in shown.pop("trace")] == ["decision", "audit record", "code"]
     assert shown.pop("explained")["kind"] == "missing", "decide has not recorded it"
+    assert shown.pop("watched") == []
     return shown
 
 

@@ -200,6 +200,8 @@ def test_the_shell_is_private_and_its_policy_strict(web: Assembly) -> None:
 
 def test_cloudfront_passes_the_api_and_keeps_nothing_of_it(web: Assembly) -> None:
     front = only(web, "AWS::CloudFront::Distribution")["DistributionConfig"]
+    assert only(web, "AWS::CloudFront::OriginAccessControl")["OriginAccessControlConfig"]["Name"] == "papertape-us-east-1"
+    assert only(web, "AWS::CloudFront::ResponseHeadersPolicy")["ResponseHeadersPolicyConfig"]["Name"] == "papertape-us-east-1"
     (api,) = front["CacheBehaviors"]
     assert (api["PathPattern"], api["ViewerProtocolPolicy"]) == ("/v1/app/*", "https-only"), "and nothing of the signed API"
     disabled, but_the_host = "4135ea2d-6df8-44a3-9df3-4b5a84be39ad", "b689b0a8-53d0-40ab-baf2-68738e2966ac"  # AWS's own policies

@@ -21,7 +21,7 @@ from tests import small_run
 from tests.learning import training
 from trading_env.data.features import CONTEXT, FEATURE_HASH, FEATURES, SCHEMA_VERSION
 from trading_env.data.market import Market
-from trading_env.simulation.policy import EqualWeight, NumpyPolicy, PolicyCard, PolicyError, load_policy
+from trading_env.simulation.policy import EqualWeight, NumpyPolicy, PolicyCard, PolicyError, array_shapes, load_policy
 from trading_env.simulation.portfolio import Book, ExecutionPrices, Trades, step
 from trading_env.simulation.q_table import ACTIONS
 from trading_env.simulation.rewards import equal_weight_growth
@@ -161,6 +161,10 @@ class TestArtifact:
         assert document["answer"].startswith("Q-learning ")
         assert [row["name"] for row in document["rows"] if row["kind"] == "agent seed"] == ["Q-learning seed 0", "Q-learning seed 1"]
 
+    def test_each_fold_has_its_table_beside_it(self, evaluated: tuple[Path, dict[str, Any]]):
+        folder = evaluated[0] / "trained-0" / "fold-2"
+        assert json.loads((folder / "q-table.json").read_text(encoding="utf-8")) == q_table(load_policy(folder))
+
     def test_its_package_is_served_and_backtested_as_any_other(self, evaluated: tuple[Path, dict[str, Any]], tmp_path: Path):
         root, _ = evaluated
         archive = root / "output" / "model" / "model.tar.gz"
@@ -224,15 +228,8 @@ class TestForPeople:
             stays = tables.scores(asset.astype(np.float64), np.array([True, False]))[0, 0] > 0
             assert stays == (state["greedy"] == "buy" or (state["greedy"] == "hold" and state["held"]))
 
-    def test_an_artifact_without_a_table_is_refused(self, tmp_path: Path):
-        small_run.train(
-            small_run.write_channel(tmp_path / "channel"),
-            tmp_path / "model",
-            "--seed",
-            "0",
-            "--fold",
-            "0",
-            chosen=small_run.settings(training={"algorithm": "ppo"}),
-        )
+    def test_an_artifact_without_a_table_is_refused(self, policy: NumpyPolicy):
+        card = replace(policy.card, architecture="shared-encoder-64")
+        arrays = {name: np.ones(shape) for name, shape in array_shapes(seeds=1, inputs=card.inputs).items()}
         with pytest.raises(PolicyError, match="in an artifact of the architecture q-table, was shared-encoder-64"):
-            q_table(load_policy(tmp_path / "model" / "fold-0"))
+            q_table(NumpyPolicy(arrays, card))

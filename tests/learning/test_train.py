@@ -183,6 +183,23 @@ def test_what_is_paid_for_and_how_books_trade_come_from_the_settings(algorithm: 
         assert arrays(**changed) != plain, changed
 
 
+def test_a_line_of_ppo_says_what_the_rollout_earned_and_what_the_update_before_it_measured():
+    """Where no episode ends, the default reward is 300 times the log growth over equal weight."""
+    market = small_run.market().rows(small_run.DAYS[252], small_run.DAYS[-1])
+    chosen = small_run.settings(training={"algorithm": "ppo", "episode_sessions": 200})
+    curve = training.TRAINERS["ppo"](market, settings=chosen, seed=0, timesteps=1000).curve
+    of_the_update = ("kl", "value_loss", "entropy", "explained_variance")
+    assert [curve[0][name] for name in of_the_update] == [None] * 4
+    for line in curve:
+        assert line["rollout_reward"] == pytest.approx(300 * line["excess"], abs=1e-5)
+    for line in curve[1:]:
+        assert line["value_loss"] > 0
+        assert line["explained_variance"] <= 1
+        # Of a normal distribution over three names, at about the standard deviation of the next rollout
+        assert line["entropy"] == pytest.approx(3 * (0.5 + 0.5 * np.log(2 * np.pi) + line["log_std"]), abs=0.05)
+    assert [line["seconds_left"] == 0 for line in curve] == [False, False, False, True]
+
+
 @pytest.mark.parametrize("algorithm", ["ppo", "direct", "q-learning"])
 def test_tensorboard_gets_its_file_and_changes_nothing(channel: Path, tmp_path: Path, algorithm: Algorithm):
     log, chosen = tmp_path / "log", small_run.settings(training={"algorithm": algorithm})

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lambdas.common.ledger.explanation import Cause, Explanation, Kind
-from lambdas.common.ledger.records import Decision
+from lambdas.common.ledger.records import Decision, ShadowDecision
 from schema.slot import PERSONAL
 
 NO_PERSON = "a person's order: no model scored it, so there is nothing to explain"
@@ -50,7 +50,15 @@ class ExplainedDecision(BaseModel):
 
 def explained(decision: Decision, record: Mapping[str, Any] | None, *, problem: str = "") -> ExplainedDecision:
     """`record` is the decision's of the audit bucket; None: it cannot be had, and `problem` says why."""
-    explanation = _recorded(decision, record, problem=problem)
+    return _explained(decision, _recorded(decision, record, problem=problem), record=record)
+
+
+def watched(decision: ShadowDecision, record: Mapping[str, Any] | None) -> ExplainedDecision:
+    """What a model that watches would have done in the same slot; `record` is that of the decision that was made."""
+    return _explained(decision, decision.explanation or Explanation(kind="missing", says=NOT_RECORDED), record=record)
+
+
+def _explained(decision: Decision | ShadowDecision, explanation: Explanation, *, record: Mapping[str, Any] | None) -> ExplainedDecision:
     held = {} if record is None else _of_the_invested(record.get("held") or {})
     names = sorted({*decision.weights, *held})
     found = [_name(symbol, decision, held=held.get(symbol), causes=explanation.top.get(symbol, ())) for symbol in names]
@@ -78,7 +86,7 @@ def _of_the_invested(held: Mapping[str, float]) -> dict[str, float]:
     return {symbol: weight / total if total > 0 else 0.0 for symbol, weight in held.items()}
 
 
-def _name(symbol: str, decision: Decision, *, held: float | None, causes: tuple[Cause, ...]) -> ExplainedName:
+def _name(symbol: str, decision: Decision | ShadowDecision, *, held: float | None, causes: tuple[Cause, ...]) -> ExplainedName:
     target = decision.weights.get(symbol)
     change = None if target is None or held is None else target - held
     words = f"{symbol}: {_move(held, target)}"

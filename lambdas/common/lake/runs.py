@@ -7,6 +7,7 @@ Failure: `RunEventsError` or `LakeError` for an object that is not what it must 
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -56,6 +57,18 @@ class RunFolder:
         """The worker stops where it can be resumed; asking again changes nothing."""
         self.s3.put_object(Bucket=self.bucket, Key=run_key(run_id, "stop"), Body=by.encode(), ContentType="text/plain; charset=utf-8")
 
+    def ask_to_resume(self, run_id: str, *, after: int, by: str) -> None:
+        """The run is to go on after its event of sequence number `after`; once it has said more, this asks for nothing any longer."""
+        if self.stop_asked(run_id):
+            self.s3.delete_object(Bucket=self.bucket, Key=run_key(run_id, "stop"))
+        body = json.dumps({"after": after, "by": by}).encode()
+        self.s3.put_object(Bucket=self.bucket, Key=run_key(run_id, "resume"), Body=body, ContentType="application/json")
+
+    def resumed_after(self, run_id: str) -> int | None:
+        """The sequence number that it was last asked to go on after, None if it never was."""
+        body = read_object(self.s3, bucket=self.bucket, key=run_key(run_id, "resume"))
+        return None if body is None else int(json.loads(body)["after"])
+
     def stop_asked(self, run_id: str) -> bool:
         return bool(self._keys(run_key(run_id, "stop")))
 
@@ -65,8 +78,17 @@ class RunFolder:
         wanted = objects_after(keys, after)
         return later((event for key in wanted for event in self._events_of(key, whole=key != wanted[-1])), after)
 
+    def newest(self, run_id: str) -> list[AnyRunEvent]:
+        """The events of the newest object, in order."""
+        keys = sorted(self._keys(run_key(run_id, "events/")))
+        return list(self._events_of(keys[-1], whole=False)) if keys else []
+
     def status(self, run_id: str, *, now: datetime) -> RunStatus:
         return state_of(self.events(run_id), now=now, stop_asked=self.stop_asked(run_id))
+
+    def result_names(self, run_id: str) -> set[str]:
+        prefix = run_key(run_id, "results/")
+        return {key.removeprefix(prefix) for key in self._keys(prefix)}
 
     def result(self, run_id: str, name: str) -> bytes | None:
         return read_object(self.s3, bucket=self.bucket, key=run_key(run_id, f"results/{name}"))

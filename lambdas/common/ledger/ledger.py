@@ -170,9 +170,10 @@ class Ledger(Controls):
         """Return the client order ids of what the index says can still change."""
         return [item["unsettled_sk"] for item in self._unsettled("orders")]
 
-    def page_of_orders(self, month: str, *, limit: int = 100, cursor: str | None = None) -> Page:
-        """Return one page of the orders of `month`, oldest first, and the cursor of the next (None at the end)."""
-        items, following = self._page(self._month_query("orders", month, Limit=limit), cursor)
+    def page_of_orders(self, month: str, *, limit: int = 100, cursor: str | None = None, newest_first: bool = False) -> Page:
+        """Return one page of the orders of `month`, oldest first unless told, and the cursor of the next (None at the end)."""
+        query = self._month_query("orders", month, Limit=limit, ScanIndexForward=not newest_first)
+        items, following = self._page(query, cursor)
         return Page(tuple(OrderRecord.of(item) for item in items), following)
 
     def orders(self, month: str) -> list[OrderRecord]:
@@ -263,6 +264,10 @@ class Ledger(Controls):
 
     def shadow_decisions(self, month: str) -> list[ShadowDecision]:
         return list(self._month(ShadowDecision, "shadow", month))
+
+    def shadow_decisions_in(self, slot: str) -> list[ShadowDecision]:
+        """What the models that watch would have done in `slot`, by model version."""
+        return list(self._query(ShadowDecision, f"shadow#{slot}", "", "~"))
 
     # --- alerts
 

@@ -12,6 +12,7 @@ from decimal import Decimal
 
 from lambdas.common.ledger.ledger import Ledger
 from lambdas.common.ledger.records import Fill, Snapshot
+from lambdas.dashboard.account.months import months_between
 from lambdas.dashboard.market.prices import PriceHistory
 from lambdas.dashboard.market.quotes import LastQuote
 from schema.exchange_time import new_york_date, parse_utc
@@ -47,7 +48,7 @@ class Book:
 def book_of(ledger: Ledger, snapshot: Snapshot | None, *, now: str, prices: PriceHistory, quotes: Mapping[str, LastQuote]) -> Book:
     """As of the market's time `now`."""
     start = "" if snapshot is None else snapshot.taken_at
-    fills = [one for one in ledger.fills_since(start, months=_months(start[:7] or now[:7], now[:7])) if one.time > start]
+    fills = [one for one in ledger.fills_since(start, months=months_between(start[:7] or now[:7], now[:7])) if one.time > start]
     return book(snapshot, fills, now=now, prices=prices, quotes=quotes)
 
 
@@ -79,9 +80,3 @@ def book(snapshot: Snapshot | None, fills: Sequence[Fill], *, now: str, prices: 
         cash=None if snapshot is None else snapshot.cash - paid,
         fills=tuple(fills),
     )
-
-
-def _months(first: str, last: str) -> list[str]:
-    """From `first` to `last` ("2020-01"), both included."""
-    start, end = (int(month[:4]) * 12 + int(month[5:7]) - 1 for month in (first, max(first, last)))
-    return [f"{month // 12}-{month % 12 + 1:02d}" for month in range(start, end + 1)]

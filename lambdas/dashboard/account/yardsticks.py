@@ -10,7 +10,7 @@ Promise: index values by session, 1 at the first; None where the lake has no clo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Lock
 
 from lambdas.common.lake.lake import Lake
@@ -22,11 +22,12 @@ Path = tuple[float | None, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Yardsticks:
-    """`prices` are what both were made from."""
+    """`prices` are what both were made from; `made`: what else was computed from the same closes."""
 
     equal_weight: Path
     benchmark: Path
     prices: PriceHistory
+    made: dict[str, object] = field(default_factory=dict, repr=False)
 
 
 def equal_weight(symbols: Sequence[str], sessions: Sequence[str], prices: PriceHistory, *, dividends: bool) -> Path:

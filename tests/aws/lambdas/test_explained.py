@@ -100,7 +100,9 @@ def test_the_same_decision_is_explained_by_the_same_bytes(
     assert json.dumps(record(lake)) == json.dumps(first)
 
 
-def test_the_model_that_watches_is_explained_beside_the_one_that_trades(run: Any, lake: Lake, served: Any, ledger_table: Ledger) -> None:
+def test_the_model_that_watches_is_explained_beside_the_one_that_trades(
+    run: Any, lake: Lake, served: Any, control: Any, ledger_table: Ledger
+) -> None:
     served()
     served("shadow", seed=2)
     run()
@@ -109,6 +111,9 @@ def test_the_model_that_watches_is_explained_beside_the_one_that_trades(run: Any
     assert reasons is not None
     assert (reasons.kind, reasons.gradient, reasons.top.keys()) == ("gradient", {}, set(record(lake)["symbols"]))
     assert {symbol: [cause.model_dump() for cause in top] for symbol, top in reasons.top.items()} != record(lake)["explanation"]["top"]
+    (beside,) = control("GET", f"/decisions/{DECISION}").body["watched"]
+    assert (beside["model_version"], beside["kind"], len(beside["names"])) == (watched.model_version, "gradient", 8)
+    assert {name["symbol"]: name["target"] for name in beside["names"]} == watched.weights
 
 
 def _shifted(status: int, answer: dict[str, Any]) -> tuple[int, dict[str, Any]]:

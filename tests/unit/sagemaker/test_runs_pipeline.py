@@ -53,7 +53,7 @@ def test_an_execution_names_its_run_and_one_that_does_not_finds_no_folder() -> N
     assert definition["Parameters"] == [{"Name": "Run", "Type": "String", "DefaultValue": "no-such-run"}]
     (step,) = definition["Steps"]
     application = step["Arguments"]["AppSpecification"]
-    assert application["ContainerArguments"] == ["--run", {"Get": "Parameters.Run"}, "--bucket", "lake"]
+    assert application["ContainerArguments"] == ["--run", {"Get": "Parameters.Run"}, "--bucket", "lake", "--settings", "settings.json"]
     assert all(len(one) <= 256 for one in application["ContainerEntrypoint"]), "one container argument holds 256 characters"
 
 

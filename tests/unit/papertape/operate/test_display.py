@@ -47,7 +47,11 @@ def test_a_decision_s_reasons_stand_before_its_trace_each_name_in_a_line() -> No
     heard = io.StringIO()
     words = "AAA: 37.5% held, target 70.0% (+32.5 points). For it: [momentum] is 1.8 deviations above its mean (+0.360 to the score)"
     reasons = {"says": "the gradient of each score", "names": [{"words": words}]}
-    display.show_trace({"explained": reasons, "trace": TRACE}, console=Console(file=heard, width=40))
+    watched = {**reasons, "model_version": "ab" * 32}
+    display.show_trace({"explained": reasons, "watched": [watched], "trace": TRACE}, console=Console(file=heard, width=40))
     lines = [line.strip() for line in heard.getvalue().splitlines()]
     at = lines.index("Why the model wants it")
-    assert lines[at + 1 : at + 5] == ["the gradient of each score", words, "", "From the order back to its data"]
+    beside = "What model abababababab, which watches, would have done"
+    told = ["the gradient of each score", words, ""]
+    assert lines[at + 1 : at + 8] == [*told, beside, *told]
+    assert lines[at + 8] == "From the order back to its data"
