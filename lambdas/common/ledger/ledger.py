@@ -301,6 +301,8 @@ class Ledger(Controls):
 
     def _page(self, query: dict[str, Any], cursor: str | None) -> tuple[list[dict[str, Any]], str | None]:
         start = {} if cursor is None else {"ExclusiveStartKey": _decoded(cursor)}
+        if start and start["ExclusiveStartKey"]["month"] != query["ExpressionAttributeValues"][":month"]:
+            raise CursorError(f"cursor is of another list, was {cursor!r}")
         answer = self._table.query(**query, **start)
         last = answer.get("LastEvaluatedKey")
         return answer["Items"], _encoded(last) if last else None

@@ -83,7 +83,7 @@ class ModelGroup:
                 ModelPackageGroupName=self.group, SortBy="CreationTime", SortOrder="Descending", MaxResults=limit, **more
             )
         except ClientError as error:
-            if cursor is None or error.response["Error"]["Code"] != "ValidationException":
+            if cursor is None or error.response["Error"]["Code"] not in ("ValidationException", "InvalidToken"):
                 raise
             raise ModelActionError(f"no such page of versions: {cursor[:80]!r}") from error
         arns = [summary["ModelPackageArn"] for summary in answer["ModelPackageSummaryList"]]

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lambdas.common.api.client import ExecutionApiError
 from lambdas.common.api.responses import shown_decision
-from lambdas.common.lake.explanation import NOT_RECORDED, ExplainedDecision, explained
+from lambdas.common.lake.explanation import NOT_RECORDED, ExplainedDecision, explained, watched
 from lambdas.common.lake.lake import LakeError
 from lambdas.common.ledger.explanation import Cause
 from lambdas.common.ledger.records import Decision, OrderRecord, ServedModel, ShadowDecision, Snapshot
@@ -49,6 +49,7 @@ class DecidedName(BaseModel):
     words: str = ""
     watched: float | None
     watched_causes: tuple[Cause, ...]
+    watched_words: str
     refused: str | None
 
 
@@ -149,9 +150,9 @@ class _Told:
 
 def decision_view(request: PageRequest, decision: Decision, *, chain: bool) -> DecisionView:
     """`chain`: with the way down to model and data, which the execution API walks."""
-    told, watched = _recorded(request, decision), _watched(request, decision)
+    told, shadow = _recorded(request, decision), _watched(request, decision)
     pointers = [one for one in (request.ledger.shadow(), request.ledger.incumbent()) if one is not None]
-    watching = next((one for one in pointers if watched is not None and one.model_version == watched.model_version), None)
+    watching = next((one for one in pointers if shadow is not None and one.model_version == shadow.model_version), None)
     gate = _gate(request, told.model, watching)
     snapshots = _snapshots(request, decision)
     orders = request.ledger.orders_by_id([planned.client_order_id for planned in decision.plan or ()])
@@ -159,6 +160,7 @@ def decision_view(request: PageRequest, decision: Decision, *, chain: bool) -> D
     shown = shown_decision(decision, orders, closes=closes)
     links, problem = _chain(request, decision) if chain else (None, None)
     found = explained(decision, told.record, problem=told.problem)
+    beside = None if shadow is None else watched(shadow, told.record)
     return DecisionView(
         decision_id=decision.decision_id,
         segment=segment_of(decision.decision_id),
@@ -173,11 +175,11 @@ def decision_view(request: PageRequest, decision: Decision, *, chain: bool) -> D
         model=words.model_name(told.model, version=decision.model_version),
         data_as_of=decision.data_as_of,
         cash=(told.record or {}).get("cash_weight"),
-        names=_names(decision, found, watched),
-        explained=NOT_KEPT if found.says == NOT_RECORDED else found.says,
+        names=_names(decision, found, beside),
+        explained=_said(found),
         orders=tuple(DecidedOrder.model_validate(order) for order in shown["orders"]),
         cost=_cost(orders, closes),
-        shadow=_compared(request, decision, watched, watching, snapshots),
+        shadow=None if shadow is None or beside is None else _compared(request, decision, shadow, watching, snapshots, says=_said(beside)),
         gate=gate,
         chain=links,
         chain_problem=problem,
@@ -203,7 +205,7 @@ def _recorded(request: PageRequest, decision: Decision) -> _Told:
 def _watched(request: PageRequest, decision: Decision) -> ShadowDecision | None:
     if decision.strategy in PERSONAL:
         return None
-    return next((one for one in request.ledger.shadow_decisions(decision.slot[:7]) if one.slot == decision.slot), None)
+    return max(request.ledger.shadow_decisions_in(decision.slot), key=lambda one: one.time, default=None)
 
 
 def _gate(request: PageRequest, traded: ServedModel | None, watching: ServedModel | None) -> VerdictView | None:
@@ -232,17 +234,26 @@ def _chain(request: PageRequest, decision: Decision) -> tuple[tuple[ChainLink, .
     return tuple(ChainLink.model_validate(link) for link in answer.body["trace"]), None
 
 
-def _names(decision: Decision, found: ExplainedDecision, watched: ShadowDecision | None) -> tuple[DecidedName, ...]:
+def _names(decision: Decision, found: ExplainedDecision, theirs: ExplainedDecision | None) -> tuple[DecidedName, ...]:
     """The largest change first; what only the model that watched would hold comes last."""
-    theirs = {} if watched is None else watched.weights
-    reasons = {} if watched is None or watched.explanation is None else watched.explanation.top
+    watching = {one.symbol: one for one in (() if theirs is None else theirs.names)}
 
     def beside(symbol: str) -> dict[str, Any]:
-        return {"watched": theirs.get(symbol), "watched_causes": reasons.get(symbol, ()), "refused": decision.refused.get(symbol)}
+        other = watching.get(symbol)
+        return {
+            "watched": None if other is None else other.target,
+            "watched_causes": () if other is None else other.causes,
+            "watched_words": "" if other is None else other.words,
+            "refused": decision.refused.get(symbol),
+        }
 
     ours = [DecidedName(**one.model_dump(), **beside(one.symbol)) for one in found.names]
-    others = sorted(theirs.keys() - {one.symbol for one in ours})
+    others = sorted(watching.keys() - {one.symbol for one in ours})
     return (*ours, *(DecidedName(symbol=symbol, **beside(symbol)) for symbol in others))
+
+
+def _said(found: ExplainedDecision) -> str:
+    return NOT_KEPT if found.says == NOT_RECORDED else found.says
 
 
 def _cost(orders: Mapping[str, OrderRecord], closes: Mapping[str, Decimal]) -> DecisionCost:
@@ -258,19 +269,23 @@ def _cost(orders: Mapping[str, OrderRecord], closes: Mapping[str, Decimal]) -> D
 
 
 def _compared(
-    request: PageRequest, decision: Decision, watched: ShadowDecision | None, watching: ServedModel | None, snapshots: list[Snapshot]
-) -> ShadowCompared | None:
-    if watched is None:
-        return None
+    request: PageRequest,
+    decision: Decision,
+    shadow: ShadowDecision,
+    watching: ServedModel | None,
+    snapshots: list[Snapshot],
+    *,
+    says: str,
+) -> ShadowCompared:
     month = decision.slot[:7]
     both = side_by_side(snapshots, request.ledger.decisions(month), request.ledger.shadow_decisions(month))
     place = next((index for index, one in enumerate(snapshots) if one.session == session_of(decision)), None)
     pair = None if place is None or place + 1 == len(snapshots) else (snapshots[place], snapshots[place + 1])
     return ShadowCompared(
-        name=words.model_name(watching, version=watched.model_version),
-        model_version=watched.model_version,
-        explained=NOT_KEPT if watched.explanation is None else watched.explanation.says,
-        day=None if pair is None else growth(watched.weights, *pair),
+        name=words.model_name(watching, version=shadow.model_version),
+        model_version=shadow.model_version,
+        explained=says,
+        day=None if pair is None else growth(shadow.weights, *pair),
         day_traded=None if pair is None else growth(decision.weights, *pair),
         sessions=0 if both is None else both.sessions,
         month=None if both is None else both.watched,

@@ -98,7 +98,7 @@ def test_reasons_are_shown_name_by_name_as_text(web: Web, decided: Any, buckets:
     top = {"SPY": [{**CAUSE, "input": "volatility_20", "contribution": 0.4}, CAUSE]}
     recorded(buckets, decided, explanation={"kind": "gradient", "says": "the gradient of each score", "top": top})
     shown = web.get("pages/decisions").text
-    assert "the gradient of each score" in shown
+    assert "The gradient of each score" in shown
     assert "volatility_20</code> +0.400" in shown
     assert "momentum_21&lt;b&gt;</code> −0.300" in shown
     assert "SPY: 25.0% held, target 12.5% (-12.5 points). For it: volatility_20 is 1.5 deviations below its mean (+0.400" in shown
@@ -169,6 +169,7 @@ def test_a_month_is_paged_newest_first(web: Web, ledger_table: Ledger) -> None:
     rest = web.get("api/decisions", {"month": "2020-01", "cursor": first["cursor"]}).body
     assert ([one["received_at"][:10] for one in rest["decisions"]], rest["cursor"]) == (["2020-01-02"], None)
     assert web.get("api/decisions", {"month": "2019-12"}).body["later"] == "2020-01"
+    assert web.get("api/decisions", {"month": "2019-12", "cursor": first["cursor"]}).status == 422, "a cursor is of its own month"
     shown = web.get("pages/decisions", {"month": "2019-12"}).text
     assert "two names at about 50.0 % each" in shown
     assert "Nothing was decided in 2019-11." in web.get("pages/decisions", {"month": "2019-11"}).text

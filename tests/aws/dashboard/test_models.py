@@ -98,3 +98,4 @@ def test_another_groups_package_is_not_there_and_nothing_registered_says_so(web:
 def test_nothing_registered_says_so(web: Web) -> None:
     boto3.client("sagemaker").create_model_package_group(ModelPackageGroupName="papertape", ModelPackageGroupDescription="policies")
     assert "No model was registered yet" in web.get("pages/models").text
+    assert web.get("api/models", {"cursor": "made up"}).status == 422
