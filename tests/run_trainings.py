@@ -74,7 +74,7 @@ def prepared(folder: Path, *, resumable: bool = True) -> TrainingRun:
     return run
 
 
-def train(folder: Path, *, resumable: bool = True, workers: int = 2) -> bool:
+def train(folder: Path, *, resumable: bool = True, workers: int = 2, told_every: float = 0.0) -> bool:
     store = LocalRunStore(folder)
     store.pace = 0.02
     with RunRecorder(store, RUN, clock=lambda: datetime.now(UTC)) as recorder:
@@ -85,6 +85,7 @@ def train(folder: Path, *, resumable: bool = True, workers: int = 2) -> bool:
             keep=lambda: None,
             pace=0.02,
             workers=workers,
+            told_every=told_every,
         ).train()
 
 

@@ -18,6 +18,7 @@ from papertape.runs.worker import Worker
 from trading_env.errors import PapertapeError
 
 HELD = 3
+DEPLOYED = Path(__file__).resolve().parents[2] / "settings.json"  # where `packaging.runs_archive` has them
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,7 +48,9 @@ def add_store(parser: argparse.ArgumentParser) -> None:
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--folder", type=Path, metavar="PATH", help="laid out as the processed bucket")
     where.add_argument("--bucket", metavar="NAME", help="the processed bucket")
-    parser.add_argument("--settings", type=Path, metavar="FILE", help="what requests differ from; default: the research settings")
+    packed = DEPLOYED if DEPLOYED.is_file() else None
+    said = "what requests differ from; default: those of the archive that was unpacked, else the research settings"
+    parser.add_argument("--settings", type=Path, default=packed, metavar="FILE", help=said)
 
 
 def store_of(options: argparse.Namespace) -> RunStore:

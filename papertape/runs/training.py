@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from pathlib import Path
 from typing import Any
 
 from papertape.research.training_run import Task, TrainingError, TrainingRun, follow, start, stop, tasks
@@ -21,6 +20,7 @@ from schema.runs.events import FoldTrained, Progressed
 
 STOPPED = 75  # train.py's status when it was asked to stop and can be gone on with
 STOP_WITHIN = 90.0  # seconds that a rollout may take to its end; then its process is ended
+TOLD_EVERY = 1.0  # seconds between two words on one fold: a short rollout is over faster than anyone reads
 KEEP_EVERY = 60.0  # seconds between two times that what is done so far is kept, where nothing else is a reason to
 MEASURED = ("excess", "value_loss", "entropy", "explained_variance", "kl", "steps_per_second")
 
@@ -29,7 +29,15 @@ class RunTraining:
     """One start of a training: `stopping` says whether it was asked to stop, `keep` makes what is done outlive the machine."""
 
     def __init__(
-        self, run: TrainingRun, *, recorder: RunRecorder, stopping: Callable[[], bool], keep: Callable[[], None], pace: float, workers: int
+        self,
+        run: TrainingRun,
+        *,
+        recorder: RunRecorder,
+        stopping: Callable[[], bool],
+        keep: Callable[[], None],
+        pace: float,
+        workers: int,
+        told_every: float = TOLD_EVERY,
     ) -> None:
         self._run, self._recorder, self._stopping, self._keep = run, recorder, stopping, keep
         self._pace, self._workers = pace, workers
@@ -41,6 +49,8 @@ class RunTraining:
             seed: [fold.number for fold in run.folds if not run.finished(seed, fold.number)] for seed in run.settings.training.seeds
         }
         self._shares: dict[tuple[int, int], float] = {}
+        self._told: dict[tuple[int, int], float] = {}
+        self._told_every = told_every
         self._began = time.monotonic()
         self._kept, self._new = time.monotonic(), False
 
@@ -135,7 +145,12 @@ class RunTraining:
         share = line["timesteps"] / line["of"]
         if "+" in algorithm:
             share = share / 2 + (0.5 if phase == algorithm.rpartition("+")[2] else 0.0)
-        self._shares[line["seed"], line["fold"]] = share
+        which = (line["seed"], line["fold"])
+        self._shares[which] = share
+        now, last = time.monotonic(), line["timesteps"] >= line["of"]
+        if not last and now - self._told.get(which, -self._told_every) < self._told_every:
+            return
+        self._told[which] = now
         self._recorder.tell(
             Progressed,
             phase=phase,
@@ -153,8 +168,3 @@ class RunTraining:
         """Of the whole run, at the pace of this start so far; judging not counted."""
         done, everything = sum(self._shares.values()), sum(map(len, self._missing.values()))
         return None if done == 0 else round((time.monotonic() - self._began) * (everything - done) / done, 1)
-
-
-def trained_files(run: TrainingRun, name: str) -> list[Path]:
-    """The files of this name that the trained folds hold, by seed and fold."""
-    return sorted(run.folder.glob(f"seeds/*/fold-*/{name}"), key=lambda path: (int(path.parts[-3]), int(path.parts[-2][5:])))

@@ -10,9 +10,9 @@ from __future__ import annotations
 import errno
 import json
 import os
-import tarfile
 import tempfile
 import threading
+import traceback
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -27,7 +27,7 @@ from papertape.runs.inspection import looked_at
 from papertape.runs.recorder import RunRecorder
 from papertape.runs.store import RunHeldError, RunStore
 from papertape.runs.studies import RunRefusedError, Studies, model_of
-from papertape.runs.training import RunTraining, trained_files
+from papertape.runs.training import RunTraining
 from schema.evaluation_document import Evaluation, read
 from schema.runs.events import Inspected, Judged, ResultMade, RunState, StateChanged
 from schema.runs.request import RunRequest, UploadedBars
@@ -69,8 +69,10 @@ class Worker:
             state, message = self._done(request, recorder), ""
         except RunHeldError:
             raise
-        except (PapertapeError, OSError, ValueError, ArithmeticError, tarfile.TarError) as error:
+        except Exception as error:  # noqa: BLE001 -- a run says why it ended, whatever it was
             message = said(error)
+            if not isinstance(error, (PapertapeError, OSError)):
+                traceback.print_exception(error)
             self._store.make_room(request.id)
             recorder.forgive()
         recorder.tell(StateChanged, state=state, message=message)
@@ -115,7 +117,8 @@ class Worker:
         evaluation_page.write(evaluation, workspace / "page.html")
         self._put(request.id, "page.html", workspace / "page.html", recorder)
         self._put(request.id, "model.tar.gz", workspace / "model.tar.gz", recorder)
-        for table in trained_files(prepared, "q-table.json")[-1:]:
+        table = prepared.seed(prepared.settings.training.seeds[0]) / f"fold-{prepared.folds[-1].number}" / "q-table.json"
+        if table.is_file():  # of the first seed, as it would go on
             self._put(request.id, "q-table.json", table, recorder)
         recorder.tell(Judged, **verdict(read(evaluation)))
         keep()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,11 +10,16 @@ from types import SimpleNamespace
 import boto3
 import pytest
 
+from lambdas.common.lake.runs import RunFolder
 from papertape.runs.recorder import RunRecorder
 from papertape.runs.s3_store import S3RunStore
 from papertape.runs.store import RunHeldError, RunStoreError
+from papertape.runs.studies import Studies
+from papertape.runs.worker import Worker as RunWorker
+from schema.exchange_time import iso
 from schema.lake_layout import run_key, upload_key
 from schema.runs.events import Alive, StateChanged
+from schema.runs.request import RunRequest
 
 RUN = "20261122t120000-ab"
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -128,3 +134,20 @@ def test_events_of_one_object_grow_and_are_read_whole(bucket: str) -> None:
         told.tell(Alive)
         told.tell(StateChanged, state="stopped")
         assert [event.sequence for event in Worker(bucket).store.events(RUN)] == [0, 1, 2]
+
+
+def test_what_is_asked_for_through_the_folder_is_done_and_read_there(bucket: str, tmp_path: Path) -> None:
+    folder = RunFolder(s3=boto3.client("s3"), bucket=bucket)
+    asked = {"policy": "equal-weight", "start": "2020-01-02", "end": "2020-03-31"}
+    document = {"id": RUN, "kind": "backtest", "by": "ann", "requested_at": iso(NOW), "bars": {"source": "bundled"}, "backtest": asked}
+    assert folder.put_request(RunRequest.model_validate(document))
+    assert folder.status(RUN, now=NOW).state == "queued"
+    worker = RunWorker(Worker(bucket).store, Studies(settings=None, scratch=tmp_path), scratch=tmp_path, clock=lambda: Worker.now)
+    assert worker.do(RUN) == "finished"
+    found = folder.status(RUN, now=NOW)
+    assert (found.state, [result.name for result in found.results]) == ("finished", ["backtest.json", "candles.json"])
+    body = folder.result(RUN, "backtest.json")
+    assert body is not None
+    assert json.loads(body)["sessions"][-1] == "2020-03-31"
+    put(bucket, run_key(RUN, "stop"), b"ann")
+    assert worker.do(RUN) == "finished", "what is done stays done"

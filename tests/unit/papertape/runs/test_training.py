@@ -57,6 +57,12 @@ def test_every_rollout_and_every_fold_is_told(unbroken: Path) -> None:
     assert (left[0] or 0) > (left[len(left) // 2] or 0) > 0
 
 
+def test_of_short_rollouts_one_a_second_is_told_and_always_the_last(tmp_path: Path) -> None:
+    assert run_trainings.train(tmp_path, told_every=1000.0)
+    told = [event for event in LocalRunStore(tmp_path).events(RUN) if isinstance(event, Progressed)]
+    assert Counter(event.timesteps for event in told) == {100: 4, 800: 4}
+
+
 @pytest.mark.parametrize("resumable", [True, False], ids=["between rollouts", "fold by fold"])
 def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path: Path, unbroken: Path, resumable: bool) -> None:
     (tmp_path / "asked").touch()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import resource
 import zlib
 from pathlib import Path
 from typing import Any
@@ -250,6 +251,17 @@ def test_the_reader_is_a_process_with_a_limit_that_writes_what_it_cleaned(tmp_pa
     assert not (tmp_path / "x" / "bars.parquet").exists()
 
 
+def test_a_small_file_that_grows_beyond_the_limit_of_the_process_is_refused(tmp_path: Path) -> None:
+    texts = pa.DictionaryArray.from_arrays(pa.array(np.zeros(100_000, dtype=np.int32)), pa.array(["A" * 60_000]))
+    columns = {name: pa.array(np.ones(100_000)) for name in ("Open", "High", "Low", "Close", "Volume")}
+    pq.write_table(pa.table({"Date": texts, "Ticker": texts, **columns}), tmp_path / "growing-file.parquet")
+    assert (tmp_path / "growing-file.parquet").stat().st_size < 2_000_000
+    answer = UploadReader().read(tmp_path / "growing-file.parquet", columns={}, adjusted=False, out=tmp_path / "out")
+    assert answer["problem"] is not None
+    assert "takes more than 1,000 MB to read" in answer["problem"] or "cannot be read" in answer["problem"]
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 < 1e9
+
+
 def test_a_file_that_breaks_the_reader_breaks_nothing_else(tmp_path: Path) -> None:
     made = UploadReader()
     made._process.kill()
@@ -263,3 +275,21 @@ def test_the_readers_answer_is_json(tmp_path: Path) -> None:
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert "1 rows set aside: volume is missing, negative or not finite" in found["remarks"]
     assert "BRK-B: read with a dot for the dash, as exchanges write share classes" in found["remarks"]
+
+
+@pytest.mark.rehearse
+def test_two_hundred_megabytes_are_read_in_less_than_a_gigabyte(tmp_path: Path) -> None:
+    days = pd.bdate_range("2000-01-03", "2020-12-31").strftime("%Y-%m-%d")
+    file = tmp_path / "many-prices.csv"
+    with file.open("w") as out:
+        out.write(HEADER)
+        for name in range(770):
+            price = 20 + name / 10
+            out.write(
+                "".join(f"{day},S{name:03},{price:.2f},{price + 1:.2f},{price - 1:.2f},{price:.2f},{1_000_000 + name}\n" for day in days)
+            )
+    assert file.stat().st_size > 200e6
+    answer = cleaned(file, columns={}, adjusted=True, out=tmp_path / "out")
+    assert answer["rows"] == 770 * len(days)
+    assert len(answer["symbols"]) == 770
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 < 1e9
