@@ -11,7 +11,7 @@ import hmac
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from threading import Lock
 from typing import Any
 
 from starlette.applications import Starlette
@@ -97,6 +97,12 @@ def create_app(
 ) -> Starlette:
     """The server's application. `after_write` is told the path of each write that the function has answered; `upload` takes files."""
     shell = assets()
+    turn = Lock()
+
+    def invoked(event: dict[str, Any]) -> dict[str, Any]:
+        """One request at a time, as in a function's sandbox: Powertools keeps the event of the request in its class."""
+        with turn:
+            return handler(event, None)
 
     async def index(request: Request) -> Response:  # noqa: ARG001
         return _asset(shell["index.html"])
@@ -116,7 +122,7 @@ def create_app(
         if len(body) > BODY_LIMIT:
             return JSONResponse({"message": f"a request may have {BODY_LIMIT:,} bytes, had {len(body):,}"}, status_code=413)
         event = gateway_event(request, body=body, claims=claims)
-        answer = await run_in_threadpool(partial(handler, event, None))
+        answer = await run_in_threadpool(invoked, event)
         if request.method != "GET" and after_write is not None:
             await after_write(request.url.path)
         return _response(answer)
