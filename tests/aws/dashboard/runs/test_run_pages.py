@@ -104,14 +104,6 @@ def test_runs_are_compared_by_what_differs(web: Web, lab: Lab) -> None:
 LOST: dict[str, Any] = {
     "return": -0.1, "annual_return": None, "volatility": None, "sharpe": None, "max_drawdown": 0.1, "turnover_per_day": 0.5, "costs": 1.5,
 }  # fmt: skip
-    "return": -0.1,
-    "annual_return": None,
-    "volatility": None,
-    "sharpe": None,
-    "max_drawdown": 0.1,
-    "turnover_per_day": 0.5,
-    "costs": 1.5,
-}
 BACKTEST: dict[str, Any] = {
     "schema": 1, "policy": "equal-weight", "kappa": 1.0, "start": "2020-01-02", "end": "2020-01-03", "initial_cash": 100.0,
     "symbols": ["<b>A</b>", "B"], "sessions": ["2020-01-02", "2020-01-03"], "equity": [100.0, 90.0], "equal_weight": [100.0, 101.0],
