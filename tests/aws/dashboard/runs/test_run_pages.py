@@ -3,27 +3,13 @@
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
 from typing import Any
 
-import pytest
-
-from lambdas.common.ledger import actions
-from lambdas.dashboard.runs import api, views
 from schema.runs.events import FoldTrained, Inspected, Judged, ResultMade, StateChanged
 from tests.aws.dashboard.conftest import Web
-from tests.aws.dashboard.test_training import AT, TRAIN, Lab, progress, started, state
+from tests.aws.dashboard.runs.conftest import AT, TRAIN, Lab, progress, started, state
 
 HOSTILE = "<script>alert(1)</script>"
-
-
-@pytest.fixture
-def lab(web: Web, buckets: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> Lab:
-    import boto3
-
-    for cache in (views.folder_of, api._sagemaker, actions.actions_of):
-        cache.cache_clear()
-    return Lab(boto3.client("s3"), "papertape-processed")
 
 
 def test_an_empty_room_says_so_and_offers_a_start_to_who_may(web: Web, lab: Lab) -> None:
@@ -115,17 +101,17 @@ def test_runs_are_compared_by_what_differs(web: Web, lab: Lab) -> None:
     assert web.get("pages/training/compare", {"runs": f"{first},20200102t150000-none"}).status == 404
 
 
+LOST: dict[str, Any] = {
+    "return": -0.1, "annual_return": None, "volatility": None, "sharpe": None, "max_drawdown": 0.1, "turnover_per_day": 0.5, "costs": 1.5,
+}  # fmt: skip
 BACKTEST: dict[str, Any] = {
     "schema": 1, "policy": "equal-weight", "kappa": 1.0, "start": "2020-01-02", "end": "2020-01-03", "initial_cash": 100.0,
     "symbols": ["<b>A</b>", "B"], "sessions": ["2020-01-02", "2020-01-03"], "equity": [100.0, 90.0], "equal_weight": [100.0, 101.0],
     "benchmark": None, "drawdown": [0.0, 0.1], "in_sample": {"sessions": 1, "last": "2020-01-02"},
-    "metrics": {
-        "policy": {"return": -0.1, "annual_return": None, "volatility": None, "sharpe": None, "max_drawdown": 0.1, "turnover_per_day": 0.5, "costs": 1.5},
-        "equal_weight": {"return": 0.01, "annual_return": 0.1, "volatility": 0.2, "sharpe": 1.0, "max_drawdown": 0.0, "turnover_per_day": 0.1, "costs": 0.5},
-        "benchmark": None, "against_equal_weight": None,
-    },
+    "metrics": {"policy": LOST, "equal_weight": LOST | {"return": 0.01}, "benchmark": None, "against_equal_weight": None},
     "weights": {"sessions": [1], "held": [[0.5], [0.5]]},
-    "trades": {"session": [0, 1], "name": [0, 1], "shares": [1.5, -2.0], "price": [10.0, 20.0], "cost": [0.01, 0.02]}, "notes": ["<i>a note</i>"],
+    "trades": {"session": [0, 1], "name": [0, 1], "shares": [1.5, -2.0], "price": [10.0, 20.0], "cost": [0.01, 0.02]},
+    "notes": ["<i>a note</i>"],
 }  # fmt: skip
 CANDLES = {
     "sessions": ["2020-01-02", "2020-01-03"],
