@@ -3,7 +3,8 @@
 Promise: the exact derivative of `NumpyPolicy.scores` at one observation, in closed form and float64, where there is one: the clip of a
 seed's score at its limit has slope 0 beyond it, and the forecast of trees moves in steps, so it stands as an input of its own and what a
 feature does through it is not in the feature's derivative. Everything is per standard deviation of the input over the training, and an
-input's value is its distance from its mean there in the same unit. Pure. Failure: what `NumpyPolicy.scores` raises.
+input's value is its distance from its mean there in the same unit. Pure. Failure: what `NumpyPolicy.scores` raises, and `PolicyError` for
+a policy that is no network: a table of action values has no gradient.
 
 The formulas, with h of a name, m its mean over the n tradable names, r a seed's raw score, p its softmax share, k 1 within the clip:
 score_i = log(mean over seeds of p_i), so dscore_i = sum over seeds of w_i (dc_i - sum_j p_j dc_j) with w_i = p_i / (sum over seeds of p_i)
@@ -20,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trading_env.data.observation import Layout, Observation, unpack
-from trading_env.simulation.policy import HIDDEN, SCORE_LIMIT, NumpyPolicy
+from trading_env.simulation.policy import ARCHITECTURE, HIDDEN, SCORE_LIMIT, NumpyPolicy, PolicyError
 
 FloatArray = NDArray[np.float64]
 
@@ -53,6 +54,8 @@ def score_gradient(policy: NumpyPolicy, observation: Observation) -> ScoreGradie
     """The gradient of `policy.scores(observation)`; an untradable name has none, and none of the others depends on it."""
     scores = policy.scores(observation)
     card, a = policy.card, policy.arrays
+    if card.architecture != ARCHITECTURE:
+        raise PolicyError(f"scores of the architecture {card.architecture} move in steps, they have no gradient")
     layout = Layout.of_width(len(observation.vector), features=len(card.features), context=len(card.context))
     (seen,), wider = policy.inputs(observation.vector[None], layout)
     parts, block = unpack(seen, layout=wider), card.block

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from trading_env.data.observation import Layout, Observation, observe
-from trading_env.simulation.policy import NumpyPolicy, PolicyCard, array_shapes
+from trading_env.simulation.policy import NumpyPolicy, PolicyCard, PolicyError, array_shapes
 from trading_env.simulation.score_gradient import score_gradient
 
 CARD = PolicyCard(
@@ -81,3 +82,17 @@ def _place(label: str, name: int, layout: Layout, card: PolicyCard) -> int:
     own, shared = [*card.features, "held_weight"], ["cash_weight", *card.context]
     pitch = layout.features + 2
     return int(name) * pitch + own.index(label) if label in own else layout.assets * pitch + shared.index(label)
+
+
+def test_a_table_of_action_values_has_none() -> None:
+    table = {
+        "q_columns": np.array([0]),
+        "q_edges": np.zeros((1, 1)),
+        "q_values": np.zeros((1, 2, 2, 3)),
+        "q_visits": np.zeros((1, 2, 2, 3)),
+    }
+    card = replace(CARD, seeds=(0,), architecture="q-table")
+    policy = NumpyPolicy({"mu": np.zeros(card.inputs), "sigma": np.ones(card.inputs), **table}, card)
+    vector = observe(np.zeros((1, 3)), np.zeros(2), np.array([True]), np.array([0.9]), 0.1)
+    with pytest.raises(PolicyError, match="the architecture q-table move in steps, they have no gradient"):
+        score_gradient(policy, Observation(as_of=np.datetime64("2020-01-02"), symbols=("S0",), vector=vector))
