@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from lambdas.common.orders.contribution import by_name
 from lambdas.dashboard.account.account import AccountNow
-from lambdas.dashboard.account.book import HeldBook, HeldName, book_of
+from lambdas.dashboard.account.book import HeldBook, HeldName, book, book_of
 from lambdas.dashboard.account.performance import SPANS, Span, SpanMeasures, drawdowns, gain_of, gains, measures, opened, turnover
 from lambdas.dashboard.account.yardsticks import Path
 from lambdas.dashboard.market.quotes import last_quotes
@@ -137,9 +137,11 @@ def show_live() -> Response[str]:
 
 def portfolio(account: AccountNow) -> PortfolioView:
     ledger, snapshot = account.request.ledger, account.history.last
-    # Nothing was quoted after the last close that is newer than it
-    quotes = last_quotes(account.request.lake, now=account.now) if snapshot is None or account.now > snapshot.taken_at else {}
-    held = book_of(ledger, snapshot, now=account.now, prices=account.prices, quotes=quotes)
+    if snapshot is not None and account.is_closed_since(snapshot):
+        held = book(snapshot, (), now=account.now, prices=account.prices, quotes={})
+    else:
+        quotes = last_quotes(account.request.lake, now=account.now)
+        held = book_of(ledger, snapshot, now=account.now, prices=account.prices, quotes=quotes)
     total = held.equity
     day = account.once("last session", lambda: _last_session(account))
     opened_at = account.once("opened", lambda: _opened(account))

@@ -11,7 +11,7 @@ from functools import cached_property, lru_cache
 from typing import TypeVar, cast
 
 from lambdas.common.ledger.ledger import Ledger
-from lambdas.common.ledger.records import BrokerState
+from lambdas.common.ledger.records import BrokerState, Snapshot
 from lambdas.dashboard.account.closings import AccountClose, CloseHistory, closings_of
 from lambdas.dashboard.account.performance import Span, first_of
 from lambdas.dashboard.account.yardsticks import YardstickCache, Yardsticks
@@ -45,6 +45,10 @@ class AccountNow:
     def today(self) -> str:
         """The market's day, as an ISO date."""
         return new_york_date(parse_utc(self.now)).isoformat()
+
+    def is_closed_since(self, snapshot: Snapshot) -> bool:
+        """Whether nothing can have been quoted or filled after it: the market has not opened since, as far as the broker was seen."""
+        return self.seen is not None and not self.seen.is_open and self.today == snapshot.session
 
     @cached_property
     def yardsticks(self) -> Yardsticks | None:
