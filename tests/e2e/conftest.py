@@ -24,6 +24,7 @@ from botocore.credentials import Credentials
 from local.aws.emulator import ROOT
 from local.exchange.server import RunningExchange
 from local.replay.local_deployment import LocalDeployment, TrainingResult, synthesize
+from schema.lake_layout import NEWS, NEWS_QUARANTINE, SENTIMENT
 from schema.loopback import LOCAL_ACCOUNT, LOCAL_SECRET
 from schema.settings import Settings, load
 from tests.aws.proxy import Proxy, running
@@ -134,8 +135,18 @@ class App:
         return self.deployment.exchange
 
     def begin(self, now: str) -> None:
-        """A new account at `now`, and an empty ledger."""
+        """A new account at `now`, an empty ledger, and no news: what was collected later in another test's day would be known already."""
         self.exchange.reset(now=now)
+        s3 = self.deployment.client("s3")
+        for output, prefix in (
+            ("RawBucket", NEWS),
+            ("ProcessedBucket", NEWS_QUARANTINE),
+            ("ProcessedBucket", SENTIMENT),
+        ):
+            bucket = self.deployment.output(output)
+            for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+                for item in page.get("Contents", ()):
+                    s3.delete_object(Bucket=bucket, Key=item["Key"])
         dynamodb, table = self.deployment.client("dynamodb"), self.deployment.output("LedgerTable")
         for page in dynamodb.get_paginator("scan").paginate(TableName=table):
             for item in page["Items"]:
