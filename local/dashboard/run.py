@@ -53,10 +53,13 @@ def environment(run: LocalRun) -> dict[str, str]:
     session = boto3.Session(aws_access_key_id=LOCAL_ACCOUNT, aws_secret_access_key=LOCAL_SECRET, region_name=run.region)
     pages = session.client("cloudformation", endpoint_url=run.cloud).get_paginator("describe_stacks").paginate()
     outputs = {one["OutputKey"]: one["OutputValue"] for page in pages for stack in page["Stacks"] for one in stack.get("Outputs", [])}
-    missing = [name for name in OUTPUTS.values() if name not in outputs]
+    missing = [name for name in (*OUTPUTS.values(), "ControlFunction") if name not in outputs]
     if missing:
         raise DashboardError(f"{run.name} has no output {missing[0]}: deploy it again")
+    functions = session.client("lambda", endpoint_url=run.cloud)
+    deployed = functions.get_function_configuration(FunctionName=outputs["ControlFunction"])["Environment"]["Variables"]
     return {
+        "CODE_VERSION": deployed["CODE_VERSION"],
         "AWS_ENDPOINT_URL": run.cloud,
         "AWS_ENDPOINT_URL_EXECUTE_API": run.cloud,
         "AWS_ACCESS_KEY_ID": LOCAL_ACCOUNT,
