@@ -6,15 +6,16 @@ until its worker says more. Failure: pydantic's `ValidationError`, which names t
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import boto3
 from aws_lambda_powertools.event_handler.exceptions import NotFoundError
 from botocore.config import Config
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from lambdas.common.lake.runs import RunFolder
@@ -37,6 +38,7 @@ from schema.settings import Settings, Symbol
 #: What a request may change, and the sections that it may change it in.
 SECTIONS = ("universe", "training", "reward", "costs", "portfolio", "features")
 PAGE = 20
+MOST_TEXT = 100_000  # characters; an item of the ledger holds 400 kB
 WORDS = {
     "queued": "waits to be started",
     "running": "",
@@ -71,6 +73,13 @@ class RunOrder(RunDocument):
     seeds: Annotated[int, Field(ge=1, le=32)] | None = None
     symbols: Annotated[tuple[Symbol, ...], Field(max_length=500), BeforeValidator(_listed_names)] = ()
     backtest: BacktestOf | None = None
+
+    @model_validator(mode="after")
+    def _fits_the_ledger(self) -> Self:
+        size = len(json.dumps(self.model_dump(mode="json")))
+        if size > MOST_TEXT:
+            raise ValueError(f"a request may have {MOST_TEXT:,} characters, had {size:,}")
+        return self
 
 
 class RunView(BaseModel):

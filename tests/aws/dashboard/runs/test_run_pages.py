@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import boto3
+
 from schema.runs.events import FoldTrained, Inspected, Judged, ResultMade, StateChanged
 from tests.aws.dashboard.conftest import Web
 from tests.aws.dashboard.runs.conftest import AT, TRAIN, Lab, progress, started, state
@@ -37,7 +39,7 @@ def test_every_state_is_told_in_words_with_what_can_be_done(web: Web, lab: Lab) 
     def live() -> str:
         return web.get(f"pages/training/{run}/live").text
 
-    assert "two trainings run at a time" in live()
+    assert "It waits to be started" in live()
     assert f"runs/{run}/stop" in live()
     lab.say(run, state(0, "running"), progress(1, seconds_left=240.0, reward=0.25, excess=0.0002))
     assert "about 4.0 minutes left" in live()
@@ -142,3 +144,18 @@ def test_a_backtest_is_shown_with_its_trades_and_what_it_is_compared_with(web: W
     assert candles["markers"] == [{"session": "2020-01-03", "kind": "sell", "text": "-2 at 20.00"}]
     assert web.get(f"api/runs/{run}/candles", {"symbol": "C"}).status == 404
     assert web.get(f"pages/simulation/{started(web, key='key-training')}").status == 404
+
+
+def test_the_form_of_a_backtest_offers_baselines_finished_trainings_and_packages(web: Web, lab: Lab) -> None:
+    sagemaker = boto3.client("sagemaker", region_name="us-east-1")
+    sagemaker.create_model_package_group(ModelPackageGroupName="papertape", ModelPackageGroupDescription="models")
+    run, unfinished = started(web, {**TRAIN, "title": HOSTILE}, key="key-finished"), started(web, key="key-unfinished")
+    lab.say(run, state(0, "running"), state(1, "finished"))
+    shown = web.get("pages/simulation", {"model": f"run:{run}"})
+    assert shown.status == 200
+    assert HOSTILE not in shown.text
+    assert f'<option value="run:{run}" selected>' in shown.text
+    assert f"run:{unfinished}" not in shown.text
+    assert '<option value="equal-weight">' in shown.text
+    assert "Nothing was backtested yet" in shown.text
+    assert "data-write" not in web.as_user(scopes=("read",)).get("pages/simulation").text

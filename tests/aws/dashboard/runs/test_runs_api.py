@@ -47,6 +47,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"settings": {"training": {"algorithm": "direct"}, "reward": {"kind": "log_growth"}}}, "settings"),
     ({"settings": {"gate": {"refused": "trade"}}}, "settings.gate"),
     ({"settings": {"universe": {"symbols": ["SPY"]}}}, "settings.universe"),
+    ({"settings": {"training": {"timesteps": float("inf")}}}, "settings.training.timesteps"),
+    ({"settings": {"training": {"algorithm": "x" * 200_000}}}, "body"),
     ({"kind": "dream"}, "body.kind"),
     ({"title": "x" * 121}, "body.title"),
     ({"seeds": 0}, "body.seeds"),
