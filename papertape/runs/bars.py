@@ -77,7 +77,7 @@ class UploadReader:
 
 
 def cleaned(file: Path, *, columns: Mapping[str, str], adjusted: bool, out: Path, reader: UploadReader | None = None) -> dict[str, Any]:
-    """Read an upload into `out`: `bars.parquet` and `actions.parquet`; raises UploadError when it cannot be used."""
+    """Read an upload into `out`: `bars.parquet`, and `actions.parquet` if it has any; raises UploadError when it cannot be used."""
     answer = (reader or UploadReader()).read(file, columns=columns, adjusted=adjusted, out=out)
     if answer["problem"] is not None:
         raise UploadError(answer["problem"])

@@ -89,8 +89,9 @@ def _read(file: Path, *, columns: Mapping[str, str], adjusted: bool | None, out:
             remarks += [remark for remark in own.remarks if remark not in remarks]
             actions.append(own.actions)
             writer.add(own.bars)
-    if out is not None:
-        pd.concat(actions, ignore_index=True).to_parquet(out / "actions.parquet", index=False)
+    found = pd.concat(actions, ignore_index=True)
+    if out is not None and len(found):
+        found.to_parquet(out / "actions.parquet", index=False)
     said = [f"{count:,} rows set aside: {reason}" for reason, count in aside.most_common()]
     if repeats:
         said.append(f"{repeats:,} rows left out that repeat an identical bar")

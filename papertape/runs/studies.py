@@ -53,7 +53,8 @@ class Studies:
         if isinstance(bars, UploadedBars):
             folder, said = self._upload(bars, store)
             actions = folder / "actions.parquet"
-            options |= {"bars": folder / "bars.parquet"} | ({"adjusted": True} if bars.adjusted else {"actions": actions})
+            given = {"actions": actions} if actions.exists() and not bars.adjusted else {"adjusted": bars.adjusted}
+            options |= {"bars": folder / "bars.parquet", **given}
         identity = json.dumps([str(self._settings), changes, symbols, str(options.get("bars")), str(options.get("actions"))], default=str)
         if identity not in self._made:
             made = study(StudyOptions(**options))

@@ -147,7 +147,7 @@ def test_an_order_by_hand_is_filled_once_and_a_halt_stops_the_next(site: Site, b
     confirm(tab, reason="to see <b>that</b> it stops")
     tab.page.locator(".tag", has_text="halted").wait_for()
     state = ledger.trading_state()
-    assert (state.state, state.reason) == ("halted", "to see <b>that</b> it stops")
+    assert (state.state, state.reason) == ("halted", "to see <b>that</b> it stops (laptop, web app)")
     form = tab.page.locator("form[data-write='orders']")
     form.get_by_label("Shares").fill("3")
     form.get_by_role("button", name="Order").click()
