@@ -115,10 +115,10 @@ def test_a_backtest_is_that_of_the_command_line(root: Path, worker: Worker, tmp_
 def test_raw_prices_without_a_split_or_a_dividend_are_raw_prices(root: Path, worker: Worker) -> None:
     """What nothing stands beside needs no word about it."""
     assert (
-        worker.do(ask(root, "backtest-0002", "backtest", bars={**UPLOAD, "adjusted": False}, settings=COSTS, backtest=ASKED)) == "finished"
+        worker.do(ask(root, "raw-prices-1", "backtest", bars={**UPLOAD, "adjusted": False}, settings=COSTS, backtest=ASKED)) == "finished"
     )
-    assert worker.do(ask(root, "backtest-0003", "backtest", settings=COSTS, backtest=ASKED)) == "finished"
-    raw, adjusted = result(root, "backtest-0002", "backtest.json"), result(root, "backtest-0003", "backtest.json")
+    assert worker.do(ask(root, "raw-prices-2", "backtest", settings=COSTS, backtest=ASKED)) == "finished"
+    raw, adjusted = result(root, "raw-prices-1", "backtest.json"), result(root, "raw-prices-2", "backtest.json")
     assert raw["equity"] == adjusted["equity"]
 
 
