@@ -36,7 +36,7 @@ lint: setup  ## format, lint, types and import rules
 	$(BIN)/lint-imports
 
 unit: setup  ## unit and property tests
-	$(BIN)/pytest -q tests/unit tests/property -n 2
+	$(BIN)/pytest -q tests/unit tests/property -m "not rehearse" -n 2
 
 bench: setup .venv-peers/.installed  ## the speeds of benchmarks/README.md beside their peers, and what training finds; on a quiet machine: half an hour
 	@$(BIN)/python -m benchmarks.run
