@@ -197,7 +197,8 @@ def test_a_line_of_ppo_says_what_the_rollout_earned_and_what_the_update_before_i
         assert line["explained_variance"] <= 1
         # Of a normal distribution over three names, at about the standard deviation of the next rollout
         assert line["entropy"] == pytest.approx(3 * (0.5 + 0.5 * np.log(2 * np.pi) + line["log_std"]), abs=0.05)
-    assert [line["seconds_left"] == 0 for line in curve] == [False, False, False, True]
+    assert all(line["seconds_left"] >= 0 for line in curve)
+    assert curve[-1]["seconds_left"] == 0
 
 
 @pytest.mark.parametrize("algorithm", ["ppo", "direct", "q-learning"])
