@@ -116,7 +116,9 @@ def shortly(refusals: Sequence[GateCheck]) -> str | None:
     if not refusals:
         return None
     first = next((check for check in refusals if check.name == LUCK), refusals[0])
-    words, p = SHORT.get(first.name, first.sentence), first.numbers.get(P_VALUE)
+    words = SHORT.get(first.name, first.sentence)
+    # Against equal weight daily, and at the policy's own kappa: the gate asks for both, so the larger one speaks
+    p = max((float(value) for name, value in first.numbers.items() if name.startswith(P_VALUE) and value is not None), default=None)
     return f"{words} (p = {f'{p:.2f}'.removeprefix('0')})" if p is not None else words
 
 
