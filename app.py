@@ -1,4 +1,4 @@
-"""The CDK app: read the settings, compose six stacks, hand each what it needs from the others.
+"""The CDK app: read the settings, compose six stacks (a seventh with the web app), hand each what it needs from the others.
 
 `python app.py` (`make synth`) writes `cdk.out`, needs no account, and gives the same bytes for the same sources. A wrong setting ends it
 with one line and status 1. Context: `settings` names another settings file, `environment` (or the variable PAPERTAPE_ENVIRONMENT) one of
@@ -30,6 +30,7 @@ from schema.universes import stale
 from stacks.constructs import archives
 from stacks.constructs.archives import BundleError, Target
 from stacks.constructs.function import Runtime
+from stacks.dashboard import DashboardStack
 from stacks.features import FeaturesStack
 from stacks.ingest import IngestStack
 from stacks.lake import LakeStack
@@ -41,7 +42,7 @@ ROOT = Path(__file__).resolve().parent
 
 
 def compose(app: cdk.App, *, settings: Settings, target: Target, account: str | None) -> None:
-    """Add the six stacks, and the AwsSolutions rules that they must satisfy. `account` None: whichever the CLI deploys to."""
+    """Add the stacks, and the AwsSolutions rules that they must satisfy. `account` None: whichever the CLI deploys to."""
     env = cdk.Environment(account=account, region=settings.region)
     code = archives.modules("lambdas", "schema", "sources", "trading_env", settings=settings, name="code")
     name = settings.name
@@ -51,6 +52,8 @@ def compose(app: cdk.App, *, settings: Settings, target: Target, account: str | 
     features = FeaturesStack(app, f"{name}-features", settings=settings, lake=lake, env=env)
     model = ModelStack(app, f"{name}-model", settings=settings, runtime=runtime, lake=lake, env=env)
     trading = TradingStack(app, f"{name}-trading", settings=settings, runtime=runtime, lake=lake, env=env)
+    if trading.web is not None:
+        DashboardStack(app, f"{name}-dashboard", settings=settings, runtime=runtime, lake=lake, trading=trading, web=trading.web, env=env)
     MonitoringStack(
         app,
         f"{name}-monitoring",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from learning import network, training
+from learning import training
 from schema.settings import Settings
 from trading_env.data.market import Market
 from trading_env.simulation.policy import NumpyPolicy, PolicyCard
@@ -24,5 +24,6 @@ def trained(market: Market, *, settings: Settings, seed: int, timesteps: int | N
         train_end=str(market.sessions[-1]),
         seeds=(seed,),
         code_version="of another world",
+        architecture=fitted.architecture,
     )
-    return NumpyPolicy(network.export([fitted.network]), card)
+    return NumpyPolicy(fitted.arrays, card)

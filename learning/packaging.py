@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ("due.py", "evaluate.py", "inference.py", "requirements.txt", "train.py")
 PACKAGES = ("learning", "schema", "trading_env")
+RUNS = ("papertape/market_data", "papertape/reports", "papertape/research", "papertape/runs")  # with `PACKAGES`, what a run imports
+RUNS_BESIDE = ("papertape/__init__.py", "papertape/child_process.py")
+BARS = ("LICENSE-APACHE-2.0", "SHA256SUMS", "corrections.csv", "daily_bars.parquet", "factors.parquet", "settings.toml")
 SERVING = ("learning/__init__.py", "learning/serving.py")  # with `trading_env`, all that an endpoint imports
 
 
@@ -50,6 +53,22 @@ def source_archive(*, root: Path = ROOT, settings_json: str) -> bytes:
     files["settings.json"] = settings_json.encode()
     for package in PACKAGES:
         files |= modules(package, root=root)
+    return archive(files)
+
+
+def runs_archive(*, root: Path = ROOT, settings_json: str) -> bytes:
+    """Pack what `python -m papertape.runs` needs, laid out as here: modules, templates, training scripts and the bundled bars. At the top,
+    the given settings as `settings.json`, and what the container has to install as `requirements.txt`."""
+    installed = [root / "sagemaker" / "requirements.txt", root / "papertape" / "runs" / "requirements.txt"]
+    files = {f"sagemaker/{name}": (root / "sagemaker" / name).read_bytes() for name in SCRIPTS}
+    files |= {name: (root / name).read_bytes() for name in (*RUNS_BESIDE, *(f"data/{name}" for name in BARS))}
+    for package in (*PACKAGES, *RUNS):
+        files |= modules(package, root=root)
+    files |= {path.relative_to(root).as_posix(): path.read_bytes() for path in (root / "data" / "universes").glob("*.csv")}
+    files |= {path.relative_to(root).as_posix(): path.read_bytes() for path in (root / "papertape" / "reports").iterdir() if path.is_file()}
+    files["papertape/runs/requirements.txt"] = installed[1].read_bytes()
+    files["requirements.txt"] = b"".join(path.read_bytes() for path in installed)
+    files["settings.json"] = settings_json.encode()
     return archive(files)
 
 

@@ -2,9 +2,10 @@
 
 Promise: the same seed, data, settings and code give the same bytes of each fold's `policy.npz` and `policy.json` on one machine; a fold
 reads no row after its own training end. `training.json` beside them holds what may differ between runs (seconds, steps a second, the
-learning curve), so it stands apart from the artifact. The algorithm is the settings', one of `TRAINERS`. Failure: a `DatasetError`, a
-`WalkForwardError`, a validation error or the algorithm's own ends the job with its message; the fold it met has no files then, those
-before it do.
+learning curve), so it stands apart from the artifact; `q-table.json` is Q-learning's table for people. The algorithm is the settings', one
+of `TRAINERS`. Failure: a `DatasetError`, a `WalkForwardError`, a validation error or the algorithm's own ends the job with its message;
+the fold it met has no files then, those before it do. With a checkpoint a fold may be stopped between two rollouts, by `Stopped`, and the
+same command goes on with it to the bytes of an unbroken run; folds that are trained stay.
 """
 
 from __future__ import annotations
@@ -18,15 +19,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from learning import forecast
-from learning.algorithms import direct, ppo
+from learning.algorithms import direct, ppo, q_learning
+from learning.algorithms.checkpoints import CheckpointFile, Stopped
+from learning.algorithms.q_table import q_table
 from learning.configuration import Configuration, folds_of, read_settings
 from learning.dataset import Dataset, newest_session, read_channel
-from learning.network import export
 from schema.training_dates import as_of
 from trading_env.data.features import CONTEXT, SCHEMA_VERSION
 from trading_env.data.sentiment import TABLES
 from trading_env.evaluation.walk_forward import everything
-from trading_env.simulation.policy import PolicyCard, save_policy
+from trading_env.simulation.policy import PolicyCard, load_policy, save_policy
+from trading_env.simulation.q_table import ARCHITECTURE as TABLES_OF_VALUES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,7 +38,13 @@ if TYPE_CHECKING:
     from schema.settings import Algorithm, Settings
     from trading_env.evaluation.walk_forward import Fold
 
-TRAINERS: Mapping[Algorithm, Trainer] = {"ppo": ppo.fit, "direct": direct.fit, "direct+ppo": ppo.fit_after_direct}
+STOPPED = 75  # EX_TEMPFAIL of sysexits.h: the same command goes on
+TRAINERS: Mapping[Algorithm, Trainer] = {
+    "ppo": ppo.fit,
+    "direct": direct.fit,
+    "direct+ppo": ppo.fit_after_direct,
+    "q-learning": q_learning.fit,
+}
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,7 @@ class Job:
     """What one training run is asked for: a seed, its folds by number (none: all), and where TensorBoard's files go, if anywhere.
 
     The settings' timesteps are those asked for. `everything`: one fold, of all sessions before live_start, instead of the walk-forward's.
+    `checkpoint`: the folder from which a fold that was begun is gone on with; `stop_file`: while it is there, nothing is trained.
     """
 
     seed: int
@@ -50,6 +60,16 @@ class Job:
     folds: tuple[int, ...] = ()
     tensorboard: Path | None = None
     everything: bool = False
+    checkpoint: Path | None = None
+    stop_file: Path | None = None
+
+    def stops(self) -> bool:
+        """Whether somebody asked it to stop."""
+        return self.stop_file is not None and self.stop_file.exists()
+
+    def checkpoint_of(self, fold: Fold) -> Path:
+        assert self.checkpoint is not None
+        return self.checkpoint / f"seed-{self.seed}" / f"fold-{fold.number}.npz"
 
     def chosen(self, folds: Sequence[Fold]) -> list[Fold]:
         """The folds to train; raises ValueError on a number that is none of them."""
@@ -68,7 +88,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sessions, dates = dataset.market.sessions, settings.training.dates
     folds = (everything(sessions, start=dates.start, live_start=dates.live_start),) if job.everything else folds_of(sessions, settings)
     for fold in job.chosen(folds):
-        train_fold(job, fold, dataset=dataset, folder=Path(os.environ["SM_MODEL_DIR"]) / f"fold-{fold.number}")
+        folder = Path(os.environ["SM_MODEL_DIR"]) / f"fold-{fold.number}"
+        if job.checkpoint and trained_before(job, fold, dataset=dataset, folder=folder):
+            continue
+        if job.stops():
+            raise Stopped(f"stopped before fold {fold.number}; train again to go on with it")
+        train_fold(job, fold, dataset=dataset, folder=folder)
 
 
 def train_fold(job: Job, fold: Fold, *, dataset: Dataset, folder: Path) -> None:
@@ -81,6 +106,7 @@ def train_fold(job: Job, fold: Fold, *, dataset: Dataset, folder: Path) -> None:
     trees = forecast.fit(market).arrays if forecasts == "trees" else {}
     # The policy trains on forecasts of trees that never saw the session, and is served by those that saw them all
     seen = forecast.with_column(market, forecast.cross_fit(market, purge=settings.training.purge_sessions)) if trees else market
+    kept = CheckpointFile(job.checkpoint_of(fold)) if job.checkpoint else None
     fitted = TRAINERS[settings.training.algorithm](
         seen,
         settings=settings,
@@ -88,8 +114,10 @@ def train_fold(job: Job, fold: Fold, *, dataset: Dataset, folder: Path) -> None:
         timesteps=settings.training.timesteps,
         on_rollout=lambda line: print(json.dumps({**which, **line}), flush=True),
         tensorboard=job.tensorboard / f"seed-{job.seed}" / f"fold-{fold.number}" if job.tensorboard else None,
+        checkpoint=kept,
+        stop=job.stops if job.stop_file else None,
     )
-    seconds = time.monotonic() - began
+    seconds = time.monotonic() - began + fitted.seconds
     card = PolicyCard(
         features=TABLES[settings.features.sentiment].features,
         context=tuple(feature.name for feature in CONTEXT),
@@ -102,9 +130,13 @@ def train_fold(job: Job, fold: Fold, *, dataset: Dataset, folder: Path) -> None:
         seeds=(job.seed,),
         code_version=configuration.code_hash,
         metrics={"timesteps": fitted.timesteps},
+        architecture=fitted.architecture,
         forecast=forecasts,
     )
-    save_policy(folder, export([fitted.network]) | trees, card)
+    save_policy(folder, {**fitted.arrays, **trees}, card)
+    if card.architecture == TABLES_OF_VALUES:
+        table = json.dumps(q_table(load_policy(folder)), allow_nan=False)
+        (folder / "q-table.json").write_text(table + "\n", encoding="utf-8")
     record = {
         "algorithm": settings.training.algorithm_name,
         "seed": job.seed,
@@ -119,6 +151,18 @@ def train_fold(job: Job, fold: Fold, *, dataset: Dataset, folder: Path) -> None:
         "curve": fitted.curve,
     }
     (folder / "training.json").write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    if kept is not None:
+        kept.clear()
+
+
+def trained_before(job: Job, fold: Fold, *, dataset: Dataset, folder: Path) -> bool:
+    """Whether `folder` holds the very training that is asked for: its record is the last file that one writes."""
+    try:
+        record = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    asked = (Configuration.of(job.settings).of_one_seed, dataset.manifest_sha256, job.seed, fold.number)
+    return asked == tuple(record.get(name) for name in ("configuration_of_one_seed", "manifest_sha256", "seed", "fold"))
 
 
 def _job(arguments: Sequence[str] | None) -> Job:
@@ -128,13 +172,23 @@ def _job(arguments: Sequence[str] | None) -> Job:
     parser.add_argument("--everything", action="store_true", help="one fold of all sessions before live_start, and none to judge on")
     parser.add_argument("--settings", default="settings.json", help="JSON, or a file beside this script")
     parser.add_argument("--timesteps", type=int, help="a fold; default: the settings'")
+    parser.add_argument("--checkpoint", type=Path, metavar="FOLDER", help="keep each rollout here, go on from it, keep finished folds")
+    parser.add_argument("--stop-file", type=Path, metavar="PATH", help=f"end with status {STOPPED} after the rollout in which it appears")
     parser.add_argument("--tensorboard", type=Path, metavar="FOLDER", help="write TensorBoard's files below it")
     options = parser.parse_args(arguments)
+    if options.stop_file is not None and options.checkpoint is None:
+        parser.error("--stop-file needs --checkpoint, or there is nothing to go on from")
     settings = read_settings(options.settings)
     if options.timesteps is not None:
         settings = type(settings).model_validate(
             {**settings.model_dump(), "training": {**settings.training.model_dump(), "timesteps": options.timesteps}}
         )
     return Job(
-        seed=options.seed, settings=settings, folds=tuple(options.fold), tensorboard=options.tensorboard, everything=options.everything
+        seed=options.seed,
+        settings=settings,
+        folds=tuple(options.fold),
+        tensorboard=options.tensorboard,
+        everything=options.everything,
+        checkpoint=options.checkpoint,
+        stop_file=options.stop_file,
     )

@@ -1,4 +1,4 @@
-"""The commands of the local deployment: demo, local, paper, parity, soak, and the exchange. They join `papertape` by its entry point."""
+"""What runs on this machine: demo, local, dashboard, paper, parity, soak, and the exchange. They join `papertape` by its entry point."""
 
 from __future__ import annotations
 
@@ -51,6 +51,20 @@ def local(
         from schema.settings import load
 
         restore.run(load(settings), folder=folder, port=port, console=Console())
+
+
+@app.command(epilog=examples("dashboard", "dashboard --port 8080"))
+def dashboard(
+    port: Annotated[int, typer.Option(help="The web app's port on 127.0.0.1; 0 picks a free one.", min=0, max=65535)] = 0,
+    folder: Annotated[
+        Path | None, typer.Option(help="The run that is up, or to restore.", show_default="whichever is up, else out/demo")
+    ] = None,
+) -> None:
+    """Open the web app over the run that is up on this machine, or over the last demo's year, until Ctrl-C."""
+    with in_plain_words():
+        from local.dashboard import run
+
+        run.run(None if folder is None else folder.resolve(), port=port, console=Console())
 
 
 @app.command(epilog=examples("paper", "paper --service systemd", "paper --exchange http://127.0.0.1:8090"))

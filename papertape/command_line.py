@@ -52,7 +52,8 @@ INTERRUPTED, TERMINATED = 130, 143
 JOINING = "papertape.commands"
 #: As `--help` lists them; the commands of other packages follow.
 IN_ORDER_OF_USE = (
-    *("demo", "local", "paper", "bars", "train", "evaluate", "backtest", "lookahead", "scoreboard", "exchange", "parity", "soak"),
+    *("demo", "dashboard", "local", "paper", "bars", "train", "evaluate", "backtest", "lookahead", "scoreboard"),
+    *("exchange", "parity", "soak"),
     *("preflight", "cost", "secret", "first-run", "destroy"),
     *("status", "halt", "resume", "flatten", "explain", "mails", "repair", "forget"),
 )

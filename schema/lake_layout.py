@@ -34,6 +34,10 @@ FEATURE_STORE = "processed/feature-store/"  # the offline store, which SageMaker
 FEATURES_MANIFEST = f"{FEATURES}manifest.json"
 TRAINING_MANIFEST = f"{TRAINING}manifest.json"
 
+RUNS = "runs/"  # what people ask for: a folder a run, schema/runs
+RUN_TRIALS = "runs/trials/"  # the log of what was tried in the training room, apart from that of the models that may trade
+UPLOADS = "uploads/"  # bars that people have brought, as they came
+
 MODELS = "models/"
 TRIALS = "models/trials/"
 AUDIT = "audit/"
@@ -145,3 +149,17 @@ def decision_key(session: date, decision_id: str) -> str:
 
 def report_key(day: date) -> str:
     return f"{REPORTS}{day.isoformat()}.json"
+
+
+def run_key(run_id: str, name: str) -> str:
+    """A file of a run: `request.json`, `stop` (asked for by a person), and below `checkpoint/` and `results/` what the run makes."""
+    return f"{RUNS}{run_id}/{name}"
+
+
+def run_events_key(run_id: str, first: int) -> str:
+    """The object of the events from sequence number `first` on; keys sort as the events do."""
+    return run_key(run_id, f"events/{first:08d}.jsonl")
+
+
+def upload_key(name: str) -> str:
+    return f"{UPLOADS}{name}"

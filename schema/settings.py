@@ -29,9 +29,10 @@ from pydantic import (
 
 from schema import slot, universes
 from schema.sections import refusals
+from schema.sections.dashboard import DashboardSettings
 from schema.sections.data import DataSettings
 from schema.sections.feature_store import FeatureStoreSettings
-from schema.sections.learning import FeatureSettings, RewardSettings
+from schema.sections.learning import FeatureSettings, RewardSettings, check_read
 from schema.sections.news import NewsSettings, SentimentSettings
 from schema.sections.section import Section
 from schema.slot import Slot
@@ -47,11 +48,12 @@ ENVIRONMENT = "PAPERTAPE_ENVIRONMENT"
 Symbol = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9.]{0,9}$")]
 Share = Annotated[float, Field(gt=0, le=1)]
 BasisPoints = Annotated[float, Field(ge=0, le=500)]
-Algorithm = Literal["ppo", "direct", "direct+ppo"]  # a key of `learning.training.TRAINERS`
+Algorithm = Literal["ppo", "direct", "direct+ppo", "q-learning"]  # a key of `learning.training.TRAINERS`
 ALGORITHM_NAMES: Mapping[Algorithm, str] = {  # as pages and sentences call them
     "ppo": "PPO",
     "direct": "Direct reinforcement",
     "direct+ppo": "Direct reinforcement and PPO",
+    "q-learning": "Q-learning",
 }
 Auto = Literal["auto"]
 AUTO: Auto = "auto"
@@ -284,16 +286,11 @@ class Settings(Section):
     news: NewsSettings = NewsSettings()
     sentiment: SentimentSettings = SentimentSettings()
     feature_store: FeatureStoreSettings = FeatureStoreSettings()
+    dashboard: DashboardSettings = DashboardSettings()
 
     @model_validator(mode="after")
-    def _a_reward_is_of_the_algorithm_that_reads_it(self) -> Self:
-        if self.training.algorithm == "direct" and self.reward != RewardSettings():
-            was = f"{self.reward.kind}, {self.reward.drawdown_penalty:g} and {self.reward.turnover_penalty:g}"
-            was += f" with sentiment_weight {self.reward.sentiment_weight:g}" if self.reward.sentiment_weight else ""
-            raise ValueError(
-                'reward is what PPO is paid: with training.algorithm = "direct", which climbs growth itself, it must be excess_log_growth '
-                f"without penalties, was {was}"
-            )
+    def _a_reward_and_a_forecast_are_of_an_algorithm_that_reads_them(self) -> Self:
+        check_read(self.training.algorithm, reward=self.reward, features=self.features)
         return self
 
     @model_validator(mode="after")

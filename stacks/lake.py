@@ -14,7 +14,7 @@ from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
-from schema.lake_layout import QUOTES, TRIALS
+from schema.lake_layout import QUOTES, TRIALS, UPLOADS
 from schema.settings import Settings
 from stacks.constructs.audit_tables import add_audit_tables
 from stacks.constructs.function import PythonFunction
@@ -23,6 +23,7 @@ from stacks.constructs.permissions import acknowledge, allow
 BY_MONTH = "by_month"
 UNSETTLED = "unsettled"
 AUDIT_DAYS = 365
+UPLOAD_DAYS = 90
 KEPT = RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE
 OBJECTS = "object keys hold dates, symbols and ids, which only their prefix can name"
 
@@ -44,6 +45,8 @@ class LakeStack(Stack):
                 conditions={"Null": {"s3:if-none-match": "true"}, "Bool": {"s3:ObjectCreationOperation": "true"}},
             )
         )
+        if settings.dashboard.enabled:
+            self._let_browsers_upload()
         self.audit = self._bucket("Audit", locked=True)
         # Exported by hand, so that the ARNs already have their final text when a grant acknowledges its wildcard
         self.raw_arn, self.processed_arn, self.audit_arn = (
@@ -114,6 +117,17 @@ class LakeStack(Stack):
             lifecycle_rules=rules,
             removal_policy=KEPT,
         )
+
+    def _let_browsers_upload(self) -> None:
+        """A browser may post a file by a form that the web app has signed; what was brought goes after `UPLOAD_DAYS`."""
+        self.processed.add_cors_rule(
+            allowed_methods=[s3.HttpMethods.POST],
+            # The app's own host is not known before the stack that needs this one; the signature decides, not the origin
+            allowed_origins=["https://*.cloudfront.net"],
+            allowed_headers=["content-type"],
+            max_age=3600,
+        )
+        self.processed.add_lifecycle_rule(prefix=UPLOADS, expiration=Duration.days(UPLOAD_DAYS))
 
     def _ledger(self) -> dynamodb.Table:
         def text(name: str) -> dynamodb.Attribute:

@@ -22,18 +22,20 @@ from aws_cdk import aws_sagemaker as sagemaker
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
-from schema.lake_layout import MODELS, TRAINING
+from schema.lake_layout import MODELS, RUNS, TRAINING, UPLOADS
 from schema.settings import Settings, SettingsError
 from stacks.constructs import archives
 from stacks.constructs.alarmed_schedule import SCHEDULED_TIME, AlarmedSchedule, Call, Cron, Retry
 from stacks.constructs.function import PythonFunction, Runtime
 from stacks.constructs.permissions import allow
+from stacks.constructs.web_function import runs_pipeline
 from stacks.lake import LakeStack, let_read_objects, let_write_objects
 
 SERVICE = "sagemaker.amazonaws.com"
 FEATURES = TRAINING.partition("timeframe=")[0]  # what lies before live_start, and nothing later
 VERSIONS = "packages of the group are numbered as they are registered"
 EXECUTIONS = "the pipeline names the folder of its results after the execution"
+RUN_SECONDS = 6 * 3600
 
 
 class ModelStack(Stack):
@@ -94,6 +96,8 @@ class ModelStack(Stack):
             retry=Retry(attempts=2, within=Duration.hours(1)),
             dead_letters=lake.dead_letters,
         )
+        if settings.dashboard.enabled:
+            self._runs(settings, lake, images.training)
         self.functions = {"deploy_model": self._deployment(settings, runtime, lake, images.serving)}
         for name, value in {
             "ModelPackageGroup": self.group.model_package_group_name,
@@ -105,18 +109,10 @@ class ModelStack(Stack):
     def _job_role(self, lake: LakeStack, source: assets.Asset, image: str) -> iam.Role:
         """The role of the pipeline and of the jobs that it starts."""
         role = iam.Role(self, "JobRole", assumed_by=iam.ServicePrincipal(SERVICE))
-        allow(role, "s3:GetObject", on=[source.bucket.arn_for_objects(source.s3_object_key)])
-        allow(role, "s3:ListBucket", "s3:GetBucketLocation", on=[source.bucket.bucket_arn])
+        self._let_unpack(role, source)
         let_read_objects(role, lake.processed_arn, FEATURES, MODELS)
         let_write_objects(role, lake.processed_arn, MODELS)
-        jobs = [self._arn("training-job", "pipelines-*"), self._arn("processing-job", "pipelines-*")]
-        allow(
-            role,
-            *(f"sagemaker:{verb}{kind}" for verb in ("Create", "Describe", "Stop") for kind in ("TrainingJob", "ProcessingJob")),
-            "sagemaker:AddTags",
-            on=jobs,
-            because="the service names the jobs of a pipeline after the execution",
-        )
+        self._let_start(role, "TrainingJob", "ProcessingJob")
         group = self.group.model_package_group_name
         packages = [self._arn("model-package-group", group), self._arn("model-package", f"{group}/*")]
         registry = ("CreateModelPackage", "DescribeModelPackage", "DescribeModelPackageGroup", "ListModelPackages", "AddTags")
@@ -124,6 +120,59 @@ class ModelStack(Stack):
         allow(role, "iam:PassRole", on=[role.role_arn], conditions={"StringEquals": {"iam:PassedToService": SERVICE}})
         self._let_run_container(role, image)
         return role
+
+    def _let_unpack(self, role: iam.Role, source: assets.Asset) -> None:
+        allow(role, "s3:GetObject", on=[source.bucket.arn_for_objects(source.s3_object_key)])
+        allow(role, "s3:ListBucket", "s3:GetBucketLocation", on=[source.bucket.bucket_arn])
+
+    def _let_start(self, role: iam.Role, *kinds: str) -> None:
+        names = {"TrainingJob": "training-job", "ProcessingJob": "processing-job"}
+        allow(
+            role,
+            *(f"sagemaker:{verb}{kind}" for verb in ("Create", "Describe", "Stop") for kind in kinds),
+            "sagemaker:AddTags",
+            on=[self._arn(names[kind], "pipelines-*") for kind in kinds],
+            because="the service names the jobs of a pipeline after the execution",
+        )
+
+    def _runs(self, settings: Settings, lake: LakeStack, image: str) -> None:
+        """The pipeline that does what people ask the web app for: its job reads and writes folders of runs, and registers nothing."""
+        pipelines, packing, runs = (
+            _module(path) for path in ("sagemaker/pipeline.py", "learning/packaging.py", "sagemaker/runs_pipeline.py")
+        )
+        archive = archives.file_of(packing.runs_archive(settings_json=settings.model_dump_json()), name="runs", suffix=".tar.gz")
+        source = assets.Asset(self, "RunsSource", path=str(archive.path), asset_hash=archive.key)
+        role = iam.Role(self, "RunsRole", assumed_by=iam.ServicePrincipal(SERVICE))
+        self._let_unpack(role, source)
+        let_read_objects(role, lake.processed_arn, FEATURES, MODELS, RUNS, UPLOADS)
+        let_write_objects(role, lake.processed_arn, RUNS)
+        allow(role, "s3:DeleteObject", on=[f"{lake.processed_arn}/{RUNS}*"], because="a run drops its lease, its stop and old checkpoints")
+        self._let_start(role, "ProcessingJob")
+        packages = [self._arn("model-package", f"{settings.name}/*")]
+        allow(role, "sagemaker:DescribeModelPackage", on=packages, because=VERSIONS)
+        allow(role, "iam:PassRole", on=[role.role_arn], conditions={"StringEquals": {"iam:PassedToService": SERVICE}})
+        self._let_run_container(role, image)
+        compute = pipelines.Compute()
+        definition = runs.runs_definition(
+            role_arn=role.role_arn,
+            bucket=lake.processed.bucket_name,
+            source_uri=source.s3_object_url,
+            image=image,
+            instance_type=compute.instance_type,
+            volume_gb=compute.volume_gb,
+            max_seconds=RUN_SECONDS,
+            retries=pipelines.RETRIES,
+        )
+        pipeline = sagemaker.CfnPipeline(
+            self,
+            "Runs",
+            pipeline_name=runs_pipeline(settings),
+            pipeline_description="Do one run that was asked for: train, backtest, or look at a file",
+            pipeline_definition={"PipelineDefinitionBody": self.to_json_string(definition)},
+            role_arn=role.role_arn,
+        )
+        pipeline.node.add_dependency(role)
+        CfnOutput(self, "RunsPipelineName", value=pipeline.pipeline_name)
 
     def _serving_role(self, lake: LakeStack, image: str) -> iam.Role:
         role = iam.Role(self, "ServingRole", assumed_by=iam.ServicePrincipal(SERVICE))

@@ -34,6 +34,8 @@ HOUR = Duration.hours(1)
 FIVE_MINUTES = Duration.minutes(5)
 # Health runs from 08:00 to 18:59 every day: thirteen hours without a run are a night, fourteen the night on which clocks go back
 SILENT_HOURS = 15
+#: The functions behind the API, those that are deployed.
+ANSWERING = ("execute_orders", "control", "dashboard")
 AT_LEAST = cloudwatch.ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD
 
 
@@ -159,7 +161,7 @@ class MonitoringStack(Stack):
             self._alarm(
                 "api-fault",
                 "The execution API answered 5xx: a function failed or passed 29 seconds. Nothing is sent twice. "
-                f"To do: read {trading.access_log_name}, then {log['execute_orders']} or {log['control']}.",
+                f"To do: read {trading.access_log_name}, then {' or '.join(log[one] for one in ANSWERING if one in log)}.",
                 trading.api.metric_server_error(period=FIVE_MINUTES),
             ),
             self._alarm(

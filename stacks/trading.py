@@ -5,7 +5,7 @@ State and reads (`control`) are another function than execution, so that a halt 
 
 from __future__ import annotations
 
-from aws_cdk import CfnOutput, Duration, Environment, RemovalPolicy, Stack
+from aws_cdk import CfnOutput, Duration, Environment, RemovalPolicy, Size, Stack
 from aws_cdk import aws_apigateway as apigateway
 from aws_cdk import aws_logs as logs
 from constructs import Construct
@@ -19,6 +19,7 @@ from stacks.constructs.audit_tables import ARCHIVED
 from stacks.constructs.broker_secret import broker_secret, let_read_secret
 from stacks.constructs.function import PythonFunction, Runtime
 from stacks.constructs.permissions import acknowledge
+from stacks.constructs.web_function import WebFunction, throttled
 from stacks.lake import LakeStack, let_read_objects, let_write_objects
 
 STAGE = "v1"
@@ -99,6 +100,12 @@ class TradingStack(Stack):
             runs=reconcile, retry=twice, dead_letters=lake.dead_letters,
         )  # fmt: skip
         self.functions = {"decide": decide, "execute_orders": execute, "control": control, "reconcile": reconcile}
+        self.web: WebFunction | None = None
+        if settings.dashboard.enabled:
+            self.web = WebFunction(
+                self, "Web", settings=settings, runtime=runtime, lake=lake, api=self.api, stage=STAGE, url=url, timeout=GATEWAY_TIMEOUT
+            )
+            self.functions["dashboard"] = self.web.function
         for name, value in {
             "ExecutionApiId": self.api.rest_api_id,
             "ExecutionApiUrl": url,
@@ -155,11 +162,13 @@ class TradingStack(Stack):
             retention=logs.RetentionDays.THREE_MONTHS,
             removal_policy=RemovalPolicy.DESTROY,
         )
+        web = settings.dashboard.enabled
         api = apigateway.RestApi(
             self,
             "ExecutionApi",
             rest_api_name=f"{settings.name}-execution",
             description="Decisions and orders; every request is signed (IAM)",
+            min_compression_size=Size.kibibytes(1) if web else None,
             endpoint_types=[apigateway.EndpointType.REGIONAL],
             cloud_watch_role=True,
             # The gateway's logs need a role that the whole account and region share: another app's must not lose it with this one
@@ -171,6 +180,7 @@ class TradingStack(Stack):
                 throttling_burst_limit=10,
                 logging_level=apigateway.MethodLoggingLevel.ERROR,
                 data_trace_enabled=False,
+                method_options=throttled() if web else None,
                 access_log_destination=apigateway.LogGroupLogDestination(access_log),
                 access_log_format=apigateway.AccessLogFormat.json_with_standard_fields(
                     caller=True, http_method=True, ip=True, protocol=True, request_time=True, resource_path=True,

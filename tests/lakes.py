@@ -9,19 +9,25 @@ from functools import lru_cache
 import exchange_calendars
 import pandas as pd
 
-from lambdas.common.lake.lake import Lake, Row
+from lambdas.common.lake.lake import Lake, Row, pack
 from papertape.market_data import bundled
 from schema.lake_layout import actions_key, bars_key, calendar_key
 
 
 def fill_raw(lake: Lake, *, symbols: Sequence[str], start: str, end: str) -> None:
     """Write the symbols' bars and actions from `start` to `end`, and the calendar of all years of the bundle."""
+    for key, body in _packed(tuple(symbols), start, end).items():
+        lake.s3.put_object(Bucket=lake.raw_bucket, Key=key, Body=body, ContentType="application/gzip")
+
+
+@lru_cache(maxsize=8)
+def _packed(symbols: tuple[str, ...], start: str, end: str) -> dict[str, bytes]:
     objects: dict[str, list[Row]] = {}
     for row in bar_lines(symbols=symbols, start=start, end=end):
         objects.setdefault(bars_key(row["symbol"], int(row["ts"][:4])), []).append(row)
     for row in action_lines(symbols=symbols, end=end):
         objects.setdefault(actions_key(row["symbol"]), []).append(row)
-    lake.write(objects | calendar_objects())
+    return {key: pack(rows) for key, rows in (objects | calendar_objects()).items()}
 
 
 def bar_lines(*, symbols: Sequence[str], start: str, end: str) -> list[Row]:

@@ -1,9 +1,11 @@
 """The control function behind the API: the trading state, and what the ledger tells. It imports no broker client and waits for no batch.
 
 GET /status, GET and PUT /trading-state, GET /portfolio, GET /orders?month=YYYY-MM[&cursor=][&limit=], and with their `trace` (trace.py)
-GET /orders/{id} and GET /decisions/{id}. A wrong body or query is a 422 that names the field; a ledger that cannot be read is a 503.
-Setting the state to `active` re-arms the breakers, and with an `account` this app goes on with that one; every change is kept with its
-reason, its time, who asked and what it re-armed. A change that names the `version` it has seen is a 409 when the state has changed since.
+GET /orders/{id} and GET /decisions/{id}, which also say why the model wanted it (`explained`), a decision also
+what a model that watches would have done (`watched`). A wrong body or query is a 422 that names
+the field; a ledger that cannot be read is a 503. Setting the state to `active` re-arms the breakers, and with an `account` this app goes
+on with that one; every change is kept with its reason, its time, who asked and what it re-armed. A change that names the `version` it
+has seen is a 409 when the state has changed since.
 """
 
 from __future__ import annotations
@@ -103,8 +105,12 @@ def get_order() -> Response[str]:
     if order is None:
         return answer(404, {"message": f"no order {order_id}"})
     fills, tracer = ledger.fills_of(order_id), _tracer()
-    trace = tracer.order(order, fills) + tracer.decision(ledger.decision(order.decision_id), decision_id=order.decision_id)
+    decision = ledger.decision(order.decision_id)
+    trace = tracer.order(order, fills) + tracer.decision(decision, decision_id=order.decision_id)
     shown = {**shown_order(order), "fills": [fill.model_dump(mode="json") for fill in fills]}
+    if decision is not None:
+        (explained,) = tracer.explained(decision)
+        shown["explained"] = explained.of(order.symbol).model_dump(mode="json")
     return answer(200, {**shown, "trace": [link.shown() for link in trace]})
 
 
@@ -116,9 +122,11 @@ def get_decision() -> Response[str]:
     if decision is None:
         return answer(404, {"message": f"no decision {decision_id}"})
     orders = ledger.orders_by_id([planned.client_order_id for planned in decision.plan or ()])
-    trace = _tracer().decision(decision, decision_id=decision_id)
-    closes = closes_of(ledger.snapshot(session_of(decision)))
-    return answer(200, {**shown_decision(decision, orders, closes=closes), "trace": [link.shown() for link in trace]})
+    tracer, closes = _tracer(), closes_of(ledger.snapshot(session_of(decision)))
+    trace = tracer.decision(decision, decision_id=decision_id)
+    made, *watched = (one.model_dump(mode="json") for one in tracer.explained(decision, ledger.shadow_decisions_in(decision.slot)))
+    found = {"explained": made, "watched": watched, "trace": [link.shown() for link in trace]}
+    return answer(200, {**shown_decision(decision, orders, closes=closes), **found})
 
 
 @app.exception_handler(ValidationError)  # type: ignore[untyped-decorator]  # Powertools does not type it

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from decimal import Decimal
@@ -19,10 +19,11 @@ from typing import Any, Literal
 from botocore.exceptions import BotoCoreError, ClientError
 
 from lambdas.common.lake.audit import AuditBucket, model_key
+from lambdas.common.lake.explanation import ExplainedDecision, explained, watched
 from lambdas.common.lake.lake import LakeError
 from lambdas.common.lake.provenance import Registry
 from lambdas.common.ledger.item import LedgerCorrupt, plain
-from lambdas.common.ledger.records import EXTERNAL, RECOVERED, Decision, Fill, OrderRecord, ServedModel
+from lambdas.common.ledger.records import EXTERNAL, RECOVERED, Decision, Fill, OrderRecord, ServedModel, ShadowDecision
 from schema.lake_layout import decision_key
 from schema.slot import PERSONAL
 
@@ -85,7 +86,7 @@ class Tracer:
         if decision.strategy in PERSONAL:
             nobody = Link(link="model", says="a person's order: nothing was observed or predicted", status="none")
             return [made, nobody, self._code(decision)]
-        key = decision_key(date.fromisoformat(decision.slot[:10]), decision_id)
+        key = _key(decision)
         record, problem = self._kept(key)
         if record is None:
             return [made, Link(link="audit record", says=decision_id, status="missing", detail=problem), self._code(decision)]
@@ -97,6 +98,12 @@ class Tracer:
             *self._model(decision, record),
             self._code(decision, record),
         ]
+
+    def explained(self, decision: Decision, shadows: Iterable[ShadowDecision] = ()) -> list[ExplainedDecision]:
+        """Why the decision wants what it wants, and what the models that watch would have; without its audit record, why that cannot be
+        said."""
+        record, problem = (None, "") if decision.strategy in PERSONAL else self._kept(_key(decision))
+        return [explained(decision, record, problem=problem), *(watched(shadow, record) for shadow in shadows)]
 
     def _model(self, decision: Decision, record: Record) -> list[Link]:
         try:
@@ -162,6 +169,10 @@ class Tracer:
         where = f"deployment asset {decision.code_version}*.zip"
         status: Status = "verified" if now else "recorded"
         return Link(link="code", says=says, status=status, hash=decision.code_version, where=where, detail=detail)
+
+
+def _key(decision: Decision) -> str:
+    return decision_key(date.fromisoformat(decision.slot[:10]), decision.decision_id)
 
 
 def _held_against(decision: Decision, record: Record, *, says: str, where: str) -> Link:

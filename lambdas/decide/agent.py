@@ -23,6 +23,7 @@ from lambdas.decide.data import MarketSnapshot
 from lambdas.decide.decision import ObservedState
 from lambdas.decide.edges import Edges, NoTrade
 from lambdas.decide.endpoint import Scores
+from lambdas.decide.explaining import explanation_of
 from lambdas.decide.notices import notices
 from lambdas.decide.observing import observe_close
 from lambdas.decide.scoring import refuse_stale, scores_of, weights_of
@@ -74,7 +75,8 @@ def decide(*, time: datetime, settings: Settings, edges: Edges, slot_name: str |
         "observation_hash": observed.sha256,
     }
     record = _audit_record(body, model=model, snapshot=snapshot, observed=observed, scored=scored, code_version=edges.code_version)
-    edges.lake.put_decision_record(decision_key(session, decision_id), record)
+    reasons = explanation_of(model, observed=observed, scored=scored, s3=edges.lake.s3)
+    edges.lake.put_decision_record(decision_key(session, decision_id), {**record, "explanation": reasons.model_dump(mode="json")})
     _tell_of_fallback(model, scored, slot=slot, ledger=edges.ledger, time=time)
     answer = edges.execution.post_decision(body)
     for symbol, last in snapshot.missing.items():
@@ -153,6 +155,7 @@ def _decide_shadow(
             weights=weights,
             scores=_by_symbol(observed, scored.values),
             observation_hash=observed.sha256,
+            explanation=explanation_of(shadow, observed=observed, scored=scored, s3=edges.lake.s3).brief,
             time=iso(time),
         )
     )

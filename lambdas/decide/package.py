@@ -30,7 +30,7 @@ class PackageError(PapertapeError, RuntimeError):
 
 def score_package(*, s3: Any, model: ServedModel, observation: Observation, feature_hash: str = FEATURE_HASH) -> Scores:
     """Verify the package of `model` and score `observation` with it."""
-    policy = _verified_policy(s3, model, feature_hash=feature_hash)
+    policy = verified_policy(s3, model, feature_hash=feature_hash)
     try:
         values = policy.scores(observation)
         card = policy.card
@@ -43,7 +43,8 @@ def score_package(*, s3: Any, model: ServedModel, observation: Observation, feat
     return Scores(values, far)
 
 
-def _verified_policy(s3: Any, model: ServedModel, *, feature_hash: str) -> NumpyPolicy:
+def verified_policy(s3: Any, model: ServedModel, *, feature_hash: str) -> NumpyPolicy:
+    """The policy in the package of `model`, which has the hash that the pointer names; raises PackageError."""
     if model.model_uri is None:
         raise PackageError(f"the pointer to model {model.model_version} names no package")
     where = urlsplit(model.model_uri)

@@ -20,12 +20,12 @@ from botocore.config import Config
 from lambdas.common import environment
 from lambdas.common.lake.provenance import default_registry
 from lambdas.common.ledger.ledger import ledger_from_environment
-from lambdas.common.ledger.records import AlertRecord
+from lambdas.common.ledger.records import AlertRecord, ServedModel
 from lambdas.common.ledger.roles import roles_now
 from lambdas.common.telemetry import entry, logger
 from lambdas.deploy_model.leftovers import tidy
 from lambdas.deploy_model.news import of_a_verdict, of_a_wait
-from lambdas.deploy_model.packages import DeploymentError, ModelPackage, describe, serve, waits_for_approval
+from lambdas.deploy_model.packages import DeploymentError, ModelPackage, describe, has_role, serve, waits_for_approval
 from lambdas.deploy_model.pointers import point
 from lambdas.deploy_model.probe import probe
 from lambdas.deploy_model.verdict import refusals
@@ -62,9 +62,12 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         serve(sagemaker=sagemaker, package=package, name=endpoint, role_arn=variables.serving_role_arn, wait=wait)
         probe(runtime=_runtime(), s3=boto3.client("s3"), package=package, endpoint=endpoint, wait=wait)
 
-    reasons = partial(refusals, default_registry(), package)
+    def still(model: ServedModel) -> bool:
+        return has_role(sagemaker=sagemaker, arn=model.spec, role=model.role)
+
+    since, reasons = event["time"], partial(refusals, default_registry(), package)
     try:
-        outcome = point(ledger=ledger, package=package, endpoint=endpoint, since=event["time"], deploy=deploy, refused=reasons)
+        outcome = point(ledger=ledger, package=package, endpoint=endpoint, since=since, deploy=deploy, refused=reasons, still=still)
     except DeploymentError as error:
         ledger.put_alert(_not_deployed(package, error, time=event["time"]))
         raise

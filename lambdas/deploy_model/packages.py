@@ -84,6 +84,13 @@ def describe(*, sagemaker: Any, arn: str) -> ModelPackage | None:
     )
 
 
+def has_role(*, sagemaker: Any, arn: str, role: Role) -> bool:
+    """Whether the registry's verdict on the package is the one that gives it `role`; of a package that is gone nothing newer is known."""
+    if not exists(sagemaker.describe_model_package, ModelPackageName=arn):
+        return True
+    return ROLES.get(sagemaker.describe_model_package(ModelPackageName=arn)["ModelApprovalStatus"]) == role
+
+
 def waits_for_approval(*, sagemaker: Any, arn: str, group: str) -> bool:
     """Whether a person has to approve or reject the package."""
     answer = sagemaker.describe_model_package(ModelPackageName=arn)

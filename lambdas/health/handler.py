@@ -14,19 +14,19 @@ from typing import Any
 import boto3
 
 from lambdas.common import environment
+from lambdas.common.health.checks import Facts
+from lambdas.common.health.facts import gather
+from lambdas.common.health.remedies import AppAddress
+from lambdas.common.health.rules import ENDING, evaluate, names
 from lambdas.common.lake import lake
 from lambdas.common.ledger.ledger import Ledger, ledger_from_environment
 from lambdas.common.ledger.notices import Notice
 from lambdas.common.ledger.records import AlertRecord
 from lambdas.common.ledger.roles import roles_now
 from lambdas.common.telemetry import MetricUnit, entry, logger, metrics
-from lambdas.health.checks import Facts
-from lambdas.health.facts import gather
 from lambdas.health.mail import News, compose
 from lambdas.health.mailed import Mailed
 from lambdas.health.measures import measured
-from lambdas.health.remedies import AppAddress
-from lambdas.health.rules import ENDING, evaluate, names
 from schema.exchange_time import iso, parse_utc
 from schema.settings import deployed
 

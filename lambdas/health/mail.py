@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from lambdas.common.health.checks import both_times
+from lambdas.common.health.remedies import AppAddress, command_for
+from lambdas.common.health.rules import STOPPING, Finding, names
 from lambdas.common.ledger.notices import Notice
-from lambdas.health.checks import both_times
-from lambdas.health.remedies import AppAddress, command_for
-from lambdas.health.rules import STOPPING, Finding, names
 from schema.exchange_time import parse_utc
 
 SUBJECT_LIMIT = 100

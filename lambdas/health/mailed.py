@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from lambdas.common.health.facts import MAILED
 from lambdas.common.ledger.records import AlertRecord
-from lambdas.health.facts import MAILED
 
 OVER = f"{MAILED}over:"
 LIMIT = 3

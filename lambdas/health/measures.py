@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from decimal import Decimal
 
+from lambdas.common.health.checks import Facts
 from lambdas.common.telemetry import MetricUnit
-from lambdas.health.checks import Facts
 
 STATES: Mapping[str, int] = {"halted": 0, "reduce_only": 1, "active": 2}
 

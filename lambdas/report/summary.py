@@ -16,8 +16,9 @@ from typing import Any
 
 from lambdas.common.ledger.records import AlertRecord, Attribution, Decision, Fill, OrderRecord, ServedModel, ShadowDecision, Snapshot
 from lambdas.common.ledger.roles import Roles
+from lambdas.common.orders.comparison import SideBySide, price_change, side_by_side
+from lambdas.common.orders.contribution import by_name
 from lambdas.common.orders.execution_cost import closes_of, executions
-from lambdas.report.comparison import SideBySide, by_name, price_change, side_by_side
 from trading_env.orders.execution_cost import Tally, tally
 
 HEALTH, OVER, AGAIN = "health:", "health:over:", "~"  # as health writes what it has mailed

@@ -12,7 +12,6 @@ scores of a batch come from one pass. `timesteps` counts sessions of books. Fail
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +20,11 @@ import torch
 from torch import Tensor
 
 from learning.algorithms import linear
+from learning.algorithms.checkpoints import Pauses, TrainingState, load_optimiser, optimiser_arrays, tensors
 from learning.algorithms.differentiable import Sessions, growth
-from learning.algorithms.trainer import Fitted, standardisation
+from learning.algorithms.trainer import Fitted, Pace, standardisation
 from learning.dataset import DatasetError
-from learning.network import ScoreNetwork
+from learning.network import ScoreNetwork, export
 from schema.trading_rules import rules_of
 from trading_env.evaluation.metrics import SESSIONS_PER_YEAR
 from trading_env.simulation.portfolio import ExecutionPrices, FloatArray, IntArray
@@ -34,11 +34,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from learning.algorithms.trainer import OnRollout
+    from learning.algorithms.checkpoints import Checkpoints
+    from learning.algorithms.trainer import OnRollout, Stop
     from schema.settings import Settings
     from trading_env.data.market import Market
     from trading_env.simulation.portfolio import Rules
 
+PHASE = "direct"
 BOOKS, SPAN = 24, 63
 LEARNING_RATE, FINAL_RATE, WEIGHT_DECAY = 1e-3, 1e-4, 1e-3
 RISK = 20.0  # aversion to the variance of d: 1 is a log investor's; the rest is for what is estimated
@@ -96,6 +98,16 @@ class Spans:
         return torch.from_numpy(np.concatenate([blocks, np.zeros((rows.size, 1), np.float32), shared], axis=1))
 
 
+@dataclass(frozen=True, eq=False)
+class Climbed:
+    """What direct reinforcement ends with; `seconds`: spent before it was last resumed."""
+
+    network: ScoreNetwork
+    timesteps: int
+    curve: list[dict[str, Any]]
+    seconds: float
+
+
 def fit(
     market: Market,
     *,
@@ -104,8 +116,36 @@ def fit(
     timesteps: int,
     on_rollout: OnRollout | None = None,
     tensorboard: Path | None = None,
+    checkpoint: Checkpoints | None = None,
+    stop: Stop | None = None,
 ) -> Fitted:
     """The `Trainer` of direct reinforcement."""
+    pauses = Pauses(checkpoint, stop, market=market, settings=settings, seed=seed, timesteps=timesteps)
+    made = climbed(
+        market,
+        settings=settings,
+        seed=seed,
+        timesteps=timesteps,
+        on_rollout=on_rollout,
+        tensorboard=tensorboard,
+        pauses=pauses,
+        resumed=pauses.resumed(),
+    )
+    return Fitted(export([made.network]), made.timesteps, made.curve, seconds=made.seconds)
+
+
+def climbed(
+    market: Market,
+    *,
+    settings: Settings,
+    seed: int,
+    timesteps: int,
+    pauses: Pauses,
+    resumed: TrainingState | None,
+    on_rollout: OnRollout | None = None,
+    tensorboard: Path | None = None,
+) -> Climbed:
+    """First how many steps show a gain on the sessions kept aside, then as many on the whole market; it may pause in both."""
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     mu, sigma = standardisation(market)
@@ -113,30 +153,58 @@ def fit(
     rounds = max(1, timesteps // (BOOKS * SPAN))
     progress = LearningCurve(rounds=rounds, on_rollout=on_rollout, tensorboard=tensorboard)
     split = spans.last - round(ASIDE * (spans.last - spans.first))
-    early = market.rows(market.sessions[0], market.sessions[split - PURGE])
-    aside = Aside(spans, begin=split, settings=settings)
 
     def from_linear(rows: Market) -> ScoreNetwork:
         coefficients = linear.fit(rows, settings=settings, seed=seed, mu=mu, sigma=sigma)
         return started(rows, coefficients, seed=seed, mu=mu, sigma=sigma)
 
-    trial, gains = from_linear(early), list[FloatArray]()
-    before = aside.growth(trial)
-    ascent = Ascent(trial, spans, settings=settings, seed=seed, rounds=rounds, last=split - PURGE - 1)
-    looks = np.unique(np.linspace(0, rounds, LOOKS + 1).astype(int)[1:])
-    for number in range(1, rounds + 1):
+    def ascent_from(rows: Market, last: int, state: TrainingState | None) -> Ascent:
+        network = from_linear(rows) if state is None else empty(rows, mu=mu, sigma=sigma)
+        ascent = Ascent(network, spans, settings=settings, seed=seed, rounds=rounds, last=last)
+        if state is not None:
+            ascent.resume(state)
+            progress.resume(state)
+        return ascent
+
+    def pause(ascent: Ascent, arrays: dict[str, FloatArray], **document: Any) -> None:
+        own = TrainingState(arrays, {"phase": PHASE, **document})
+        pauses.between_rollouts(lambda: joined(ascent.state(), progress.state(), own))
+
+    of_search = resumed if resumed is not None and resumed.document["stage"] == "search" else None
+    if resumed is None or of_search is not None:
+        early = market.rows(market.sessions[0], market.sessions[split - PURGE])
+        aside, gains, done = Aside(spans, begin=split, settings=settings), list[FloatArray](), 0
+        ascent = ascent_from(early, split - PURGE - 1, of_search)
+        if of_search is None:
+            before = aside.growth(ascent.network)
+        else:
+            before, gains, done = of_search.arrays["before"], [*of_search.arrays["gains"]], of_search.document["number"]
+        looks = np.unique(np.linspace(0, rounds, LOOKS + 1).astype(int)[1:])
+        for number in range(done + 1, rounds + 1):
+            progress.line(ascent)
+            if number in looks:
+                gains.append(aside.growth(ascent.network) - before)
+                if all(gain.mean() <= 0 for gain in gains[-PATIENCE:]) and len(gains) >= PATIENCE:
+                    break
+                pause(ascent, {"gains": np.array(gains), "before": before}, stage="search", number=number)
+        kept, done, of_whole = kept_steps(gains, looks), 0, None
+    else:
+        kept, done, of_whole = resumed.document["kept"], resumed.document["number"], resumed
+    ascent = ascent_from(market, spans.last, of_whole)
+    for number in range(done + 1, kept + 1):
         progress.line(ascent)
-        if number in looks:
-            gains.append(aside.growth(trial) - before)
-            if all(gain.mean() <= 0 for gain in gains[-PATIENCE:]) and len(gains) >= PATIENCE:
-                break
-    whole = from_linear(market)
-    kept = kept_steps(gains, looks)
-    ascent = Ascent(whole, spans, settings=settings, seed=seed, rounds=rounds, last=spans.last)
-    for _ in range(kept):
-        progress.line(ascent)
+        if number % progress.every == 0 and number < kept:
+            pause(ascent, {}, stage="whole", number=number, kept=kept)
     progress.end()
-    return Fitted(whole, progress.taken, progress.curve)
+    return Climbed(ascent.network, progress.taken, progress.curve, progress.seconds)
+
+
+def joined(*states: TrainingState) -> TrainingState:
+    """One of parts that share no name."""
+    arrays, document = dict[str, Any](), dict[str, Any]()
+    for state in states:
+        arrays, document = {**arrays, **state.arrays}, {**document, **state.document}
+    return TrainingState(arrays, document)
 
 
 def kept_steps(gains: list[FloatArray], looks: IntArray) -> int:
@@ -152,14 +220,23 @@ class LearningCurve:
 
     def __init__(self, *, rounds: int, on_rollout: OnRollout | None, tensorboard: Path | None) -> None:
         self.curve: list[dict[str, Any]] = []
-        self.taken = 0
-        self._every, self._of, self._on_rollout = max(1, rounds // LOOKS), rounds, on_rollout
-        self._began, self._steps, self._gained = time.monotonic(), 0, 0.0
+        self.taken, self.seconds = 0, 0.0
+        self.every, self._of, self._on_rollout = max(1, rounds // LOOKS), rounds, on_rollout
+        self._pace, self._steps, self._gained = Pace(), 0, 0.0
         self._writer = _writer(tensorboard) if tensorboard is not None else None
+
+    def state(self) -> TrainingState:
+        said = {"curve": self.curve, "taken": self.taken, "steps": self._steps, "gained": self._gained}
+        return TrainingState({}, {**said, "seconds": self.seconds + self._pace.seconds})
+
+    def resume(self, state: TrainingState) -> None:
+        kept = state.document
+        self.curve, self.taken, self.seconds = kept["curve"], kept["taken"], kept["seconds"]
+        self._steps, self._gained, self._pace = kept["steps"], kept["gained"], Pace(begun_at=self.taken)
 
     def line(self, ascent: Ascent) -> None:
         """Take one step of the gradient; what the steps before it showed is said first, for it was not the last."""
-        if self._steps and self._steps % self._every == 0:
+        if self._steps and self._steps % self.every == 0:
             self._show(of=max(self._of, self._steps + 1) * ascent.taken)
         self._gained = ascent.step()
         self._steps += 1
@@ -170,12 +247,13 @@ class LearningCurve:
         self._show(of=self.taken)
 
     def _show(self, *, of: int) -> None:
-        seconds = max(time.monotonic() - self._began, 1e-9)
         shown = {
+            "phase": PHASE,
             "timesteps": self.taken,
             "of": of,
             "rollout_reward": round(self._gained, 4),
-            "steps_per_second": round(self.taken / seconds),
+            "excess": round(self._gained / (SESSIONS_PER_YEAR * 1e4), 8),
+            **self._pace.line(self.taken, of=of),
         }
         self.curve.append(shown)
         if self._writer is not None:
@@ -205,7 +283,7 @@ class Aside:
 def started(market: Market, coefficients: FloatArray, *, seed: int, mu: FloatArray, sigma: FloatArray) -> ScoreNetwork:
     """A network whose scores are those of the linear policy: each input passes by a unit of its own, one unit adds them up."""
     torch.manual_seed(seed)
-    network = ScoreNetwork(features=market.features.shape[2], context=market.context.shape[1], mu=mu, sigma=sigma)
+    network = empty(market, mu=mu, sigma=sigma)
     count = len(coefficients)
     if count >= network.second.in_features:
         raise DatasetError(f"a network of {network.second.in_features} units starts from fewer features, was {count}")
@@ -223,11 +301,16 @@ def started(market: Market, coefficients: FloatArray, *, seed: int, mu: FloatArr
     return network
 
 
+def empty(market: Market, *, mu: FloatArray, sigma: FloatArray) -> ScoreNetwork:
+    """A network for the market's inputs, its weights drawn."""
+    return ScoreNetwork(features=market.features.shape[2], context=market.context.shape[1], mu=mu, sigma=sigma)
+
+
 class Ascent:
     """Adam on one network, a batch of spans drawn from the rows up to `last` at each step."""
 
     def __init__(self, network: ScoreNetwork, spans: Spans, *, settings: Settings, seed: int, rounds: int, last: int) -> None:
-        self._network, self._spans, self._last = network, spans, last
+        self.network, self._spans, self._last = network, spans, last
         self._length = min(SPAN, last - spans.first + 1)
         self._names = min(settings.training.names_per_episode, spans.features.shape[1])
         self._terms = Terms.of(settings)
@@ -236,6 +319,19 @@ class Ascent:
         self._optimizer = torch.optim.AdamW(self._parameters, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
         self._schedule = torch.optim.lr_scheduler.LinearLR(self._optimizer, 1.0, FINAL_RATE / LEARNING_RATE, total_iters=rounds)
         self._blind = slice(network.block - 2, network.block + 1)
+
+    def state(self) -> TrainingState:
+        weights = {f"weights/{name}": value.numpy() for name, value in self.network.state_dict().items()}
+        rate = {"rate": self._optimizer.param_groups[0]["lr"], "epoch": self._schedule.last_epoch}
+        document = {**rate, "generator": dict(self._rng.bit_generator.state)}
+        return TrainingState({**weights, **optimiser_arrays(self._optimizer)}, document)
+
+    def resume(self, state: TrainingState) -> None:
+        self.network.load_state_dict(tensors(state.arrays, "weights/"))
+        load_optimiser(self._optimizer, state.arrays)
+        self._optimizer.param_groups[0]["lr"] = state.document["rate"]
+        self._schedule.last_epoch = state.document["epoch"]
+        self._rng.bit_generator.state = state.document["generator"]
 
     @property
     def taken(self) -> int:
@@ -248,13 +344,13 @@ class Ascent:
         rows = begins[:, None] + np.arange(self._length)
         names = self._drawn(begins)
         sessions = Sessions.of(self._spans.prices, rows=rows, names=names)
-        scores = scores_of(self._network, self._spans, rows, names)
+        scores = scores_of(self.network, self._spans, rows, names)
         with torch.no_grad():
             none = self._terms.growth(torch.zeros_like(scores), sessions)
         d = self._terms.growth(scores, sessions) - none
         self._optimizer.zero_grad()
         (-(d.mean() - RISK / 2 * d.var()) * SESSIONS_PER_YEAR).backward()  # type: ignore[no-untyped-call]
-        gradient = self._network.first.weight.grad
+        gradient = self.network.first.weight.grad
         assert gradient is not None
         gradient[:, self._blind] = 0.0
         torch.nn.utils.clip_grad_norm_(self._parameters, CLIPPED)

@@ -7,21 +7,21 @@ small matrices lose by more, and seeds run side by side. Failure: SB3's own erro
 from __future__ import annotations
 
 import math
-import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import RolloutBufferSamples
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
 from learning.algorithms import direct
-from learning.algorithms.trainer import Fitted, standardisation
-from learning.network import ScoreNetwork, TiedGaussianPolicy
+from learning.algorithms.checkpoints import Pauses, TrainingState
+from learning.algorithms.ppo_state import ResumablePpo
+from learning.algorithms.trainer import Fitted, Pace, rounded, standardisation
+from learning.network import TiedGaussianPolicy, export
 from schema.trading_rules import limits_of, rules_of
 from trading_env.simulation.env import BatchedTradingEnv, EnvConfig
 from trading_env.simulation.rewards import Reward
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
-    from learning.algorithms.trainer import OnRollout
+    from learning.algorithms.checkpoints import Checkpoints
+    from learning.algorithms.trainer import OnRollout, Stop
+    from learning.network import ScoreNetwork
     from schema.settings import Settings
     from trading_env.data.market import Market
 
@@ -45,6 +47,15 @@ HYPERPARAMETERS: dict[str, Any] = {
 }
 BATCH = 1_024
 LOG_STD_INIT = -0.7
+PHASE = "ppo"
+MEASURED = {  # what a line says, and what SB3 calls it; its entropy loss is the entropy, negated
+    "kl": "train/approx_kl",
+    "value_loss": "train/value_loss",
+    "entropy": "train/entropy_loss",
+    "explained_variance": "train/explained_variance",
+}
+
+Before = dict[str, Any] | None  # what the phase before PPO took and said: timesteps, curve, seconds
 
 
 class Sb3Environments(VecEnv):
@@ -54,6 +65,7 @@ class Sb3Environments(VecEnv):
         self.environments = environments
         super().__init__(environments.num_envs, environments.single_observation_space, environments.single_action_space)
         self.returns = np.zeros(self.num_envs)
+        self.excess = 0.0  # log growth over equal weight since it was last taken, the sum over copies and sessions
         self.finished: deque[float] = deque(maxlen=self.num_envs)
         self._idle: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
 
@@ -69,6 +81,7 @@ class Sb3Environments(VecEnv):
     def step_wait(self) -> Any:
         observations, rewards, terminated, truncated, info = self.environments.step(self.actions)
         self.returns += rewards
+        self.excess += float((info["log_growth"] - info["baseline_log_growth"]).sum())
         done = terminated | truncated
         infos = self._idle
         if done.any():
@@ -115,30 +128,65 @@ class Rollouts(RolloutBuffer):
 
 
 class Progress(BaseCallback):
-    """What a rollout showed, kept in `curve` and given to `on_rollout`: `timesteps` of `of`, rewards, kl, log_std, steps_per_second."""
+    """What a rollout showed, kept in `curve` and given to `on_rollout`, and the pause before the next one.
 
-    def __init__(self, environments: Sb3Environments, *, total: int, on_rollout: OnRollout | None) -> None:
+    kl, losses, entropy and explained variance are those of the update before it.
+    """
+
+    def __init__(self, environments: Sb3Environments, *, total: int, on_rollout: OnRollout | None, pauses: Pauses, before: Before) -> None:
         super().__init__()
-        self.environments, self.total, self.on_rollout = environments, total, on_rollout
+        self.environments, self.total, self.on_rollout, self.pauses, self.before = environments, total, on_rollout, pauses, before
         self.curve: list[dict[str, Any]] = []
-        self.began = time.monotonic()
+        self.measured: dict[str, float] = {}
+        self.seconds, self.begun_at = 0.0, 0
+        self.pace = Pace()
+
+    def resume(self, state: TrainingState) -> None:
+        """Go on where `state` was kept."""
+        document = state.document
+        self.curve, self.measured, self.seconds = document["curve"], document["measured"], document["seconds"]
+        self.environments.returns[:] = state.arrays["returns"]
+        self.environments.finished.extend(state.arrays["finished"].tolist())
+        self.begun_at = document["timesteps"]
+        self.pace = Pace(begun_at=self.begun_at)
 
     def _on_step(self) -> bool:
         return True
 
+    def _on_rollout_start(self) -> None:
+        if self.model.num_timesteps > self.begun_at:
+            found = self.logger.name_to_value
+            self.measured = {name: float(found[name]) for name in MEASURED.values() if name in found and math.isfinite(found[name])}
+            self.pauses.between_rollouts(self._state)
+
+    def _state(self) -> TrainingState:
+        assert isinstance(self.model, ResumablePpo)
+        kept, environments = self.model.snapshot(self.environments.environments), self.environments
+        said = {"curve": self.curve, "measured": self.measured, "seconds": self.seconds + self.pace.seconds}
+        books = {"returns": environments.returns, "finished": np.array(environments.finished, dtype=np.float64)}
+        return TrainingState({**kept.arrays, **books}, {**kept.document, **said, "phase": PHASE, "before": self.before})
+
     def _on_rollout_end(self) -> None:
-        finished, measured, policy = self.environments.finished, self.logger.name_to_value, self.model.policy
+        finished, policy = self.environments.finished, self.model.policy
         assert isinstance(policy, TiedGaussianPolicy)
-        seconds = time.monotonic() - self.began
+        buffer: RolloutBuffer = self.model.rollout_buffer  # type: ignore[attr-defined]
+        measured = {name: self.measured.get(key) for name, key in MEASURED.items()}
+        entropy = measured["entropy"]
         line = {
+            "phase": PHASE,
             "timesteps": self.num_timesteps,
             "of": self.total,
             "episode_reward": round(float(np.mean(finished)), 4) if finished else None,
-            "rollout_reward": round(float(self.model.rollout_buffer.rewards.mean()), 6),  # type: ignore[attr-defined]
-            "kl": round(float(measured["train/approx_kl"]), 5) if "train/approx_kl" in measured else None,
+            "rollout_reward": round(float(buffer.rewards.mean()), 6),
+            "excess": round(self.environments.excess / buffer.rewards.size, 8),
+            "kl": rounded(measured["kl"], 5),
+            "value_loss": rounded(measured["value_loss"], 6),
+            "entropy": rounded(None if entropy is None else -entropy, 5),
+            "explained_variance": rounded(measured["explained_variance"], 5),
             "log_std": policy.log_std.item(),
-            "steps_per_second": round(self.num_timesteps / seconds),
+            **self.pace.line(self.num_timesteps, of=self.total),
         }
+        self.environments.excess = 0.0
         self.curve.append(line)
         self.logger.record("rollout/reward", line["rollout_reward"])
         self.logger.record("rollout/log_std", line["log_std"])
@@ -169,10 +217,38 @@ def fit(
     timesteps: int,
     on_rollout: OnRollout | None = None,
     tensorboard: Path | None = None,
-    start: ScoreNetwork | None = None,
+    checkpoint: Checkpoints | None = None,
+    stop: Stop | None = None,
 ) -> Fitted:
-    """The `Trainer` of PPO, from a random network with zero scores or from `start`. A rollout is a whole number of batches; of a market of
-    more than `names_per_episode` names, each episode draws so many. Episodes begin at equal weight: a drawn book's return is noise to the
+    """The `Trainer` of PPO, from a random network with zero scores."""
+    pauses = Pauses(checkpoint, stop, market=market, settings=settings, seed=seed, timesteps=timesteps)
+    return _fit(
+        market,
+        settings=settings,
+        seed=seed,
+        timesteps=timesteps,
+        on_rollout=on_rollout,
+        tensorboard=tensorboard,
+        pauses=pauses,
+        resumed=pauses.resumed(),
+    )
+
+
+def _fit(
+    market: Market,
+    *,
+    settings: Settings,
+    seed: int,
+    timesteps: int,
+    on_rollout: OnRollout | None,
+    tensorboard: Path | None,
+    pauses: Pauses,
+    resumed: TrainingState | None,
+    start: ScoreNetwork | None = None,
+    before: Before = None,
+) -> Fitted:
+    """From a random network, from `start`, or from where `resumed` was kept. A rollout is a whole number of batches; of a market of more
+    than `names_per_episode` names, each episode draws so many. Episodes begin at equal weight: a drawn book's return is noise to the
     gradient, four fifths of it.
     """
     torch.set_num_threads(1)
@@ -191,7 +267,7 @@ def fit(
     environments = Sb3Environments(BatchedTradingEnv(market, num_envs=training.environments, config=config, copy=False))
     rollouts, steps, batch = rollout_size(timesteps=timesteps, environments=training.environments)
     mu, sigma = standardisation(market)
-    model = PPO(
+    model = ResumablePpo(
         TiedGaussianPolicy,
         environments,
         n_steps=steps,
@@ -212,10 +288,13 @@ def fit(
     if tensorboard is not None:
         model.set_logger(_tensorboard(tensorboard))
     taken = rollouts * steps * training.environments
-    progress = Progress(environments, total=taken, on_rollout=on_rollout)
-    model.learn(taken, callback=progress)
+    progress = Progress(environments, total=taken, on_rollout=on_rollout, pauses=pauses, before=before)
+    if resumed is not None:
+        model.restore(environments.environments, resumed)
+        progress.resume(resumed)
+    model.learn(taken - model.num_timesteps, callback=progress, reset_num_timesteps=resumed is None)
     model.logger.close()
-    return Fitted(policy.network, taken, progress.curve)
+    return Fitted(export([policy.network]), taken, progress.curve, seconds=progress.seconds)
 
 
 def fit_after_direct(
@@ -226,12 +305,35 @@ def fit_after_direct(
     timesteps: int,
     on_rollout: OnRollout | None = None,
     tensorboard: Path | None = None,
+    checkpoint: Checkpoints | None = None,
+    stop: Stop | None = None,
 ) -> Fitted:
     """The `Trainer` of direct reinforcement and then PPO, `timesteps` each; PPO sees what is held, too."""
-    options: dict[str, Any] = {"settings": settings, "seed": seed, "timesteps": timesteps, "on_rollout": on_rollout}
-    first = direct.fit(market, **options)
-    second = fit(market, **options, tensorboard=tensorboard, start=first.network)
-    return Fitted(second.network, first.timesteps + second.timesteps, [*first.curve, *second.curve])
+    pauses = Pauses(checkpoint, stop, market=market, settings=settings, seed=seed, timesteps=timesteps)
+    resumed, start, timer = pauses.resumed(), None, Pace()
+    if resumed is not None and resumed.document["phase"] == PHASE:
+        before = resumed.document["before"]
+        earlier = before["seconds"]
+    else:
+        first = direct.climbed(
+            market, settings=settings, seed=seed, timesteps=timesteps, on_rollout=on_rollout, pauses=pauses, resumed=resumed
+        )
+        earlier, start, resumed = first.seconds, first.network, None
+        before = {"timesteps": first.timesteps, "curve": first.curve, "seconds": earlier + timer.seconds}
+    second = _fit(
+        market,
+        settings=settings,
+        seed=seed,
+        timesteps=timesteps,
+        on_rollout=on_rollout,
+        tensorboard=tensorboard,
+        pauses=pauses,
+        resumed=resumed,
+        start=start,
+        before=before,
+    )
+    curve = [*before["curve"], *second.curve]
+    return Fitted(second.arrays, before["timesteps"] + second.timesteps, curve, seconds=earlier + second.seconds)
 
 
 def _tensorboard(folder: Path) -> Any:

@@ -19,9 +19,9 @@ import types
 from typing import Any
 
 import ministack.app as app
-from ministack.core import lambda_runtime, router, sigv4
+from ministack.core import iam_evaluator, lambda_runtime, router, sigv4
 from ministack.core.responses import get_account_id, get_region
-from ministack.services import apigateway_v1, eventbridge, glue, lambda_svc, scheduler, sns
+from ministack.services import apigateway_v1, eventbridge, glue, lambda_svc, s3, scheduler, sns
 from ministack.services.cloudformation import provisioners
 
 from local.aws import emulator_control as control
@@ -40,7 +40,7 @@ from local.aws.patching import VERSION, PatchError, replace
 from local.aws.services.athena import queries_read_data, saved_queries_are_kept, tables_are_what_glue_says, views_are_kept
 
 # Types that deploy as a record only: they have no effect that the loop could see on a laptop.
-RECORDED_TYPES = ("AWS::Budgets::Budget",)
+RECORDED_TYPES = ("AWS::Budgets::Budget", "AWS::Cognito::UserPoolUser")
 
 Record = dict[str, Any]
 
@@ -200,6 +200,23 @@ def execute_api_checks_signatures() -> None:
     replace(app, "_handle_execute_api_request", checking)
 
 
+def cloudfront_reads_its_buckets_over_tls() -> None:
+    """CloudFront's own request to a bucket counts as one over HTTP, which a bucket that demands TLS refuses."""
+
+    def encrypted(original: Any) -> Any:
+        def allows(*args: Any) -> bool:
+            address, _ = iam_evaluator._request_origin.get()
+            token = iam_evaluator._request_origin.set((address, True))
+            try:
+                return original(*args)
+            finally:
+                iam_evaluator._request_origin.reset(token)
+
+        return allows
+
+    replace(s3, "_cloudfront_origin_allows", encrypted)
+
+
 def state_holds_what_was_counted() -> None:
     """What was published and recorded belongs to the run's state, and no service of ministack's keeps it."""
     module = types.ModuleType("papertape")
@@ -279,6 +296,7 @@ PATCHES = (
     spark_jobs_run,
     messages_are_kept,
     execute_api_checks_signatures,
+    cloudfront_reads_its_buckets_over_tls,
     state_holds_what_was_counted,
     state_is_saved_whole,
     table_writes_are_journaled,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ from rich.console import Console
 
 from lambdas.common.broker.port import Account, Broker
 from local.aws.emulator import ROOT
+from local.dashboard.run import beside
 from local.paper import keys as paper_keys
 from local.paper.app import PaperApp
 from local.paper.clock import ExchangeClock, RunClock, WallClock
@@ -63,6 +65,7 @@ class PaperOptions:
     new_keys: bool = False
     first_bars: str = FIRST_BARS
     training: bool = True
+    web_app: bool = True
 
 
 def run(settings: Settings, options: PaperOptions, *, console: Console) -> None:
@@ -121,8 +124,13 @@ class PaperRun:
             say=self._say,
         )
         deployment, folder = self._deployment, self._options.folder
-        api, cloud, region = deployment.output("ExecutionApiUrl"), deployment.cloud.url, self._settings.region
-        with announced(folder, api_url=api, cloud_url=cloud, region=region, name="paper", broker_url=self._options.exchange):
+        api, cloud = deployment.output("ExecutionApiUrl"), deployment.cloud.url
+        with ExitStack() as up:
+            up.enter_context(
+                announced(folder, api_url=api, cloud_url=cloud, settings=self._settings, name="paper", broker_url=self._options.exchange)
+            )
+            if self._options.web_app:
+                up.enter_context(beside(folder))
             self._show(account, app.schedules(), now=clock.now())
             try:
                 loop.run()

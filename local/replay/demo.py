@@ -389,4 +389,5 @@ def _table(summary: Mapping[str, Any], evaluation: Mapping[str, Any]) -> Table:
     table.add_row("mails published", str(summary["alerts"]["published"]))
     table.add_row("seconds", f"{summary['seconds']:.0f}")
     table.add_row("look at", str((FOLDER / "report.html").relative_to(ROOT)))
+    table.add_row("web app", "make dashboard")
     return table

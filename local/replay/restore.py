@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -40,7 +42,20 @@ class RestoreError(PapertapeError, RuntimeError):
 
 def run(settings: Settings, *, folder: Path, port: int, console: Console) -> None:
     """Bring the run in `folder` up on `port` (0: a free one), show it, and stay until Ctrl-C."""
-    shown = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
+    with restored(settings, folder=folder, port=port) as (deployment, session):
+        _show(deployment, session=session, api=_api(deployment), console=console)
+        try:
+            while not threading.Event().wait(CHECK_SECONDS):
+                deployment.exchange.check()
+                deployment.cloud.check()
+        except KeyboardInterrupt:
+            console.print("stopping; what was traded stays in", _shown(folder))
+
+
+@contextmanager
+def restored(settings: Settings, *, folder: Path, port: int) -> Iterator[tuple[LocalDeployment, str]]:
+    """The run in `folder`, up and announced while the block runs, and its last session."""
+    shown = _shown(folder)
     if not ((folder / JOURNAL).is_file() and (folder / "cloud" / "state").is_dir()):
         raise RestoreError(f"there is no traded year in {shown}: run `make demo` first")
     with LocalDeployment(folder, settings=settings, now=f"{EVE}T22:00:00Z", cloud_port=port) as deployment:
@@ -51,20 +66,13 @@ def run(settings: Settings, *, folder: Path, port: int, console: Console) -> Non
         day = compare(deployment.ledger, deployment.exchange.books(), snapshot.session)
         if day.differences:
             raise RestoreError(f"ledger and exchange differ after {snapshot.session}: {'; '.join(day.differences)}; run `make demo` again")
-        with announced(
-            folder,
-            api_url=deployment.output("ExecutionApiUrl"),
-            cloud_url=deployment.cloud.url,
-            region=settings.region,
-            broker_url=deployment.exchange.url,
-        ):
-            _show(deployment, session=snapshot.session, api=_api(deployment), console=console)
-            try:
-                while not threading.Event().wait(CHECK_SECONDS):
-                    deployment.exchange.check()
-                    deployment.cloud.check()
-            except KeyboardInterrupt:
-                console.print("stopping; what was traded stays in", str(shown))
+        api, cloud, broker = deployment.output("ExecutionApiUrl"), deployment.cloud.url, deployment.exchange.url
+        with announced(folder, api_url=api, cloud_url=cloud, settings=settings, broker_url=broker):
+            yield deployment, snapshot.session
+
+
+def _shown(folder: Path) -> str:
+    return str(folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder)
 
 
 def _show(deployment: LocalDeployment, *, session: str, api: str, console: Console) -> None:

@@ -8,7 +8,7 @@ Failure: `OwnBarsError`, one line that names the file, the place, the value and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,18 @@ import exchange_calendars
 import numpy as np
 import pandas as pd
 
-from papertape.market_data.own_tables import OwnBarsError, dates, is_table, names, numbers, place, read_table, recognised, shown
+from papertape.market_data.own_tables import (
+    OwnBarsError,
+    dates,
+    is_table,
+    mapped,
+    names,
+    numbers,
+    place,
+    read_table,
+    recognised,
+    shown,
+)
 from trading_env.data.bars import (
     ACTION_COLUMNS,
     BAR_COLUMNS,
@@ -95,7 +106,12 @@ class OwnBars:
 
 
 def read_own_bars(
-    path: Path, *, adjusted: bool | None = None, actions: Path | None = None, symbols: Sequence[str] | None = None
+    path: Path,
+    *,
+    adjusted: bool | None = None,
+    actions: Path | None = None,
+    symbols: Sequence[str] | None = None,
+    columns: Mapping[str, str] | None = None,
 ) -> OwnBars:
     """Read a file, or a folder with one file per name.
 
@@ -106,14 +122,20 @@ def read_own_bars(
             None: nothing was said, which will do unless such columns are there.
         actions: a file of corporate actions (symbol, ex_date, kind, value) for raw prices.
         symbols: the names to read, all by default.
+        columns: what each column means, of `ROLES` and `BESIDE`, as the user has confirmed it; without it, columns go by their names.
     """
     if adjusted and actions is not None:
         raise OwnBarsError(f"--actions {actions} is for raw prices; with --adjusted it would count splits and dividends twice")
-    table, remarks = _read(path)
-    table = _only(table, symbols, source=path)
-    raw = _choose_prices(table, adjusted=adjusted, actions=actions, source=path, remarks=remarks)
-    checked = _validated(raw, source=path)
-    events = _actions(raw, checked.bars, adjusted=adjusted, path=actions, source=path)
+    table, remarks = _read(path, columns=columns)
+    return own_bars_of(_only(table, symbols, source=path), adjusted=adjusted, actions=actions, source=path, remarks=remarks)
+
+
+def own_bars_of(table: pd.DataFrame, *, adjusted: bool | None, actions: Path | None, source: Path, remarks: Sequence[str]) -> OwnBars:
+    """The bars of a table of `typed` rows, whole names of a file; `remarks` are those that it has so far."""
+    remarks = list(remarks)
+    raw = _choose_prices(table, adjusted=adjusted, actions=actions, source=source, remarks=remarks)
+    checked = _validated(raw, source=source)
+    events = _actions(raw, checked.bars, adjusted=adjusted, path=actions, source=source)
     remarks += _jumps(checked.bars, events)
     reasons = checked.quarantined["reason"].value_counts()
     gaps = checked.gaps["symbol"].value_counts()
@@ -132,21 +154,26 @@ def read_own_bars(
 REPEAT, CONFLICT = "repeats an identical bar", "conflicts with another bar of its session"
 
 
-def _read(path: Path) -> tuple[pd.DataFrame, list[str]]:
+def _read(path: Path, *, columns: Mapping[str, str] | None) -> tuple[pd.DataFrame, list[str]]:
     """symbol, session, stamp, prices, volume and what is beside them; `line` is the row's place in its file."""
     files = sorted(file for file in path.iterdir() if is_table(file)) if path.is_dir() else [path]
     if not files:
         raise OwnBarsError(f"{path}: holds no .csv, .csv.gz or .parquet file")
-    tables = [_one_file(file, named_after=file.name.split(".")[0] if path.is_dir() else "") for file in files]
+    named = [file.name.split(".")[0] if path.is_dir() else "" for file in files]
+    tables = [typed(read_table(file), file=file, named_after=name, columns=columns) for file, name in zip(files, named, strict=True)]
     table = pd.concat(tables, ignore_index=True)
-    dashed = sorted(table.loc[table["written"] != table["symbol"], "written"].dropna().unique())
-    remarks = [f"{shown(dashed)}: read with a dot for the dash, as exchanges write share classes"] if dashed else []
-    return table.drop(columns="written"), remarks
+    return table.drop(columns="written"), dashes(table.loc[table["written"] != table["symbol"], "written"].dropna().unique())
 
 
-def _one_file(file: Path, *, named_after: str) -> pd.DataFrame:
-    raw = read_table(file)
-    found = recognised(raw, {**ROLES, **BESIDE}, source=file)
+def dashes(written: Iterable[str]) -> list[str]:
+    """The remark on names that were written otherwise than the exchanges write them."""
+    return [f"{shown(sorted(written))}: read with a dot for the dash, as exchanges write share classes"] if len(list(written)) else []
+
+
+def typed(raw: pd.DataFrame, *, file: Path, named_after: str = "", columns: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """Rows of a file as they are meant, each under its number there."""
+    roles = {**ROLES, **BESIDE}
+    found = recognised(raw, roles, source=file) if not columns else mapped(raw, columns, roles=roles, source=file)
     if "symbol" not in found.columns and named_after:
         found = found.assign(symbol=named_after)
     missing = [role for role in ROLES if role not in found.columns]

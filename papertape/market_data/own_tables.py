@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -76,16 +76,39 @@ def _parquet(file: Path) -> pd.DataFrame:
 
 def recognised(table: pd.DataFrame, roles: Mapping[str, Sequence[str]], *, source: Path) -> pd.DataFrame:
     """The columns that have one of the roles, renamed to it; raises when two claim the same."""
-    by_role: dict[str, list[str]] = {}
-    for column in table.columns:
-        word = re.sub(r"^\d+_", "", re.sub(r"[^a-z0-9]+", "_", str(column).lower()).strip("_"))
-        for role, words in roles.items():
-            if word in words:
-                by_role.setdefault(role, []).append(column)
+    by_role = claims([str(column) for column in table.columns], roles)
     for role, columns in by_role.items():
         if len(columns) > 1:
             raise OwnBarsError(f"{source}: columns {' and '.join(columns)} may both be the {role}; drop or rename all but one")
     return table[[columns[0] for columns in by_role.values()]].set_axis(list(by_role), axis=1)
+
+
+def claims(columns: Sequence[str], roles: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Role -> the columns that are called as it may be, in the order of the table."""
+    found: dict[str, list[str]] = {}
+    for column in columns:
+        word = re.sub(r"^\d+_", "", re.sub(r"[^a-z0-9]+", "_", column.lower()).strip("_"))
+        for role, words in roles.items():
+            if word in words:
+                found.setdefault(role, []).append(column)
+    return found
+
+
+def mapped(table: pd.DataFrame, columns: Mapping[str, str], *, roles: Collection[str], source: Path) -> pd.DataFrame:
+    """The columns with the roles that the user gave them, renamed to these; each role is one column's."""
+    there = [str(column) for column in table.columns]
+    absent = [column for column in columns if column not in there]
+    if absent:
+        raise OwnBarsError(f"{source}: has no column {absent[0]!r}, there are {shown(there)}")
+    for column, role in columns.items():
+        if role not in roles:
+            raise OwnBarsError(f"{source}: column {column!r} must be one of {', '.join(roles)}, was {role!r}")
+    for role in dict.fromkeys(columns.values()):
+        claimed = [column for column in columns if columns[column] == role]
+        if len(claimed) > 1:
+            raise OwnBarsError(f"{source}: columns {' and '.join(claimed)} may both be the {role}; choose one of them")
+    chosen = table[[table.columns[there.index(column)] for column in columns]]
+    return chosen.set_axis(list(columns.values()), axis=1)
 
 
 def names(column: pd.Series, *, source: Path) -> tuple[pd.Series, pd.Series]:
@@ -120,10 +143,12 @@ def dates(column: pd.Series, *, called: str, source: Path) -> tuple[pd.Series, p
         return column, _without_time(column, written=column, called=called, source=source)
     text = _text(column).str.replace(r" ?UTC$", "Z", regex=True)
     forms = {"day": DAY, "compact": COMPACT_DAY, "clock": DAY + CLOCK, "zoned": DAY + CLOCK + ZONE}
-    matches = {form: text.str.fullmatch(pattern).fillna(value=False).astype(bool) for form, pattern in forms.items()}
-    present = text.notna()
-    form = next((form for form, match in matches.items() if match[present].all()), None)
-    if form is None:
+    present, matches = text.notna(), {}
+    for form, pattern in forms.items():
+        matches[form] = text.str.fullmatch(pattern).fillna(value=False).astype(bool)
+        if matches[form][present].all():
+            break
+    else:
         counted = {form: match for form, match in matches.items() if match.any()}
         usual = max(counted.values(), key=lambda match: match.sum(), default=~present)
         row = text.index[present & ~usual][0]

@@ -29,7 +29,7 @@ from schema.loopback import LOCAL_ACCOUNT, LOCAL_SECRET, is_loopback, refuse_for
 from schema.settings import Settings
 from trading_env.errors import PapertapeError
 
-RUNNING = "running.json"
+RUNNING, RUNNING_SETTINGS = "running.json", "running-settings.json"
 DEMO, PAPER = ROOT / "out" / "demo", ROOT / "out" / "paper"
 LOCAL_PATH = re.compile(r"^/restapis/(?P<id>[^/]+)/(?P<stage>[^/]+)/_user_request_/?$")
 AWS_HOST = re.compile(r"^[a-z0-9]+\.execute-api\.(?P<region>[a-z0-9-]+)\.amazonaws\.com$")
@@ -42,13 +42,17 @@ class OperatorError(PapertapeError, RuntimeError):
 
 
 @contextmanager
-def announced(folder: Path, *, api_url: str, cloud_url: str, region: str, name: str = "local", broker_url: str = "") -> Iterator[None]:
-    """While the block runs, `folder` says where the API of `make <name>` answers. Another process's announcement is left alone.
+def announced(
+    folder: Path, *, api_url: str, cloud_url: str, settings: Settings, name: str = "local", broker_url: str = ""
+) -> Iterator[None]:
+    """While the block runs, `folder` says where the API of `make <name>` answers, and what it runs by. Another process's announcement is
+    left alone.
 
     `broker_url` is its broker, if that is not the vendor's own.
     """
     file = folder / RUNNING
-    run = {"api": api_url, "cloud": cloud_url, "region": region, "broker": broker_url, "pid": os.getpid(), "name": name}
+    run = {"api": api_url, "cloud": cloud_url, "region": settings.region, "broker": broker_url, "pid": os.getpid(), "name": name}
+    (folder / RUNNING_SETTINGS).write_text(settings.model_dump_json(indent=1) + "\n", encoding="utf-8")
     partial = folder / f"{RUNNING}.part"
     partial.write_text(json.dumps(run) + "\n", encoding="utf-8")
     partial.replace(file)
@@ -134,6 +138,11 @@ class LocalRun:
     @property
     def name(self) -> str:
         return f"the laptop's run in {_shown(self.folder)}"
+
+    @property
+    def settings_file(self) -> Path:
+        """The settings that it was deployed with."""
+        return self.folder / RUNNING_SETTINGS
 
 
 def folder_of(on: str, given: Path | None) -> Path | None:

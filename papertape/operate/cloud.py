@@ -23,7 +23,8 @@ from schema.loopback import LOCAL_ACCOUNT, LOCAL_SECRET, refuse_foreign_endpoint
 from schema.settings import Settings
 
 #: The app's stacks in the order in which they are deployed; what outlives the others is in the first.
-STACKS = ("lake", "ingest", "features", "model", "trading", "monitoring")
+STACKS = ("lake", "ingest", "features", "model", "trading", "dashboard", "monitoring")
+WEB = "dashboard"  # with `[dashboard] enabled` alone
 #: Seconds that a call may take to be answered: as long as a function may run.
 LONGEST_CALL = 900.0
 
@@ -54,7 +55,7 @@ class AppCloud:
     def outputs(self, *parts: str) -> dict[str, str]:
         """The outputs of the stacks `parts` (default: all); raise OperatorError for one that is not deployed."""
         found: dict[str, str] = {}
-        for part in parts or STACKS:
+        for part in parts or (one for one in STACKS if one != WEB or self.settings.dashboard.enabled):
             described = self.described(part)
             if described is None or not described["StackStatus"].endswith("_COMPLETE") or "ROLLBACK" in described["StackStatus"]:
                 state = "does not exist" if described is None else f"is {described['StackStatus']}"

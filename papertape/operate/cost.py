@@ -30,7 +30,7 @@ REFERENCE = 19.74  # dollars a month, of the design that this one is measured ag
 #: Seconds of one run by function, cold starts spread over them; and what a run reads and writes of the table.
 SECONDS = {
     "ingest_quotes": 1.0, "backfill_bars": 60.0, "decide": 30.0, "execute_orders": 10.0, "control": 0.5, "reconcile": 3.0,
-    "deploy_model": 240.0, "health": 3.0, "report": 10.0, "collect_news": 5.0,
+    "deploy_model": 240.0, "health": 3.0, "report": 10.0, "collect_news": 5.0, "dashboard": 0.15, "publish_web": 10.0,
 }  # fmt: skip
 TABLE_READS, TABLE_WRITES = 30, 5  # of a run
 GLUE_MINUTES = 3.0
@@ -42,6 +42,9 @@ STORED_GB, TABLE_GB, LOGGED_GB, SENT_GB = 5.0, 0.1, 0.5, 0.5
 MAILS, REQUESTS = 60, 200  # beside the decisions'
 READS_PER_WRITE = 20  # of objects in S3
 STORE_UNITS = 2  # of a record in Feature Store: about twenty numbers with their names, 1 to 2 KB
+#: Of the web app, one user's month: requests to the API and to CloudFront, what both send, and runs (training, mostly) with their hours.
+WEB_CALLS, WEB_REQUESTS, WEB_GB, WEB_RUNS, WEB_RUN_HOURS = 50_000, 60_000, 2.0, 8, 0.5
+WEB_READS = 10  # of the table, by one call
 PAID_FOR = ("comprehend", "bedrock")  # scorers of news
 
 ASSUMPTIONS = (
@@ -54,6 +57,11 @@ ASSUMPTIONS = (
     f"{STORED_GB:g} GB in S3, {LOGGED_GB:g} GB of logs, {SENT_GB:g} GB to the broker, {MAILS} mails",
 )
 
+WEB_ASSUMPTION = (
+    f"the web app's one user makes {WEB_CALLS:,} calls of {SECONDS['dashboard']:g} s, {WEB_GB:g} GB, and {WEB_RUNS} runs of "
+    f"{WEB_RUN_HOURS:g} hours on ml.m5.large"
+)
+
 
 class CostError(PapertapeError, RuntimeError):
     """The month cannot be estimated; the message is one line with a remedy."""
@@ -62,7 +70,8 @@ class CostError(PapertapeError, RuntimeError):
 @dataclass(frozen=True, kw_only=True)
 class Deployed:
     """What the templates hold. `runs`: schedule -> runs per month; `memory`: function -> GB; `jobs`: machine -> hours per training;
-    `store_records`: put into Feature Store per run of the features' job, 0 where it is off; `scoring_usd`: what a paid scorer may cost."""
+    `store_records`: put into Feature Store per run of the features' job, 0 where it is off; `scoring_usd`: what a paid scorer may cost;
+    `web_users`: invited to the web app, 0 where it is off."""
 
     runs: Mapping[str, float]
     memory: Mapping[str, float]
@@ -75,6 +84,7 @@ class Deployed:
     news_sources: int
     scoring_usd: float
     store_records: int = 0
+    web_users: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +93,7 @@ class Bill:
 
     by_service: Mapping[str, float]
     after_free_tiers: Mapping[str, float]
+    assumptions: Sequence[str] = ASSUMPTIONS
 
     @property
     def monthly(self) -> float:
@@ -99,7 +110,7 @@ class Bill:
             "by_service": dict(self.by_service),
             "by_service_after_free_tiers": dict(self.after_free_tiers),
             "prices": f"{REGION}, {READ_IN}",
-            "assumptions": list(ASSUMPTIONS),
+            "assumptions": list(self.assumptions),
         }
 
 
@@ -134,7 +145,7 @@ def deployed(settings: Settings, templates: list[Template]) -> Deployed:
     bodies = [_joined(one["DashboardBody"]) for one in of("AWS::CloudWatch::Dashboard")]
     written = {found for body in bodies for found in re.findall(rf'\["{re.escape(settings.name)}","(\w+)"', body)}
     (job,) = of("AWS::Glue::Job")
-    (pipeline,) = of("AWS::SageMaker::Pipeline")
+    (pipeline,) = [one for one in of("AWS::SageMaker::Pipeline") if _own(one["PipelineName"], settings) == "training"]
     jobs, disk = _training(settings, json.loads(_joined(pipeline["PipelineDefinition"]["PipelineDefinitionBody"])))
     return Deployed(
         runs={_own(one["Name"], settings): runs_a_month(one["ScheduleExpression"]) for one in of("AWS::Scheduler::Schedule")},
@@ -146,6 +157,7 @@ def deployed(settings: Settings, templates: list[Template]) -> Deployed:
         jobs=jobs,
         job_gb_hours=disk,
         store_records=len(of("AWS::SageMaker::FeatureGroup")) * len(settings.universe.symbols),
+        web_users=len(of("AWS::Cognito::UserPoolUser")),
         news_sources=len(settings.news.sources),
         scoring_usd=settings.sentiment.monthly_budget_usd if settings.news.sources and settings.sentiment.scorer in PAID_FOR else 0.0,
     )
@@ -231,7 +243,7 @@ def usage(found: Deployed) -> dict[str, float]:
     total = sum(calls.values())
     news = calls.get("collect_news", 0.0) * (2 * found.news_sources + 1)  # news and scores of each source, and the state
     written = news + calls["ingest_quotes"] + 10 * decisions + found.runs["build_features"] * 20 + found.runs["train"] * 50
-    return {
+    used = {
         "alarm": found.alarms,
         "metric": found.metrics,
         "dashboard": found.dashboards,
@@ -258,6 +270,29 @@ def usage(found: Deployed) -> dict[str, float]:
         **_of_store(found),
         **({"scoring": found.scoring_usd} if found.scoring_usd else {}),
     }
+    for key, amount in _of_web(found).items():
+        used[key] = used.get(key, 0.0) + amount
+    return used
+
+
+def _of_web(found: Deployed) -> dict[str, float]:
+    """What the web app uses, if it is on; a run has the disk that every job has."""
+    if not found.web_users:
+        return {}
+    hours = WEB_RUNS * WEB_RUN_HOURS
+    disk = found.job_gb_hours / sum(found.jobs.values())
+    return {
+        "web user": found.web_users,
+        "web request": WEB_REQUESTS,
+        "web traffic": WEB_GB,
+        "run hour": hours,
+        "run volume": hours * disk,
+        "api request": WEB_CALLS,
+        "lambda request": WEB_CALLS,
+        "lambda time": WEB_CALLS * found.memory["dashboard"] * SECONDS["dashboard"],
+        "table read": WEB_CALLS * WEB_READS,
+        "s3 read": WEB_CALLS,
+    }
 
 
 def _of_store(found: Deployed) -> dict[str, float]:
@@ -278,6 +313,7 @@ def bill_of(used: Mapping[str, float]) -> Bill:
     return Bill(
         by_service={service: round(cost, 2) for service, cost in full.items()},
         after_free_tiers={service: round(cost, 2) for service, cost in after.items()},
+        assumptions=(*ASSUMPTIONS, WEB_ASSUMPTION) if "web user" in used else ASSUMPTIONS,
     )
 
 
@@ -316,4 +352,10 @@ def _show(bill: Bill, found: Deployed, settings: Settings, *, console: Console) 
     if found.store_records:
         console.print(f"SageMaker Feature Store's prices are {MEMORY}.")
     console.print("What is free is the whole account's: another app in it uses it up as well.")
-    console.print("Assumed: " + "; ".join(ASSUMPTIONS) + ".")
+    if bill.monthly_after_free_tiers > settings.budget.monthly_budget_usd:
+        console.print(
+            f"That is more than [budget] monthly_budget_usd = {settings.budget.monthly_budget_usd:g}: the budget will mail, "
+            "raise it or switch something off.",
+            markup=False,
+        )
+    console.print("Assumed: " + "; ".join(bill.assumptions) + ".")

@@ -91,6 +91,10 @@ def show_trace(document: Document, *, console: Console) -> None:
     """Each link in lines of its own, never folded: hashes and places are there to be copied."""
     if "orders" in document:
         _show_orders(document["orders"], title=f"Orders of {document['decision_id']}", console=console)
+    if "explained" in document:
+        _show_reasons("Why the model wants it", document["explained"], console=console)
+    for watched in document.get("watched", ()):
+        _show_reasons(f"What model {watched['model_version'][:12]}, which watches, would have done", watched, console=console)
     console.print("\nFrom the order back to its data")
     for link in document["trace"]:
         style = FOUND[link["status"]]
@@ -99,6 +103,13 @@ def show_trace(document: Document, *, console: Console) -> None:
         lines += [f"  {name} {escape(link[key])}" for key, name in (("detail", "found"), ("hash", "hash"), ("where", "in")) if key in link]
         console.print("\n".join(lines), soft_wrap=True, highlight=False)
     console.print(_summary(document))
+
+
+def _show_reasons(title: str, document: Document, *, console: Console) -> None:
+    """Each name in a line of its own, the largest change of weight first; how the scores are explained, or why they are not."""
+    console.print(f"\n{escape(title)}", soft_wrap=True)
+    lines = [f"  {document['says']}", *(f"  {name['words']}" for name in document["names"])]
+    console.print(escape("\n".join(lines)), soft_wrap=True, highlight=False)
 
 
 def _summary(document: Document) -> str:

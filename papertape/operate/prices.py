@@ -54,5 +54,10 @@ PRICES: Mapping[str, Price] = {
     "mail": Price("SNS", 0.00002, "mail", free=1000),
     "traffic": Price("Data transfer", 0.09, "GB out", free=100),
     "scoring": Price("Scoring of news", 1.0, "dollar of [sentiment] monthly_budget_usd", seen="settings.toml"),
+    "web user": Price("Cognito", 0.015, "user who signs in, Essentials plan", free=10_000),
+    "web request": Price("CloudFront", 0.000001, "request over HTTPS", free=10e6),
+    "web traffic": Price("CloudFront", 0.085, "GB out", free=1000),
+    "run hour": Price("Runs of the web app", 0.115, "hour of an ml.m5.large", seen="Price List API, 2026-08"),
+    "run volume": Price("Runs of the web app", 0.14 / 730, "GB-hour of disk"),
     "kinesis shard": Price("Kinesis", 0.015, "shard-hour"),
 }

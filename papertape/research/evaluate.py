@@ -66,7 +66,7 @@ def run(
     return evaluation
 
 
-def judge(prepared: training_run.TrainingRun, *, seeds: Sequence[int], trials: Path, command: str) -> dict[str, Any]:
+def judge(prepared: training_run.TrainingRun, *, seeds: Sequence[int], trials: Path | str, command: str) -> dict[str, Any]:
     """Run the processing job over the trained seeds; its results go to the top of the run's folder."""
     folder = prepared.folder
     for old in (*(folder / "input").glob("model-*"), folder / "output"):

@@ -9,7 +9,8 @@ the newest bar. Failure: `ResearchError`, `OwnBarsError` or `SettingsError`, one
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,8 @@ class ResearchError(PapertapeError, ValueError):
 class StudyOptions:
     """The options of a command line that choose bars and settings; None and empty are "not given".
 
-    `until`: train on every session up to this one, with no folds and no holdout.
+    `until`: train on every session up to this one, with no folds and no holdout. `base`: what stands in for the research settings, with
+    dates that follow from the bars; `changes`: what differs from either, section by section, above all that follows.
     """
 
     settings: Path | None = None
@@ -61,6 +63,8 @@ class StudyOptions:
     until: date | None = None
     universe: str = ""
     sentiment: Path | None = None
+    base: Path | None = None
+    changes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,7 @@ class Study:
 
 def study(options: StudyOptions) -> Study:
     """Read the bars, build the market, settle the settings."""
-    base = load(options.settings or SETTINGS, research=True)
+    base = _base(options)
     history, symbols, notes = _bars(options, base)
     universe = _universe(options, base, history)
     if universe is not None:
@@ -174,7 +178,23 @@ def _arguments(options: StudyOptions) -> str:
 
 def history(options: StudyOptions) -> tuple[History, tuple[str, ...], list[str]]:
     """The bars and events alone, their names, and what a user should know of them."""
-    return _bars(options, load(options.settings or SETTINGS, research=True))
+    return _bars(options, _base(options))
+
+
+def _base(options: StudyOptions) -> Settings:
+    settings = load(options.settings or options.base or SETTINGS, research=True)
+    # A benchmark is one of the names that are studied, so it is changed with them
+    changes = {section: values for section, values in options.changes.items() if section != "universe"}
+    if not changes:
+        return settings
+    document = settings.model_dump()
+    _change(document, changes)
+    return checked(document, source="settings")
+
+
+def _change(document: dict[str, Any], changes: Mapping[str, Mapping[str, Any]]) -> None:
+    for section, values in changes.items():
+        document[section] = {**(document.get(section) or {}), **values}
 
 
 def _chosen(options: StudyOptions, base: Settings) -> str:
@@ -274,4 +294,5 @@ def _settings(base: Settings, options: StudyOptions, *, symbols: tuple[str, ...]
     document["universe"] = {"symbols": symbols, "benchmark": benchmark, "chosen_by": _chosen(options, base)}
     document["training"] |= follows.get("training", {}) | {name: value for name, value in given.items() if value is not None}
     document["risk"] |= follows.get("risk", {})
+    _change(document, options.changes)
     return checked(document, source="settings and options")

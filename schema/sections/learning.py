@@ -27,3 +27,22 @@ class RewardSettings(Section):
     drawdown_penalty: Annotated[float, Field(ge=0, le=10)] = 0.0
     turnover_penalty: Annotated[float, Field(ge=0, le=10)] = 0.0
     sentiment_weight: Annotated[float, Field(ge=0, le=10)] = 0.0
+
+
+#: What an algorithm that is not paid `[reward]` follows instead.
+UNPAID = {"direct": "climbs growth itself", "q-learning": "is paid growth itself"}
+
+
+def check_read(algorithm: str, *, reward: RewardSettings, features: FeatureSettings) -> None:
+    """Raise ValueError for what the algorithm would not read."""
+    if algorithm in UNPAID and reward != RewardSettings():
+        was = f"{reward.kind}, {reward.drawdown_penalty:g} and {reward.turnover_penalty:g}"
+        was += f" with sentiment_weight {reward.sentiment_weight:g}" if reward.sentiment_weight else ""
+        raise ValueError(
+            f'reward is what PPO is paid: with training.algorithm = "{algorithm}", which {UNPAID[algorithm]}, it must be excess_log_growth '
+            f"without penalties, was {was}"
+        )
+    if algorithm == "q-learning" and features.forecast != "none":
+        raise ValueError(
+            f'training.algorithm = "q-learning" reads no forecast: features.forecast must be "none", was "{features.forecast}"'
+        )

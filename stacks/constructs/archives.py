@@ -21,7 +21,7 @@ from typing import Literal
 from schema.settings import BUNDLED, Settings
 from trading_env.errors import PapertapeError
 
-Bundle = Literal["edge", "trade"]
+Bundle = Literal["edge", "trade", "dashboard"]
 Target = Literal["aws", "laptop"]
 
 ROOT = Path(__file__).resolve().parents[2]

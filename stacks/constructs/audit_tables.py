@@ -32,7 +32,11 @@ FILL: Columns = (
     ("client_order_id", "string"), ("decision_id", "string"), ("sequence", "int"), ("symbol", "string"), ("side", "string"),
     ("quantity", "string"), ("price", "string"), ("cumulative", "string"), ("time", "string"),
 )  # fmt: skip
-
+CAUSE: Columns = (("input", "string"), ("gradient", "double"), ("value", "double"), ("contribution", "double"))
+REASONS: Columns = (
+    ("kind", "string"), ("says", "string"), ("inputs", TEXTS), ("gradient", f"map<string,{NUMBERS}>"),
+    ("contribution", f"map<string,{NUMBERS}>"), ("top", f"map<string,array<{struct(CAUSE)}>>"),
+)  # fmt: skip
 
 TABLES: dict[str, tuple[str, Columns]] = {
     "decisions": (
@@ -42,6 +46,7 @@ TABLES: dict[str, tuple[str, Columns]] = {
             ("tradable", FLAGS), ("held", SHARES), ("cash_weight", "double"), ("scores", SHARES), ("outside", "double"),
             ("fallback", "string"), ("inputs_sha256", "string"),
             ("quarantined", "int"), ("missing", TEXTS), ("broken", "map<string,string>"), ("code_version", "string"),
+            ("explanation", struct(REASONS)),
         ),
     ),
     "batches": (

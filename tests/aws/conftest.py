@@ -16,9 +16,10 @@ from moto import mock_aws
 from lambdas.common.broker import alpaca
 from lambdas.common.lake import provenance
 from lambdas.common.ledger import ledger
-from local.exchange.server import ExchangeConfig, RunningExchange
+from local.exchange.server import RunningExchange
 from schema.settings import SETTINGS_FILE, Settings, load
 from tests.aws.proxy import Proxy, running
+from tests.quick_cloud import hurry
 from tests.settings_files import settings_file
 from tests.tables import create_ledger_table
 
@@ -27,6 +28,13 @@ REGION = "us-east-1"
 TABLE = "papertape-ledger"
 CASH = "100000"
 FIRST_SLOT = "2020-01-02T14:35:00Z"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_cloud() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        hurry(patch)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -91,12 +99,6 @@ def topic(aws: None, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[dict[
         return [json.loads(message["Body"]) for message in answer.get("Messages", [])]
 
     return messages
-
-
-@pytest.fixture(scope="session")
-def exchange_process() -> Iterator[RunningExchange]:
-    with RunningExchange(ExchangeConfig(now="2019-12-31T22:00:00Z", cash=CASH, slippage_bps="10")) as running:
-        yield running
 
 
 @pytest.fixture

@@ -63,7 +63,7 @@ def serving(execution: Call | None, control: Call, credentials: Credentials) -> 
             elif not _is_signed(self.command, gateway.url + self.path, body, self.headers, credentials):
                 status, answer = 403, {"message": "The request signature we calculated does not match"}
             else:
-                handler = execution if (self.command, path) in EXECUTED else control
+                handler = execution if (self.command, path) in EXECUTED or self.command == "DELETE" else control
                 assert handler is not None, f"{self.command} {path} has no handler here"
                 found = handler(self.command, path, body.decode() or None, dict(parse_qsl(parts.query)) or None)
                 status, answer = found.status, found.body
@@ -76,7 +76,7 @@ def serving(execution: Call | None, control: Call, credentials: Credentials) -> 
             self.end_headers()
             self.wfile.write(content)
 
-        do_GET = do_POST = do_PUT = _serve  # noqa: N815 -- the names that http.server calls
+        do_GET = do_POST = do_PUT = do_DELETE = _serve  # noqa: N815 -- the names that http.server calls
 
         def log_message(self, *_: Any) -> None:
             """Say nothing."""

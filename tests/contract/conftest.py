@@ -7,17 +7,11 @@ from collections.abc import Iterator
 import pytest
 import requests
 
-from local.exchange.server import ExchangeConfig, RunningExchange
+from local.exchange.server import RunningExchange
 
 EVE = "2019-12-31T22:00:00Z"
 FIRST_SLOT = "2020-01-02T14:35:00Z"
 KEYS = {"APCA-API-KEY-ID": "local-key", "APCA-API-SECRET-KEY": "local-secret"}
-
-
-@pytest.fixture(scope="session")
-def exchange_process() -> Iterator[RunningExchange]:
-    with RunningExchange(ExchangeConfig(now=EVE, slippage_bps="10")) as running:
-        yield running
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ from schema.lake_layout import NEWS, NEWS_QUARANTINE, SENTIMENT
 from schema.loopback import LOCAL_ACCOUNT, LOCAL_SECRET
 from schema.settings import Settings, load
 from tests.aws.proxy import Proxy, running
+from tests.once import once
 
 EVE, FIRST, LAST = "2020-08-25", "2020-08-26", "2020-09-02"
 HISTORY = "2016-01-04"  # more than the 600 sessions that a decision reads, and a year and a half to train in
@@ -58,9 +59,19 @@ FUNCTIONS = {
 }
 
 
+#: The longest files, and what stands on the deployed app before them.
+LONGEST = ("test_parity", "test_deployed_api", "test_failures", "test_train_evaluate_serve", "test_soak", "test_build_features_spark")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest first, so that the other worker has something to do meanwhile."""
-    items.sort(key=lambda item: item.path.name != "test_parity.py")
+
+    def rank(item: pytest.Item) -> int:
+        name = item.path.stem
+        rehearsed = name != LONGEST[0] and item.get_closest_marker("rehearse") is not None
+        return LONGEST.index(name) if name in LONGEST and not rehearsed else len(LONGEST)
+
+    items.sort(key=rank)
 
 
 @pytest.fixture(scope="session")
@@ -71,9 +82,7 @@ def small() -> Settings:
 
 @pytest.fixture(scope="session")
 def synthesized(small: Settings, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("synth") / "cdk.out"
-    synthesize(folder, settings=small)
-    return folder
+    return once(tmp_path_factory, "synthesized", lambda folder: synthesize(folder / "cdk.out", settings=small)) / "cdk.out"
 
 
 @dataclass(frozen=True)

@@ -44,9 +44,11 @@ def placed(app: App) -> int:
 
 
 def read(app: App, *, safe: str = "") -> dict[str, Any]:
-    """The decision as GET shows it, without its trace."""
+    """The decision as GET shows it, without its trace and its reasons."""
     shown = app.api.call("GET", f"/decisions/{quote(DECISION, safe=safe)}").body
     assert [link["link"] for link in shown.pop("trace")] == ["decision", "audit record", "code"]
+    assert shown.pop("explained")["kind"] == "missing", "decide has not recorded it"
+    assert shown.pop("watched") == []
     return shown
 
 

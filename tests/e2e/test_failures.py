@@ -28,6 +28,8 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason=
 ROOT = Path(__file__).parents[2]
 COPIED = ("data", "glue_jobs", "lambdas", "learning", "local", "papertape", "sagemaker", "schema", "stacks", "trading_env")
 LINKED = (".venv", ".venv-cloud", "node_modules", ".cache")
+#: What another process is compiling just now.
+HALF_WRITTEN = shutil.ignore_patterns("*.pyc.*", "*.tmp.*")
 MARK = "PAPERTAPE_TEST_MARK"
 PATIENCE = 240.0
 EMULATOR, EXCHANGE = "local.aws.emulator_patches", "local.exchange"
@@ -121,7 +123,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
             if file.is_file():
                 shutil.copy(file, folder)
         for name in COPIED:
-            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(ROOT / name, folder / name, ignore=HALF_WRITTEN)  # with what Python and numba have compiled
         (ROOT / ".cache").mkdir(exist_ok=True)  # a clone has none before its first synth
         for name in LINKED:
             (folder / name).symlink_to(ROOT / name)

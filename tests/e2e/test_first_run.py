@@ -53,7 +53,7 @@ def test_a_first_run_arms_the_account_and_a_second_finds_everything_standing(dep
     assert deployment.exchange.books()["orders"] == []
 
     api, cloud = deployment.output("ExecutionApiUrl"), deployment.cloud.url
-    with announced(deployment.run_dir, api_url=api, cloud_url=cloud, region=small.region, broker_url=deployment.exchange.url):
+    with announced(deployment.run_dir, api_url=api, cloud_url=cloud, settings=small, broker_url=deployment.exchange.url):
         arguments = ["first-run", "--halted", "--on", "laptop", "--folder", str(deployment.run_dir), "--settings", settings_file(small)]
         second = CliRunner(env={"COLUMNS": "300"}).invoke(command_line.app, arguments)
     assert second.exit_code == 0, second.output

@@ -40,7 +40,7 @@ def up(app: App) -> Iterator[str]:
     """The folder of the run, as `make local` leaves it while it is up."""
     deployment = app.deployment
     with announced(
-        deployment.run_dir, api_url=deployment.output("ExecutionApiUrl"), cloud_url=deployment.cloud.url, region=deployment.settings.region
+        deployment.run_dir, api_url=deployment.output("ExecutionApiUrl"), cloud_url=deployment.cloud.url, settings=deployment.settings
     ):
         yield str(deployment.run_dir)
 

@@ -47,7 +47,7 @@ from papertape.command_line import in_plain_words
 from schema.settings import load
 def paper(folder: Path, exchange: str, settings: Path) -> None:
     with in_plain_words():
-        options = run.PaperOptions(folder=folder, exchange=exchange, first_bars="2018-01-02", training=False)
+        options = run.PaperOptions(folder=folder, exchange=exchange, first_bars="2018-01-02", training=False, web_app=False)
         run.run(load(settings), options, console=Console())
 typer.run(paper)
 """

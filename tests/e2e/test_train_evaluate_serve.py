@@ -8,6 +8,7 @@ import importlib.util
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -99,7 +100,7 @@ def clean(**variables: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Source:
-    """The archive of the code, and where it is unpacked: once, for what numba compiles stays beside it."""
+    """The archive of the code, and where it is unpacked: once, and with what numba has compiled of it already."""
 
     archive: bytes
     folder: Path
@@ -171,6 +172,13 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
     archive, folder = packaging.source_archive(settings_json=SETTINGS.model_dump_json()), tmp_path_factory.mktemp("code")
     with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as tar:
         tar.extractall(folder, filter="data")
+    compiled = list((ROOT / "trading_env").rglob("__pycache__/*.nb[ci]"))
+    for path in compiled:
+        kept = folder / path.relative_to(ROOT)
+        kept.parent.mkdir(exist_ok=True)
+        shutil.copy(path, kept)
+    for module in {path.parents[1] / f"{path.name.partition('.')[0]}.py" for path in compiled}:
+        shutil.copystat(module, folder / module.relative_to(ROOT))  # numba asks for the time and size of its source
     return Source(archive, folder)
 
 

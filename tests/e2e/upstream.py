@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 import ministack.app as app
-from ministack.core import lambda_runtime, persistence, router
+from ministack.core import iam_evaluator, lambda_runtime, persistence, router
 from ministack.core.responses import request_scope
 from ministack.services import apigateway_v1, athena, cloudwatch, dynamodb, eventbridge, glue, lambda_svc, s3, scheduler, sns, sqs
 from ministack.services.cloudformation import provisioners
@@ -130,7 +130,7 @@ def logs_end_at_a_marker() -> None:
 
 
 def unknown_types_are_recorded() -> None:
-    assert "AWS::Budgets::Budget" not in H
+    assert not {"AWS::Budgets::Budget", "AWS::Cognito::UserPoolUser"} & H.keys()
 
 
 def sagemaker_is_a_service() -> None:
@@ -184,6 +184,19 @@ def execute_api_checks_signatures() -> None:
     refused = app._enforce_execute_api("a", "v1", "POST", "/orders", {"authorization": forged, "host": "h"}, {})
     assert refused is None, "a forged signature is refused now"
     assert parameters(app._handle_execute_api_request)[:6] == ["host", "path", "method", "headers", "body", "query_params"]
+
+
+def cloudfront_reads_its_buckets_over_tls() -> None:
+    statement = {"Action": "s3:GetObject", "Resource": "arn:aws:s3:::shell/*"}
+    reads = {**statement, "Effect": "Allow", "Principal": {"Service": "cloudfront.amazonaws.com"}}
+    demands = {**statement, "Effect": "Deny", "Principal": "*", "Condition": {"Bool": {"aws:SecureTransport": "false"}}}
+    asked = (ACCOUNT, "shell", "index.html", f"arn:aws:cloudfront::{ACCOUNT}:distribution/1", "")
+    with request_scope(ACCOUNT, REGION):
+        for statements, allowed in (([reads], True), ([reads, demands], False)):
+            s3._bucket_policies["shell"] = json.dumps({"Version": "2012-10-17", "Statement": statements})
+            assert s3._cloudfront_origin_allows(*asked) is allowed
+        del s3._bucket_policies["shell"]
+    assert iam_evaluator._request_origin.get() == ("127.0.0.1", False)
 
 
 def state_holds_what_was_counted() -> None:

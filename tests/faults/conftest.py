@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,21 +13,19 @@ import botocore.endpoint
 import pytest
 from moto import mock_aws
 from moto.core.botocore_stubber import BotocoreStubber
-from moto.core.responses import ActionContext, ActionResult
 
 from lambdas.common.ledger.ledger import Ledger, ledger_of
 from lambdas.decide import handler as deciding
 from lambdas.health import handler as watching
 from tests.faults import page
 from tests.faults.simulation import Simulation
+from tests.quick_cloud import hurry
 from tests.tables import create_ledger_table
 
 TABLE = "faults"
 REGION = "us-east-1"
 #: What botocore waits between two attempts, on the simulated clock.
 BACKOFF = 0.1
-#: Calls to DynamoDB whose answers hold nothing but attribute values and names.
-HOT = frozenset({"GetItem", "BatchGetItem", "Query", "PutItem", "UpdateItem", "TransactWriteItems"})
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -55,7 +52,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
             page.compare(row, report)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def cloud() -> Iterator[SimpleNamespace]:
     """AWS in this process, with every call announced to the simulation that is open."""
     with pytest.MonkeyPatch.context() as patch:
@@ -84,7 +81,7 @@ def cloud() -> Iterator[SimpleNamespace]:
                 events.register(event, announce(hook))
             patch.setattr(BotocoreStubber, "__call__", _instead(BotocoreStubber.__call__, opened))
             patch.setattr(botocore.endpoint, "time", SimpleNamespace(sleep=pause))
-            patch.setattr(ActionResult, "execute_result", _printed(ActionResult.execute_result))
+            hurry(patch)
             _forget_clients()
             yield opened
             _forget_clients()
@@ -104,22 +101,6 @@ def _instead(answer: Callable[..., Any], opened: SimpleNamespace) -> Callable[..
         return said if said is not None else answer(stubber, event_name, request, **more)
 
     return answered
-
-
-def _printed(execute: Callable[[ActionResult, ActionContext], Any]) -> Callable[[ActionResult, ActionContext], Any]:
-    """moto's serializer without the detour: what its DynamoDB answers is already in the wire's form, and a third of each call is
-    looking."""
-
-    def printed(result: ActionResult, context: ActionContext) -> Any:
-        if (
-            context.operation_model.name not in HOT
-            or context.service_model.service_name != "dynamodb"
-            or not isinstance(result.result, dict)
-        ):
-            return execute(result, context)
-        return 200, {"Content-Type": "application/x-amz-json-1.0"}, json.dumps(result.result)
-
-    return printed
 
 
 @pytest.fixture

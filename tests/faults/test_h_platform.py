@@ -7,7 +7,6 @@ import json
 import socket
 from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -230,13 +229,13 @@ def _granted(assembly: Any, role: str) -> set[str]:
     return found
 
 
-def test_h7_h8_h11_the_synthesized_app(tmp_path: Path, verdict: Callable[[str], None]) -> None:
+def test_h7_h8_h11_the_synthesized_app(tmp_path_factory: pytest.TempPathFactory, verdict: Callable[[str], None]) -> None:
     """What the templates say: the executor may do nothing of SageMaker's or S3's, decide send no order, nobody delete from the ledger; each
     scheduled event that fails ends in a queue, but for a minute's quotes; the month has a budget, and somebody who hears of it."""
-    from tests.infrastructure.assembly import synthesize  # brings jsii, which takes seconds
+    from tests.infrastructure.assembly import for_aws  # brings jsii, which takes seconds
 
     settings = load(ROOT / "data" / "settings.toml")
-    assembly = synthesize(tmp_path, settings=settings)
+    assembly = for_aws(tmp_path_factory)
     executor, decider, model = (_granted(assembly, role) for role in ("ExecuteOrdersRole", "DecideRole", "DeployModelRole"))
     assert executor
     assert not {action for action in executor if action.startswith(("sagemaker:", "s3:", "iam:"))}

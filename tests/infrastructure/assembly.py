@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import app as application
-from schema.settings import Settings
+from schema.settings import Settings, load
 from stacks.constructs.archives import Target
+from tests.once import once
 
 ROOT = Path(application.__file__).resolve().parent
 ACCOUNT = application.LOCAL_ACCOUNT
@@ -55,3 +58,9 @@ def synthesize(folder: Path, *, settings: Settings, target: Target = "aws", acco
     application.compose(app, settings=settings, target=target, account=account)
     app.synth()
     return read(folder)
+
+
+def for_aws(factory: pytest.TempPathFactory) -> Assembly:
+    """The app of this repository's settings, synthesized once for all workers."""
+    settings = load(ROOT / "settings.toml")
+    return read(once(factory, "aws-assembly", lambda folder: synthesize(folder / "cdk.out", settings=settings)) / "cdk.out")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from schema.settings import Settings, load
-from tests.infrastructure.assembly import ACCOUNT, ROOT, Assembly, synthesize
+from tests.infrastructure.assembly import ACCOUNT, ROOT, Assembly, for_aws, synthesize
 
 
 @pytest.fixture(scope="session")
@@ -14,8 +14,8 @@ def settings() -> Settings:
 
 
 @pytest.fixture(scope="session")
-def aws(tmp_path_factory: pytest.TempPathFactory, settings: Settings) -> Assembly:
-    return synthesize(tmp_path_factory.mktemp("aws"), settings=settings)
+def aws(tmp_path_factory: pytest.TempPathFactory) -> Assembly:
+    return for_aws(tmp_path_factory)
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,8 @@ from tests.infrastructure.assembly import ROOT
 
 CLOUD_PYTHON = ROOT / ".venv-cloud" / "bin" / "python"  # what runs the functions on the laptop; it holds boto3, as Lambda's runtime does
 FOLDERS: dict[Bundle, list[str]] = {
-    "edge": ["control", "deploy_model", "health", "report"],
+    "edge": ["control", "deploy_model", "health", "publish_web", "report"],
+    "dashboard": ["dashboard"],
     "trade": ["backfill_bars", "collect_news", "decide", "execute_orders", "ingest_quotes", "reconcile"],
 }
 HEAVY = ("numpy", "pandas", "talib", "alpaca")
@@ -33,7 +34,7 @@ def entries(archive: Archive) -> list[zipfile.ZipInfo]:
 
 
 @pytest.mark.parametrize("target", ["aws", "laptop"])
-@pytest.mark.parametrize("bundle", ["edge", "trade"])
+@pytest.mark.parametrize("bundle", FOLDERS)
 def test_a_function_stays_under_the_limit(bundle: Bundle, target: Target) -> None:
     unzipped = sum(entry.file_size for archive in (archives.dependencies(bundle, target=target), code()) for entry in entries(archive))
     assert unzipped < archives.UNZIPPED_LIMIT
@@ -47,7 +48,7 @@ def test_libraries_are_of_the_runtime_and_of_one_platform() -> None:
     assert all(name.startswith("python/") for name in names)
 
 
-@pytest.mark.parametrize("bundle", ["edge", "trade"])
+@pytest.mark.parametrize("bundle", FOLDERS)
 def test_archives_hold_no_traces_of_this_machine(bundle: Bundle) -> None:
     for archive in (archives.dependencies(bundle, target="aws"), code()):
         listed = entries(archive)
@@ -122,7 +123,7 @@ def test_the_same_sources_give_the_same_bytes(tmp_path: Path, monkeypatch: pytes
     assert archives.archive_of(files, name="edge").path.read_bytes() == kept.path.read_bytes()
 
 
-@pytest.mark.parametrize("bundle", ["edge", "trade"])
+@pytest.mark.parametrize("bundle", FOLDERS)
 def test_new_york_needs_no_time_zone_of_the_runtime_s(bundle: Bundle, tmp_path: Path) -> None:
     """With PYTHONTZPATH empty only the bundle's own zones are left; the exchange's time is loaded at import."""
     for archive, folder in ((archives.dependencies(bundle, target="laptop"), "layer"), (code(), "code")):
@@ -175,7 +176,7 @@ def pins(path: Path) -> dict[str, str]:
     return {name.lower().replace("_", "-"): version.strip() for name, _, version in lines}
 
 
-@pytest.mark.parametrize("bundle", ["edge", "trade"])
+@pytest.mark.parametrize("bundle", FOLDERS)
 def test_handlers_import_with_their_bundle_alone(bundle: Bundle, tmp_path: Path) -> None:
     for archive, folder in ((archives.dependencies(bundle, target="laptop"), "layer"), (code(), "code")):
         with zipfile.ZipFile(archive.path) as opened:
@@ -195,4 +196,4 @@ print(heavy, elsewhere)
     assert done.returncode == 0, done.stderr
     heavy, elsewhere = done.stdout.strip().rsplit(" [", 1)
     assert elsewhere == "]"
-    assert (heavy == "[]") == (bundle == "edge"), heavy
+    assert (heavy == "[]") == (bundle != "trade"), heavy

@@ -13,7 +13,7 @@ from benchmarks.trained import trained
 from learning.algorithms import direct, linear
 from learning.algorithms.differentiable import Sessions
 from learning.algorithms.trainer import standardisation
-from learning.network import ScoreNetwork, export
+from learning.network import ScoreNetwork
 from tests.learning.training import PLACE, TEN_BP, WARM, settings, shuffled, traded, with_forecast
 from trading_env.data.market import Market
 from trading_env.simulation.policy import EqualWeight
@@ -163,7 +163,7 @@ def test_without_evidence_the_policy_is_equal_weight() -> None:
 
 def test_the_same_seed_gives_the_same_bytes() -> None:
     market = with_forecast(SHORT, correlation=0.3)
-    once, again = (export([direct.fit(market, settings=CHOSEN, seed=1, timesteps=3_100).network]) for _ in range(2))
+    once, again = (direct.fit(market, settings=CHOSEN, seed=1, timesteps=3_100).arrays for _ in range(2))
     assert once["w4"].any(), "a policy without a view would be the same whatever happened"
     assert all(once[name].tobytes() == again[name].tobytes() for name in once)
 

@@ -11,14 +11,18 @@ import numpy as np
 import pytest
 
 from learning import configuration, dataset, forecast, training
-from learning.network import export
 from schema.settings import Algorithm, Settings
 from tests import small_run
 from trading_env.simulation.policy import load_policy, stack_policies
 
 CHOSEN = small_run.settings()
-OF_EVERY_LINE = {"seed", "fold", "folds", "timesteps", "of", "rollout_reward", "steps_per_second"}
-OF_PPO = {"episode_reward", "kl", "log_std"}
+OF_EVERY_LINE = {"seed", "fold", "folds", "phase", "timesteps", "of", "rollout_reward", "excess", "steps_per_second", "seconds_left"}
+VIEW = {"shared-encoder-64": "w4", "q-table": "q_values"}  # the arrays that are zero where nothing was learned
+OF_ITS_OWN = {
+    "direct": set[str](),
+    "q-learning": {"episode_reward", "value_loss", "epsilon", "visited"},
+    "ppo": {"episode_reward", "kl", "log_std", "value_loss", "entropy", "explained_variance"},
+}
 
 
 @pytest.fixture(scope="module", params=get_args(Algorithm))
@@ -54,7 +58,7 @@ def test_every_fold_is_trained_up_to_its_own_end_and_says_so(chosen: Settings, w
         assert record["algorithm"] == chosen.training.algorithm_name
         assert record["timesteps"] >= record["curve"][-1]["timesteps"] > 0
         assert record["sessions"] == np.searchsorted(small_run.DAYS, fold.train_end) + 1
-        assert load_policy(folder).arrays["w4"].any(), "a policy without a view would look the same whatever it had read"
+        assert load_policy(folder).arrays[VIEW[card.architecture]].any(), "a policy without a view would look the same whatever it had read"
     assert len({artifact(whole / f"fold-{number}")[0] for number in range(3)}) == 3
 
 
@@ -67,11 +71,18 @@ def test_a_fold_alone_is_the_same_bytes_and_prints_a_line_a_rollout(
         assert artifact(tmp_path / name) == artifact(whole / name)
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert {(line["seed"], line["folds"]) for line in lines} == {(3, 3)}
-    of_a_fold = {"direct": [1512], "ppo": [248, 496, 744, 992], "direct+ppo": [1512, 248, 496, 744, 992]}[chosen.training.algorithm]
+    of_a_fold = {
+        "direct": [1512],
+        "ppo": [248, 496, 744, 992],
+        "direct+ppo": [1512, 248, 496, 744, 992],
+        "q-learning": list(range(48, 961, 48)),
+    }[chosen.training.algorithm]
+    of = {"direct": 1512, "ppo": 992, "q-learning": 960}
     assert [(line["fold"], line["timesteps"]) for line in lines] == [(fold, taken) for fold in (0, 2) for taken in of_a_fold]
     for line in lines:
-        assert set(line) == OF_EVERY_LINE | (OF_PPO if line["of"] == 992 else set())
-        assert line["of"] == (992 if line["timesteps"] <= 992 else 1512)
+        assert set(line) == OF_EVERY_LINE | OF_ITS_OWN[line["phase"]]
+        assert line["phase"] in chosen.training.algorithm
+        assert line["of"] == of[line["phase"]]
 
 
 def test_nothing_after_a_folds_training_reaches_its_model(channel: Path, chosen: Settings, whole: Path, tmp_path: Path):
@@ -156,15 +167,15 @@ EPISODES = {"training": {"names_per_episode": 2}}
 BOOKS = ({"portfolio": {"kappa": 0.2}}, {"costs": {"slippage_bps": 200.0}})
 
 
-@pytest.mark.parametrize(("algorithm", "changes"), [("ppo", (*REWARDS, EPISODES, *BOOKS)), ("direct", BOOKS)])
+@pytest.mark.parametrize(("algorithm", "changes"), [("ppo", (*REWARDS, EPISODES, *BOOKS)), ("direct", BOOKS), ("q-learning", BOOKS[1:])])
 def test_what_is_paid_for_and_how_books_trade_come_from_the_settings(algorithm: Algorithm, changes: tuple[dict[str, object], ...]):
-    """Direct reinforcement follows growth itself, whatever the reward."""
+    """Direct reinforcement and Q-learning follow growth itself, whatever the reward; the latter's agents trade all of a name at once."""
     market = small_run.market().rows(small_run.DAYS[260], small_run.DAYS[-1])
 
     def arrays(**changed: dict[str, object]) -> bytes:
         chosen = small_run.settings(**{**changed, "training": {"algorithm": algorithm, **changed.get("training", {})}})
         fitted = training.TRAINERS[algorithm](market, settings=chosen, seed=0, timesteps=1000)
-        return b"".join(part.tobytes() for _, part in sorted(export([fitted.network]).items()))
+        return b"".join(part.tobytes() for _, part in sorted(fitted.arrays.items()))
 
     plain = arrays()
     assert plain == arrays()
@@ -172,7 +183,25 @@ def test_what_is_paid_for_and_how_books_trade_come_from_the_settings(algorithm: 
         assert arrays(**changed) != plain, changed
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "direct"])
+def test_a_line_of_ppo_says_what_the_rollout_earned_and_what_the_update_before_it_measured():
+    """Where no episode ends, the default reward is 300 times the log growth over equal weight."""
+    market = small_run.market().rows(small_run.DAYS[252], small_run.DAYS[-1])
+    chosen = small_run.settings(training={"algorithm": "ppo", "episode_sessions": 200})
+    curve = training.TRAINERS["ppo"](market, settings=chosen, seed=0, timesteps=1000).curve
+    of_the_update = ("kl", "value_loss", "entropy", "explained_variance")
+    assert [curve[0][name] for name in of_the_update] == [None] * 4
+    for line in curve:
+        assert line["rollout_reward"] == pytest.approx(300 * line["excess"], abs=1e-5)
+    for line in curve[1:]:
+        assert line["value_loss"] > 0
+        assert line["explained_variance"] <= 1
+        # Of a normal distribution over three names, at about the standard deviation of the next rollout
+        assert line["entropy"] == pytest.approx(3 * (0.5 + 0.5 * np.log(2 * np.pi) + line["log_std"]), abs=0.05)
+    assert all(line["seconds_left"] >= 0 for line in curve)
+    assert curve[-1]["seconds_left"] == 0
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "direct", "q-learning"])
 def test_tensorboard_gets_its_file_and_changes_nothing(channel: Path, tmp_path: Path, algorithm: Algorithm):
     log, chosen = tmp_path / "log", small_run.settings(training={"algorithm": algorithm})
     plain = ("--seed", "3", "--fold", "0")

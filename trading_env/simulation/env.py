@@ -337,6 +337,17 @@ class BatchedTradingEnv(VectorEnv[Vector, Actions, NDArray[Any]]):
         self._simulation.begin(truncated, self.np_random, observations)
         return observations, rewards, np.zeros(self.num_envs, bool), truncated, infos
 
+    def snapshot(self) -> tuple[dict[str, FloatArray], dict[str, Any]]:
+        """All that decides what follows: copies of the accounts' arrays, and the generator's state, which is JSON."""
+        simulation = self._simulation
+        return {"holdings": simulation.holdings.copy(), "states": simulation.states.copy()}, dict(self.np_random.bit_generator.state)
+
+    def restore(self, accounts: Mapping[str, FloatArray], generator: Mapping[str, Any]) -> None:
+        """Go on where a `snapshot` of the same market and configuration was taken, instead of a reset."""
+        self._simulation.holdings[:], self._simulation.states[:] = accounts["holdings"], accounts["states"]
+        self.np_random = np.random.default_rng(0)
+        self.np_random.bit_generator.state = dict(generator)
+
     def _next_room(self) -> _Room:
         if self._rooms is None:
             return self._room()

@@ -21,7 +21,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from trading_env.data.observation import Layout, Observation, unpack
 from trading_env.errors import PapertapeError
-from trading_env.simulation import trees
+from trading_env.simulation import q_table, trees
+from trading_env.simulation.q_table import QTableError, QTables
 from trading_env.simulation.trees import Trees, TreesError, with_forecast
 
 FloatArray = NDArray[np.float64]
@@ -33,6 +34,7 @@ SCORE_LIMIT = 10.0
 LEAST_MASS = math.exp(-SCORE_LIMIT - 1)  # less than the exponential of any score within the limit
 LOWEST, TINY = float(np.finfo(np.float64).min), float(np.finfo(np.float64).tiny)
 ARCHITECTURE = "shared-encoder-64"
+ARCHITECTURES = (ARCHITECTURE, q_table.ARCHITECTURE)
 FORECASTS = ("none", "trees")
 ENVELOPE = 8.0  # standard deviations; on the bundled data 8 % of the inputs of the worst day of training lie beyond, 2 % of March 2020's
 
@@ -175,14 +177,21 @@ class NumpyPolicy:
     x = (concat(asset block, global block) - mu) / sigma;  h = tanh(tanh(x w1 + b1) w2 + b2);  m = mean of h over tradable;
     score = tanh([h, m] w3 + b3) . w4 + b4, centred over tradable, clipped to +-10. The ensemble's score is the log of the mean, over
     seeds, of the softmax over tradable; an untradable asset scores 0. With a forecast, an asset's block holds its rank behind the features.
-    Raises PolicyError on arrays that do not fit the card.
+    Of the architecture "q-table" each seed scores by its `QTables` instead. Raises PolicyError on arrays that do not fit the card.
     """
 
     def __init__(self, arrays: Mapping[str, ArrayLike], card: PolicyCard) -> None:
         self.card = card
         self.arrays = _checked(arrays, card)
-        a, own = self.arrays, card.block
-        self._trees = None if card.forecast == "none" else Trees.of(a, features=len(card.features))
+        self._trees = None if card.forecast == "none" else Trees.of(self.arrays, features=len(card.features))
+        self._tables: QTables | None = None
+        if card.architecture == q_table.ARCHITECTURE:
+            self._tables = QTables.of(self.arrays, seeds=len(card.seeds), features=len(card.features))
+        else:
+            self._fold_standardisation()
+
+    def _fold_standardisation(self) -> None:
+        a, own = self.arrays, self.card.block
         # The standardisation folds into the first layer, whose rows of the global block are applied once for all assets
         first = a["w1"] / a["sigma"][:, None]
         bias = a["b1"] - np.einsum("i,sij->sj", a["mu"], first)
@@ -216,13 +225,23 @@ class NumpyPolicy:
         return (vectors, layout) if self._trees is None else with_forecast(vectors, layout=layout, trees=self._trees)
 
     def _score(self, vector: NDArray[np.float32], layout: Layout) -> FloatArray:
-        """(A,) from (width,), in as few calls as can be: at this size each costs as much as its arithmetic. h is (S, A, HIDDEN)."""
-        a, seeds, assets, split = self.arrays, len(self.card.seeds), layout.assets, layout.assets * (layout.features + 2)
+        """(A,) from (width,), in as few calls as can be: at this size each costs as much as its arithmetic."""
+        assets, split = layout.assets, layout.assets * (layout.features + 2)
         blocks, rest = vector[:split].reshape(assets, -1).astype(np.float64), vector[split:].astype(np.float64)
         mask = blocks[:, -1] > 0.5
         tradable = mask.astype(np.float64)
         share = tradable * (1.0 / max(int(np.count_nonzero(mask)), 1))
+        raw = self._raw(blocks, rest, share) if self._tables is None else self._tables.scores(blocks, mask)
 
+        # b4 cancels in centring; the softmax of scores within +-10 needs no shift
+        raw -= raw.dot(share)[:, None]
+        mass = np.exp(np.minimum(np.maximum(raw, -SCORE_LIMIT), SCORE_LIMIT))
+        portfolio = (1 / np.maximum(mass.dot(tradable), LEAST_MASS)).dot(mass) / len(self.card.seeds)
+        return np.asarray(np.log(portfolio * tradable + (1 - tradable)))
+
+    def _raw(self, blocks: FloatArray, rest: FloatArray, share: FloatArray) -> FloatArray:
+        """(S, A) the networks' scores before they are centred. h is (S, A, HIDDEN)."""
+        a, seeds, assets = self.arrays, len(self.card.seeds), len(blocks)
         wide = blocks.dot(self._own)
         wide += rest.dot(self._shared) + self._bias
         np.tanh(wide, wide)
@@ -231,13 +250,7 @@ class NumpyPolicy:
         np.tanh(h, h)
         joint = _products(h, self._head)
         joint += _products((share @ h)[:, None], self._head_mean) + a["b3"][:, None]
-        raw = _products(np.tanh(joint, joint), a["w4"][:, :, None])[:, :, 0]
-
-        # b4 cancels in centring; the softmax of scores within +-10 needs no shift
-        raw -= raw.dot(share)[:, None]
-        mass = np.exp(np.minimum(np.maximum(raw, -SCORE_LIMIT), SCORE_LIMIT))
-        portfolio = (1 / np.maximum(mass.dot(tradable), LEAST_MASS)).dot(mass) / seeds
-        return np.asarray(np.log(portfolio * tradable + (1 - tradable)))
+        return _products(np.tanh(joint, joint), a["w4"][:, :, None])[:, :, 0]
 
 
 def _products(left: FloatArray, right: FloatArray) -> FloatArray:
@@ -265,7 +278,7 @@ def stack_policies(policies: Sequence[NumpyPolicy]) -> NumpyPolicy:
     if not policies:
         raise PolicyError("an ensemble needs at least one policy, was 0")
     first = policies[0]
-    shared = [name for name in ("mu", "sigma", *trees.ARRAYS) if name in first.arrays]
+    shared = [name for name in ("mu", "sigma", *trees.ARRAYS, *q_table.SHARED) if name in first.arrays]
     for other in policies[1:]:
         for name in {f.name for f in fields(PolicyCard)} - {"seeds", "metrics"}:
             if getattr(other.card, name) != getattr(first.card, name):
@@ -319,15 +332,21 @@ def _read_card(path: Path) -> PolicyCard:
     return PolicyCard(**{**document, **lists})
 
 
-def _checked(arrays: Mapping[str, ArrayLike], card: PolicyCard) -> dict[str, NDArray[Any]]:
-    if card.architecture != ARCHITECTURE:
-        raise PolicyError(f"architecture must be {ARCHITECTURE}, was {card.architecture!r}")
+def _check_card(card: PolicyCard) -> None:
+    if card.architecture not in ARCHITECTURES:
+        raise PolicyError(f"architecture must be one of {', '.join(ARCHITECTURES)}, was {card.architecture!r}")
     if not (isinstance(card.kappa, (int, float)) and 0 < card.kappa <= 1):
         raise PolicyError(f"kappa must lie in (0, 1], was {card.kappa!r}")
     if card.forecast not in FORECASTS:
         raise PolicyError(f"forecast must be one of {', '.join(FORECASTS)}, was {card.forecast!r}")
-    shapes = array_shapes(seeds=len(card.seeds), inputs=card.inputs)
-    wanted = {*shapes, *(trees.ARRAYS if card.forecast == "trees" else ())}
+
+
+def _checked(arrays: Mapping[str, ArrayLike], card: PolicyCard) -> dict[str, NDArray[Any]]:
+    _check_card(card)
+    shapes, tables = array_shapes(seeds=len(card.seeds), inputs=card.inputs), card.architecture == q_table.ARCHITECTURE
+    if tables:
+        shapes = {name: shapes[name] for name in ("mu", "sigma")}
+    wanted = {*shapes, *(q_table.ARRAYS if tables else ()), *(trees.ARRAYS if card.forecast == "trees" else ())}
     if not card.seeds or arrays.keys() != wanted:
         raise PolicyError(f"policy.npz must hold {', '.join(sorted(wanted))} of at least one seed, was {', '.join(sorted(arrays))}")
     checked: dict[str, NDArray[Any]] = {}
@@ -340,9 +359,11 @@ def _checked(arrays: Mapping[str, ArrayLike], card: PolicyCard) -> dict[str, NDA
         checked[name] = value.astype(np.float64)
     if not (checked["sigma"] > 0).all():
         raise PolicyError(f"policy.npz: sigma must be above 0, was {checked['sigma'].min()}")
-    if card.forecast == "trees":
-        try:
+    try:
+        if tables:
+            checked |= QTables.of(arrays, seeds=len(card.seeds), features=len(card.features)).arrays
+        if card.forecast == "trees":
             checked |= Trees.of(arrays, features=len(card.features)).arrays
-        except TreesError as error:
-            raise PolicyError(f"policy.npz: {error}") from error
+    except (QTableError, TreesError) as error:
+        raise PolicyError(f"policy.npz: {error}") from error
     return checked

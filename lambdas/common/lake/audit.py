@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 
 from lambdas.common.lake.lake import document_bytes, document_of, read_object
 from lambdas.common.ledger.records import ServedModel
-from schema.lake_layout import audit_key
+from schema.lake_layout import audit_key, audit_prefix
 
 
 def model_key(model: ServedModel) -> str:
@@ -62,6 +62,11 @@ class AuditBucket:
     def record(self, key: str) -> dict[str, Any] | None:
         body = read_object(self.s3, bucket=self.name, key=key)
         return None if body is None else document_of(body, bucket=self.name, key=key)
+
+    def keys_of(self, table: str) -> list[str]:
+        """The keys of a table's records, the oldest day first."""
+        pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=audit_prefix(table))
+        return sorted(item["Key"] for page in pages for item in page.get("Contents", ()))
 
     def where(self, key: str) -> str:
         return f"s3://{self.name}/{key}"

@@ -65,6 +65,12 @@ class Page:
     cursor: str | None
 
 
+@dataclass(frozen=True)
+class DecisionPage:
+    decisions: tuple[Decision, ...]
+    cursor: str | None
+
+
 class Ledger(Controls):
     """Named access to the table."""
 
@@ -90,6 +96,11 @@ class Ledger(Controls):
     def decisions(self, month: str) -> list[Decision]:
         """Return the decisions of `month` ("2020-01"), manual ones and flattens included, oldest first."""
         return list(self._month(Decision, "decisions", month))
+
+    def page_of_decisions(self, month: str, *, limit: int, cursor: str | None = None) -> DecisionPage:
+        """Return one page of the decisions of `month`, newest first, and the cursor of the next (None at the end)."""
+        items, following = self._page(self._month_query("decisions", month, Limit=limit, ScanIndexForward=False), cursor)
+        return DecisionPage(tuple(Decision.of(item) for item in items), following)
 
     def working_decisions(self) -> list[Decision]:
         """Return what a batch has not finished. The index may lag, so each is read again from the table."""
@@ -159,14 +170,11 @@ class Ledger(Controls):
         """Return the client order ids of what the index says can still change."""
         return [item["unsettled_sk"] for item in self._unsettled("orders")]
 
-    def page_of_orders(self, month: str, *, limit: int = 100, cursor: str | None = None) -> Page:
-        """Return one page of the orders of `month`, oldest first, and the cursor of the next (None at the end)."""
-        query = self._month_query("orders", month, Limit=limit)
-        if cursor is not None:
-            query["ExclusiveStartKey"] = _decoded(cursor)
-        answer = self._table.query(**query)
-        last = answer.get("LastEvaluatedKey")
-        return Page(tuple(OrderRecord.of(item) for item in answer["Items"]), _encoded(last) if last else None)
+    def page_of_orders(self, month: str, *, limit: int = 100, cursor: str | None = None, newest_first: bool = False) -> Page:
+        """Return one page of the orders of `month`, oldest first unless told, and the cursor of the next (None at the end)."""
+        query = self._month_query("orders", month, Limit=limit, ScanIndexForward=not newest_first)
+        items, following = self._page(query, cursor)
+        return Page(tuple(OrderRecord.of(item) for item in items), following)
 
     def orders(self, month: str) -> list[OrderRecord]:
         return list(self._month(OrderRecord, "orders", month))
@@ -206,6 +214,11 @@ class Ledger(Controls):
 
     def snapshot(self, session: str) -> Snapshot | None:
         return self._get(Snapshot, {"pk": "snapshot", "sk": session})
+
+    def snapshots_of(self, days: Sequence[str]) -> list[Snapshot]:
+        """Return those of the sessions among `days`, oldest first; 100 per call."""
+        found = (Snapshot.of(item) for item in self._items([{"pk": "snapshot", "sk": day} for day in days]))
+        return sorted(found, key=lambda one: one.session)
 
     def latest_snapshot(self, *, before: str | None = None) -> Snapshot | None:
         """Return the newest snapshot, of a session before `before` if given."""
@@ -252,6 +265,10 @@ class Ledger(Controls):
     def shadow_decisions(self, month: str) -> list[ShadowDecision]:
         return list(self._month(ShadowDecision, "shadow", month))
 
+    def shadow_decisions_in(self, slot: str) -> list[ShadowDecision]:
+        """What the models that watch would have done in `slot`, by model version."""
+        return list(self._query(ShadowDecision, f"shadow#{slot}", "", "~"))
+
     # --- alerts
 
     def put_alert(self, alert: AlertRecord) -> bool:
@@ -282,6 +299,14 @@ class Ledger(Controls):
 
     # --- what several of them use
 
+    def _page(self, query: dict[str, Any], cursor: str | None) -> tuple[list[dict[str, Any]], str | None]:
+        start = {} if cursor is None else {"ExclusiveStartKey": _decoded(cursor)}
+        if start and start["ExclusiveStartKey"]["month"] != query["ExpressionAttributeValues"][":month"]:
+            raise CursorError(f"cursor is of another list, was {cursor!r}")
+        answer = self._table.query(**query, **start)
+        last = answer.get("LastEvaluatedKey")
+        return answer["Items"], _encoded(last) if last else None
+
     def _new_order(self, order: OrderRecord) -> list[dict[str, Any]]:
         place = OrderOfDay(day=order.created_at[:10], client_order_id=order.client_order_id)
         return [self._put(order, ABSENT), self._put(place)]
@@ -295,9 +320,9 @@ def _decoded(cursor: str) -> dict[str, str]:
     try:
         key = json.loads(base64.urlsafe_b64decode(cursor.encode()))
     except (binascii.Error, ValueError):
-        raise CursorError(f"cursor is not one that GET /orders gave, was {cursor!r}") from None
+        raise CursorError(f"cursor is not one that this ledger gave, was {cursor!r}") from None
     if not isinstance(key, dict) or set(key) != {"pk", "sk", "month", "month_sk"} or not all(isinstance(v, str) for v in key.values()):
-        raise CursorError(f"cursor is not one that GET /orders gave, was {cursor!r}")
+        raise CursorError(f"cursor is not one that this ledger gave, was {cursor!r}")
     return key
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from lambdas.common.ledger.explanation import Explanation
 from lambdas.common.ledger.item import Record
 from schema.api_requests import State
 from trading_env.orders.order_state import ENDED, Life, OrderStatus, Side
@@ -343,6 +344,7 @@ class ShadowDecision(Record):
     weights: dict[str, float]
     scores: dict[str, float] = Field(default_factory=dict)
     observation_hash: str = ""
+    explanation: Explanation | None = None
     time: str
 
     def keys(self) -> dict[str, str]:

@@ -14,10 +14,10 @@ from pydantic import ValidationError
 
 from lambdas.backfill_bars.closes import closes_of, compared
 from lambdas.backfill_bars.handler import handler
+from lambdas.common.health.closes import compared_closes
 from lambdas.common.lake import lake as lakes
 from lambdas.common.lake.lake import Lake
 from lambdas.common.price_sources import price_source
-from lambdas.health.closes import compared_closes
 from local.exchange.server import RunningExchange
 from schema.lake_layout import closes_key
 from schema.sections.data import DataSettings

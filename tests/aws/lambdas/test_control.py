@@ -53,6 +53,7 @@ def test_a_decision_is_shown_with_its_orders_however_the_gateway_passes_its_id(
     made = execution("POST", "/decisions", decide(weights={"SPY": 0.5}))
     shown = control("GET", path).body
     assert [link["link"] for link in shown.pop("trace")] == ["decision", "audit record", "code"]
+    assert (shown.pop("explained")["kind"], shown.pop("watched")) == ("missing", [])
     assert shown == made.body
     assert control("GET", "/decisions/agent%3Aother").status == 404
 

@@ -17,18 +17,18 @@ import boto3
 import pytest
 
 from lambdas.common import telemetry
+from lambdas.common.health.checks import Facts, NewsFacts
+from lambdas.common.health.closes import ComparedCloses
+from lambdas.common.health.remedies import COMMANDS, AppAddress, command_for
+from lambdas.common.health.rules import RULES, Finding, evaluate, markdown
+from lambdas.common.health.runbooks import RUNBOOKS
 from lambdas.common.lake import lake as lakes
 from lambdas.common.lake.lake import Lake
 from lambdas.common.lake.news_state import SourceDown
 from lambdas.common.ledger.ledger import Ledger
 from lambdas.common.ledger.records import AlertRecord, Attribution, Breakers, Decision, OrderRecord, PlannedOrder, ServedModel, Snapshot
 from lambdas.health import handler as watching
-from lambdas.health.checks import Facts, NewsFacts
-from lambdas.health.closes import ComparedCloses
 from lambdas.health.mail import News, compose
-from lambdas.health.remedies import COMMANDS, AppAddress, command_for
-from lambdas.health.rules import RULES, Finding, evaluate, markdown
-from lambdas.health.runbooks import RUNBOOKS
 from schema.lake_layout import FEATURES_MANIFEST, quotes_key
 from schema.settings import SETTINGS_FILE, GateSettings, Settings
 from tests.lakes import fill_raw

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from typing import Any
 
 import boto3
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from lambdas.common.environment import VariablesError
 from lambdas.common.news_sources import news_sources_from_environment
 from schema.sections.news import NewsSettings
-from sources.port import SourceRefused
+from sources.port import NewsSource, SourceRefused
 from tests.newsrooms import KEY, NOON, SYMBOLS, Newsroom, open_newsroom
 
 ALL = NewsSettings(sources=("x", "alpaca", "finnhub"))
@@ -51,28 +52,47 @@ def test_the_keys_of_sources_that_are_not_configured_may_be_missing(aws: None, r
     assert source.name == "alpaca"
 
 
+def told_by(sources: Sequence[NewsSource]) -> dict[str, str]:
+    """What each source says that refuses; those that answer are left out."""
+    found = {}
+    for source in sources:
+        try:
+            source.news(SYMBOLS, since=NOON - timedelta(days=1), until=NOON, resume=None, limit=100)
+        except SourceRefused as refused:
+            found[source.name] = str(refused)
+    return found
+
+
 @pytest.mark.parametrize(
     ("secret", "told"),
     [
-        (json.dumps({"key_id": KEY, "secret_key": KEY}), "has no x and no finnhub: store it with `papertape secret`"),
-        (json.dumps({**KEYS, "x": ""}), "has no x: store it"),
-        (json.dumps({**KEYS, "x": 7}), "is not {"),
-        ("[1]", "is not {"),
-        (KEY, "is not {"),
+        (
+            {"key_id": KEY, "secret_key": "secret-of-the-tests"},
+            {"x": "has no x: store it with `papertape secret`", "finnhub": "has no finnhub: store"},
+        ),
+        ({**KEYS, "x": ""}, {"x": "has no x: store it"}),
+        ({**KEYS, "x": 7}, dict.fromkeys(("x", "alpaca", "finnhub"), "is not {")),
+        ([1], dict.fromkeys(("x", "alpaca", "finnhub"), "is not {")),
+        (None, dict.fromkeys(("x", "alpaca", "finnhub"), "is not {")),
     ],
 )
-def test_a_key_that_is_missing_is_refused_with_the_remedy(aws: None, room: Newsroom, secret: str, told: str) -> None:
-    with pytest.raises(SourceRefused) as refused:
-        news_sources_from_environment(ALL, environ=environ(room, **stored(secret)))
-    assert told in str(refused.value)
-    assert "\n" not in str(refused.value)
-    assert KEY not in str(refused.value)
+def test_a_source_without_its_key_refuses_with_the_remedy_and_the_others_answer(
+    aws: None, room: Newsroom, secret: Any, told: dict[str, str]
+) -> None:
+    text = KEY if secret is None else json.dumps(secret)
+    refused = told_by(news_sources_from_environment(ALL, environ=environ(room, **stored(text))))
+    assert refused.keys() == told.keys()
+    for name, words in told.items():
+        assert words in refused[name]
+        assert "\n" not in refused[name]
+        assert KEY not in refused[name]
 
 
 def test_a_secret_that_is_not_there_is_refused_with_the_remedy(aws: None, room: Newsroom) -> None:
     arn = "arn:aws:secretsmanager:us-east-1:123456789012:secret:papertape/alpaca"
-    with pytest.raises(SourceRefused, match=r"cannot be read \(ResourceNotFoundException\); store it: make secret"):
-        news_sources_from_environment(ALL, environ=environ(room, BROKER_SECRET_ARN=arn))
+    refused = told_by(news_sources_from_environment(ALL, environ=environ(room, BROKER_SECRET_ARN=arn)))
+    assert set(refused) == {"x", "alpaca", "finnhub"}
+    assert all("cannot be read (ResourceNotFoundException); store it: make secret" in words for words in refused.values())
     with pytest.raises(VariablesError, match="BROKER_SECRET_ARN"):
         news_sources_from_environment(ALL, environ={})
 

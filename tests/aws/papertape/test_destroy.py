@@ -13,7 +13,7 @@ from papertape.operate import destroy
 from schema.served_names import served_name
 from tests.aws.services import Stacks
 
-GOING = ("monitoring", "trading", "model", "features", "ingest")
+GOING = ("monitoring", "dashboard", "trading", "model", "features", "ingest")
 OURS = ("papertape-incumbent", "papertape-shadow")
 #: Of another application, or of this one under another name.
 OTHERS = ("papertape-2-3-1a2b3c4d1a2b", "papertape-dev-incumbent", "my-papertape-shadow", "papertape-research")

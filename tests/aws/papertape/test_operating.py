@@ -21,8 +21,9 @@ from local.exchange.server import RunningExchange
 from papertape import command_line
 from papertape.operate import client
 from papertape.operate.client import RUNNING, announced
+from papertape.options import ROOT
 from schema.loopback import LOCAL_ACCOUNT, LOCAL_SECRET
-from schema.settings import SETTINGS_FILE, GateSettings, Settings
+from schema.settings import SETTINGS_FILE, GateSettings, Settings, load
 from tests.aws.gateway import Gateway, serving
 from tests.settings_files import settings_file
 
@@ -307,7 +308,7 @@ def test_status_tells_all_and_is_no_failure_when_halted(gateway: Gateway, ledger
 def test_the_laptop_is_found_by_its_folder_while_it_is_up(gateway: Gateway, tmp_path: Path) -> None:
     nothing = f"papertape: nothing runs in {tmp_path}: start it with `make local`, or add --on aws (make: on=aws) for the account of your"
     assert refused(call("status", "--folder", str(tmp_path))).startswith(nothing)
-    with announced(tmp_path, api_url=API, cloud_url=gateway.url, region="us-east-1"):
+    with announced(tmp_path, api_url=API, cloud_url=gateway.url, settings=load(ROOT / "settings.toml")):
         result = call("status", "--folder", str(tmp_path))
         assert (result.exit_code, result.stdout.splitlines()[0]) == (0, f"the laptop's run in {tmp_path}")
         killed = (tmp_path / RUNNING).read_text(encoding="utf-8")
@@ -339,13 +340,15 @@ def test_the_mails_of_a_run_on_this_laptop_are_shown(tmp_path: Path) -> None:
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
-        with announced(tmp_path, api_url=API, cloud_url=f"http://127.0.0.1:{server.server_address[1]}", region="us-east-1"):
+        with announced(
+            tmp_path, api_url=API, cloud_url=f"http://127.0.0.1:{server.server_address[1]}", settings=load(ROOT / "settings.toml")
+        ):
             shown = call("mails", "--last", "2", "--folder", str(tmp_path)).stdout
             assert "papertape: second\nthe second [mail]" in shown
             assert "first" not in shown
             assert shown.endswith("2 of 3 mails\n")
             assert "the first [mail]" in call("mails", "--last", "0", "--folder", str(tmp_path)).stdout
-        with announced(tmp_path, api_url=API, cloud_url="http://10.0.0.1:1", region="us-east-1"):
+        with announced(tmp_path, api_url=API, cloud_url="http://10.0.0.1:1", settings=load(ROOT / "settings.toml")):
             assert "must name a cloud of this machine, was http://10.0.0.1:1" in refused(call("mails", "--folder", str(tmp_path)))
         assert "start it with `make local`" in refused(call("mails", "--folder", str(tmp_path)))
     finally:
@@ -363,7 +366,7 @@ def test_the_paper_run_is_found_without_a_folder_and_two_runs_must_be_told_apart
         monkeypatch.setattr(client, name, folder)
     nothing = f"papertape: nothing runs in {paper} nor in {demo}: start it with `make paper` or `make local`, or add --on aws"
     assert refused(call("status")).startswith(nothing)
-    here = {"api_url": API, "cloud_url": gateway.url, "region": "us-east-1"}
+    here = {"api_url": API, "cloud_url": gateway.url, "settings": load(ROOT / "settings.toml")}
     with announced(paper, **here):
         assert call("halt", "--reason", "x").stdout.splitlines()[0] == f"the laptop's run in {paper}"
         with announced(demo, **here):

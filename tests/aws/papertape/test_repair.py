@@ -22,7 +22,9 @@ from lambdas.common.lake.lake import Lake
 from local.exchange.server import RunningExchange
 from papertape import command_line
 from papertape.operate.client import announced
+from papertape.options import ROOT
 from schema.lake_layout import actions_key
+from schema.settings import load
 from trading_env.errors import PapertapeError
 
 FUNCTION = "papertape-ingest-BackfillBars"
@@ -90,7 +92,12 @@ def test_a_wrongly_filled_lake_is_shown_and_put_right_after_a_yes(lake: Lake, tm
     assert wrong.count("2019-09-20") == 18
     with (
         serving() as cloud,
-        announced(tmp_path, api_url="https://abcdefgh.execute-api.us-east-1.amazonaws.com/v1", cloud_url=cloud, region="us-east-1"),
+        announced(
+            tmp_path,
+            api_url="https://abcdefgh.execute-api.us-east-1.amazonaws.com/v1",
+            cloud_url=cloud,
+            settings=load(ROOT / "settings.toml"),
+        ),
     ):
         refused = call("--folder", str(tmp_path), answer="n\n")
         assert (refused.exit_code, refused.stderr) == (1, "papertape: nothing was changed; to go on answer y, or add --yes\n"), (

@@ -67,7 +67,7 @@ def spans(prices: ExecutionPrices) -> Sessions:
     return Sessions.of(prices, rows=np.arange(FIRST, FIRST + STEPS)[None], names=np.arange(prices.closing.shape[1])[None])
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=70, deadline=None, derandomize=True)
 @given(
     seed=st.integers(0, 10_000),
     names=st.sampled_from([2, 3, 8, 30]),

@@ -91,7 +91,7 @@ def test_every_module_of_ours_that_an_archived_one_imports_is_archived_too() -> 
 def test_the_version_of_the_code_is_over_what_travels() -> None:
     """Else a container would call the same code another trial than the machine that sent it."""
     assert configuration.PACKAGES == packaging.PACKAGES
-    assert {path.name for path in FOLDER.iterdir() if path.is_file()} - {"pipeline.py"} == set(packaging.SCRIPTS)
+    assert {path.name for path in FOLDER.iterdir() if path.is_file()} - {"pipeline.py", "runs_pipeline.py"} == set(packaging.SCRIPTS)
 
 
 def test_archives_are_the_same_bytes_whatever_the_order_and_the_time(tmp_path: Path) -> None:

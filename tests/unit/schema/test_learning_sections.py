@@ -39,3 +39,12 @@ def test_a_reward_for_sentiment_needs_sentiment_and_an_algorithm_that_is_paid() 
         checked(changed(**paid, features={"sentiment": "daily"}), source="file")
     with pytest.raises(SettingsError, match=r"reward.sentiment_weight = -1"):
         checked(changed(reward={"sentiment_weight": -1}), source="file")
+
+
+def test_q_learning_is_paid_growth_itself_and_reads_no_forecast() -> None:
+    chosen: dict[str, Any] = {"training": {"algorithm": "q-learning"}}
+    assert checked(changed(**chosen), source="file").training.algorithm_name == "Q-learning"
+    with pytest.raises(SettingsError, match=r'algorithm = "q-learning", which is paid growth itself, it must be excess_log_growth without'):
+        checked(changed(**chosen, reward={"turnover_penalty": 0.1}), source="file")
+    with pytest.raises(SettingsError, match=r'"q-learning" reads no forecast: features.forecast must be "none", was "trees"$'):
+        checked(changed(**chosen, features={"forecast": "trees"}), source="file")

@@ -25,7 +25,7 @@ def multiset(table: pd.DataFrame) -> list[str]:
     return sorted(repr(row) for row in table[list(BAR_COLUMNS)].astype("object").itertuples(index=False, name=None))
 
 
-@settings(max_examples=70, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(table=TABLES)
 def test_every_row_is_kept_as_it_came_or_set_aside_with_a_reason(table: pd.DataFrame) -> None:
     checked = validate(table, sessions=CALENDAR)
@@ -33,7 +33,7 @@ def test_every_row_is_kept_as_it_came_or_set_aside_with_a_reason(table: pd.DataF
     assert (checked.quarantined["reason"] != "").all()
 
 
-@settings(max_examples=70, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(table=TABLES)
 def test_what_is_kept_satisfies_every_rule(table: pd.DataFrame) -> None:
     bars = validate(table, sessions=CALENDAR).bars
@@ -49,7 +49,7 @@ def test_what_is_kept_satisfies_every_rule(table: pd.DataFrame) -> None:
     pd.testing.assert_frame_equal(again.bars, bars)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(data=st.data(), gone=st.sets(st.integers(0, len(REAL) - 1), max_size=60), copies=st.lists(st.integers(0, len(REAL) - 1), max_size=5))
 def test_good_rows_survive_any_order_repeats_and_holes(data: st.DataObject, gone: set[int], copies: list[int]) -> None:
     kept = REAL.drop(index=sorted(gone))
@@ -77,7 +77,7 @@ def panel(seed: int, length: int, absent: float) -> dict[str, Array]:
     }
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), length=st.integers(2, 80), absent=st.sampled_from([0.0, 0.3]), cut=st.floats(0, 1))
 def test_adjusted_returns_are_a_holders_and_the_past_stays(seed: int, length: int, absent: float, cut: float) -> None:
     """Between two bars of a name: splits multiply its shares, each dividend is reinvested at the close before it."""
@@ -104,7 +104,7 @@ ACTIONS = st.dictionaries(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(actions=ACTIONS)
 def test_factors_are_turned_back_into_the_actions_they_were_made_of(actions: dict[int, tuple[float, float]]) -> None:
     price_factor, split_factor = 1.0, 1.0
@@ -129,7 +129,7 @@ QUOTES = st.lists(
 )
 
 
-@settings(max_examples=70, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(rows=QUOTES, minutes=st.sampled_from([1, 5, 30]), seed=st.integers(0, 100))
 def test_quote_bars_hold_every_good_quote_once_whatever_their_order(
     rows: list[tuple[str, int, float, float]], minutes: int, seed: int

@@ -107,7 +107,7 @@ def daily_volatility(market: Market, row: int, name: int) -> float:
     return math.sqrt(math.fsum(squares) / len(squares))
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(market=markets(), actions=ACTIONS, rules=RULES)
 def test_value_changes_by_price_moves_less_costs_plus_dividends(market: Market, actions: Actions, rules: Rules):
     prices = ExecutionPrices.of(market)
@@ -164,7 +164,7 @@ def test_value_changes_by_price_moves_less_costs_plus_dividends(market: Market, 
         book = taken.book
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(price=st.floats(0.01, 5000), cash=st.floats(100, 1e7), costs=COSTS)
 def test_a_round_trip_at_one_price_loses_exactly_its_costs(price: float, cash: float, costs: Costs):
     market = market_of(open=np.full((3, 1), price), close=np.full((3, 1), price))

@@ -89,7 +89,7 @@ def decisions_of(
     return np.where(rng.random(held.shape) < 0.15, 0.0, wanted)
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=80, deadline=None, derandomize=True)
 @given(
     seed=st.integers(0, 10_000),
     names=st.sampled_from([1, 2, 3, 7, 8, 9, 30, 150]),
@@ -132,7 +132,7 @@ def test_a_compiled_step_gives_the_bits_of_the_step(seed: int, names: int, rules
         book, value = taken.book, taken.value
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 10_000), names=st.sampled_from([1, 2, 8, 30, 200, 700]), kappa=st.sampled_from([0.01, 0.1, 1.0]))
 def test_compiled_weights_differ_by_rounding_alone(seed: int, names: int, kappa: float):
     rng = np.random.default_rng(seed)

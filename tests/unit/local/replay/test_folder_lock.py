@@ -76,9 +76,9 @@ def test_the_demo_leaves_a_folder_alone_in_which_somebody_runs(tmp_path: Path, m
 
 def test_the_announcement_of_another_run_is_left_alone(tmp_path: Path) -> None:
     theirs = '{"api": "a", "cloud": "http://127.0.0.1:1", "region": "us-east-1", "pid": 1, "name": "local"}'
-    with announced(tmp_path, api_url="https://b", cloud_url="http://127.0.0.1:2", region="us-east-1"):
+    with announced(tmp_path, api_url="https://b", cloud_url="http://127.0.0.1:2", settings=load(ROOT / "settings.toml")):
         (tmp_path / RUNNING).write_text(theirs, encoding="utf-8")
     assert (tmp_path / RUNNING).read_text(encoding="utf-8") == theirs
-    with announced(tmp_path, api_url="https://b", cloud_url="http://127.0.0.1:2", region="us-east-1"):
+    with announced(tmp_path, api_url="https://b", cloud_url="http://127.0.0.1:2", settings=load(ROOT / "settings.toml")):
         pass
     assert not (tmp_path / RUNNING).exists()

@@ -41,3 +41,17 @@ def test_a_sound_trace_says_so_and_counts_what_does_not_apply_apart() -> None:
     trace = [{"link": f"link {number}", "says": "it", "status": status} for number, status in enumerate(found)]
     display.show_trace({"trace": trace}, console=Console(file=heard, width=100))
     assert heard.getvalue().splitlines()[-1] == "sound: 4 verified, 2 recorded, 1 does not apply"
+
+
+def test_a_decision_s_reasons_stand_before_its_trace_each_name_in_a_line() -> None:
+    heard = io.StringIO()
+    words = "AAA: 37.5% held, target 70.0% (+32.5 points). For it: [momentum] is 1.8 deviations above its mean (+0.360 to the score)"
+    reasons = {"says": "the gradient of each score", "names": [{"words": words}]}
+    watched = {**reasons, "model_version": "ab" * 32}
+    display.show_trace({"explained": reasons, "watched": [watched], "trace": TRACE}, console=Console(file=heard, width=40))
+    lines = [line.strip() for line in heard.getvalue().splitlines()]
+    at = lines.index("Why the model wants it")
+    beside = "What model abababababab, which watches, would have done"
+    told = ["the gradient of each score", words, ""]
+    assert lines[at + 1 : at + 8] == [*told, beside, *told]
+    assert lines[at + 8] == "From the order back to its data"

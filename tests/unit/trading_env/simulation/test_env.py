@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import subprocess
 import sys
 import time
@@ -105,6 +106,28 @@ def test_a_seed_repeats_everything_and_another_does_not():
     np.testing.assert_array_equal(first[1], again[1])
     assert not np.array_equal(first[0][0], other[0][0])
     assert len({row.tobytes() for row in first[0][0]}) == 5
+
+
+@pytest.mark.parametrize(
+    "mode", [{}, {"names": 2, "start": "random"}, {"reward": Reward(kind="differential_sharpe"), "limits": LIMITS}], ids=str
+)
+def test_a_batch_goes_on_in_another_where_its_snapshot_was_taken(mode):
+    """Through the ends of episodes, and the draws of the next ones."""
+    config = EnvConfig(rules=RULES, episode_sessions=20, **mode)
+    one, other = (BatchedTradingEnv(MARKET, num_envs=5, config=config) for _ in range(2))
+    one.reset(seed=3)
+    given = actions(60)[..., : one.layout.assets]
+    for action in given[:30]:
+        one.step(action)
+    accounts, generator = one.snapshot()
+    later = [one.step(action) for action in given[30:]]
+    other.restore(accounts, json.loads(json.dumps(generator)))
+    for action, (observations, rewards, _, truncated, infos) in zip(given[30:], later, strict=True):
+        again = other.step(action)
+        np.testing.assert_array_equal(again[0], observations)
+        np.testing.assert_array_equal(again[1], rewards)
+        np.testing.assert_array_equal(again[3], truncated)
+        np.testing.assert_array_equal(again[4]["value"], infos["value"])
 
 
 def test_an_episode_is_truncated_never_terminated_and_its_last_observation_is_kept():

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trading_env.data.observation import Layout, observe
+from trading_env.data.observation import Layout, Observation, observe
 from trading_env.simulation.policy import (
     NumpyPolicy,
     PolicyCard,
@@ -20,6 +20,7 @@ from trading_env.simulation.policy import (
     save_policy,
     stack_policies,
 )
+from trading_env.simulation.score_gradient import score_gradient
 from trading_env.simulation.trees import NEVER, Trees, TreesError, session_ranks, with_forecast
 
 F, G, A = 3, 2, 6
@@ -122,6 +123,21 @@ class TestPolicy:
         seen, layout = with_forecast(vectors, layout=LAYOUT, trees=TREES)
         np.testing.assert_array_equal(seen, wide)
         assert (layout.assets, layout.features, layout.context) == (A, F + 1, G)
+
+    def test_the_forecast_has_a_gradient_of_its_own_and_hides_none_of_the_features(self) -> None:
+        """A policy with the trees, and one without them that is given their column as a feature, have the same gradient."""
+        by_column = replace(CARD, features=(*CARD.features, "forecast"), forecast="none")
+        plain = {name: values for name, values in arrays_of(CARD).items() if name not in TREES.arrays}
+        vector = vectors_of(1)
+        (wide,), _ = with_forecast(vector, layout=LAYOUT, trees=TREES)
+        seen, given = (Observation(np.datetime64("2020-01-02"), tuple("ABCDEF"), one) for one in (vector[0], wide))
+        found = score_gradient(NumpyPolicy(arrays_of(CARD), CARD), seen)
+        expected = score_gradient(NumpyPolicy(plain, by_column), given)
+        assert found.inputs == expected.inputs == ("f0", "f1", "f2", "forecast", "held_weight", "cash_weight", "c0", "c1")
+        assert found.own == 5
+        np.testing.assert_allclose(found.gradient, expected.gradient, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(found.contribution, expected.contribution, rtol=0, atol=1e-12)
+        assert np.abs(found.gradient[:, 3]).min() > 0
 
     def test_it_knows_no_order_of_names_and_no_other_session(self) -> None:
         policy, vectors = NumpyPolicy(arrays_of(CARD), CARD), vectors_of(8)

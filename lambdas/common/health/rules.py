@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from lambdas.health import checks
-from lambdas.health.checks import Facts
-from lambdas.health.remedies import AppAddress, command_for
-from lambdas.health.runbooks import RUNBOOKS, runbook_for
+from lambdas.common.health import checks
+from lambdas.common.health.checks import Facts
+from lambdas.common.health.remedies import AppAddress, command_for
+from lambdas.common.health.runbooks import RUNBOOKS, runbook_for
 from schema.settings import Settings
 
 Check = Callable[[Facts, Settings], str | Mapping[str, str]]
@@ -241,7 +241,10 @@ def markdown() -> str:
 def _page() -> Iterator[str]:
     yield "# What health watches"
     yield ""
-    yield "Written from the tables in `lambdas/health/` by `python -m lambdas.health.rules > docs/alarms.md`; a test compares them."
+    yield (
+        "Written from the tables in `lambdas/common/health/` by `python -m lambdas.common.health.rules > docs/alarms.md`; "
+        "a test compares them."
+    )
     yield ""
     yield "Health evaluates these rules over the ledger and the lake, writes the number of broken ones as the metric"
     yield "`<name>/UnhealthyRules`, and mails what is new: each rule, and each alert, order or breaker that it names, once per session,"

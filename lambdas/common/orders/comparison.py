@@ -12,7 +12,7 @@ from decimal import Decimal
 from itertools import pairwise
 from math import prod
 
-from lambdas.common.ledger.records import Decision, Fill, ShadowDecision, Snapshot
+from lambdas.common.ledger.records import Decision, ShadowDecision, Snapshot
 from lambdas.common.orders.execution_cost import closes_of
 from schema.slot import AGENT
 
@@ -39,19 +39,6 @@ def price_change(symbol: str, snapshots: Sequence[Snapshot]) -> float | None:
     return prod(1 + move for move in known) - 1 if len(known) == len(moves) else None
 
 
-def by_name(before: Snapshot, after: Snapshot, fills: Iterable[Fill]) -> dict[str, float]:
-    """Dollars that each name has won or lost between two closes, the largest first; without names that moved in from elsewhere."""
-    worth = {symbol: -held.quantity * held.close for symbol, held in before.positions.items()}
-    for symbol, held in after.positions.items():
-        worth[symbol] = worth.get(symbol, Decimal(0)) + held.quantity * held.close
-    for fill in fills:
-        if before.taken_at < fill.time <= after.taken_at:
-            paid = fill.quantity * fill.price
-            worth[fill.symbol] = worth.get(fill.symbol, Decimal(0)) - (paid if fill.side == "buy" else -paid)
-    known = {symbol: float(dollars) for symbol, dollars in worth.items() if symbol not in after.drift}
-    return dict(sorted(known.items(), key=lambda one: (-one[1], one[0])))
-
-
 def side_by_side(snapshots: Sequence[Snapshot], decisions: Iterable[Decision], watched: Iterable[ShadowDecision]) -> SideBySide | None:
     """Both models' last targets of a session, held from its close to the next one; None where no session has both and its prices."""
     ours = {one.slot[:10]: one.weights for one in sorted(decisions, key=lambda one: one.received_at) if one.strategy == AGENT}
@@ -59,7 +46,7 @@ def side_by_side(snapshots: Sequence[Snapshot], decisions: Iterable[Decision], w
     growths: list[tuple[float, float]] = []
     for earlier, later in pairwise(snapshots):
         if earlier.session in ours.keys() & theirs.keys():
-            both = [_growth(weights[earlier.session], earlier, later) for weights in (ours, theirs)]
+            both = [growth(weights[earlier.session], earlier, later) for weights in (ours, theirs)]
             if both[0] is not None and both[1] is not None:
                 growths.append((both[0], both[1]))
     if not growths:
@@ -69,7 +56,8 @@ def side_by_side(snapshots: Sequence[Snapshot], decisions: Iterable[Decision], w
     )
 
 
-def _growth(weights: Weights, earlier: Snapshot, later: Snapshot) -> float | None:
+def growth(weights: Weights, earlier: Snapshot, later: Snapshot) -> float | None:
+    """What targets held from one close to the next would have earned as a share, before cost; None where a price is not known."""
     moves = {symbol: _move(symbol, earlier, later) for symbol, weight in weights.items() if weight}
     known = {symbol: move for symbol, move in moves.items() if move is not None}
     return sum(weights[symbol] * move for symbol, move in known.items()) if len(known) == len(moves) else None

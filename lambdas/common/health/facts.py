@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+from lambdas.common.health.checks import Facts, NewsFacts
+from lambdas.common.health.closes import compared_closes
 from lambdas.common.lake.lake import Lake
 from lambdas.common.lake.news_state import NewsStateObject
 from lambdas.common.ledger.ledger import Ledger
 from lambdas.common.ledger.records import Decision
 from lambdas.common.ledger.roles import trader_now
-from lambdas.health.checks import Facts, NewsFacts
-from lambdas.health.closes import compared_closes
 from schema.exchange_time import new_york_date, parse_utc
 from schema.lake_layout import BARS, NEWS, SENTIMENT, bars_key
 from schema.settings import Settings

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 
+from lambdas.common.health import closes as closing
 from lambdas.common.lake.news_state import SourceDown
 from lambdas.common.ledger.records import AlertRecord, Attribution, Decision, OrderRecord, ServedModel, Snapshot
-from lambdas.health import closes as closing
 from schema.exchange_time import NEW_YORK
 from schema.settings import Settings
 

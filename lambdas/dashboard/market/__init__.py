@@ -1,0 +1,1 @@
+"""What the lake says of the market: last quotes, and bars as charts want them."""

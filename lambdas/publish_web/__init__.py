@@ -1,0 +1,1 @@
+"""The web app's shell into its bucket, while the app is deployed."""
