@@ -24,13 +24,13 @@ from rich.console import Console
 from local.dashboard.gateway import Tokens, create_app
 from local.dashboard.processes import RunProcesses, child_environment
 from local.dashboard.uploads import upload_route
+from local.listening import HOST, listening
 from papertape.operate.client import DEMO, PAPER, LocalRun, OperatorError, running
 from papertape.options import BUNDLED_SETTINGS, ROOT
 from schema.loopback import LOCAL_ACCOUNT, LOCAL_SECRET
-from schema.settings import SETTINGS_FILE, load
+from schema.settings import SETTINGS_FILE, Settings, load
 from trading_env.errors import PapertapeError
 
-HOST = "127.0.0.1"
 CHILD = ROOT / "papertape" / "child_process.py"
 CHECK_SECONDS = 1.0
 SCOPES = ("read", "trade", "approve")
@@ -75,19 +75,6 @@ def environment(run: LocalRun) -> dict[str, str]:
         SETTINGS_FILE: str(run.settings_file),
         **{variable: outputs[name] for variable, name in OUTPUTS.items()},
     }
-
-
-def listening(port: int) -> socket.socket:
-    """A socket on loopback; 0 picks a free port."""
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((HOST, port))
-        listener.listen(128)
-    except OSError as error:
-        listener.close()
-        raise DashboardError(f"port {port} cannot be used ({error.strerror}): choose another --port, 0 for a free one") from error
-    return listener
 
 
 def serve(listener: socket.socket, *, variables: Mapping[str, str], tokens: Tokens, folder: Path) -> None:
@@ -147,12 +134,18 @@ def beside(folder: Path, *, port: int = 0) -> Iterator[subprocess.Popen[bytes]]:
             server.stdin.close()
 
 
+def settings_of(folder: Path) -> Settings:
+    """Those that the run in `folder` was deployed with, which leaves them there; the demo's own where nothing was deployed."""
+    deployed = folder / "settings.toml"
+    return load(deployed if deployed.is_file() else BUNDLED_SETTINGS)
+
+
 def _restore(folder: Path, *, port: int, console: Console) -> None:
     """The run in `folder` brought back up, and its web app."""
     from local.replay.restore import restored
 
     console.print("bringing the traded year back up")
-    with restored(load(BUNDLED_SETTINGS), folder=folder, port=0) as (deployment, _), beside(folder, port=port) as server:
+    with restored(settings_of(folder), folder=folder, port=0) as (deployment, _), beside(folder, port=port) as server:
         try:
             while server.poll() is None and not threading.Event().wait(CHECK_SECONDS):
                 deployment.exchange.check()

@@ -21,10 +21,11 @@ from typing import Any, Self
 
 import requests
 
+from local.listening import HOST
 from trading_env.errors import PapertapeError
 
 ROOT = Path(__file__).resolve().parents[2]
-HOST = "127.0.0.1"
+
 START_SECONDS = 60.0
 STOP_SECONDS = 5.0
 KEY_VARIABLE, SECRET_VARIABLE = "PAPERTAPE_EXCHANGE_KEY_ID", "PAPERTAPE_EXCHANGE_SECRET_KEY"

@@ -8,10 +8,8 @@ a wrong clock) is an `ExchangeError` of one line.
 from __future__ import annotations
 
 import asyncio
-import errno
 import json
 import os
-import socket
 import threading
 import time
 from datetime import date
@@ -32,9 +30,10 @@ from local.exchange.journal import Journal
 from local.exchange.orders import Refused
 from local.exchange.recorded_market import RecordedMarket
 from local.exchange.running_clock import RunningClock
-from local.exchange.server import HOST, ExchangeConfig, ExchangeError
+from local.exchange.server import ExchangeConfig, ExchangeError
 from local.exchange.sessions import ExchangeCalendar
 from local.exchange.venue import Dividends, Venue
+from local.listening import PortError, listening
 from papertape.market_data import bundled
 from papertape.market_data.own_bars import read_own_bars
 
@@ -44,7 +43,10 @@ TERMS = ("now", "cash", "fee_bps", "slippage_bps", "dividends")
 
 def serve(config: ExchangeConfig, *, ready_file: Path | None, parent_pid: int | None) -> None:
     """Serve until a signal, or until `parent_pid` is no longer the parent. Raises `ExchangeError` when it cannot start."""
-    listener = _listen(config.port)
+    try:
+        listener = listening(config.port)
+    except PortError as error:
+        raise ExchangeError(f"exchange: {error}") from error
     venue, speed = _venue(config), float(_decimal(config.speed, "speed"))
     app: Application = create_app(venue=venue, keys=Keys(key_id=config.key_id, secret_key=config.secret_key))
     if speed:
@@ -82,20 +84,6 @@ class _Connection(H11Protocol):
 
 async def _with_connection(application: Application, transport: asyncio.Transport, scope: Scope, receive: Receive, send: Send) -> None:
     await application({**scope, "extensions": {CONNECTION: transport}}, receive, send)
-
-
-def _listen(port: int) -> socket.socket:
-    # With the protocol named, asyncio turns Nagle's algorithm off; without it each answer waits 40 ms for an acknowledgement.
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((HOST, port))
-        listener.listen(128)
-    except OSError as error:
-        listener.close()
-        cause = "is in use by another process" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"
-        raise ExchangeError(f"exchange: port {port} {cause}; stop that process or choose another port, 0 for a free one") from error
-    return listener
 
 
 def _venue(config: ExchangeConfig) -> Venue:

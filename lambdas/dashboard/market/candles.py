@@ -26,8 +26,8 @@ class ChartMarker(BaseModel):
     text: str
 
 
-class CandlesView(BaseModel):
-    """Columns by session, oldest first, in dollars and shares; `markers` of at most the last year."""
+class MarkedCandles(BaseModel):
+    """Columns by session, oldest first, in dollars, and what was traded."""
 
     symbol: str
     sessions: tuple[str, ...]
@@ -35,8 +35,13 @@ class CandlesView(BaseModel):
     high: tuple[float, ...]
     low: tuple[float, ...]
     close: tuple[float, ...]
-    volume: tuple[float, ...]
     markers: tuple[ChartMarker, ...]
+
+
+class CandlesView(MarkedCandles):
+    """With volumes in shares; `markers` of at most the last year."""
+
+    volume: tuple[float, ...]
 
 
 class Sparkline(BaseModel):

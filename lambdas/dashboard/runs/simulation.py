@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.exceptions import NotFoundError
 from aws_lambda_powertools.event_handler.openapi.params import Query
 from pydantic import BaseModel
 
+from lambdas.dashboard.market.candles import ChartMarker, MarkedCandles
 from lambdas.dashboard.pages import page
 from lambdas.dashboard.request import PageRequest
 from lambdas.dashboard.routing import PageRouter
@@ -54,30 +55,10 @@ class FilledView(BaseModel):
 
     session: str
     symbol: str
-    side: str
+    side: Literal["buy", "sell"]
     shares: float
     price: float
     cost: float
-
-
-class MarkerView(BaseModel):
-    """A trade on the candles. `kind`: buy or sell."""
-
-    session: str
-    kind: str
-    text: str
-
-
-class RunCandlesView(BaseModel):
-    """Open, high, low and close of one name on the sessions on which it has a bar, and the backtest's trades in it."""
-
-    symbol: str
-    sessions: tuple[str, ...]
-    open: tuple[float, ...]
-    high: tuple[float, ...]
-    low: tuple[float, ...]
-    close: tuple[float, ...]
-    markers: tuple[MarkerView, ...]
 
 
 @router.get("/api/runs/<run_id>/curve", summary="A backtest's equity and drawdown by session")
@@ -93,18 +74,19 @@ def get_curve(run_id: str) -> CurveView:
 
 
 @router.get("/api/runs/<run_id>/candles", summary="A name's candles over a backtest, with its trades")
-def get_candles(run_id: str, symbol: Annotated[str, Query(max_length=40)]) -> RunCandlesView:
+def get_candles(run_id: str, symbol: Annotated[str, Query(max_length=40)]) -> MarkedCandles:
+    """On the sessions on which the name has a bar."""
     asked = router.asked
     drawn = _json(asked, run_id, "candles.json")
     if symbol not in drawn["symbols"]:
         raise NotFoundError(f"the backtest holds no {symbol}")
     bars, trades = drawn["symbols"][symbol], [one for one in _trades(_document(asked, run_id)) if one.symbol == symbol]
     rows = [row for row, close in enumerate(bars["close"]) if close is not None]
-    return RunCandlesView(
+    return MarkedCandles(
         symbol=symbol,
         sessions=tuple(drawn["sessions"][row] for row in rows),
         **{name: tuple(bars[name][row] for row in rows) for name in ("open", "high", "low", "close")},
-        markers=tuple(MarkerView(session=one.session, kind=one.side, text=f"{one.shares:+g} at {one.price:.2f}") for one in trades),
+        markers=tuple(ChartMarker(session=one.session, kind=one.side, text=f"{one.shares:+g} at {one.price:.2f}") for one in trades),
     )
 
 

@@ -15,8 +15,8 @@ from moto import mock_aws
 from lambdas.common.lake.runs import RunFolder
 from local.dashboard import uploads
 from local.dashboard.gateway import Tokens, create_app
-from local.dashboard.run import listening
 from local.dashboard.uploads import PART_BYTES, upload_route
+from local.listening import listening
 from schema.lake_layout import upload_key
 
 BUCKET, NAME = "processed", "20200102t150000-abcdef.csv"
