@@ -20,13 +20,13 @@ demo: setup  ## deploy to this laptop, train, judge, trade 2020, report; agent=t
 	@$(BIN)/papertape demo $(if $(agent),--agent "$(agent)")
 
 test: check  ## every kind of test; what takes minutes is in rehearse
-	$(BIN)/pytest -q tests/contract tests/aws tests/infrastructure tests/learning tests/faults -m "not rehearse" -n 3 --dist loadgroup
+	$(BIN)/pytest -q tests/contract tests/aws tests/infrastructure tests/learning tests/faults tests/benchmarks -m "not rehearse" -n 3 --dist loadgroup
 	$(BIN)/pytest -q tests/e2e -m "not rehearse" -n 2 --dist loadgroup --no-loadscope-reorder
 
-rehearse: setup  ## what takes minutes: a year of three policies, the long fault runs, training and killing
+rehearse: setup .venv-clients/.installed  ## what takes minutes: a year of three policies, the long fault runs, training and killing
 	$(BIN)/pytest -q tests -m rehearse -n 2 --dist loadfile --no-loadscope-reorder
 
-check: setup  ## lint, types, import rules, unit and property tests: about a minute
+check: setup  ## lint, types, import rules, unit and property tests: two minutes
 	@$(MAKE) --no-print-directory -j 2 lint unit
 
 lint: setup  ## format, lint, types and import rules
@@ -36,12 +36,13 @@ lint: setup  ## format, lint, types and import rules
 	$(BIN)/lint-imports
 
 unit: setup  ## unit and property tests
-	$(BIN)/pytest -q tests/unit tests/property -m "not rehearse" -n 2
+	$(BIN)/pytest -q tests/unit tests/property -m "not rehearse" -n 2 --dist worksteal
 
 bench: setup .venv-peers/.installed  ## the speeds of benchmarks/README.md beside their peers, and what training finds; on a quiet machine: half an hour
 	@$(BIN)/python -m benchmarks.run
 	@$(BIN)/python -m benchmarks.known_optimum
 	@$(BIN)/python -m benchmarks.planted_edge --ic 0.05 --horizon 5 --nothing
+	@$(BIN)/python -m benchmarks.time_to_edge
 
 synth: setup  ## the CloudFormation templates, in cdk.out; needs no account
 	@$(BIN)/python app.py
@@ -127,6 +128,12 @@ setup: .venv/.installed .venv-cloud/.installed node_modules/.installed
 	@echo "papertape: installing what the benchmarks compare with into .venv-peers"
 	@$(PYTHON) -m venv .venv-peers
 	@.venv-peers/bin/pip install -q --disable-pip-version-check --no-deps -r benchmarks/requirements-peers.txt
+	@touch $@
+
+.venv-clients/.installed: tests/clients/requirements.txt
+	@echo "papertape: installing the bots that run against the exchange into .venv-clients"
+	@$(PYTHON) -m venv .venv-clients
+	@.venv-clients/bin/pip install -q --disable-pip-version-check --no-deps -r tests/clients/requirements.txt
 	@touch $@
 
 node_modules/.installed: package-lock.json .venv/.installed

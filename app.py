@@ -1,4 +1,4 @@
-"""The CDK app: read the settings, compose six stacks (a seventh with the web app), hand each what it needs from the others.
+"""The CDK app: read the settings, compose six stacks (more with the web app, a stream, the runner), hand each what it needs.
 
 `python app.py` (`make synth`) writes `cdk.out`, needs no account, and gives the same bytes for the same sources. A wrong setting ends it
 with one line and status 1. Context: `settings` names another settings file, `environment` (or the variable PAPERTAPE_ENVIRONMENT) one of
@@ -36,6 +36,8 @@ from stacks.ingest import IngestStack
 from stacks.lake import LakeStack
 from stacks.model import ModelStack
 from stacks.monitoring import MonitoringStack
+from stacks.realtime import RealtimeStack
+from stacks.stream import StreamStack
 from stacks.trading import TradingStack
 
 ROOT = Path(__file__).resolve().parent
@@ -52,9 +54,11 @@ def compose(app: cdk.App, *, settings: Settings, target: Target, account: str | 
     features = FeaturesStack(app, f"{name}-features", settings=settings, lake=lake, env=env)
     model = ModelStack(app, f"{name}-model", settings=settings, runtime=runtime, lake=lake, env=env)
     trading = TradingStack(app, f"{name}-trading", settings=settings, runtime=runtime, lake=lake, env=env)
+    streaming = settings.stream.kind != "none"
+    stream = StreamStack(app, f"{name}-stream", settings=settings, runtime=runtime, lake=lake, env=env) if streaming else None
     if trading.web is not None:
         DashboardStack(app, f"{name}-dashboard", settings=settings, runtime=runtime, lake=lake, trading=trading, web=trading.web, env=env)
-    MonitoringStack(
+    monitoring = MonitoringStack(
         app,
         f"{name}-monitoring",
         settings=settings,
@@ -64,8 +68,21 @@ def compose(app: cdk.App, *, settings: Settings, target: Target, account: str | 
         features=features,
         model=model,
         trading=trading,
+        stream=stream,
         env=env,
     )
+    if settings.runner.enabled:
+        RealtimeStack(
+            app,
+            f"{name}-realtime",
+            settings=settings,
+            runtime=runtime,
+            lake=lake,
+            reconcile=trading.functions["reconcile"],
+            health=monitoring.functions["health"],
+            stream=stream,
+            env=env,
+        )
     cdk.Tags.of(app).add("project", name)
     cdk.Validations.of(app).add_plugins(AwsSolutionsChecks())
 

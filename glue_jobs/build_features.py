@@ -19,6 +19,7 @@ from typing import Any
 
 from glue_jobs.features_job import build_features
 from glue_jobs.files import Bucket
+from schema.lake_layout import features_prefix
 from schema.settings import deployed
 
 
@@ -38,8 +39,13 @@ def main(argv: Sequence[str]) -> dict[str, Any]:
         if settings.feature_store.enabled:
             from glue_jobs.feature_store import mirror_newest
 
-            feature_hash = built["feature_hash"]
-            built["feature_store"] = mirror_newest(raw=raw, processed=processed, app=settings.name, feature_hash=feature_hash)
+            built["feature_store"] = mirror_newest(
+                raw=raw,
+                processed=processed,
+                app=settings.name,
+                feature_hash=built["feature_hash"],
+                prefix=features_prefix(settings.training.timeframe),
+            )
     else:
         from glue_jobs.quotes_job import build_minute_bars  # its libraries are installed for such a run alone
 

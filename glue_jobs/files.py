@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from botocore.exceptions import ClientError
 
 from schema.feature_table import parquet
-from schema.lake_layout import FEATURES
+from schema.lake_layout import MANIFEST, features_prefix
 from trading_env.data.features import FEATURE_HASH
 from trading_env.data.market import table_columns, table_of
 from trading_env.errors import PapertapeError
@@ -99,7 +99,7 @@ class Bucket:
                 raise RuntimeError(f"s3://{self.name}: could not remove superseded files, {answer['Errors'][0]}")
 
 
-def write_year(bucket: Bucket, year: int, table: pd.DataFrame, *, present: Iterable[str], prefix: str = FEATURES) -> FeatureFile:
+def write_year(bucket: Bucket, year: int, table: pd.DataFrame, *, present: Iterable[str], prefix: str) -> FeatureFile:
     """Write one year's rows of `table_columns` unless a file of the same content is `present` (keys of the bucket)."""
     body = parquet(table[list(table_columns(table_of(table)))])
     digest = hashlib.sha256(body).hexdigest()
@@ -109,19 +109,19 @@ def write_year(bucket: Bucket, year: int, table: pd.DataFrame, *, present: Itera
     return part
 
 
-def publish(bucket: Bucket, manifest: Mapping[str, Any], parts: Sequence[FeatureFile], *, prefix: str = FEATURES) -> None:
+def publish(bucket: Bucket, manifest: Mapping[str, Any], parts: Sequence[FeatureFile], *, prefix: str) -> None:
     """Write the manifest that lists `parts`, then remove every file under `prefix` that it does not list."""
     document = {**manifest, "files": [asdict(part) for part in parts]}
-    key = prefix + "manifest.json"
+    key = prefix + MANIFEST
     bucket.put(key, (json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n").encode(), content_type="application/json")
     listed = {prefix + part.key for part in parts} | {key}
     bucket.delete(sorted(found for found in bucket.index(prefix) if found not in listed))
 
 
-def read_features(bucket: Bucket, *, prefix: str = FEATURES, feature_hash: str = FEATURE_HASH) -> pd.DataFrame:
+def read_features(bucket: Bucket, *, prefix: str = features_prefix(), feature_hash: str = FEATURE_HASH) -> pd.DataFrame:
     """The whole feature table, `table_columns`, sessions in order; every file is checked against the manifest before it is used."""
-    location = f"s3://{bucket.name}/{prefix}manifest.json"
-    body = bucket.get(prefix + "manifest.json")
+    location = f"s3://{bucket.name}/{prefix}{MANIFEST}"
+    body = bucket.get(prefix + MANIFEST)
     if body is None:
         raise FeaturesUnreadableError(f"{location} does not exist; run the build_features job")
     manifest = json.loads(body)

@@ -7,7 +7,7 @@ than `LOOKBACK` sessions, which each year's task gets as a halo from the year be
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,7 +40,9 @@ OWN_SCHEMA = f"session timestamp_ntz, symbol string, {_NUMBERS}, split double, d
 PART_SCHEMA = "year int, key string, rows long, sha256 string"
 
 
-def build_on_spark(*, raw: Bucket, processed: Bucket, inputs: Inputs, symbols: tuple[str, ...], present: frozenset[str]) -> Built:
+def build_on_spark(
+    *, raw: Bucket, processed: Bucket, inputs: Inputs, symbols: tuple[str, ...], present: frozenset[str], prefix: str
+) -> Built:
     """The job on whatever Spark session there is, or a new one."""
     spark = SparkSession.builder.appName("build_features").getOrCreate()
     spark.conf.set("spark.sql.session.timeZone", "UTC")
@@ -51,7 +53,11 @@ def build_on_spark(*, raw: Bucket, processed: Bucket, inputs: Inputs, symbols: t
     gaps = checked.where("outcome = 'gap'").count()
 
     own = _own_features(spark, good, raw=raw, inputs=inputs, sessions=sessions)
-    parts = _years(spark, own, processed=processed, inputs=inputs, symbols=symbols, sessions=sessions, present=present)
+
+    def write(year: int, table: pd.DataFrame) -> FeatureFile:
+        return write_year(processed, year, table, present=present, prefix=prefix)
+
+    parts = _years(spark, own, processed=processed, inputs=inputs, symbols=symbols, sessions=sessions, write=write)
     checked.unpersist()
     return Built(
         parts=tuple(parts),
@@ -64,10 +70,10 @@ def build_on_spark(*, raw: Bucket, processed: Bucket, inputs: Inputs, symbols: t
 
 def _checked(spark: SparkSession, *, raw: Bucket, inputs: Inputs) -> DataFrame:
     """Every bar with its outcome: good, quarantined with a reason, or (without prices) a gap of the calendar."""
-    calendar = inputs.sessions
+    calendar, by_slot = inputs.sessions, inputs.by_slot
 
     def check(keys: pd.DataFrame) -> pd.DataFrame:
-        found = validate(bar_table(raw.lines(sorted(keys["key"]))), sessions=calendar)
+        found = validate(bar_table(raw.lines(sorted(keys["key"])), by_slot=by_slot), sessions=calendar)
         tables = [
             found.bars.assign(outcome="good", reason=""),
             found.quarantined.assign(outcome="quarantined"),
@@ -104,7 +110,7 @@ def _years(
     inputs: Inputs,
     symbols: tuple[str, ...],
     sessions: pd.DatetimeIndex,
-    present: frozenset[str],
+    write: Callable[[int, pd.DataFrame], FeatureFile],
 ) -> list[FeatureFile]:
     scores = inputs.scores
 
@@ -114,7 +120,7 @@ def _years(
         if scores is not None:
             days = np.sort(rows["session"].unique())
             table = _with_sentiment(table, days=days, scores=scores, processed=processed, symbols=symbols)
-        part = write_year(processed, year, table, present=present)
+        part = write(year, table)
         return pd.DataFrame([{"year": year, "key": part.key, "rows": part.rows, "sha256": part.sha256}])
 
     needed = pd.DataFrame(_needed_by(sessions), columns=["session", "year"]).astype({"year": "int32"})

@@ -15,26 +15,29 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from glue_jobs.files import Bucket, FeatureFile, publish, write_year
-from schema.lake_layout import FEATURES, TRAINING
+from schema.lake_layout import features_prefix, training_prefix
 
 
-def publish_training_view(processed: Bucket, manifest: Mapping[str, Any], parts: Sequence[FeatureFile], *, live_start: date) -> int:
+def publish_training_view(
+    processed: Bucket, manifest: Mapping[str, Any], parts: Sequence[FeatureFile], *, live_start: date, timeframe: str
+) -> int:
     """Write the view of a table that was just written as `parts`; returns its rows. Without a row before `live_start`: nothing, 0."""
-    present = frozenset(processed.index(TRAINING))
+    table_prefix, prefix = features_prefix(timeframe), training_prefix(timeframe)
+    present = frozenset(processed.index(prefix))
     kept: list[FeatureFile] = []
     newest = pd.Timestamp.min
     for part in parts:
         year = int(part.key.split("/")[0].removeprefix("year="))
         if year > live_start.year:
             continue
-        table = _read(processed, FEATURES + part.key)
+        table = _read(processed, table_prefix + part.key)
         known = table[table["session"] < pd.Timestamp(live_start)]
         if not known.empty:
-            kept.append(write_year(processed, year, known, present=present, prefix=TRAINING))
+            kept.append(write_year(processed, year, known, present=present, prefix=prefix))
             newest = max(newest, known["session"].max())
     if kept:
         rows = sum(part.rows for part in kept)
-        publish(processed, {**manifest, "end": f"{newest:%Y-%m-%d}", "rows": rows}, kept, prefix=TRAINING)
+        publish(processed, {**manifest, "end": f"{newest:%Y-%m-%d}", "rows": rows}, kept, prefix=prefix)
         return rows
     return 0
 

@@ -55,6 +55,11 @@ def folds_of(sessions: NDArray[np.datetime64], settings: Settings) -> tuple[Fold
     )
 
 
+def purge_rows(settings: Settings) -> int:
+    """The purge in rows of the market, of which a session has one, or one per slot."""
+    return settings.training.purge_sessions * max(1, len(settings.row_slots))
+
+
 @dataclass(frozen=True)
 class Configuration:
     """What a result depends on, but for the data. `trial` counts in the log; `identity` is the same for a refit on later data."""
@@ -101,12 +106,18 @@ class Configuration:
 
 
 def _of_a_result(settings: Settings) -> dict[str, Any]:
-    """The sections that a result depends on, with sentiment only where it is on: without it a configuration is what it was."""
+    """The sections that a result depends on, with sentiment, and slots and feed of minute bars, only where there are any: without them a
+    configuration is what it was."""
     sections = {name: getattr(settings, name).model_dump(mode="json") for name in SECTIONS}
     if settings.features.sentiment == "none":
         del sections["features"]["sentiment"]
     else:
         sections["scores"] = {"sources": sorted(settings.news.sources), **settings.sentiment.model_dump(mode="json", exclude=UNSCORED)}
+    if settings.row_slots:
+        sections["schedule"] = {"slots": list(settings.row_slots), "slot_window_minutes": settings.schedule.slot_window_minutes}
+        sections["data"] = {"minutes_feed": settings.data.minutes_feed}
+    else:
+        del sections["training"]["timeframe"]
     if settings.reward.sentiment_weight == 0:
         del sections["reward"]["sentiment_weight"]
     return sections

@@ -1,8 +1,8 @@
 """The features channel of a job: a manifest and the Parquet files that it lists, read as one `Market`.
 
 Training and judging read through here and nowhere else. `read_channel` returns only when the manifest is this code's (`feature_hash`),
-every listed file has its sha256, the rows are as many as stated, and no row is of `live_start` or later; otherwise it raises
-`DatasetError` naming the file or value. Files that the manifest does not list are never opened.
+every listed file has its sha256, the rows are as many as stated, of the settings' slots where they are slot bars, and none is of
+`live_start` or later; otherwise it raises `DatasetError` naming the file or value. Files that the manifest does not list are never opened.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from schema.feature_table import ROWS_SAID, rows_in_words
 from trading_env.data.market import Market, from_table
 from trading_env.data.sentiment import TABLES, FeatureTable
 from trading_env.errors import PapertapeError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 
@@ -53,21 +54,31 @@ def _data_sha256(manifest: dict[str, Any]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def read_channel(folder: Path, *, symbols: Sequence[str], live_start: date, table: FeatureTable = TABLES["none"]) -> Dataset:
-    """Read `folder`, the content of the prefix `processed/training/timeframe=1Day/`, for `symbols` in their order; `table`: its columns."""
+def read_channel(
+    folder: Path, *, symbols: Sequence[str], live_start: date, table: FeatureTable = TABLES["none"], rows: Mapping[str, Any] | None = None
+) -> Dataset:
+    """Read `folder`, the content of `training_prefix`, for `symbols` in their order; `table`: its columns; `rows`: as `rows_said` of the
+    settings, not given for daily bars."""
     content, manifest = _manifest(folder / "manifest.json")
-    if (found := manifest["feature_hash"]) != table.hash:
-        raise DatasetError(f"manifest.json: feature_hash must be this code's {table.hash}, was {found}{_known(found)}")
+    if (known := manifest["feature_hash"]) != table.hash:
+        raise DatasetError(f"manifest.json: feature_hash must be this code's {table.hash}, was {known}{_known(known)}")
     last = str(manifest["end"])[:10]
     if last >= live_start.isoformat():
         raise DatasetError(f"manifest.json: end must be before live_start {live_start}, was {last}; such rows are never read here")
-    rows = pd.concat([_file(folder, entry) for entry in manifest["files"]], ignore_index=True)
-    if len(rows) != manifest["rows"]:
-        raise DatasetError(f"manifest.json: states {manifest['rows']} rows, its files hold {len(rows)}")
-    newest = pd.Timestamp(rows["session"].max())
+    found = pd.concat([_file(folder, entry) for entry in manifest["files"]], ignore_index=True)
+    if len(found) != manifest["rows"]:
+        raise DatasetError(f"manifest.json: states {manifest['rows']} rows, its files hold {len(found)}")
+    newest = pd.Timestamp(found["session"].max())
     if newest >= pd.Timestamp(live_start):
         raise DatasetError(f"every session must be before live_start {live_start}, was {newest:%Y-%m-%d}")
-    market = from_table(rows).only(symbols)
+    market, by_slot = from_table(found).only(symbols), bool(rows)
+    if market.by_slot != by_slot:
+        words = {True: "slot bars", False: "a row per session"}
+        raise DatasetError(f"the files must hold {words[by_slot]}, as the settings have it, were {words[market.by_slot]}")
+    said = {name: manifest[name] for name in ROWS_SAID if name in manifest}
+    if said != (rows or {}):
+        wanted, was = rows_in_words(rows or {}), rows_in_words(said)
+        raise DatasetError(f"manifest.json: must be of {wanted}, as the settings have it, was of {was}; build the features again")
     if market.features.shape[-1] != table.width:
         raise DatasetError(f"the files must hold the {table.width} features of the manifest's table, were {market.features.shape[-1]}")
     return Dataset(

@@ -207,7 +207,7 @@ def _benchmark(evaluated: Evaluated) -> BacktestResult | None:
 
 
 def _data(dataset: Dataset) -> dict[str, Any]:
-    sessions = dataset.market.sessions
+    sessions = np.unique(dataset.market.days)
     return {
         "symbols": list(dataset.market.symbols),
         "sessions": len(sessions),

@@ -4,7 +4,7 @@ Reads `input/features` (the channel) and `input/model-<seed>/model.tar.gz` below
 entries, `output/evaluation/evaluation.json` (document.py) and `output/model/model.tar.gz`, the ensemble of the holdout's fold. A
 refusal is a result, not an error: the pipeline reads `gate.passed`. The archive is the same bytes for the same model and code.
 Failure: a channel, a seed, a log or a registry that is not what it must be ends the job with one line; no output is written then, but
-an entry of the log stays, for the trial was made.
+an entry of the log stays, for the trial was made. Asked to stop, it raises `JudgingStopped` before anything is logged.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ from learning import packaging, registry
 from learning.configuration import Configuration, folds_of, read_settings
 from learning.dataset import DatasetError, newest_session, read_channel
 from learning.document import Evaluated, document, to_json
+from learning.judged_books import STOPPED, BookKeeper
 from learning.judging import Backtester, Judgement, Trained, books_of, judge, judge_refit, proof_of
 from learning.serving import model_hash
+from schema.feature_table import rows_said
 from schema.training_dates import as_of
 from trading_env.data.sentiment import TABLES
 from trading_env.simulation.policy import NumpyPolicy, load_policy, save_policy
@@ -44,20 +46,25 @@ SERVING_REQUIREMENTS = "numpy>=1.26\n"
 Seed = tuple[tuple[NumpyPolicy, ...], tuple[dict[str, Any], ...]]
 
 
-def read_seed(archive: Path, *, seed: int, folds: Sequence[Fold], feature_hash: str = TABLES["none"].hash) -> Seed:
+def read_seed(
+    archive: Path, *, seed: int, folds: Sequence[Fold], feature_hash: str = TABLES["none"].hash, slots: Sequence[str] = ()
+) -> Seed:
     """Policies and training records of one seed, fold by fold. Raises DatasetError when another's, or trained on a judged session."""
     with tempfile.TemporaryDirectory() as scratch:
         with tarfile.open(archive, mode="r:gz") as tar:
             tar.extractall(scratch, filter="data")
-        found = [_read_fold(Path(scratch) / f"fold-{fold.number}", seed=seed, fold=fold, feature_hash=feature_hash) for fold in folds]
+        found = [
+            _read_fold(Path(scratch) / f"fold-{fold.number}", seed=seed, fold=fold, feature_hash=feature_hash, slots=slots)
+            for fold in folds
+        ]
     return tuple(policy for policy, _ in found), tuple(record for _, record in found)
 
 
-def _read_fold(folder: Path, *, seed: int, fold: Fold, feature_hash: str) -> tuple[NumpyPolicy, dict[str, Any]]:
+def _read_fold(folder: Path, *, seed: int, fold: Fold, feature_hash: str, slots: Sequence[str]) -> tuple[NumpyPolicy, dict[str, Any]]:
     what = f"model-{seed}, {folder.name}"
     if not folder.is_dir():
         raise DatasetError(f"{what}: is not there; every fold must be trained, the holdout's too")
-    policy = load_policy(folder, expected_feature_hash=feature_hash)
+    policy = load_policy(folder, expected_feature_hash=feature_hash, slots=slots)
     if policy.card.seeds != (seed,):
         raise DatasetError(f"{what}: must hold seed {seed}, was {policy.card.seeds}")
     if policy.card.train_end != str(fold.train_end):
@@ -127,16 +134,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     requested = as_of(read_settings(options.settings), newest_session(source / "features"))
     seeds = tuple(options.seeds or requested.training.seeds)
     live_start, table = requested.training.dates.live_start, TABLES[requested.features.sentiment]
-    dataset = read_channel(source / "features", symbols=requested.universe.symbols, live_start=live_start, table=table)
+    dataset = read_channel(
+        source / "features", symbols=requested.universe.symbols, live_start=live_start, table=table, rows=rows_said(requested)
+    )
     folds = folds_of(dataset.market.sessions, requested)
-    read = [read_seed(source / f"model-{seed}" / "model.tar.gz", seed=seed, folds=folds, feature_hash=table.hash) for seed in seeds]
+    read = [
+        read_seed(source / f"model-{seed}" / "model.tar.gz", seed=seed, folds=folds, feature_hash=table.hash, slots=requested.row_slots)
+        for seed in seeds
+    ]
     trained = Trained(seeds, folds, tuple(policies for policies, _ in read), tuple(records for _, records in read))
     settings = as_trained(requested, seeds=seeds, records=[record for records in trained.records for record in records])
-    configuration, backtester = Configuration.of(settings), Backtester(dataset.market, settings)
+    configuration = Configuration.of(settings)
+    about = [source / "features" / "manifest.json", *(source / f"model-{seed}" / "model.tar.gz" for seed in seeds), configuration.trial]
+    keeper = BookKeeper(options.checkpoint, stop_file=options.stop_file, about=about)
+    backtester = Backtester(dataset.market, settings, keeper=keeper)
     store = registry.trial_store(options.trials, region=settings.region)
     trades_now = registry.incumbent(options.package_group, region=settings.region) if options.package_group else None
 
     books = books_of(trained, backtester)
+    keeper.check()
     judgement = verdict_of(
         trained, books, backtester, configuration=configuration, store=store, trades_now=trades_now, region=settings.region
     )
@@ -161,6 +177,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+")
     parser.add_argument("--settings", default="settings.json", help="JSON, or a file beside this script")
     parser.add_argument("--command", default="", metavar="TEXT", help="what the reader of the evaluation would type to repeat it")
+    parser.add_argument("--checkpoint", type=Path, metavar="FOLDER", help="where books are kept, to go on with after a stop")
+    parser.add_argument("--stop-file", type=Path, metavar="PATH", help=f"end with status {STOPPED} before the next book once it is there")
     options = parser.parse_args(arguments)
     options.command = options.command or shlex.join(["evaluate.py", *(sys.argv[1:] if arguments is None else arguments)])
     return options

@@ -87,8 +87,8 @@ def fit(market: Market) -> Trees:
 
 
 def cross_fit(market: Market, *, purge: int) -> FloatArray:
-    """(T, A) out-of-fold scores, NaN where a name is not tradable: each of `BLOCKS` runs of sessions by trees that were fitted on the
-    others, without the sessions whose label reaches into the block, as many after it, and `purge` more on both sides.
+    """(T, A) out-of-fold scores, NaN where a name is not tradable: each of `BLOCKS` runs of rows by trees that were fitted on the
+    others, without the rows whose label reaches into the block, as many after it, and `purge` rows more on both sides.
     """
     labels, scores = neutral_labels(market), np.full(market.tradable.shape, np.nan)
     for block in np.array_split(np.arange(len(market)), BLOCKS):

@@ -2,7 +2,8 @@
 
 Promise: one continuous book trades all judged sessions, each by the models of the fold that holds it: the seeds' mean weights, then each
 seed alone, then every baseline, in one engine at the same flat costs. d is daily log growth less that of equal weight: rebalanced daily,
-and at the policy's own kappa, the pace at which its models trade.
+and at the policy's own kappa in every row, the pace at which its models trade. Books are traded row by row
+and judged by session: evidence is counted, and its dependence measured, in sessions, whatever the slots.
 A new configuration meets the gate with its d written to the log first; the holdout is traded only when it is all that still refuses, and
 that is written down too before it is judged. A configuration that passed before meets the refit check.
 Failure: `GateError`, `BaselineError`, `ForecastError`, `RegistryError` or what trading raises; a refusal is a verdict.
@@ -20,6 +21,7 @@ import numpy as np
 
 from learning import forecast
 from learning.configuration import Configuration, rules_at
+from learning.judged_books import BookKeeper
 from schema.trading_rules import limits_of
 from trading_env.evaluation import metrics
 from trading_env.evaluation.backtest import BacktestResult, backtest
@@ -69,29 +71,36 @@ class Trained:
 class Backtester:
     """Every backtest of the judgement: one market, the settings' rules, limits and cash, a flat cost per side."""
 
-    def __init__(self, market: Market, settings: Settings) -> None:
+    def __init__(self, market: Market, settings: Settings, *, keeper: BookKeeper | None = None) -> None:
         self.market, self.settings = market, settings
+        self._keeper = keeper or BookKeeper(None)
         self._forecast = cache(lambda folds: forecast.row(market, folds, kappa=settings.portfolio.kappa))
 
-    def trade(self, policy: Policy, fold: Fold, last: Fold, *, cost_bps: int, limited: bool = True) -> BacktestResult:
-        """From the first test session of `fold` to the last of `last`, under the risk limits unless the row is a baseline."""
+    def trade(
+        self, policy: Policy, fold: Fold, last: Fold, *, cost_bps: int, limited: bool = True, market: Market | None = None
+    ) -> BacktestResult:
+        """From the first test session of `fold` to the last of `last`, under the risk limits unless the row is a baseline; by session."""
         return backtest(
-            self.market,
+            self.market if market is None else market,
             policy,
             rules=rules_at(self.settings, cost_bps=cost_bps),
             start=fold.test_start,
             end=last.test_end,
             initial_cash=self.settings.portfolio.initial_cash,
             limits=limits_of(self.settings) if limited else None,
-        )
+        ).by_session()
 
     def walk(self, policies: Sequence[NumpyPolicy], folds: Sequence[Fold], *, name: str, cost_bps: int) -> BacktestResult:
         """One book over all test sessions of `folds`, each traded by the policy of its fold."""
         walker = WalkForward(policies, folds=folds, sessions=self.market.sessions, name=name)
-        return self.trade(walker, folds[0], folds[-1], cost_bps=cost_bps)
+        (book,) = self._keeper.books(f"{name} at {cost_bps}", lambda: [self.trade(walker, folds[0], folds[-1], cost_bps=cost_bps)])
+        return book
 
     def baselines(self, folds: Sequence[Fold], *, cost_bps: int, turnover: float) -> list[BacktestResult]:
         """The rows of `all_baselines`, and the forecast's."""
+        return self._keeper.books(f"baselines at {cost_bps}", lambda: self._baselines(folds, cost_bps=cost_bps, turnover=turnover))
+
+    def _baselines(self, folds: Sequence[Fold], *, cost_bps: int, turnover: float) -> list[BacktestResult]:
         rows = all_baselines(
             self.market,
             rules=rules_at(self.settings, cost_bps=cost_bps),
@@ -103,14 +112,18 @@ class Backtester:
             end=folds[-1].test_end,
             matched_turnover=turnover,
         )
-        return [*rows, self.trade(self._forecast(tuple(folds)), folds[0], folds[-1], cost_bps=cost_bps, limited=False)]
+        return [
+            *(row.by_session() for row in rows),
+            self.trade(self._forecast(tuple(folds)), folds[0], folds[-1], cost_bps=cost_bps, limited=False),
+        ]
 
     def holdout(self, policy: Policy, fold: Fold) -> Books:
         """The holdout's books at the standard cost: the policy's and both equal weights'."""
-        even = [EqualWeight(name=EQUAL), EqualWeight(name=SLOW, kappa=policy.kappa)]
+        daily, slow = EqualWeight(name=EQUAL), EqualWeight(name=SLOW, kappa=policy.kappa)
+        even: list[tuple[Policy, Market]] = [(daily, self.market.decided_daily()), (slow, self.market)]
         return Books(
             agent={STANDARD: self.trade(policy, fold, fold, cost_bps=STANDARD)},
-            baselines={STANDARD: [self.trade(one, fold, fold, cost_bps=STANDARD, limited=False) for one in even]},
+            baselines={STANDARD: [self.trade(one, fold, fold, cost_bps=STANDARD, limited=False, market=market) for one, market in even]},
             seeds={},
         )
 
@@ -156,8 +169,8 @@ def walks_of(trained: Trained, backtester: Backtester) -> tuple[dict[int, Backte
 
 def behaviour_of(book: BacktestResult, folds: Sequence[Fold], *, market: Market) -> Behaviour:
     """How a book traded. The range of scores is the widest within one fold: other models on other folds are no reaction to the market."""
-    first = market.index_of(book.sessions[0]) - 1
-    tradable = market.tradable[first : first + len(book.sessions)]
+    traded = market.span(book.sessions[0], book.sessions[-1])
+    tradable = market.tradable[traded.start - 1 : traded.stop - 1]
     centred = book.scores - book.scores.mean(axis=1, keepdims=True)
     ranges = [np.ptp(centred[days], axis=0).max() for days in (_test(fold, book.sessions) for fold in folds)]
     return Behaviour(
@@ -225,7 +238,8 @@ def judge(
     )
     verdict, opened = gate_verdict(result, log=longer, bar=rules), longer
     refused = [check.name for check in verdict.checks if not check.passed]
-    enough = len(backtester.market.rows(trained.holdout.test_start, trained.holdout.test_end)) >= rules.min_holdout_sessions
+    held_out = backtester.market.rows(trained.holdout.test_start, trained.holdout.test_end)
+    enough = int(held_out.ends_session.sum()) >= rules.min_holdout_sessions
     if refused == ["holdout"] and enough and not _was_seen(trained.holdout, configuration, log=longer):
         held = backtester.holdout(trained.ensemble(trained.holdout.number), trained.holdout)
         book = held.agent[STANDARD]

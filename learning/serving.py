@@ -129,6 +129,7 @@ def predict_fn(request: Request, model: Model) -> dict[str, Any]:
         "diagnostics": {
             "kappa": card.kappa,
             "feature_hash": card.feature_hash,
+            **({"slots": list(card.slots)} if card.slots else {}),
             "seeds": list(card.seeds),
             "tradable": int(mask.sum()),
             "outside": outside(model.policy, request.vector, layout),

@@ -22,8 +22,9 @@ from learning import forecast
 from learning.algorithms import direct, ppo, q_learning
 from learning.algorithms.checkpoints import CheckpointFile, Stopped
 from learning.algorithms.q_table import q_table
-from learning.configuration import Configuration, folds_of, read_settings
+from learning.configuration import Configuration, folds_of, purge_rows, read_settings
 from learning.dataset import Dataset, newest_session, read_channel
+from schema.feature_table import rows_said
 from schema.training_dates import as_of
 from trading_env.data.features import CONTEXT, SCHEMA_VERSION
 from trading_env.data.sentiment import TABLES
@@ -84,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = as_of(job.settings, newest_session(channel))
     job = replace(job, settings=settings)
     live_start, table = settings.training.dates.live_start, TABLES[settings.features.sentiment]
-    dataset = read_channel(channel, symbols=settings.universe.symbols, live_start=live_start, table=table)
+    dataset = read_channel(channel, symbols=settings.universe.symbols, live_start=live_start, table=table, rows=rows_said(settings))
     sessions, dates = dataset.market.sessions, settings.training.dates
     folds = (everything(sessions, start=dates.start, live_start=dates.live_start),) if job.everything else folds_of(sessions, settings)
     for fold in job.chosen(folds):
@@ -105,7 +106,7 @@ def train_fold(job: Job, fold: Fold, *, dataset: Dataset, folder: Path) -> None:
     forecasts = settings.features.forecast
     trees = forecast.fit(market).arrays if forecasts == "trees" else {}
     # The policy trains on forecasts of trees that never saw the session, and is served by those that saw them all
-    seen = forecast.with_column(market, forecast.cross_fit(market, purge=settings.training.purge_sessions)) if trees else market
+    seen = forecast.with_column(market, forecast.cross_fit(market, purge=purge_rows(settings))) if trees else market
     kept = CheckpointFile(job.checkpoint_of(fold)) if job.checkpoint else None
     fitted = TRAINERS[settings.training.algorithm](
         seen,
@@ -125,13 +126,14 @@ def train_fold(job: Job, fold: Fold, *, dataset: Dataset, folder: Path) -> None:
         schema_version=SCHEMA_VERSION,
         kappa=settings.portfolio.kappa,
         trained_on=market.symbols,
-        train_start=str(market.sessions[0]),
-        train_end=str(market.sessions[-1]),
+        train_start=str(market.days[0]),
+        train_end=str(market.days[-1]),
         seeds=(job.seed,),
         code_version=configuration.code_hash,
         metrics={"timesteps": fitted.timesteps},
         architecture=fitted.architecture,
         forecast=forecasts,
+        slots=settings.row_slots,
     )
     save_policy(folder, {**fitted.arrays, **trees}, card)
     if card.architecture == TABLES_OF_VALUES:
@@ -147,7 +149,7 @@ def train_fold(job: Job, fold: Fold, *, dataset: Dataset, folder: Path) -> None:
         "seconds": round(seconds, 3),
         "steps_per_second": round(fitted.timesteps / seconds, 1),
         "manifest_sha256": dataset.manifest_sha256,
-        "sessions": len(market),
+        "sessions": int(market.ends_session.sum()),
         "curve": fitted.curve,
     }
     (folder / "training.json").write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")

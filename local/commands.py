@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -78,6 +79,7 @@ def paper(
     ] = None,
     new_keys: Annotated[bool, typer.Option("--new-keys", help="Ask for the account's keys again.")] = False,
     port: Annotated[int, typer.Option(help="The emulator's port; 0 picks a free one.", min=0, max=65535)] = 0,
+    runner: Annotated[bool, typer.Option("--runner/--no-runner", help="Start the runner; without, `papertape run` may.")] = True,
     folder: Annotated[Path, typer.Option(help="The run's folder.", show_default="out/paper")] = ROOT / "out" / "paper",
 ) -> None:
     """Trade an Alpaca paper account from this machine, by the real clock, until Ctrl-C; no AWS account is needed."""
@@ -88,27 +90,77 @@ def paper(
         from local.paper import run
         from schema.settings import load
 
-        options = run.PaperOptions(folder=folder.resolve(), exchange=exchange.rstrip("/"), port=port, new_keys=new_keys)
+        options = run.PaperOptions(folder=folder.resolve(), exchange=exchange.rstrip("/"), port=port, new_keys=new_keys, runner=runner)
         run.run(load(settings), options, console=Console())
 
 
-@app.command(epilog=examples("exchange --port 8090", "exchange --data prices.csv --now 2024-03-04T14:30:00Z --faults plan.toml"))
+class DividendsPaid(StrEnum):
+    IGNORE = "ignore"
+    CREDIT = "credit"
+
+
+class ActionsListed(StrEnum):
+    ANNOUNCED = "announced"
+    PROCESSED = "processed"
+
+
+class MinutesServed(StrEnum):
+    RECORDED = "recorded"
+    MADE = "made"
+
+
+class MadeQuotes(StrEnum):
+    SPREAD = "spread"
+    TRADE = "trade"
+
+
+@app.command(epilog=examples("exchange --port 8090", "exchange --data prices.csv --faults plan.toml --journal account.jsonl"))
 def exchange(
     data: Annotated[
         Path, typer.Option(help="Your raw daily bars: CSV, Parquet, or a folder of them.", show_default="the bundled bars")
     ] = ROOT / "data",
     port: Annotated[int, typer.Option(help="The port on 127.0.0.1; 0 picks a free one.", min=0, max=65535)] = 0,
     faults: Annotated[Path | None, typer.Option(help="A fault plan in TOML, see docs/exchange.md.", show_default="none")] = None,
-    now: Annotated[str, typer.Option(help="The clock's start; POST /admin/clock moves it.")] = "2020-01-02T14:35:00Z",
+    now: Annotated[
+        str | None, typer.Option(help="The clock's start; POST /admin/clock moves it.", show_default="9:35 on a day with a year before it")
+    ] = None,
     cash: Annotated[str, typer.Option(help="US dollars to start with.")] = "100000",
     speed: Annotated[str, typer.Option(help="Market seconds per second: 1 is real time, 0 a clock that only you move.")] = "0",
+    fills: Annotated[str, typer.Option(help="An order meets the price after its answer, as at the vendor's, or in the answer.")] = "after",
+    journal: Annotated[Path | None, typer.Option(help="A file that keeps the account across restarts.", show_default="none")] = None,
+    fee_bps: Annotated[str, typer.Option(help="Fee of one side, in basis points of the amount traded.")] = "0",
+    slippage_bps: Annotated[str, typer.Option(help="What a fill is worse than the last trade, in basis points.")] = "0",
+    dividends: Annotated[DividendsPaid, typer.Option(help="Paper accounts get none.")] = DividendsPaid.IGNORE,
+    actions: Annotated[ActionsListed, typer.Option(help="Dividends are listed from the ex-date, or when paid.")] = ActionsListed.ANNOUNCED,
+    minutes: Annotated[
+        MinutesServed, typer.Option(help="made: minutes from daily bars where none are recorded; no evidence of anything.")
+    ] = MinutesServed.RECORDED,
+    quotes: Annotated[MadeQuotes, typer.Option(help="Of made minutes: around the last trade, or at it.")] = MadeQuotes.SPREAD,
 ) -> None:
     """Serve an Alpaca-compatible paper exchange over recorded bars until Ctrl-C, with faults if you give a plan."""
     with in_plain_words():
-        from local.exchange.server import ExchangeConfig
+        from local.exchange.server import KEY_VARIABLE, SECRET_VARIABLE, ExchangeConfig
         from local.exchange.serving import serve
 
-        serve(ExchangeConfig(now=now, cash=cash, port=port, data=data, faults=faults, speed=speed), ready_file=None, parent_pid=None)
+        config = ExchangeConfig(
+            now=now,
+            cash=cash,
+            port=port,
+            data=data,
+            faults=faults,
+            speed=speed,
+            fills=fills,
+            journal=journal,
+            fee_bps=fee_bps,
+            slippage_bps=slippage_bps,
+            dividends=dividends.value,
+            actions=actions.value,
+            minutes=minutes.value,
+            quotes=quotes.value,
+            key_id=os.environ.get(KEY_VARIABLE, ExchangeConfig.key_id),
+            secret_key=os.environ.get(SECRET_VARIABLE, ExchangeConfig.secret_key),
+        )
+        serve(config, ready_file=None, parent_pid=None)
 
 
 @app.command()

@@ -35,9 +35,11 @@ def study(
     actions: str | PathLike[str] | None = None,
     symbols: Sequence[str] = (),
     settings: str | PathLike[str] | None = None,
+    slots: str = "",
 ) -> Study:
-    """Bars and the settings that go with them, as the command line reads `--bars`, `--adjusted` or `--raw`, `--actions`, `--symbols` and
-    `--settings`. Without `bars`: the bundled ones, 2005 to 2021. `.market` is what trades, `.settings` how, `.notes` what to know of them.
+    """Bars and the settings that go with them, as the command line reads `--bars`, `--adjusted` or `--raw`, `--actions`, `--symbols`,
+    `--settings` and, for minute bars, `--slots`. Without `bars`: the bundled ones, 2005 to 2021. `.market` is what trades, `.settings` how,
+    `.notes` what to know of them.
     """
     from pathlib import Path
 
@@ -45,7 +47,7 @@ def study(
     from papertape.research.study import study as chosen
 
     file, events, own = (None if path is None else Path(path) for path in (bars, actions, settings))
-    return chosen(StudyOptions(settings=own, bars=file, adjusted=adjusted, actions=events, symbols=tuple(symbols)))
+    return chosen(StudyOptions(settings=own, bars=file, adjusted=adjusted, actions=events, symbols=tuple(symbols), slots=slots))
 
 
 def backtest(

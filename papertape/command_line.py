@@ -34,6 +34,7 @@ from papertape.options import (
     OwnSettings,
     Seeds,
     Sentiment,
+    Slots,
     Symbols,
     TensorBoard,
     TestStart,
@@ -55,7 +56,7 @@ IN_ORDER_OF_USE = (
     *("demo", "dashboard", "local", "paper", "bars", "train", "evaluate", "backtest", "lookahead", "scoreboard"),
     *("exchange", "parity", "soak"),
     *("preflight", "cost", "secret", "first-run", "destroy"),
-    *("status", "halt", "resume", "flatten", "explain", "mails", "repair", "forget"),
+    *("run", "status", "halt", "resume", "flatten", "explain", "mails", "repair", "forget"),
 )
 
 
@@ -80,7 +81,7 @@ class Commands(TyperGroup):
 
 #: Commands of ours that have a module of their own.
 DEPLOYING = ("preflight", "cost", "secret", "first-run", "destroy")
-OPERATING = ("status", "halt", "resume", "flatten", "explain", "mails", "repair", "forget")
+OPERATING = ("run", "status", "halt", "resume", "flatten", "explain", "mails", "repair", "forget")
 APART = {
     name: EntryPoint(name, f"papertape.{module}:app", JOINING)
     for module, names in (("bars_command", ("bars",)), ("deployment_commands", DEPLOYING), ("operator_commands", OPERATING))
@@ -117,6 +118,7 @@ def train(
     symbols: Symbols = "",
     universe: Universe = "",
     sentiment: Sentiment = None,
+    slots: Slots = "",
     start: TrainingStart = None,
     test_start: TestStart = None,
     live_start: LiveStart = None,
@@ -148,6 +150,7 @@ def train(
             until=until,
             universe=universe,
             sentiment=sentiment,
+            slots=slots,
         )
         train.run(study.study(asked), folder=out, all_folds=all_folds, fresh=fresh, tensorboard=tensorboard, console=Console())
 
@@ -168,6 +171,7 @@ def evaluate(
     symbols: Symbols = "",
     universe: Universe = "",
     sentiment: Sentiment = None,
+    slots: Slots = "",
     start: TrainingStart = None,
     test_start: TestStart = None,
     live_start: LiveStart = None,
@@ -199,6 +203,7 @@ def evaluate(
                 quick=quick,
                 universe=universe,
                 sentiment=sentiment,
+                slots=slots,
             )
         )
         evaluate.run(
@@ -229,6 +234,7 @@ def backtest(
     symbols: Symbols = "",
     universe: Universe = "",
     sentiment: Sentiment = None,
+    slots: Slots = "",
     policy: Annotated[
         str,
         typer.Option(
@@ -255,7 +261,7 @@ def backtest(
     with in_plain_words():
         from papertape.research import backtest_display, study
 
-        chosen = study.study(_asked(settings, bars, adjusted, actions, symbols, universe=universe, sentiment=sentiment))
+        chosen = study.study(_asked(settings, bars, adjusted, actions, symbols, universe=universe, sentiment=sentiment, slots=slots))
         backtest_display.run(chosen, policy=policy, start=start, end=end, dividends=dividends, out=out, console=Console())
 
 
@@ -283,13 +289,14 @@ def lookahead(
     bars: Bars = None,
     adjusted: Adjusted = None,
     actions: Actions = None,
+    slots: Slots = "",
 ) -> None:
     """Check a feature function, or Papertape's own, for look-ahead: name every column that knows the future."""
     with in_plain_words():
         from papertape.research import lookahead_check, study
 
         console = Console()
-        history, names, notes = study.history(study.StudyOptions(bars=bars, adjusted=adjusted, actions=actions))
+        history, names, notes = study.history(study.StudyOptions(bars=bars, adjusted=adjusted, actions=actions, slots=slots))
         for line in notes:
             console.print(line)
         clean = lookahead_check.run(function, symbol=symbol or ("AAPL" if bars is None else names[0]), console=console, history=history)
@@ -312,13 +319,14 @@ def _asked(
     until: datetime | None = None,
     universe: str = "",
     sentiment: Path | None = None,
+    slots: str = "",
 ) -> StudyOptions:
     from papertape.research.study import StudyOptions
 
     start, test_start, live_start, last = (day.date() if day else None for day in (*days, until))
     names = tuple(dict.fromkeys(name.strip().upper() for name in symbols.split(",") if name.strip()))
     chosen = (settings, bars, adjusted, actions, names, start, test_start, live_start, folds, seeds, timesteps, quick)
-    return StudyOptions(*chosen, until=last, universe=universe, sentiment=sentiment)
+    return StudyOptions(*chosen, until=last, universe=universe, sentiment=sentiment, slots=slots)
 
 
 @contextmanager

@@ -151,6 +151,17 @@ def forget(
         forgetting.forget(where, identity, source=source.value, console=Console())
 
 
+@app.command(rich_help_panel=OPERATE, epilog=examples("run", "run --on paper", "run --on aws"))
+def run(on: Where = On.LAPTOP, folder: Folder = None, settings: SettingsFile = SETTINGS) -> None:
+    """Follow the market in the foreground as the deployed runner does, a line a minute, until Ctrl-C; it orders nothing."""
+    with in_plain_words():
+        from papertape.operate import client, cloud, foreground
+        from schema.settings import chosen
+
+        where = cloud.aws(chosen(settings)) if on is On.AWS else cloud.laptop(chosen(settings), client.folder_of(on, folder))
+        foreground.run(where, console=Console())
+
+
 @app.command(rich_help_panel=OPERATE, epilog=examples("mails", "mails --last 0"))
 def mails(
     last: Annotated[int, typer.Option(help="So many of the newest; 0: all.", min=0)] = 3,

@@ -45,7 +45,9 @@ OwnSettings = Annotated[
 Bars = Annotated[
     Path | None,
     typer.Option(
-        help="Your daily bars: CSV, Parquet, or a folder with one file per symbol.", show_default="the bundled bars", rich_help_panel=BARS
+        help="Your daily bars (with --slots, minute bars): CSV, Parquet, or a folder with one file per symbol.",
+        show_default="the bundled bars",
+        rich_help_panel=BARS,
     ),
 ]
 Adjusted = Annotated[
@@ -58,6 +60,15 @@ Adjusted = Annotated[
 ]
 Actions = Annotated[Path | None, typer.Option(help="Your splits and dividends: symbol, ex_date, kind, value.", rich_help_panel=BARS)]
 Symbols = Annotated[str, typer.Option(help="Symbols to use: A,B,C.", show_default="all of the file", rich_help_panel=BARS)]
+
+Slots = Annotated[
+    str,
+    typer.Option(
+        help="Your bars are of one minute, decided on at these slots of a session: open+5,open+120, or every:30.",
+        show_default="one decision per daily bar",
+        rich_help_panel=BARS,
+    ),
+]
 
 Universe = Annotated[
     str,

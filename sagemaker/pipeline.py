@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from schema.lake_layout import TRAINING, TRIALS
+from schema.lake_layout import MANIFEST, TRIALS, training_prefix
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -110,9 +110,9 @@ def definition(
 ) -> dict[str, Any]:
     """Build the pipeline definition.
 
-    settings       validated settings: region and seeds; the jobs read the others from the archive
+    settings       validated settings: region, timeframe and seeds; the jobs read the others from the archive
     role_arn       the role that the jobs run under
-    bucket         the processed bucket: features are read from `TRAINING`, results go to `models/<execution id>/`, and the log of
+    bucket         the processed bucket: features are read from `training_prefix`, results go to `models/<execution id>/`, and the log of
                    trials is kept under `TRIALS`
     package_group  name of the model package group
     source_uri     s3:// URI of the source archive, whatever its base name
@@ -123,7 +123,7 @@ def definition(
     """
     images = images or default_images(settings.region)
     compute = compute or Compute()
-    features = f"s3://{bucket}/{TRAINING}"
+    features = f"s3://{bucket}/{training_prefix(settings.training.timeframe)}"
     seeds = settings.training.seeds
     train = [
         _train(seed=seed, settings=settings, role_arn=role_arn, image=images.training, features=features, bucket=bucket,
@@ -132,7 +132,7 @@ def definition(
     ]  # fmt: skip
     process = partial(_process, role_arn=role_arn, image=images.training, bucket=bucket, source_uri=source_uri, compute=compute)
     where = ["--root", PROCESSING_ROOT, "--trials", f"s3://{bucket}/{TRIALS}", "--package-group", package_group]
-    due = process("Due", inputs={"features": f"{features}manifest.json"}, outputs=("due",), arguments=where, property_file="Due")
+    due = process("Due", inputs={"features": f"{features}{MANIFEST}"}, outputs=("due",), arguments=where, property_file="Due")
     evaluate = process(
         "Evaluate",
         inputs={"features": features, "models": _results(bucket, "train")},

@@ -6,15 +6,21 @@ Pure: names only. Times in keys are UTC, sessions are dates of XNYS. What a name
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime
+from typing import Literal
 
 from schema.path_segment import identity_of, segment_of
+from schema.slot import SlotRows
 
 RAW = "raw/"
 BARS = "raw/bars/timeframe=1Day/"
 ACTIONS = "raw/actions/"
 QUOTES = "raw/quotes/"
+STREAMED_BARS = "raw/minutes/"  # the bars of the stream, minute by minute
+SLOT_MINUTES = 5  # of a stream's object
+STREAM_QUARANTINE = "raw/quarantine/stream/"  # what came by the stream and is none of its records, each with its reason
+STREAM_UNDELIVERED = f"{STREAM_QUARANTINE}undelivered/"  # what the delivery stream could not hand on
 CALENDAR = "raw/calendar/"
 CLOSES = "raw/closes/"
 NEWS = "raw/news/"
@@ -22,8 +28,8 @@ FORGET = "raw/news/forget/"  # what is to be removed everywhere
 FORGOTTEN = "raw/news/forgotten/"  # what was
 
 PROCESSED = "processed/"
-FEATURES = "processed/features/timeframe=1Day/"
-TRAINING = "processed/training/timeframe=1Day/"  # the features before live_start, and nothing later
+FEATURE_TABLES = "processed/features/"
+TRAINING_VIEWS = "processed/training/"
 MINUTE_BARS = "processed/bars/timeframe=1Min/"
 QUARANTINE = "processed/quarantine/"
 REPORTS = "processed/reports/"
@@ -31,8 +37,7 @@ SENTIMENT = "processed/sentiment/"
 COLLECTING = f"{SENTIMENT}collecting/"
 NEWS_QUARANTINE = f"{QUARANTINE}news/"
 FEATURE_STORE = "processed/feature-store/"  # the offline store, which SageMaker writes
-FEATURES_MANIFEST = f"{FEATURES}manifest.json"
-TRAINING_MANIFEST = f"{TRAINING}manifest.json"
+MANIFEST = "manifest.json"
 
 RUNS = "runs/"  # what people ask for: a folder a run, schema/runs
 RUN_TRIALS = "runs/trials/"  # the log of what was tried in the training room, apart from that of the models that may trade
@@ -43,8 +48,33 @@ TRIALS = "models/trials/"
 AUDIT = "audit/"
 
 
-def bars_key(symbol: str, year: int) -> str:
-    return f"{BARS}symbol={symbol}/{year}.jsonl.gz"
+def bars_prefix(rows: SlotRows | None = None) -> str:
+    """Of daily bars, or of slot bars, which are gathered from the vendor's minutes for these slots, of this feed, and no others."""
+    if rows is None:
+        return BARS
+    return f"raw/bars/timeframe=1Min/feed={rows.feed}/slots={'-'.join(map(str, rows.slots))}/window={rows.window}/"
+
+
+def bars_key(symbol: str, year: int, rows: SlotRows | None = None) -> str:
+    return f"{bars_prefix(rows)}symbol={symbol}/{year}.jsonl.gz"
+
+
+def features_prefix(timeframe: str = "1Day") -> str:
+    """Of the feature table of an app that decides on bars of `timeframe`."""
+    return f"{FEATURE_TABLES}timeframe={timeframe}/"
+
+
+def features_manifest(timeframe: str = "1Day") -> str:
+    return f"{features_prefix(timeframe)}{MANIFEST}"
+
+
+def training_prefix(timeframe: str = "1Day") -> str:
+    """Of the features before live_start, and nothing later."""
+    return f"{TRAINING_VIEWS}timeframe={timeframe}/"
+
+
+def training_manifest(timeframe: str = "1Day") -> str:
+    return f"{training_prefix(timeframe)}{MANIFEST}"
 
 
 def actions_key(symbol: str) -> str:
@@ -68,6 +98,46 @@ def quotes_key(minute: datetime) -> str:
     """The object of one scheduled minute; date and time of the key are UTC."""
     utc = minute.astimezone(UTC)
     return f"{quotes_prefix(utc.date())}{utc:%H%M}.jsonl.gz"
+
+
+def quotes_minute(key: str) -> datetime:
+    """The minute (UTC) that an object of quotes is named after, one of `quotes_key` or of the stream. Raises ValueError for another key."""
+    found = re.fullmatch(rf"{QUOTES}date=(\d{{4}}-\d\d-\d\d)/(\d{{4}})(?:-.+)?\.jsonl\.gz", key)
+    if found is None:
+        raise ValueError(f"a key must be like {quotes_key(datetime(2020, 1, 2, 14, 30, tzinfo=UTC))}, was {key}")
+    return datetime.strptime(" ".join(found.groups()), "%Y-%m-%d %H%M").replace(tzinfo=UTC)
+
+
+def stream_partition(kind: Literal["quote", "bar"], at: datetime) -> dict[str, str]:
+    """What a record's place follows from, as the stream calls it: `folder`, `date` and the `slot` of SLOT_MINUTES (UTC)."""
+    utc = at.astimezone(UTC)
+    folder = {"quote": QUOTES, "bar": STREAMED_BARS}[kind].removeprefix(RAW).removesuffix("/")
+    return {"folder": folder, "date": utc.date().isoformat(), "slot": f"{utc:%H}{utc.minute - utc.minute % SLOT_MINUTES:02d}"}
+
+
+def stream_prefix(folder: str, day: str, slot: str) -> str:
+    """How the keys of a partition begin; like `quotes_key` with the time of day, so that keys sort by it."""
+    return f"{RAW}{folder}/date={day}/{slot}-"
+
+
+def stream_key(partition: Mapping[str, str], identity: str) -> str:
+    """The object called `identity` of a partition."""
+    return f"{stream_prefix(partition['folder'], partition['date'], partition['slot'])}{identity}.jsonl.gz"
+
+
+def stream_quarantine_prefix(day: date) -> str:
+    """What arrived on the UTC date `day` and could not be read."""
+    return f"{STREAM_QUARANTINE}date={day.isoformat()}/"
+
+
+def stream_quarantine_key(arrived: datetime, identity: str) -> str:
+    return f"{stream_quarantine_prefix(arrived.astimezone(UTC).date())}{identity}.jsonl.gz"
+
+
+def firehose_prefix() -> str:
+    """The delivery stream's own words for `stream_prefix`. A prefix without the time of delivery would get one as four folders."""
+    folder, day, slot = (f"!{{partitionKeyFromLambda:{key}}}" for key in ("folder", "date", "slot"))
+    return f"{stream_prefix(folder, day, slot)}!{{timestamp:yyyyMMddHHmmss}}-"
 
 
 def news_key(source: str, run: datetime) -> str:

@@ -26,22 +26,27 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
-from schema import slot, universes
+from schema import universes
 from schema.sections import refusals
 from schema.sections.dashboard import DashboardSettings
 from schema.sections.data import DataSettings
 from schema.sections.feature_store import FeatureStoreSettings
-from schema.sections.learning import FeatureSettings, RewardSettings, check_read
+from schema.sections.learning import FeatureSettings, GateSettings, ModelSettings, RewardSettings, check_read
 from schema.sections.news import NewsSettings, SentimentSettings
+from schema.sections.realtime import RunnerSettings, StreamSettings
+from schema.sections.schedule import Schedule
 from schema.sections.section import Section
-from schema.slot import Slot
+from schema.slot import SlotRows, minutes_of
 from trading_env.errors import PapertapeError
 
 #: Where a bundle holds its settings; the repository never has this file.
 BUNDLED = "schema/settings.json"
 #: The variable that names a settings file (TOML or JSON) for code that runs outside of a bundle; read first.
 SETTINGS_FILE = "PAPERTAPE_SETTINGS_FILE"
+#: The settings themselves, as JSON: of a container that runs without its image.
+SETTINGS_DOCUMENT = "PAPERTAPE_SETTINGS"
 #: The variable that names the environment which is synthesized, deployed or operated; empty for the file's own settings.
 ENVIRONMENT = "PAPERTAPE_ENVIRONMENT"
 
@@ -55,6 +60,8 @@ ALGORITHM_NAMES: Mapping[Algorithm, str] = {  # as pages and sentences call them
     "direct+ppo": "Direct reinforcement and PPO",
     "q-learning": "Q-learning",
 }
+Timeframe = Literal["1Day", "1Min"]
+MONTH, LEAST_WINDOW = 21, 5  # sessions; minutes of a slot whose orders are sent and followed
 Auto = Literal["auto"]
 AUTO: Auto = "auto"
 
@@ -141,42 +148,6 @@ class CostSettings(Section):
         return self
 
 
-class Schedule(Section):
-    """Times of a session; a slot's window ends before the next one's begins."""
-
-    slots: Annotated[tuple[Annotated[str, StringConstraints(pattern=f"^{slot.NAME}$")], ...], Field(min_length=1)]
-    slot_window_minutes: Annotated[int, Field(ge=5, le=180)]
-    quotes_every_minutes: Annotated[int, Field(ge=1, le=30)]
-    reconcile_every_minutes: Annotated[int, Field(ge=1, le=30)]
-    health_every_minutes: Annotated[int, Field(ge=1, le=30)]
-
-    @model_validator(mode="after")
-    def _slots_are_ordered_and_apart(self) -> Self:
-        for earlier, later in pairwise(self.slots):
-            if (gap := slot.minutes_of(later) - slot.minutes_of(earlier)) < self.slot_window_minutes:
-                raise ValueError(
-                    f"slots must be in order and slot_window_minutes = {self.slot_window_minutes} apart, {later} follows {earlier} by {gap}"
-                )
-        return self
-
-    def slots_of(self, session: date) -> tuple[Slot, ...]:
-        """The slots of a session, in order."""
-        return tuple(Slot(session, name) for name in self.slots)
-
-    def slot_of(self, session: date, name: str | None) -> Slot:
-        """The slot of a session called `name`, None where there is only one; raise ValueError for one that is not scheduled."""
-        chosen = self.slots[0] if name is None and len(self.slots) == 1 else name
-        if chosen not in self.slots:
-            raise ValueError(f"the slot must be one of {', '.join(self.slots)}, was {name}")
-        return Slot(session, chosen)
-
-    @property
-    def deciding(self) -> dict[str, str]:
-        """The deployed schedules of the slots, in order: `decide` for the first, `decide-open-60` for a later open+60; name -> slot."""
-        first, *others = self.slots
-        return {"decide": first, **{f"decide-{name.replace('+', '-')}": name for name in others}}
-
-
 class Risk(Section):
     max_weight: Share
     max_gross: Share
@@ -205,14 +176,18 @@ class TrainingSettings(Section):
     that was trained on what lies before it. The holdout is the last `holdout_sessions` before `live_start`.
 
     A date may be "auto": `schema.training_dates.as_of` makes it concrete, as of the newest session of a run's data.
+    `timeframe`: "1Day", a row per session; "1Min", a row per slot of `[schedule]`, of one-minute bars. What is called
+    sessions counts sessions, but for `episode_sessions`, which counts rows.
     """
+
+    timeframe: Timeframe = "1Day"
 
     start: DateOrAuto
     test_start: DateOrAuto
     live_start: DateOrAuto
     folds: Annotated[int, Field(ge=1, le=32)]
     purge_sessions: Annotated[int, Field(ge=1, le=63)]
-    holdout_sessions: Annotated[int, Field(ge=21, le=504)]
+    holdout_sessions: Annotated[int, Field(ge=1, le=504)]
     timesteps: Annotated[int, Field(ge=1_000, le=100_000_000)]
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1, max_length=32)]
     environments: Annotated[int, Field(ge=1, le=4096)]
@@ -228,6 +203,13 @@ class TrainingSettings(Section):
         if isinstance(section, Mapping) and section.get("algorithm") == "PPO":
             raise ValueError('algorithm = "PPO" is written "ppo" now; rename it')
         return section
+
+    @field_validator("holdout_sessions")
+    @classmethod
+    def _a_holdout_of_daily_bars_is_a_month_or_more(cls, sessions: int, info: ValidationInfo) -> int:
+        if sessions < MONTH and info.data.get("timeframe") != "1Min":
+            raise PydanticCustomError("greater_than_equal", "Input should be greater than or equal to {least}", {"least": MONTH})
+        return sessions
 
     @model_validator(mode="after")
     def _dates_are_ordered_and_seeds_distinct(self) -> Self:
@@ -249,18 +231,6 @@ class TrainingSettings(Section):
         if start == AUTO or test_start == AUTO or live_start == AUTO:
             raise SettingsError(f"training dates are known as of a session only, were {start}, {test_start}, {live_start}")
         return TrainingDates(start, test_start, live_start)
-
-
-class ModelSettings(Section):
-    approval: Literal["automatic", "manual"]
-
-
-class GateSettings(Section):
-    """What a model does that the gate refused: `shadow`, it only watches; `trade`, it trades where no model has passed, never with real
-    money (docs/decisions/0024-a-refused-model-on-paper.md).
-    """
-
-    refused: Literal["shadow", "trade"] = "shadow"
 
 
 class Budget(Section):
@@ -287,6 +257,8 @@ class Settings(Section):
     sentiment: SentimentSettings = SentimentSettings()
     feature_store: FeatureStoreSettings = FeatureStoreSettings()
     dashboard: DashboardSettings = DashboardSettings()
+    runner: RunnerSettings = RunnerSettings()
+    stream: StreamSettings = StreamSettings()
 
     @model_validator(mode="after")
     def _a_reward_and_a_forecast_are_of_an_algorithm_that_reads_them(self) -> Self:
@@ -301,6 +273,32 @@ class Settings(Section):
             raise ValueError(f'reward.sentiment_weight = {self.reward.sentiment_weight:g} needs features.sentiment = "daily", was "none"')
         return self
 
+    @model_validator(mode="after")
+    def _daily_bars_have_deployable_slots_and_minute_bars_no_posts(self) -> Self:
+        daily, window = self.training.timeframe == "1Day", self.schedule.slot_window_minutes
+        if daily and window < LEAST_WINDOW:
+            raise ValueError(f"schedule.slot_window_minutes must be {LEAST_WINDOW} or more, was {window}")
+        if not daily and self.features.sentiment != "none":
+            raise ValueError(f'training.timeframe = "1Min" needs features.sentiment = "none", was "{self.features.sentiment}"')
+        return self
+
+    @property
+    def row_slots(self) -> tuple[str, ...]:
+        """The slots that a market's rows are cut at; none where a row is a session."""
+        return self.schedule.slots if self.training.timeframe == "1Min" else ()
+
+    @property
+    def slot_rows(self) -> SlotRows | None:
+        """As `row_slots`, in minutes, with the slots' window; None where a row is a session."""
+        slots = tuple(minutes_of(slot) for slot in self.row_slots)
+        return SlotRows(slots, self.schedule.slot_window_minutes, self.data.minutes_feed) if slots else None
+
+    @model_validator(mode="after")
+    def _a_stream_has_somebody_who_writes_it(self) -> Self:
+        if self.stream.kind != "none" and not self.runner.enabled:
+            raise ValueError(f'stream.kind = "{self.stream.kind}" needs runner.enabled = true, was false: only the runner writes to it')
+        return self
+
 
 def quick(settings: Settings) -> Settings:
     """Three folds of two seeds: shows in minutes what the whole evaluation does, and can never pass the gate."""
@@ -309,7 +307,7 @@ def quick(settings: Settings) -> Settings:
 
 
 def load(path: Path, *, environment: str = "", research: bool = False) -> Settings:
-    """Read and validate `path`; raise `SettingsError` with one line that says what to change. A universe by rule is for `research` alone.
+    """Read and validate `path`; raise `SettingsError` with one line on what to change. Universe by rule, minute bars: for `research` alone.
 
     A table `[environments.<name>]` at the end of a TOML file holds what differs in the environment `name`; each is validated.
     """
@@ -334,6 +332,9 @@ def load(path: Path, *, environment: str = "", research: bool = False) -> Settin
 def _of_names(settings: Settings, *, source: str, research: bool) -> Settings:
     if not research and universes.most_traded(settings.universe.chosen_by):
         raise SettingsError(f"{source}: {universes.refusal(settings.universe.chosen_by)}")
+    if not research and settings.schedule.slot_window_minutes < LEAST_WINDOW:
+        was = settings.schedule.slot_window_minutes
+        raise SettingsError(f"{source}: schedule.slot_window_minutes must be {LEAST_WINDOW} or more where it is deployed, was {was}")
     return settings
 
 
@@ -358,13 +359,15 @@ def _overridden(document: Mapping[str, Any], by: Mapping[str, Any]) -> dict[str,
 
 def deployed() -> Settings:
     """The settings that this code was deployed with, read once; raise `SettingsError` when there are none or they are invalid."""
-    return _deployed(os.environ.get(SETTINGS_FILE, ""))
+    return _deployed(os.environ.get(SETTINGS_FILE, ""), os.environ.get(SETTINGS_DOCUMENT, ""))
 
 
 @lru_cache(maxsize=4)
-def _deployed(file: str) -> Settings:
+def _deployed(file: str, document: str) -> Settings:
     if file:
         return load(Path(file))
+    if document:
+        return checked_json(document.encode(), source=SETTINGS_DOCUMENT)
     package, _, name = BUNDLED.partition("/")
     try:
         content = pkgutil.get_data(package, name)  # from a folder and from inside a zip archive

@@ -8,7 +8,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import Self
+from typing import Literal, NamedTuple, Self
+
+MinutesFeed = Literal["iex", "sip"]
 
 #: The strategy whose slots the schedule decides.
 AGENT = "agent"
@@ -46,6 +48,14 @@ class Slot:
         """When the slot of a session that `opens` then begins, and when, so many `minutes` long, it ends."""
         begins = opens + timedelta(minutes=self.minutes)
         return begins, begins + timedelta(minutes=minutes)
+
+
+class SlotRows(NamedTuple):
+    """Where sessions are cut into rows: `slots` in minutes after the open, in order, each `window` minutes long; and whose minutes are."""
+
+    slots: tuple[int, ...]
+    window: int
+    feed: MinutesFeed = "iex"
 
 
 def minutes_of(name: str) -> int:

@@ -20,7 +20,7 @@ from schema.settings import AUTO, Settings, SettingsError, TrainingDates, Traini
 #: The first session with daily bars in Alpaca's free plan: "since 2016", https://docs.alpaca.markets/docs/about-market-data-api
 FIRST_BARS = date(2016, 1, 4)
 WARM_UP_YEARS, FIRST_TRAINING_YEARS = 1, 2
-#: Sessions that the first fold needs before its test, as `trading_env.evaluation.walk_forward.MIN_TRAINING`
+#: Rows that the first fold needs before its test, as `trading_env.evaluation.walk_forward.MIN_TRAINING`
 MIN_TRAINING = 252
 #: Weekdays of a year on which the exchange was closed, at the most (2012, 2025)
 MOST_HOLIDAYS = 11
@@ -57,7 +57,9 @@ def refuse_impossible_dates(settings: Settings, *, today: date) -> None:
     training, limit = settings.training, settings.risk.max_model_age_days
     start, test_start, live_start = dates = dates_as_of(training, today)
     tomorrow, oldest = today + timedelta(days=1), today - timedelta(days=limit - 1)
-    first, needed = max(start, first_tradable()), max(MIN_TRAINING, training.episode_sessions) + 1 + training.purge_sessions
+    rows = max(1, len(settings.row_slots))  # of a session; what training needs at the least is counted in rows
+    first = max(start, first_tradable())
+    needed = math.ceil((max(MIN_TRAINING, training.episode_sessions) + 1) / rows) + training.purge_sessions
     before = sessions_at_least(first, test_start)
     judged = sessions_at_least(test_start, live_start) - training.holdout_sessions
     problems = []

@@ -1,4 +1,4 @@
-"""Infrastructure only: six stacks, a seventh where the web app is on, and the constructs that they share.
+"""Infrastructure only: six stacks, more where the web app, a stream or the runner is on, and the constructs that they share.
 
 Importing this package points jsii to the Node that came with the Python packages, so that synthesis needs no Node on the machine and
 always runs the pinned one. Runtime code is referred to by path and never imported.

@@ -16,7 +16,7 @@ from aws_cdk import aws_s3_assets as assets
 from constructs import Construct
 
 from schema.features.groups import FeatureGroup, groups_in_table
-from schema.lake_layout import FEATURES, PROCESSED, RAW
+from schema.lake_layout import PROCESSED, RAW, features_prefix
 from schema.settings import Settings
 from stacks.constructs import archives
 from stacks.constructs.alarmed_schedule import SCHEDULED_TIME, AlarmedSchedule, Call, Cron, Retry
@@ -28,7 +28,6 @@ from stacks.lake import OBJECTS, LakeStack, let_read_objects, let_write_objects
 SCRIPT = archives.ROOT / "glue_jobs" / "build_features.py"
 LIBRARIES = {"numpy", "pandas", "pyarrow", "pydantic", "ta-lib"}  # beside Spark and boto3, which the service has
 QUOTES_LIBRARIES = LIBRARIES | {"awswrangler"}  # of a run in quotes mode, which nothing schedules
-PREFIX = FEATURES.rstrip("/")
 FIRST_YEAR, LAST_YEAR = 1990, 2100
 
 FEATURE_COLUMNS = (
@@ -93,10 +92,11 @@ class FeaturesStack(Stack):
                 self.job, rule, "a security configuration needs a KMS key at a dollar a month; log groups are encrypted by the service"
             )
         groups = groups_in_table(sentiment=settings.features.sentiment == "daily")
-        self._table(lake, groups)
+        self._table(lake, groups, settings)
         if settings.feature_store.enabled:
             add_feature_store(self, app=settings.name, groups=groups, bucket=lake.processed, bucket_arn=lake.processed_arn, job=role)
-        add_as_of_views(self, groups=groups, raw_bucket=lake.raw.bucket_name, database_name=lake.database_name)
+        by_slot = bool(settings.row_slots)
+        add_as_of_views(self, groups=groups, raw_bucket=lake.raw.bucket_name, database_name=lake.database_name, by_slot=by_slot)
         AlarmedSchedule(
             self,
             "BuildSchedule",
@@ -142,10 +142,10 @@ class FeaturesStack(Stack):
         )
         return role
 
-    def _table(self, lake: LakeStack, groups: Sequence[FeatureGroup]) -> None:
+    def _table(self, lake: LakeStack, groups: Sequence[FeatureGroup], settings: Settings) -> None:
         """`COLUMNS`, and behind them those of optional groups; Athena finds columns of Parquet by their names."""
         further = ((name, "double") for group in groups if group.optional for name in group.columns)
-        location = f"s3://{lake.processed.bucket_name}/{PREFIX}/"
+        location = f"s3://{lake.processed.bucket_name}/{features_prefix(settings.training.timeframe)}"
         column = glue.CfnTable.ColumnProperty
         table = glue.CfnTable(
             self,
@@ -154,7 +154,7 @@ class FeaturesStack(Stack):
             database_name=lake.database_name,
             table_input=glue.CfnTable.TableInputProperty(
                 name="features",
-                description="Daily features of every session and name",
+                description="Features of every slot and name" if settings.row_slots else "Daily features of every session and name",
                 table_type="EXTERNAL_TABLE",
                 partition_keys=[column(name="year", type="int")],
                 parameters={

@@ -28,6 +28,44 @@ class IngestStack(Stack):
         super().__init__(scope, construct_id, env=env, description="Papertape: quotes and bars into the lake")
         secret = broker_secret(self, settings)
         environment = {"RAW_BUCKET": lake.raw.bucket_name, "BROKER_SECRET_ARN": secret.secret_arn}
+        quotes = self._quotes(settings, runtime=runtime, lake=lake, environment=environment)
+        bars = PythonFunction(
+            self,
+            "BackfillBars",
+            folder="backfill_bars",
+            bundle="trade",
+            runtime=runtime,
+            environment={**environment, **_for_minutes(settings)},
+            timeout=Duration.minutes(15),
+            memory=1024,
+            description="Daily bars and corporate actions, of the last sessions or of all history",
+        )
+        let_read_objects(bars.own_role, lake.raw_arn, RAW)
+        let_write_objects(bars.own_role, lake.raw_arn, RAW)
+        for function in (quotes, bars):
+            if function is not None:
+                let_read_secret(function, secret)
+        if quotes is not None:
+            self._quotes_schedule(settings, quotes)
+        AlarmedSchedule(
+            self,
+            "BarsSchedule",
+            settings=settings,
+            name="backfill_bars",
+            cron=Cron(minute="0", hour="18"),
+            runs=bars,
+            retry=Retry(attempts=2, within=Duration.hours(1)),
+            dead_letters=lake.dead_letters,
+        )
+        CfnOutput(self, "BackfillBarsFunction", value=bars.function_name)
+        self.functions = {**({} if quotes is None else {"ingest_quotes": quotes}), "backfill_bars": bars}
+        if settings.news.sources:
+            self.functions["collect_news"] = self._news(settings, runtime=runtime, lake=lake, secret=secret, environment=environment)
+
+    def _quotes(self, settings: Settings, *, runtime: Runtime, lake: LakeStack, environment: Mapping[str, str]) -> PythonFunction | None:
+        """The function of each minute's quotes; None with a stream, which brings every quote as it comes."""
+        if settings.stream.kind != "none":
+            return None
         quotes = PythonFunction(
             self,
             "IngestQuotes",
@@ -40,21 +78,9 @@ class IngestStack(Stack):
             description="The latest quotes of the scheduled minute",
         )
         let_write_objects(quotes.own_role, lake.raw_arn, QUOTES)
-        bars = PythonFunction(
-            self,
-            "BackfillBars",
-            folder="backfill_bars",
-            bundle="trade",
-            runtime=runtime,
-            environment=environment,
-            timeout=Duration.minutes(15),
-            memory=1024,
-            description="Daily bars and corporate actions, of the last sessions or of all history",
-        )
-        let_read_objects(bars.own_role, lake.raw_arn, RAW)
-        let_write_objects(bars.own_role, lake.raw_arn, RAW)
-        for function in (quotes, bars):
-            let_read_secret(function, secret)
+        return quotes
+
+    def _quotes_schedule(self, settings: Settings, quotes: PythonFunction) -> None:
         AlarmedSchedule(
             self,
             "QuotesSchedule",
@@ -67,21 +93,7 @@ class IngestStack(Stack):
             retry=Retry(attempts=0, within=Duration.minutes(1)),
             dead_letters=None,
         )
-        AlarmedSchedule(
-            self,
-            "BarsSchedule",
-            settings=settings,
-            name="backfill_bars",
-            cron=Cron(minute="0", hour="18"),
-            runs=bars,
-            retry=Retry(attempts=2, within=Duration.hours(1)),
-            dead_letters=lake.dead_letters,
-        )
         CfnOutput(self, "IngestQuotesFunction", value=quotes.function_name)
-        CfnOutput(self, "BackfillBarsFunction", value=bars.function_name)
-        self.functions = {"ingest_quotes": quotes, "backfill_bars": bars}
-        if settings.news.sources:
-            self.functions["collect_news"] = self._news(settings, runtime=runtime, lake=lake, secret=secret, environment=environment)
 
     def _news(
         self,
@@ -138,3 +150,8 @@ class IngestStack(Stack):
                 news.may("bedrock:InvokeModel", on=[model])
             case "vader" | "classifier":
                 pass  # part of the function
+
+
+def _for_minutes(settings: Settings) -> dict[str, str]:
+    """Years of minutes are hundreds of pages: they wait for the next minute's budget of requests."""
+    return {"BROKER_RESET_TIMEOUT": "65"} if settings.slot_rows else {}

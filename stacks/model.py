@@ -22,7 +22,7 @@ from aws_cdk import aws_sagemaker as sagemaker
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
-from schema.lake_layout import MODELS, RUNS, TRAINING, UPLOADS
+from schema.lake_layout import MODELS, RUNS, TRAINING_VIEWS, UPLOADS
 from schema.settings import Settings, SettingsError
 from stacks.constructs import archives
 from stacks.constructs.alarmed_schedule import SCHEDULED_TIME, AlarmedSchedule, Call, Cron, Retry
@@ -32,7 +32,6 @@ from stacks.constructs.web_function import runs_pipeline
 from stacks.lake import LakeStack, let_read_objects, let_write_objects
 
 SERVICE = "sagemaker.amazonaws.com"
-FEATURES = TRAINING.partition("timeframe=")[0]  # what lies before live_start, and nothing later
 VERSIONS = "packages of the group are numbered as they are registered"
 EXECUTIONS = "the pipeline names the folder of its results after the execution"
 RUN_SECONDS = 6 * 3600
@@ -110,7 +109,7 @@ class ModelStack(Stack):
         """The role of the pipeline and of the jobs that it starts."""
         role = iam.Role(self, "JobRole", assumed_by=iam.ServicePrincipal(SERVICE))
         self._let_unpack(role, source)
-        let_read_objects(role, lake.processed_arn, FEATURES, MODELS)
+        let_read_objects(role, lake.processed_arn, TRAINING_VIEWS, MODELS)
         let_write_objects(role, lake.processed_arn, MODELS)
         self._let_start(role, "TrainingJob", "ProcessingJob")
         group = self.group.model_package_group_name
@@ -144,7 +143,7 @@ class ModelStack(Stack):
         source = assets.Asset(self, "RunsSource", path=str(archive.path), asset_hash=archive.key)
         role = iam.Role(self, "RunsRole", assumed_by=iam.ServicePrincipal(SERVICE))
         self._let_unpack(role, source)
-        let_read_objects(role, lake.processed_arn, FEATURES, MODELS, RUNS, UPLOADS)
+        let_read_objects(role, lake.processed_arn, TRAINING_VIEWS, MODELS, RUNS, UPLOADS)
         let_write_objects(role, lake.processed_arn, RUNS)
         allow(role, "s3:DeleteObject", on=[f"{lake.processed_arn}/{RUNS}*"], because="a run drops its lease, its stop and old checkpoints")
         self._let_start(role, "ProcessingJob")

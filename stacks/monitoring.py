@@ -18,7 +18,7 @@ from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sns_subscriptions as subscriptions
 from constructs import Construct
 
-from schema.lake_layout import FEATURES, RAW, REPORTS, SENTIMENT
+from schema.lake_layout import FEATURE_TABLES, RAW, REPORTS, SENTIMENT, STREAM_UNDELIVERED
 from schema.settings import Settings
 from stacks.constructs.alarmed_schedule import AlarmedSchedule, Cron, Retry
 from stacks.constructs.dashboard import Overview
@@ -28,6 +28,7 @@ from stacks.features import FeaturesStack
 from stacks.ingest import IngestStack
 from stacks.lake import LakeStack, let_read_objects, let_write_objects
 from stacks.model import ModelStack
+from stacks.stream import StreamStack
 from stacks.trading import TradingStack
 
 HOUR = Duration.hours(1)
@@ -53,6 +54,7 @@ class MonitoringStack(Stack):
         model: ModelStack,
         trading: TradingStack,
         env: Environment,
+        stream: StreamStack | None = None,
     ) -> None:
         super().__init__(scope, construct_id, env=env, description="Papertape: health, alarms, reports, budget")
         self.topic = self._topic(settings)
@@ -62,7 +64,7 @@ class MonitoringStack(Stack):
         lake.let_write_ledger(health)
         let_read_objects(health.own_role, lake.raw_arn, RAW)
         news = [SENTIMENT] if settings.news.sources else []
-        let_read_objects(health.own_role, lake.processed_arn, FEATURES.partition("timeframe=")[0], *news)
+        let_read_objects(health.own_role, lake.processed_arn, FEATURE_TABLES, *news)
         lake.let_read_ledger(report)
         let_write_objects(report.own_role, lake.processed_arn, REPORTS)
         retry = Retry(attempts=2, within=Duration.minutes(10))
@@ -77,12 +79,16 @@ class MonitoringStack(Stack):
             )  # fmt: skip
         self.functions = {"health": health, "report": report}
         alarms = self._alarms(health=health, trading=trading)
+        streaming: dict[str, PythonFunction] = {}
+        if stream is not None:
+            alarms += self._alarms_of_stream(stream)
+            streaming = stream.functions
         self._job_failures(features, model)
         self._budget(settings)
         overview = Overview(
             settings=settings,
             alarms=alarms,
-            functions={**ingest.functions, **trading.functions, **model.functions, **self.functions},
+            functions={**ingest.functions, **trading.functions, **model.functions, **streaming, **self.functions},
             api=trading.api,
             logs={"build_features": features.log_name, "execution API": trading.access_log_name},
         )
@@ -169,6 +175,27 @@ class MonitoringStack(Stack):
                 "Functions were refused for lack of concurrency. A new account allows ten at once. To do: ask for more in Service Quotas, "
                 f"and read {log['decide']} for what was missed.",
                 cloudwatch.Metric(namespace="AWS/Lambda", metric_name="Throttles", statistic="Sum", period=FIVE_MINUTES),
+            ),
+        ]
+
+    def _alarms_of_stream(self, stream: StreamStack) -> list[cloudwatch.Alarm]:
+        """What came and did not reach the lake; that nothing comes at all is health's to say."""
+        log = stream.consumer.log_name
+        return [
+            self._mailing(
+                "stream-late",
+                "What the stream brought is not in the lake after 15 minutes; it is kept for a day and then lost. "
+                f"Trading does not need it. To do: read {log}{'' if stream.log_name == log else f' and {stream.log_name}'}.",
+                stream.lateness,
+                threshold=stream.late_at,
+                comparison=AT_LEAST,
+                missing=cloudwatch.TreatMissingData.NOT_BREACHING,
+            ),
+            self._alarm(
+                "consume-stream-failed",
+                f"consume_stream raised; a batch is tried again by itself, and what is given up is a dead letter or lies below "
+                f"{STREAM_UNDELIVERED} in the raw bucket. To do: read {log}.",
+                stream.consumer.metric_errors(period=FIVE_MINUTES),
             ),
         ]
 

@@ -10,7 +10,7 @@ from aws_cdk import aws_apigateway as apigateway
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
-from schema.lake_layout import MODELS, RAW, SENTIMENT, TRAINING_MANIFEST, audit_prefix
+from schema.lake_layout import MODELS, RAW, SENTIMENT, audit_prefix, training_manifest
 from schema.settings import Settings, SettingsError
 from schema.slot import minutes_of
 from stacks.constructs.alarmed_schedule import AlarmedSchedule, Cron, Retry
@@ -88,11 +88,11 @@ class TradingStack(Stack):
         if settings.news.sources:
             let_read_objects(decide.own_role, lake.processed_arn, SENTIMENT)
         twice = Retry(attempts=2, within=Duration.minutes(5))
-        patiently = Retry(attempts=2, within=Duration.minutes(15))  # an attempt may take seven; the executor holds the slot's window
+        retry = Retry(attempts=2, within=Duration.minutes(15))  # an attempt may take seven; the executor holds the slot's window
         for (name, slot), cron in zip(settings.schedule.deciding.items(), crons, strict=True):
             AlarmedSchedule(
                 self, "".join(word.capitalize() for word in f"{name}-schedule".split("-")), settings=settings, name=name, cron=cron,
-                runs=decide, with_input={"slot": slot}, retry=patiently, dead_letters=lake.dead_letters,
+                runs=decide, with_input={"slot": slot}, retry=retry, dead_letters=lake.dead_letters,
             )  # fmt: skip
         AlarmedSchedule(
             self, "ReconcileSchedule", settings=settings, name="reconcile",
@@ -139,7 +139,9 @@ class TradingStack(Stack):
         let_write_objects(reconcile.own_role, lake.audit_arn, *(audit_prefix(table) for table in ARCHIVED))
         reconcile.may("s3:ListBucket", on=[lake.audit_arn, lake.processed_arn])
         reconcile.may("s3:GetObject", on=[f"{lake.processed_arn}/{EVALUATION}"], because=EXECUTIONS)
-        reconcile.may("s3:GetObject", "s3:GetObjectVersion", on=[f"{lake.processed_arn}/{TRAINING_MANIFEST}"])
+        reconcile.may(
+            "s3:GetObject", "s3:GetObjectVersion", on=[f"{lake.processed_arn}/{training_manifest(self._settings.training.timeframe)}"]
+        )
         reconcile.may("s3:ListBucketVersions", on=[lake.processed_arn])
         self._let_ask_the_registry(reconcile)
 

@@ -12,6 +12,7 @@ import pandas as pd
 from lambdas.common.lake.lake import Lake, Row, pack
 from papertape.market_data import bundled
 from schema.lake_layout import actions_key, bars_key, calendar_key
+from schema.slot import SlotRows
 
 
 def fill_raw(lake: Lake, *, symbols: Sequence[str], start: str, end: str) -> None:
@@ -45,6 +46,13 @@ def action_lines(*, symbols: Sequence[str], end: str) -> list[Row]:
         {"symbol": row.symbol, "ex_date": f"{row.ex_date:%Y-%m-%d}", "kind": row.kind, "value": float(row.value)}  # type: ignore[arg-type]
         for row in own.itertuples()
     ]
+
+
+def slot_objects(bars: pd.DataFrame, rows: SlotRows) -> dict[str, list[Row]]:
+    """`bars` of `slot_bars` as backfill_bars writes them: each name and year an object."""
+    lines = bars.assign(ts=bars["session"].dt.strftime("%Y-%m-%dT%H:%M:%SZ")).drop(columns="session")
+    found = lines.groupby([bars["symbol"], bars["session"].dt.year])
+    return {bars_key(str(symbol), int(year), rows): own.to_dict("records") for (symbol, year), own in found}  # type: ignore[misc]
 
 
 @lru_cache(maxsize=1)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import botocore.loaders
@@ -12,6 +14,10 @@ import botocore.session
 import pytest
 from moto.core import responses
 from moto.core.responses import ActionContext, ActionResult
+from moto.dynamodb import models
+from moto.dynamodb.models import DynamoDBBackend
+from moto.dynamodb.models.dynamo_type import DynamoType, Item, LimitedSizeDict
+from moto.dynamodb.models.table import Table
 
 #: Calls to DynamoDB whose answers hold nothing but attribute values and names.
 HOT = frozenset({"GetItem", "BatchGetItem", "Query", "PutItem", "UpdateItem", "DeleteItem", "Scan", "TransactWriteItems"})
@@ -21,13 +27,17 @@ _method_names = cache(responses.method_names_from_class)
 
 
 def hurry(patch: pytest.MonkeyPatch) -> None:
-    """Read each service's model once per process, look through moto's classes once, and let DynamoDB's answers go as they are.
+    """Read each service's model once per process, look through moto's classes once, let DynamoDB's answers go as they are, and take back
+    of a transaction what it touched.
 
     moto gives each test a new session, and a session reads the models of its services anew: a third of a second per test.
     """
     patch.setattr(botocore.session, "create_loader", _loader)
     patch.setattr(responses, "method_names_from_class", _method_names)
     patch.setattr(ActionResult, "execute_result", _printed(ActionResult.execute_result))
+    patch.setattr(models, "copy", SimpleNamespace(deepcopy=lambda one: one if isinstance(one, Table) else copy.deepcopy(one)))
+    patch.setattr(DynamoDBBackend, "transact_write_items", _undone(DynamoDBBackend.transact_write_items))
+    patch.setattr(Item, "__init__", _measured_once)
 
 
 def _printed(execute: Callable[[ActionResult, ActionContext], Any]) -> Callable[[ActionResult, ActionContext], Any]:
@@ -44,3 +54,37 @@ def _printed(execute: Callable[[ActionResult, ActionContext], Any]) -> Callable[
         return 200, {"Content-Type": "application/x-amz-json-1.0"}, json.dumps(result.result)
 
     return printed
+
+
+def _undone(transact: Callable[[DynamoDBBackend, list[dict[str, Any]]], None]) -> Callable[[DynamoDBBackend, list[dict[str, Any]]], None]:
+    """A transaction that fails leaves each table as it was; moto copies the whole table for it, once per item of the transaction."""
+
+    def undone(backend: DynamoDBBackend, items: list[dict[str, Any]]) -> None:
+        before = [(table, _kept(table, items)) for table in backend.tables.values()]
+        try:
+            transact(backend, items)
+        except Exception:
+            for table, kept in before:
+                table.items = kept
+            raise
+
+    return undone
+
+
+def _kept(table: Table, items: Sequence[dict[str, Any]]) -> Any:
+    """The rows of `table`, those under the hash keys that `items` name copied: moto updates a row where it is."""
+    asked = [op for each in items for op in each.values() if op.get("TableName") == table.name]
+    keys = [key for op in asked if (key := op.get("Item", op.get("Key", {})).get(table.hash_key_attr)) is not None]
+    kept = copy.copy(table.items)
+    for key in map(DynamoType, keys):
+        if key in kept:
+            kept[key] = copy.deepcopy(table.items[key])
+    return kept
+
+
+def _measured_once(item: Item, hash_key: DynamoType, range_key: DynamoType | None, attrs: dict[str, Any]) -> None:
+    """moto's own, but the size that DynamoDB allows is compared once, with the last attribute: moto sums all of them up at each."""
+    item.hash_key, item.range_key, item.attrs = hash_key, range_key, LimitedSizeDict()
+    for number, (name, value) in enumerate(attrs.items(), start=1):
+        store = LimitedSizeDict if number == len(attrs) else dict
+        store.__setitem__(item.attrs, name, DynamoType(value))

@@ -60,6 +60,13 @@ export function refresh() {
 document.body.addEventListener("htmx:configRequest", (event) => {
   event.detail.headers.Authorization = `Bearer ${token()}`;
 });
+// A page that nobody sees asks for nothing, and asks once when it is looked at again.
+document.body.addEventListener("htmx:beforeRequest", (event) => {
+  if (document.hidden && event.detail.elt.getAttribute("hx-trigger")?.startsWith("every")) event.preventDefault();
+});
+document.addEventListener("visibilitychange", () => {
+  if (!document.hidden) htmx.trigger(document.body, "seen");
+});
 document.body.addEventListener("htmx:beforeSwap", (event) => {
   if (event.detail.target === main) forgetCharts(main);
 });

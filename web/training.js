@@ -80,7 +80,11 @@ const megabytes = (bytes) => `${(bytes / 1e6).toFixed(bytes < 1e6 ? 2 : 1)} MB`;
 async function check(form) {
   const columns = {};
   for (const select of form.querySelectorAll("select[data-column]")) if (select.value) columns[select.dataset.column] = select.value;
-  const bars = { source: "upload", name: form.dataset.columns, columns, adjusted: form.elements.adjusted.checked };
+  const numbers = {};
+  for (const select of form.querySelectorAll("select[data-form]")) {
+    if (select.value && columns[select.dataset.form]) numbers[select.dataset.form] = select.value;
+  }
+  const bars = { source: "upload", name: form.dataset.columns, columns, numbers, adjusted: form.elements.adjusted.checked };
   const run = await write("runs", { kind: "inspect", title: form.dataset.title, bars });
   location.hash = run.open;
 }
@@ -204,6 +208,7 @@ function curves(element, detail) {
   let timer = null;
   let over = false;
   async function poll() {
+    if (document.hidden) return (timer = setTimeout(poll, POLL));
     try {
       const more = await call(`runs/${detail.run.id}/events?after=${course.last}`);
       if (over) return;

@@ -15,6 +15,7 @@ from datetime import date, datetime
 from typing import Any
 
 from lambdas.backfill_bars.actions import LATE_WITHIN, Span, merge
+from lambdas.backfill_bars.merging import merge_bars
 from lambdas.common.broker.port import MarketData, Session
 from lambdas.common.lake.lake import Lake, Row
 from schema.exchange_time import iso, new_york_date, parse_utc
@@ -81,7 +82,7 @@ def backfill(*, vendor: MarketData, lake: Lake, symbols: Sequence[str], window: 
     if not bars:
         raise BackfillError(f"the vendor sent no bar of {len(symbols)} symbols from {window.start} to {window.end}")
 
-    merged, restated = _merge_bars(lake, bars)
+    merged, restated = merge_bars(lake, bars)
     found, late = _merge_actions(lake, actions, symbols, window)
     written = lake.write(merged | found | _calendar(lake, sessions))
     sent = {row["symbol"] for row in bars}
@@ -95,25 +96,6 @@ def backfill(*, vendor: MarketData, lake: Lake, symbols: Sequence[str], window: 
         silent=tuple(symbol for symbol in symbols if symbol not in sent),
         objects_written=len(written),
     )
-
-
-def _merge_bars(lake: Lake, bars: Iterable[Row]) -> tuple[dict[str, list[Row]], list[str]]:
-    incoming: dict[str, dict[str, Row]] = {}
-    for row in bars:
-        incoming.setdefault(bars_key(row["symbol"], new_york_date(parse_utc(row["ts"])).year), {})[row["ts"]] = dict(row)
-    stored = lake.read(incoming, prefix=BARS)
-    restated: list[str] = []
-    objects: dict[str, list[Row]] = {}
-    for key, rows in incoming.items():
-        known = {row["ts"]: row for row in stored.get(key, ())}
-        for ts, row in rows.items():
-            restated += [
-                f"{row['symbol']} {ts[:10]} {name} {old} -> {row[name]}"
-                for name, old in known.get(ts, {}).items()
-                if name in row and row[name] != old
-            ]
-        objects[key] = [row for _, row in sorted((known | rows).items())]
-    return objects, restated
 
 
 def _merge_actions(

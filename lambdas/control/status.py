@@ -16,7 +16,8 @@ from lambdas.common.ledger.records import BrokerState, Decision, ServedModel, Sn
 from lambdas.common.ledger.roles import roles
 from schema.api_requests import State
 from schema.exchange_time import NEW_YORK, iso, new_york_date, parse_utc
-from schema.settings import Schedule, Settings
+from schema.sections.schedule import Schedule
+from schema.settings import Settings
 from schema.slot import AGENT, FLATTEN
 
 HISTORY = 5

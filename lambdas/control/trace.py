@@ -94,7 +94,7 @@ class Tracer:
         return [
             _held_against(decision, record, says=verdict, where=f"{where}, {at}"),
             _observation(decision, record, where=at),
-            Link(link="input data", says=f"closes of {decision.data_as_of}", status="recorded", hash=record.get("inputs_sha256"), where=at),
+            Link(link="input data", says=_observed(decision), status="recorded", hash=record.get("inputs_sha256"), where=at),
             *self._model(decision, record),
             self._code(decision, record),
         ]
@@ -173,6 +173,11 @@ class Tracer:
 
 def _key(decision: Decision) -> str:
     return decision_key(date.fromisoformat(decision.slot[:10]), decision.decision_id)
+
+
+def _observed(decision: Decision) -> str:
+    within = decision.slot[:10] == decision.data_as_of
+    return f"the slot bars of {decision.data_as_of} that ended before the slot" if within else f"closes of {decision.data_as_of}"
 
 
 def _held_against(decision: Decision, record: Record, *, says: str, where: str) -> Link:

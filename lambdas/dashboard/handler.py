@@ -29,10 +29,12 @@ from lambdas.dashboard.principal import ScopeError
 from lambdas.dashboard.request import PageRequest
 from lambdas.dashboard.runs import api as runs_api
 from lambdas.dashboard.runs import simulation, training, uploads
+from lambdas.dashboard.shared_answers import SharedAnswers
 from lambdas.dashboard.writes import KeyReusedError, WriteError
 from schema.runs.status import RunEventsError
 
 app = APIGatewayRestResolver(enable_validation=True, strip_prefixes=["/app"])
+shared = SharedAnswers()
 for module in (decisions, portfolio, trading, news, health, models, runs_api, training, simulation, uploads):
     app.include_router(module.router)
 
@@ -95,10 +97,15 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     if (problem := _unreadable(event)) is not None:
         return {"statusCode": 422, "headers": {"Content-Type": "application/json"}, "body": json.dumps({"message": problem})}
     try:
-        app.append_context(request=PageRequest.of_event(event))  # type: ignore[no-untyped-call]
+        request = PageRequest.of_event(event)
     except ScopeError as error:
         return {"statusCode": 403, "headers": {"Content-Type": "application/json"}, "body": json.dumps({"message": str(error)})}
-    return _with_etag(event, app.resolve(event, context))
+    response = shared.of(event, request.principal)
+    if response is None:
+        app.append_context(request=request)  # type: ignore[no-untyped-call]
+        response = app.resolve(event, context)
+        shared.keep(event, request.principal, response)
+    return _with_etag(event, response)
 
 
 def _unreadable(event: dict[str, Any]) -> str | None:

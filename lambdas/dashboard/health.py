@@ -1,4 +1,5 @@
-"""Health: the loop with the freshness of each step, what is wrong and what to do about it, the alarms, and what the month may cost.
+"""Health: the loop with the freshness of each step, the runner and the stream where they are on, what is wrong and what to do about it, the
+alarms, and what the month may cost.
 
 The rules are those that `health` mails of (lambdas/common/health/), asked now. On a laptop whose clock is a replay's they are asked as of
 that clock, and the page says so. What cannot be read is said to be unknown.
@@ -6,7 +7,7 @@ that clock, and the page says so. What cannot be read is said to be unknown.
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -27,6 +28,7 @@ from lambdas.dashboard.pages import page
 from lambdas.dashboard.request import PageRequest
 from lambdas.dashboard.routing import PageRouter
 from lambdas.dashboard.views.loop import StepView, other_facts, steps
+from lambdas.dashboard.views.realtime import RunnerView, StreamView, runner_view, stream_view
 from schema.exchange_time import iso, parse_utc
 
 router = PageRouter()
@@ -78,7 +80,7 @@ class CostView(BaseModel):
 
 class HealthView(BaseModel):
     """`as_of`: the moment that is judged; `replay`: it is another than now. `problem`: why the steps and conditions are not known.
-    `decided_by`: the code that the newest decision was ordered by."""
+    `runner` and `stream`: None where they are off, or not known. `decided_by`: the code that the newest decision was ordered by."""
 
     as_of: str
     replay: bool
@@ -86,6 +88,8 @@ class HealthView(BaseModel):
     state_reason: str | None
     warning: str | None
     steps: tuple[StepView, ...]
+    runner: RunnerView | None
+    stream: StreamView | None
     conditions: tuple[ConditionView, ...]
     notices: tuple[NoticeView, ...]
     problem: str | None
@@ -103,6 +107,7 @@ def get_health() -> HealthView:
 
 
 @router.get("/pages/health", include_in_schema=False)
+@router.get("/pages/health/live", include_in_schema=False)
 def show_health() -> Response[str]:
     return page("health.html.j2", router.asked, view=health(router.asked))
 
@@ -123,16 +128,27 @@ def health(request: PageRequest) -> HealthView:
         "code_version": request.variables.code_version,
     }
     try:
-        facts = gather(now=now, ledger=request.ledger, lake=request.lake, settings=request.settings)
+        facts = gather(now=now, ledger=request.ledger, lake=request.lake, settings=request.settings, asked_at=datetime.now(UTC))
         other = other_facts(request, now=now)
+        stream = stream_view(request, newest=other.quotes)
     except (ClientError, BotoCoreError, LakeError) as error:
-        nothing = {"trading_state": None, "state_reason": None, "steps": (), "conditions": (), "decided_by": None}
+        nothing = {
+            "trading_state": None,
+            "state_reason": None,
+            "steps": (),
+            "conditions": (),
+            "decided_by": None,
+            "runner": None,
+            "stream": None,
+        }
         return HealthView(problem=f"{type(error).__name__}: {error}", **nothing, **fixed)
     findings = evaluate(facts, request.settings)
     return HealthView(
         trading_state=facts.state,
         state_reason=facts.state_reason,
         steps=steps(facts, other, request.settings, broken=names(findings)),
+        runner=runner_view(facts.runner),
+        stream=stream,
         conditions=tuple(_condition(one, request) for one in findings),
         problem=None,
         decided_by=facts.recent[-1].code_version if facts.recent else None,
@@ -154,7 +170,8 @@ def _on_laptop(request: PageRequest) -> bool:
 
 def _condition(finding: Finding, request: PageRequest) -> ConditionView:
     name, subject = finding.about
-    address = AppAddress(request.settings.name, request.settings.region, local=_on_laptop(request))
+    settings = request.settings
+    address = AppAddress(settings.name, settings.region, local=_on_laptop(request), streamed=settings.stream.kind != "none")
     return ConditionView(
         rule=name,
         subject=subject,

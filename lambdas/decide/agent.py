@@ -1,4 +1,4 @@
-"""One decision: observe the last close, ask the model that trades, record, send; then let the other one watch.
+"""One decision: observe market and book, ask the model that trades, record, send; then let the other one watch.
 
 Promises: the decision id is the strategy and the slot, so the same event decides once; the audit record is written before anything can be
 ordered; whatever makes the data, the book or the model doubtful ends in `no-trade` with an alert that names it, never in a guess. A
@@ -8,16 +8,17 @@ shadow, and the look back at what the last session cost, can fail in any way wit
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lambdas.common.api.client import Answer
+from lambdas.common.broker.port import Session
 from lambdas.common.ledger.ledger import Ledger
 from lambdas.common.ledger.records import AlertRecord, ServedModel, ShadowDecision
-from lambdas.common.ledger.roles import roles_now, trader_now
+from lambdas.common.ledger.roles import RESTS, rests, roles_now, trader_now
 from lambdas.decide.attribution import attribute_session
 from lambdas.decide.data import MarketSnapshot
 from lambdas.decide.decision import ObservedState
@@ -25,12 +26,12 @@ from lambdas.decide.edges import Edges, NoTrade
 from lambdas.decide.endpoint import Scores
 from lambdas.decide.explaining import explanation_of
 from lambdas.decide.notices import notices
-from lambdas.decide.observing import observe_close
+from lambdas.decide.observing import observe_slot
 from lambdas.decide.scoring import refuse_stale, scores_of, weights_of
 from schema.exchange_time import iso, new_york_date
 from schema.lake_layout import decision_key
 from schema.settings import Settings
-from schema.slot import AGENT, decision_id_of
+from schema.slot import AGENT, Slot, decision_id_of
 from trading_env.evaluation.attribution import AttributionError
 from trading_env.simulation.portfolio import PortfolioError
 
@@ -52,8 +53,12 @@ def decide(*, time: datetime, settings: Settings, edges: Edges, slot_name: str |
     decision_id = decision_id_of(AGENT, slot)
     if (made := edges.ledger.decision(decision_id)) is not None:
         return {"outcome": "decided before", "decision_id": decision_id, "state": made.state, "verdict": made.verdict}
+    if settings.row_slots and hours[0].open + timedelta(minutes=deciding.minutes) >= hours[0].close:
+        return {"outcome": "skipped", "reason": f"{session} closes before slot {slot}"}
+    if deciding.name in settings.row_slots[1:] and rests(trader_now(edges.ledger, settings), deciding, settings):
+        return _rest(deciding, hours=hours[0], settings=settings, edges=edges, time=time)
     try:
-        snapshot, observed = observe_close(session=session, settings=settings, edges=edges)
+        snapshot, observed = observe_slot(slot=deciding, hours=hours[0], settings=settings, edges=edges)
         as_of = snapshot.as_of
         model = trader_now(edges.ledger, settings)
         refuse_stale(model, session=session, settings=settings)
@@ -81,12 +86,12 @@ def decide(*, time: datetime, settings: Settings, edges: Edges, slot_name: str |
     answer = edges.execution.post_decision(body)
     for symbol, last in snapshot.missing.items():
         since = "the lake has none of it at all" if last is None else f"its last is of {last}"
-        detail = f"{symbol} has no bar of {as_of}, {since}; it is left out and its position carried"
+        detail = f"{symbol} has no bar of {snapshot.newest}, {since}; it is left out and its position carried"
         left_out = f"{symbol} is left out of slot {slot}"
         _alert(edges.ledger, rule=f"missing-bar:{symbol}", detail=detail, subject=left_out, session=session, time=time)
     for one in notices(snapshot, held={symbol for symbol, weight in _by_symbol(observed, observed.held).items() if weight}):
         _alert(edges.ledger, rule=one.rule, detail=one.detail, subject=one.subject, session=session, time=time)
-    _decide_shadow(slot=slot, traded=model, settings=settings, as_of=as_of, observed=observed, edges=edges, time=time)
+    _decide_shadow(slot=deciding, traded=model, settings=settings, as_of=as_of, observed=observed, edges=edges, time=time)
     _attribute(snapshot, settings=settings, edges=edges, session=session, time=time)
     return _outcome(
         answer,
@@ -94,7 +99,28 @@ def decide(*, time: datetime, settings: Settings, edges: Edges, slot_name: str |
         as_of=as_of.isoformat(),
         model_version=model.model_version,
         missing=list(snapshot.missing),
+        **_reach(snapshot),
     )
+
+
+def _rest(slot: Slot, *, hours: Session, settings: Settings, edges: Edges, time: datetime) -> Result:
+    """Nothing is decided and nothing ordered; a model that watches is asked all the same."""
+    result = {"outcome": "rests", "decision_id": decision_id_of(AGENT, slot), "reason": RESTS}
+    both = roles_now(edges.ledger, settings)
+    if both.watches is None:
+        return result
+    try:
+        snapshot, observed = observe_slot(slot=slot, hours=hours, settings=settings, edges=edges)
+    except NoTrade as reason:
+        _tell_of_silence(slot, reason, ledger=edges.ledger, time=time)
+        return result
+    _decide_shadow(slot=slot, traded=both.trades, settings=settings, as_of=snapshot.as_of, observed=observed, edges=edges, time=time)
+    return result
+
+
+def _reach(snapshot: MarketSnapshot) -> dict[str, str]:
+    """With slot bars, to what instant the market reaches; a day of daily bars says it all."""
+    return {} if snapshot.until is None else {"observed_until": iso(snapshot.until)}
 
 
 def _outcome(answer: Answer, *, decision_id: str, **fields: Any) -> Result:
@@ -126,30 +152,22 @@ def _tell_of_fallback(model: ServedModel, scored: Scores, *, slot: str, ledger: 
 
 
 def _decide_shadow(
-    *, slot: str, traded: ServedModel, settings: Settings, as_of: date, observed: ObservedState, edges: Edges, time: datetime
+    *, slot: Slot, traded: ServedModel, settings: Settings, as_of: date, observed: ObservedState, edges: Edges, time: datetime
 ) -> None:
     """Record what the model that watches would have done with the same observation; its failure is an alert and nothing else."""
     shadow = roles_now(edges.ledger, settings).watches
-    if shadow is None or shadow.spec == traded.spec:
+    if shadow is None or shadow.spec == traded.spec or rests(shadow, slot, settings):
         return
     try:
         scored = scores_of(shadow, observed=observed, edges=edges, retries=edges.retries.once())
         weights = weights_of(shadow, observed=observed, values=scored.values)
     except NoTrade as reason:
-        failed = NoTrade("shadow-unavailable", str(reason))
-        _alert(
-            edges.ledger,
-            rule=failed.rule,
-            detail=str(failed),
-            subject=f"The shadow did not decide in slot {slot}",
-            session=new_york_date(time),
-            time=time,
-        )
+        _tell_of_silence(slot, reason, ledger=edges.ledger, time=time)
         return
-    _tell_of_fallback(shadow, scored, slot=slot, ledger=edges.ledger, time=time)
+    _tell_of_fallback(shadow, scored, slot=str(slot), ledger=edges.ledger, time=time)
     edges.ledger.put_shadow_decision(
         ShadowDecision(
-            slot=slot,
+            slot=str(slot),
             model_version=shadow.model_version,
             data_as_of=as_of.isoformat(),
             weights=weights,
@@ -161,12 +179,18 @@ def _decide_shadow(
     )
 
 
+def _tell_of_silence(slot: Slot, reason: NoTrade, *, ledger: Ledger, time: datetime) -> None:
+    failed = NoTrade("shadow-unavailable", str(reason))
+    subject = f"The shadow did not decide in slot {slot}"
+    _alert(ledger, rule=failed.rule, detail=str(failed), subject=subject, session=new_york_date(time), time=time)
+
+
 def _attribute(snapshot: MarketSnapshot, *, settings: Settings, edges: Edges, session: date, time: datetime) -> None:
     """Say what the last session cost; that it cannot be said is an alert and nothing else."""
     try:
         attribute_session(market=snapshot.market, settings=settings, ledger=edges.ledger)
     except (AttributionError, PortfolioError) as error:
-        last = f"The session {snapshot.market.sessions[-1]} is not explained"
+        last = f"The session {snapshot.as_of} is not explained"
         _alert(edges.ledger, rule="not-explained", detail=str(error), subject=last, session=session, time=time)
 
 
@@ -187,6 +211,7 @@ def _audit_record(
         "outside": scored.outside,
         "fallback": scored.fallback,
         "inputs_sha256": snapshot.inputs_sha256,
+        **_reach(snapshot),
         "quarantined": snapshot.quarantined,
         "missing": list(snapshot.missing),
         "broken": {symbol: str(action) for symbol, action in snapshot.broken.items()},

@@ -2,7 +2,7 @@
 
 Promise: pure but for `attribute_session`, which reads two snapshots, the session's decision and its fills, and writes one `Attribution`,
 once. The parts sum to the difference to far below a cent. A session whose bars or snapshots are not there has no attribution, nor has
-one of several decisions, which followed several plans; nothing is guessed.
+one of several decisions, which followed several plans, or of several slot bars, which no one decision is held against; nothing is guessed.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from trading_env.simulation.portfolio import ExecutionPrices
 
 def attribute_session(*, market: Market, settings: Settings, ledger: Ledger) -> Attribution | None:
     """Explain the last session of `market`, unless that was done or cannot be; return what was written."""
-    if len(market) < 2:
+    if len(market) < 2 or len(settings.row_slots) > 1:
         return None
-    earlier, session = (str(day) for day in market.sessions[-2:])
+    earlier, session = (str(day) for day in market.days[-2:])
     before, after = ledger.snapshot(earlier), ledger.snapshot(session)
     if before is None or after is None or before.account_id != after.account_id or ledger.attributions(session, session):
         return None

@@ -1,4 +1,4 @@
-"""From what is known at a close to target weights: observe, ask a policy, mix with what is held.
+"""From what is known at the end of a row to target weights: observe, ask a policy, mix with what is held.
 
 Promises: the same market, book and scores give the same decision to the last bit; an untradable name is left out of the weights, so the
 executor leaves its position alone. Pure: no AWS, no clock. Raises `ObservationError` for a state that cannot be observed and
@@ -24,7 +24,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class AccountAtClose:
-    """Cash in dollars and shares by symbol after the close observed; `closes` values what the market has no bar of."""
+    """Cash in dollars and shares by symbol after the row observed; `closes` values what the market has no bar of."""
 
     cash: float
     quantities: Mapping[str, float]
@@ -33,8 +33,8 @@ class AccountAtClose:
 
 @dataclass(frozen=True)
 class ObservedState:
-    """One observed state: held weights (A,) and cash weight as shares of equity, who may trade (A,), the policy's vector, and the hash of
-    the table that its features are of.
+    """One observed state: held weights (A,) and cash weight as shares of equity, who may trade (A,), the policy's vector, the hash of
+    the table that its features are of, and the slots that its rows are cut at; none where a row is a session.
     """
 
     observation: Observation
@@ -42,6 +42,7 @@ class ObservedState:
     cash_weight: float
     tradable: NDArray[np.bool_]
     feature_hash: str
+    slots: tuple[str, ...] = ()
 
     @property
     def sha256(self) -> str:
@@ -49,8 +50,8 @@ class ObservedState:
         return hashlib.sha256(self.observation.vector.astype("<f4").tobytes()).hexdigest()
 
 
-def observe_state(*, market: Market, account: AccountAtClose) -> ObservedState:
-    """Observe the last row of `market` with the account after that close.
+def observe_state(*, market: Market, account: AccountAtClose, slots: tuple[str, ...] = ()) -> ObservedState:
+    """Observe the last row of `market`, whose rows are cut at `slots`, with the account after that close.
 
     Equity is cash and every position at its raw close, not the broker's own figure, which moves after hours.
     """
@@ -71,6 +72,7 @@ def observe_state(*, market: Market, account: AccountAtClose) -> ObservedState:
         cash_weight=float(cash_weight),
         tradable=tradable,
         feature_hash=table_within(market).hash,
+        slots=slots,
     )
 
 

@@ -11,12 +11,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from lambdas.common.broker.port import Session
-from lambdas.common.ledger.roles import trader_now
+from lambdas.common.ledger.roles import RESTS, rests, trader_now
+from lambdas.decide.data import MarketSnapshot
 from lambdas.decide.decision import ObservedState
 from lambdas.decide.edges import Edges, NoTrade
 from lambdas.decide.observing import observe_now
 from lambdas.decide.scoring import refuse_stale, scores_of, weights_of
-from schema.exchange_time import new_york_date
+from schema.exchange_time import iso, new_york_date
 from schema.settings import Settings
 from schema.slot import Slot
 
@@ -32,31 +33,39 @@ def dry_run(*, settings: Settings, edges: Edges, now: datetime | None = None, sl
     now = now or edges.broker.clock().now
     today = new_york_date(now)
     sessions = edges.market_data.sessions(today - NEARBY, today + NEARBY)
-    slot = _next_slot(sessions, now=now, settings=settings, name=slot_name)
+    slot, hours = _next_slot(sessions, now=now, settings=settings, name=slot_name)
     closed = [session.date for session in sessions if session.close <= now]
     model = trader_now(edges.ledger, settings)
     told = {"dry_run": True, "slot": str(slot), "strategy": model.policy, "model_version": model.model_version}
+    if rests(model, slot, settings):
+        return {**told, "targets": {}, "cash": None, "rule": None, "reason": RESTS}
     try:
-        snapshot, observed = observe_now(session=slot.session, closed=closed, settings=settings, edges=edges)
+        snapshot, observed = observe_now(slot=slot, hours=hours, now=now, closed=closed, settings=settings, edges=edges)
         refuse_stale(model, session=slot.session, settings=settings)
         scored = scores_of(model, observed=observed, edges=edges, retries=edges.retries.once())
         weights = weights_of(model, observed=observed, values=scored.values)
     except NoTrade as refusal:
         return {**told, "targets": {}, "cash": None, "rule": refusal.rule, "reason": str(refusal)}
     cash = _left_in_cash(observed, weights, buffer=settings.portfolio.cash_buffer)
-    reason = f"{model.policy} would decide so for slot {slot}, from the close of {snapshot.as_of}"
+    seen = f"the close of {snapshot.as_of}" if snapshot.as_of < slot.session else f"the slot bars up to {_time(snapshot)}"
+    reason = f"{model.policy} would decide so for slot {slot}, from {seen}"
     if scored.fallback is not None:
         reason += f"; its package scored, for the endpoint did not: {scored.fallback}"
     return {**told, "targets": weights, "cash": cash, "rule": None, "reason": reason}
 
 
-def _next_slot(sessions: Sequence[Session], *, now: datetime, settings: Settings, name: str | None) -> Slot:
-    """The first slot, of that name if given, whose window has not ended."""
+def _time(snapshot: MarketSnapshot) -> str:
+    return snapshot.newest if snapshot.until is None else iso(snapshot.until)
+
+
+def _next_slot(sessions: Sequence[Session], *, now: datetime, settings: Settings, name: str | None) -> tuple[Slot, Session]:
+    """The first slot, of that name if given, whose window has not ended, and its session."""
     for session in sessions:
         named = (settings.schedule.slot_of(session.date, name),) if name else settings.schedule.slots_of(session.date)
         for slot in named:
-            if slot.window(session.open, minutes=settings.schedule.slot_window_minutes)[1] > now:
-                return slot
+            begins, ends = slot.window(session.open, minutes=settings.schedule.slot_window_minutes)
+            if ends > now and not (settings.row_slots and begins >= session.close):
+                return slot, session
     raise ValueError(f"the broker's calendar must hold a slot within {NEARBY.days} days of {now.isoformat()}, there is none")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,8 +24,17 @@ class NoTrade(PapertapeError):  # noqa: N818 -- an outcome, not an error
 
 
 @dataclass(frozen=True, kw_only=True)
+class Publication:
+    """A vendor publishes a minute's bar within `seconds` after its end; `sleep` waits for the broker's clock to be there."""
+
+    seconds: float = 5.0
+    sleep: Callable[[float], None] = time.sleep
+
+
+@dataclass(frozen=True, kw_only=True)
 class Edges:
-    """Everything outside; `runtime` is SageMaker's runtime client, `retries` say how long an endpoint is asked again."""
+    """Everything outside; `runtime` is SageMaker's runtime client, `retries` say how long an endpoint is asked again, `publication` from
+    when on the running session's minutes are read."""
 
     broker: Broker
     market_data: MarketData
@@ -33,3 +44,4 @@ class Edges:
     execution: ExecutionApi
     code_version: str
     retries: Retries = field(default_factory=Retries)
+    publication: Publication = field(default_factory=Publication)

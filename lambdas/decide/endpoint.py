@@ -1,8 +1,9 @@
 """Ask a SageMaker endpoint for scores, and believe the answer only when it is exactly what its pointer in the ledger promises.
 
 `ask` returns one finite float64 per symbol, within what a policy can say, or raises `EndpointError`, one line that names what was wrong:
-not reached, refused, not JSON, wrong length, not finite, out of range, another model, another feature table. The caller never gets a
-partial or repaired answer. How far the observation lies outside of what the model was trained on comes with it, where the endpoint tells.
+not reached, refused, not JSON, wrong length, not finite, out of range, another model, another feature table, other slots. The caller
+never gets a partial or repaired answer. How far the observation lies outside of what the model was trained on comes with it, where the
+endpoint tells.
 
 No answer is asked for again while the caller's `Retries` allow it: an endpoint that is asked once a day is cold each time. An answer that
 cannot be believed is not: the next one would be no better.
@@ -25,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lambdas.common.ledger.records import ServedModel
 from trading_env.errors import PapertapeError
+from trading_env.simulation.artifact import slots_problem
 
 REQUEST_SCHEMA = 1
 #: A policy's scores are logs of a mean of portfolios that no seed lets fall below e^-20 of the largest share, over at most 500 names.
@@ -65,6 +67,7 @@ class Retries:
 class Diagnostics(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
     feature_hash: str
+    slots: tuple[str, ...] = ()
     outside: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
 
 
@@ -88,13 +91,20 @@ class EndpointResponse(BaseModel):
 
 
 def ask_again(
-    *, retries: Retries, runtime: Any, model: ServedModel, as_of: date, symbols: Sequence[str], observation: NDArray[np.float32]
+    *,
+    retries: Retries,
+    runtime: Any,
+    model: ServedModel,
+    as_of: date,
+    symbols: Sequence[str],
+    observation: NDArray[np.float32],
+    slots: Sequence[str] = (),
 ) -> Scores:
     """`ask` until there is an answer, or no time for another attempt; then the last attempt's error."""
     pause = retries.pause
     while True:
         try:
-            return ask(runtime=runtime, model=model, as_of=as_of, symbols=symbols, observation=observation)
+            return ask(runtime=runtime, model=model, as_of=as_of, symbols=symbols, observation=observation, slots=slots)
         except EndpointError as error:
             if not error.silent or retries.monotonic() + pause + retries.attempt > retries.until:
                 raise
@@ -102,8 +112,16 @@ def ask_again(
         pause = min(2 * pause, LONGEST_PAUSE)
 
 
-def ask(*, runtime: Any, model: ServedModel, as_of: date, symbols: Sequence[str], observation: NDArray[np.float32]) -> Scores:
-    """Invoke `model.endpoint` with the observation of the close of `as_of`."""
+def ask(
+    *,
+    runtime: Any,
+    model: ServedModel,
+    as_of: date,
+    symbols: Sequence[str],
+    observation: NDArray[np.float32],
+    slots: Sequence[str] = (),
+) -> Scores:
+    """Invoke `model.endpoint` with the observation of a row of the session `as_of`; `slots` are those that rows are cut at, if any."""
     request = {
         "schema": REQUEST_SCHEMA,
         "as_of": as_of.isoformat(),
@@ -120,7 +138,7 @@ def ask(*, runtime: Any, model: ServedModel, as_of: date, symbols: Sequence[str]
         body = response["Body"].read()
     except (ClientError, BotoCoreError) as error:
         raise EndpointError(f"endpoint {model.endpoint}: no answer ({error})", silent=not _refused(error)) from error
-    return _believe(body=body, model=model, count=len(symbols))
+    return _believe(body=body, model=model, count=len(symbols), slots=tuple(slots))
 
 
 def _refused(error: Exception) -> bool:
@@ -129,7 +147,7 @@ def _refused(error: Exception) -> bool:
     return 400 <= int(status) < 500
 
 
-def _believe(*, body: bytes, model: ServedModel, count: int) -> Scores:
+def _believe(*, body: bytes, model: ServedModel, count: int, slots: tuple[str, ...]) -> Scores:
     try:
         answer = EndpointResponse.model_validate_json(body)
     except ValidationError as error:
@@ -141,6 +159,8 @@ def _believe(*, body: bytes, model: ServedModel, count: int) -> Scores:
         problem = f"model_version must be {model.model_version}, was {answer.model_version}"
     elif answer.diagnostics.feature_hash != model.feature_hash:
         problem = f"feature_hash must be {model.feature_hash}, was {answer.diagnostics.feature_hash}"
+    elif answer.diagnostics.slots != slots:
+        problem = slots_problem(wanted=slots, was=answer.diagnostics.slots)
     elif len(answer.scores) != count:
         problem = f"scores must have {count} values, was {len(answer.scores)}"
     else:

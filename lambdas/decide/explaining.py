@@ -1,6 +1,6 @@
 """Why a model gave the scores that were decided on: the gradient of its network, from the package that its endpoint serves.
 
-Promise: never a reason not to trade. A package that cannot be read, or not within `PATIENCE`, or whose scores are not those that were
+Promise: never a reason not to trade. A package that cannot be read, or not within `TIMEOUT`, or whose scores are not those that were
 decided on, gives an explanation that says so. A warm function reads a package once. Everything is rounded to `PLACES`, so that the same
 decision has the same record.
 """
@@ -22,7 +22,7 @@ from trading_env.data.observation import ObservationError
 from trading_env.simulation.policy import NumpyPolicy, PolicyError
 from trading_env.simulation.score_gradient import FORECAST, ScoreGradient, score_gradient
 
-PATIENCE = 1.0  # seconds
+TIMEOUT = 1.0  # seconds
 PLACES = 6
 TOP = 5  # of a name's inputs, by what they contribute
 AGREEMENT = 1e-9  # an endpoint runs the same code on the same numbers, perhaps on another processor
@@ -38,9 +38,9 @@ def explanation_of(model: ServedModel, *, observed: ObservedState, scored: Score
         )
     pool = ThreadPoolExecutor(max_workers=1)
     try:
-        found = pool.submit(_gradient, s3, model, observed=observed).result(timeout=PATIENCE)
+        found = pool.submit(_gradient, s3, model, observed=observed).result(timeout=TIMEOUT)
     except TimeoutError:
-        return _missing(f"{model.model_uri} was not read within {PATIENCE:g} s")
+        return _missing(f"{model.model_uri} was not read within {TIMEOUT:g} s")
     except (PackageError, PolicyError, ObservationError) as error:
         return _missing(str(error))
     finally:
@@ -53,12 +53,12 @@ def explanation_of(model: ServedModel, *, observed: ObservedState, scored: Score
 
 
 def _gradient(s3: Any, model: ServedModel, *, observed: ObservedState) -> ScoreGradient:
-    return score_gradient(_known_policy(s3, model, observed.feature_hash), observed.observation)
+    return score_gradient(_known_policy(s3, model, observed.feature_hash, observed.slots), observed.observation)
 
 
 @lru_cache(maxsize=4)
-def _known_policy(s3: Any, model: ServedModel, feature_hash: str) -> NumpyPolicy:
-    return verified_policy(s3, model, feature_hash=feature_hash)
+def _known_policy(s3: Any, model: ServedModel, feature_hash: str, slots: tuple[str, ...]) -> NumpyPolicy:
+    return verified_policy(s3, model, feature_hash=feature_hash, slots=slots)
 
 
 def _missing(why: str) -> Explanation:

@@ -1,4 +1,4 @@
-"""In each decision slot: observe the last close, ask the model, send target weights to the execution API.
+"""In each decision slot: observe the market and the book, ask the model, send target weights to the execution API.
 
 Event: {"schedule": "decide", "time": "<the slot's instant>", "slot": "open+5"}; a single slot needs no name. A holiday is skipped and said
 so. Every error leaves the function: the schedule may repeat it, because the same slot decides once. {"dry_run": true} answers what would
@@ -23,7 +23,7 @@ from lambdas.common.ledger.ledger import ledger_from_environment
 from lambdas.common.telemetry import entry, logger
 from lambdas.decide.agent import decide
 from lambdas.decide.dry_run import dry_run
-from lambdas.decide.edges import Edges
+from lambdas.decide.edges import Edges, Publication
 from lambdas.decide.endpoint import Retries
 from schema.exchange_time import parse_utc
 from schema.settings import deployed
@@ -49,6 +49,12 @@ class EndpointVariables(environment.Variables):
     endpoint_pause_seconds: float = Field(default=2.0, gt=0, le=60)
 
 
+class MinutesVariables(environment.Variables):
+    """With slot bars: a minute's bar is read so many seconds after its end at the earliest; 0 where the broker's clock stands still."""
+
+    minutes_pause_seconds: float = Field(default=5.0, ge=0, le=30)
+
+
 @entry
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     variables = environment.read(DecideVariables)
@@ -61,6 +67,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         execution=execution_api_from_environment(),
         code_version=variables.code_version,
         retries=_retries(context),
+        publication=Publication(seconds=environment.read(MinutesVariables).minutes_pause_seconds),
     )
     if event.get("dry_run"):
         now = parse_utc(event["time"]) if "time" in event else None

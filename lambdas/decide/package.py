@@ -2,12 +2,13 @@
 
 Promise: the archive's content has the hash that the pointer in the ledger names, and on one platform the scores are the endpoint's bit
 for bit, for it runs the same code on the same numbers. Anything else raises `PackageError`: no archive, another hash, another feature
-table, an observation that does not fit.
+table, other slots, an observation that does not fit.
 """
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,9 +29,11 @@ class PackageError(PapertapeError, RuntimeError):
     """The model's package gives no scores that may be traded on."""
 
 
-def score_package(*, s3: Any, model: ServedModel, observation: Observation, feature_hash: str = FEATURE_HASH) -> Scores:
-    """Verify the package of `model` and score `observation` with it."""
-    policy = verified_policy(s3, model, feature_hash=feature_hash)
+def score_package(
+    *, s3: Any, model: ServedModel, observation: Observation, feature_hash: str = FEATURE_HASH, slots: Sequence[str] = ()
+) -> Scores:
+    """Verify the package of `model` and score `observation`, of a row between `slots`, with it."""
+    policy = verified_policy(s3, model, feature_hash=feature_hash, slots=slots)
     try:
         values = policy.scores(observation)
         card = policy.card
@@ -43,7 +46,7 @@ def score_package(*, s3: Any, model: ServedModel, observation: Observation, feat
     return Scores(values, far)
 
 
-def verified_policy(s3: Any, model: ServedModel, *, feature_hash: str) -> NumpyPolicy:
+def verified_policy(s3: Any, model: ServedModel, *, feature_hash: str, slots: Sequence[str] = ()) -> NumpyPolicy:
     """The policy in the package of `model`, which has the hash that the pointer names; raises PackageError."""
     if model.model_uri is None:
         raise PackageError(f"the pointer to model {model.model_version} names no package")
@@ -59,6 +62,6 @@ def verified_policy(s3: Any, model: ServedModel, *, feature_hash: str) -> NumpyP
         with tempfile.TemporaryDirectory() as folder:
             for name, body in files.items():
                 (Path(folder) / name).write_bytes(body)
-            return load_policy(Path(folder), expected_feature_hash=feature_hash)
+            return load_policy(Path(folder), expected_feature_hash=feature_hash, slots=slots)
     except (ArtifactError, PolicyError) as error:
         raise PackageError(f"{model.model_uri}: {error}") from error

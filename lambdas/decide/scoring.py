@@ -51,7 +51,7 @@ def scores_of(model: ServedModel, *, observed: ObservedState, edges: Edges, retr
         scored = _asked(model, observed=observed, edges=edges, retries=retries)
     except EndpointError as silence:
         try:
-            own = score_package(s3=edges.lake.s3, model=model, observation=observed.observation, feature_hash=table)
+            own = score_package(s3=edges.lake.s3, model=model, observation=observed.observation, feature_hash=table, slots=observed.slots)
         except PackageError as error:
             raise NoTrade("model-unavailable", f"{silence}; and without it: {error}") from error
         scored = replace(own, fallback=str(silence))
@@ -61,9 +61,14 @@ def scores_of(model: ServedModel, *, observed: ObservedState, edges: Edges, retr
 
 def _asked(model: ServedModel, *, observed: ObservedState, edges: Edges, retries: Retries) -> Scores:
     observation = observed.observation
-    as_of = date.fromisoformat(str(observation.as_of))
     return ask_again(
-        retries=retries, runtime=edges.runtime, model=model, as_of=as_of, symbols=observation.symbols, observation=observation.vector
+        retries=retries,
+        runtime=edges.runtime,
+        model=model,
+        as_of=date.fromisoformat(str(observation.as_of.astype("datetime64[D]"))),
+        symbols=observation.symbols,
+        observation=observation.vector,
+        slots=observed.slots,
     )
 
 

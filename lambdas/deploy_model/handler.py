@@ -27,7 +27,7 @@ from lambdas.deploy_model.leftovers import tidy
 from lambdas.deploy_model.news import of_a_verdict, of_a_wait
 from lambdas.deploy_model.packages import DeploymentError, ModelPackage, describe, has_role, serve, waits_for_approval
 from lambdas.deploy_model.pointers import point
-from lambdas.deploy_model.probe import probe
+from lambdas.deploy_model.probe import fitting, probe
 from lambdas.deploy_model.verdict import refusals
 from schema.exchange_time import iso, new_york_date, parse_utc
 from schema.served_names import served_name
@@ -59,8 +59,9 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
 
     def deploy() -> None:
         wait = _wait_while_time_is_left(context.get_remaining_time_in_millis if context else lambda: 0)
+        card = fitting(s3=boto3.client("s3"), package=package, slots=settings.row_slots)
         serve(sagemaker=sagemaker, package=package, name=endpoint, role_arn=variables.serving_role_arn, wait=wait)
-        probe(runtime=_runtime(), s3=boto3.client("s3"), package=package, endpoint=endpoint, wait=wait)
+        probe(runtime=_runtime(), package=package, card=card, endpoint=endpoint, wait=wait)
 
     def still(model: ServedModel) -> bool:
         return has_role(sagemaker=sagemaker, arn=model.spec, role=model.role)

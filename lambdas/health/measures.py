@@ -30,10 +30,11 @@ def measured(facts: Facts) -> dict[str, tuple[MetricUnit, float]]:
 
 
 def _sessions_without_a_bar(facts: Facts) -> int | None:
-    """How many sessions have closed since the newest daily bar; 0 is as fresh as can be, None without a calendar."""
+    """How many sessions have closed since the newest bar that decisions are made on; 0 is as fresh as can be, None without a calendar."""
     if not facts.earlier:
         return None
-    return sum(facts.newest_bar is None or day > facts.newest_bar for day in facts.earlier)
+    newest = facts.newest_observed
+    return sum(newest is None or day > newest for day in facts.earlier)
 
 
 def _of_the_book(facts: Facts) -> dict[str, tuple[MetricUnit, float | None]]:

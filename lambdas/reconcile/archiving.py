@@ -26,7 +26,8 @@ from lambdas.common.ledger.item import LedgerCorrupt, Record
 from lambdas.common.ledger.ledger import Ledger
 from lambdas.common.ledger.records import OrderRecord, ServedModel
 from lambdas.common.telemetry import logger
-from schema.lake_layout import audit_key
+from schema.lake_layout import audit_key, training_manifest
+from schema.settings import Settings
 
 Document = dict[str, Any]
 Candidate = tuple[str, Callable[[], Document]]
@@ -37,11 +38,17 @@ class ArchiveVariables(Variables):
     processed_bucket: str
 
 
-def archive_from_environment(ledger: Ledger) -> AuditArchive:
+def archive_from_environment(ledger: Ledger, settings: Settings) -> AuditArchive:
     """Return the archive of AUDIT_BUCKET."""
     variables, registry = read(ArchiveVariables), default_registry()
     bucket = AuditBucket(s3=registry.s3, name=variables.audit_bucket)
-    return AuditArchive(ledger=ledger, bucket=bucket, registry=registry, processed_bucket=variables.processed_bucket)
+    return AuditArchive(
+        ledger=ledger,
+        bucket=bucket,
+        registry=registry,
+        processed_bucket=variables.processed_bucket,
+        training_manifest=training_manifest(settings.training.timeframe),
+    )
 
 
 def keep_or_alert(archive: AuditArchive, *, session: str, now: str) -> str:
@@ -61,6 +68,7 @@ class AuditArchive:
     bucket: AuditBucket
     registry: Registry
     processed_bucket: str
+    training_manifest: str
 
     def keep(self, session: str) -> int:
         """Write what is final by the end of `session` (ISO date) and has no record yet; return how many records that were."""
@@ -108,7 +116,8 @@ class AuditArchive:
     def _model(self, model: ServedModel) -> Document:
         if model.policy != "endpoint":
             return {**_json(model), **dict.fromkeys(EVIDENCE)}
-        return {**_json(model), **self.registry.evidence(model.spec, processed_bucket=self.processed_bucket)}
+        where = {"processed_bucket": self.processed_bucket, "training_manifest": self.training_manifest}
+        return {**_json(model), **self.registry.evidence(model.spec, **where)}
 
 
 def _json(record: Record) -> Document:

@@ -14,8 +14,8 @@ from lambdas.common.broker.port import Account, Broker, Clock, MarketData, Sessi
 from lambdas.common.ledger.alerts import raise_alert
 from lambdas.common.ledger.ledger import Ledger
 from lambdas.common.ledger.records import Breakers, Snapshot
+from lambdas.common.orders.positions import last_snapshot, traded_since
 from lambdas.common.orders.splits import splits_between
-from lambdas.reconcile.daily_snapshot import last_snapshot, traded_since
 from schema.exchange_time import iso
 from schema.settings import Settings
 from schema.trading_rules import limits_of

@@ -17,6 +17,7 @@ from lambdas.common.broker.port import Account, Broker, MarketData, Position, Se
 from lambdas.common.ledger.item import plain
 from lambdas.common.ledger.ledger import Ledger
 from lambdas.common.ledger.records import Held, OrderRecord, Snapshot
+from lambdas.common.orders.positions import drift_of, last_snapshot, traded_since
 from lambdas.common.orders.splits import Splits, splits_between
 from schema.exchange_time import iso, new_york_date, parse_utc
 from trading_env.errors import PapertapeError
@@ -67,23 +68,6 @@ def close_session(
     return snapshot if ledger.put_snapshot(snapshot) else (ledger.snapshot(snapshot.session) or snapshot)
 
 
-def last_snapshot(ledger: Ledger, *, account: str, before: date) -> Snapshot | None:
-    """The newest snapshot of a session before `before`, unless it is another account's."""
-    found = ledger.latest_snapshot(before=before.isoformat())
-    return found if found is not None and found.account_id in {None, account} else None
-
-
-def traded_since(start: str, *, until: date, ledger: Ledger) -> dict[str, Decimal]:
-    """Shares by name, buys positive, that our fills after the instant `start` moved."""
-    traded: dict[str, Decimal] = {}
-    first, last = (int(day[:4]) * 12 + int(day[5:7]) - 1 for day in (start, until.isoformat()))
-    months = [f"{month // 12}-{month % 12 + 1:02d}" for month in range(first, last + 1)]
-    for fill in ledger.fills_since(start, months=months):
-        signed = fill.quantity if fill.side == "buy" else -fill.quantity
-        traded[fill.symbol] = traded.get(fill.symbol, Decimal(0)) + signed
-    return traded
-
-
 def _snapshot(closing: Closing, positions: Mapping[str, Position], trades: Mapping[str, Trade], *, now: datetime) -> Snapshot:
     closes: dict[str, Decimal] = {}
     carried: dict[str, str] = {}
@@ -103,7 +87,12 @@ def _snapshot(closing: Closing, positions: Mapping[str, Position], trades: Mappi
         account_id=closing.account.id,
         closes={symbol: Decimal(repr(trade.price)) for symbol, trade in trades.items() if symbol not in held},
         carried=carried,
-        drift=_drift(closing, {symbol: position.quantity for symbol, position in positions.items()}),
+        drift=drift_of(
+            {symbol: position.quantity for symbol, position in positions.items()},
+            before=closing.before,
+            traded=closing.traded,
+            splits=closing.splits,
+        ),
         taken_at=iso(now),
     )
 
@@ -119,14 +108,3 @@ def _close(closing: Closing, symbol: str, trade: Trade | None) -> tuple[Decimal,
         raise NoSnapshot(f"{symbol} is held and has no last trade")
     price = last.close / closing.splits.ratio(symbol)
     return price, f"{symbol} has no trade since its close of {closing.before.session}: it is carried at {plain(price)}"
-
-
-def _drift(closing: Closing, now: Mapping[str, Decimal]) -> dict[str, str]:
-    before = {symbol: held.quantity for symbol, held in closing.before.positions.items()} if closing.before else {}
-    drift = {}
-    for symbol in sorted(before.keys() | closing.traded.keys() | now.keys()):
-        was, traded, actual = (amounts.get(symbol, Decimal(0)) for amounts in (before, closing.traded, now))
-        if not closing.splits.explain(symbol, before=was, traded=traded, now=actual):
-            expected = plain(closing.splits.kept(symbol, was) + traded)
-            drift[symbol] = f"{symbol}: our fills say {expected}, the broker holds {plain(actual)}"
-    return drift

@@ -21,16 +21,18 @@ from lambdas.common.ledger.alerts import raise_alert
 from lambdas.common.ledger.item import plain
 from lambdas.common.ledger.ledger import Fenced, LedgerCorrupt, Stale
 from lambdas.common.ledger.records import BrokerState, Decision, OrderRecord, Snapshot
+from lambdas.common.ledger.roles import rests, trader_now
 from lambdas.common.orders.execution import run_batch
 from lambdas.common.orders.execution_context import ExecutionContext
 from lambdas.common.orders.order_sync import OrderSync
+from lambdas.common.orders.positions import last_snapshot
 from lambdas.common.orders.splits import splits_between
 from lambdas.common.telemetry import logger
 from lambdas.reconcile import breakers
-from lambdas.reconcile.daily_snapshot import NoSnapshot, close_session, last_snapshot
+from lambdas.reconcile.daily_snapshot import NoSnapshot, close_session
 from lambdas.reconcile.external_orders import record_external_orders
 from schema.exchange_time import iso
-from schema.slot import AGENT, decision_id_of
+from schema.slot import AGENT, Slot, decision_id_of
 from trading_env.orders.order_state import OrderStatus
 
 #: The closing auction's print comes a moment after the bell.
@@ -188,12 +190,19 @@ class _Pass:
     # --- the session
 
     def _notice_missed_slots(self, session: Session) -> None:
-        schedule = self.context.settings.schedule
-        for slot in schedule.slots_of(session.date):
-            _, ends = slot.window(session.open, minutes=schedule.slot_window_minutes)
-            if self.clock.now >= ends and self.context.ledger.decision(decision_id_of(AGENT, slot)) is None:
+        settings, ledger = self.context.settings, self.context.ledger
+        for slot in settings.schedule.slots_of(session.date):
+            begins, ends = slot.window(session.open, minutes=settings.schedule.slot_window_minutes)
+            if self.clock.now < ends or (settings.row_slots and begins >= session.close):
+                continue
+            if ledger.decision(decision_id_of(AGENT, slot)) is None and not self._rests(slot):
                 missed = f"no decision was received for {slot} by {iso(ends)}; see the log of decide"
                 self._alert(session.date, f"slot-missed:{slot.name}", missed)
+
+    def _rests(self, slot: Slot) -> bool:
+        """Whether no decision is due, for what trades decides once a session."""
+        settings = self.context.settings
+        return slot.name in settings.row_slots[1:] and rests(trader_now(self.context.ledger, settings), slot, settings)
 
     def _watch(self, session: Session) -> None:
         context = self.context

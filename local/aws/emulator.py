@@ -138,6 +138,12 @@ class Emulator:
         if "error" in answer:
             raise EmulatorError(answer["error"])
 
+    def deliver(self) -> None:
+        """Hand on everything that streams have acknowledged until now, without waiting for a window or a buffer. Raises EmulatorError."""
+        answer = self._call("deliver", {})
+        if "error" in answer:
+            raise EmulatorError(answer["error"])
+
     def fire(self, schedule: str, time: str, *, final: bool = True) -> dict[str, Any]:
         """Invoke the deployed schedule's target as of `time` (ISO, UTC) and wait; `status` is `succeeded` or `failed`.
 

@@ -16,9 +16,10 @@ from typing import Any
 
 from ministack.core.arn import parse_arn
 from ministack.core.responses import request_scope
-from ministack.services import eventbridge, glue, lambda_svc, scheduler
+from ministack.services import ecs, eventbridge, glue, lambda_svc, scheduler
 
 from local.aws import emulator_state, sagemaker_service
+from trading_env.errors import PapertapeError
 
 PREFIX = "/_papertape/"
 Record = dict[str, Any]
@@ -53,6 +54,8 @@ async def answer(method: str, route: str, body: bytes) -> tuple[int, Any]:
             except emulator_state.StateError as error:
                 return 500, {"error": str(error)}
             return 200, {}
+        case "POST", "deliver":
+            return await asyncio.to_thread(_deliver_streams)
         case "GET", "fired":
             functions: dict[str, dict[str, int]] = {}
             for (name, trigger), count in sorted(invoked.items()):
@@ -97,6 +100,18 @@ def fire(name: str, at: str, *, final: bool = True) -> tuple[int, Record]:
     return 200, result
 
 
+def _deliver_streams() -> tuple[int, Record]:
+    """Hand on everything that streams have acknowledged until now, windows and buffers or not."""
+    from local.aws.services import delivery_streams, shards  # they take hold of this module
+
+    try:
+        objects = delivery_streams.deliver_streams(all_of_it=True)
+        shards.deliver_shards()
+    except PapertapeError as error:
+        return 500, {"error": str(error)}
+    return 200, {"objects": objects}
+
+
 def _deliver(arn: str, payload: Any, target: Record, *, final: bool) -> Record:
     service, _, action = arn.removeprefix("arn:aws:scheduler:::aws-sdk:").partition(":")
     if arn.startswith("arn:aws:lambda:"):
@@ -113,6 +128,8 @@ def _deliver(arn: str, payload: Any, target: Record, *, final: bool) -> Record:
             status, _, body = glue._start_job_run(payload)
         case "sagemaker", "startPipelineExecution":
             status, _, body = sagemaker_service.call("StartPipelineExecution", payload)
+        case "ecs", "updateService":
+            status, _, body = ecs._update_service({f"{name[0].lower()}{name[1:]}": value for name, value in payload.items()})
         case _:
             return {"status": "failed", "error": f"target {arn} is not dispatched on the laptop"}
     answer = json.loads(body)

@@ -3,7 +3,7 @@
 Runs in the emulator's own environment (`python -m local.aws.emulator_patches`) and ends with the process that started it: standard input
 is a pipe, and its end is a request to stop. A patch whose symbol has moved stops the start with the patch's name, because the patches
 hold for one exact version of ministack only. What the laptop adds to AWS's API is below `/_papertape/`: `POST fire`, `GET fired`,
-`published` and `recorded`, `POST save`.
+`published` and `recorded`, `POST save`, `POST deliver`.
 """
 
 # ruff: noqa: SLF001, ARG001, ARG005  (patches reach into ministack and keep its signatures)
@@ -30,6 +30,7 @@ from local.aws.emulator_state import state_is_saved_whole, table_writes_are_jour
 from local.aws.lambda_patches import (
     alarms_read_their_own_metrics,
     dead_letters_are_measured,
+    events_take_turns,
     every_call_has_lambda_metrics,
     invocations_are_counted,
     layers_are_unpacked_once,
@@ -38,6 +39,9 @@ from local.aws.lambda_patches import (
 )
 from local.aws.patching import VERSION, PatchError, replace
 from local.aws.services.athena import queries_read_data, saved_queries_are_kept, tables_are_what_glue_says, views_are_kept
+from local.aws.services.containers import tasks_run_as_processes
+from local.aws.services.delivery_streams import delivery_streams_buffer
+from local.aws.services.shards import shard_records_are_spooled, shards_deliver_as_lambda_does
 
 # Types that deploy as a record only: they have no effect that the loop could see on a laptop.
 RECORDED_TYPES = ("AWS::Budgets::Budget", "AWS::Cognito::UserPoolUser")
@@ -280,6 +284,7 @@ PATCHES = (
     events_carry_the_replays_time,
     gateway_does_not_throttle,
     rules_invoke_functions_asynchronously,
+    events_take_turns,
     invocations_are_counted,
     alarms_read_their_own_metrics,
     dead_letters_are_measured,
@@ -294,9 +299,13 @@ PATCHES = (
     tables_are_what_glue_says,
     saved_queries_are_kept,
     spark_jobs_run,
+    tasks_run_as_processes,
     messages_are_kept,
     execute_api_checks_signatures,
     cloudfront_reads_its_buckets_over_tls,
+    shards_deliver_as_lambda_does,
+    shard_records_are_spooled,
+    delivery_streams_buffer,
     state_holds_what_was_counted,
     state_is_saved_whole,
     table_writes_are_journaled,

@@ -7,6 +7,7 @@ Each is a function with its reason; `local.aws.emulator_patches` lists and appli
 # mypy: disable-error-code="import-not-found,import-untyped,no-any-return"
 from __future__ import annotations
 
+import contextvars
 import hashlib
 import io
 import os
@@ -28,7 +29,10 @@ from local.aws.patching import VERSION, PatchError, replace
 END_OF_LOG = "\x1e"
 
 Record = dict[str, Any]
-_unpack_lock = threading.Lock()
+#: Two at least: one run may wait for what another brings.
+EVENTS_AT_ONCE = max(2, os.cpu_count() or 1)
+
+_unpack_lock, _turns_lock = threading.Lock(), threading.Lock()
 
 
 def invocations_are_counted() -> None:
@@ -50,6 +54,30 @@ def invocations_are_counted() -> None:
 
     replace(lambda_svc, "_execute_function_dispatch", counting)
     replace(sns, "_deliver_to_lambda", from_sns)
+
+
+def events_take_turns() -> None:
+    """A crowd of events starts as many workers at once; on AWS each has a processor of its own, here they would share this machine's and
+    keep the warm ones from working. What Lambda queues, asynchronous events, waits here for one of as many turns as there are cores."""
+    turns: dict[str, threading.Semaphore] = {}
+    has_turn: contextvars.ContextVar[bool] = contextvars.ContextVar("has_turn", default=False)
+
+    def waiting(original: Any) -> Any:
+        def execute(func: Record, event: Any) -> Record:
+            if control.trigger.get() != "event" or has_turn.get():  # it calls itself, in another scope
+                return original(func, event)
+            with _turns_lock:
+                turn = turns.setdefault((func.get("config") or func)["FunctionName"], threading.Semaphore(EVENTS_AT_ONCE))
+            with turn:
+                token = has_turn.set(True)
+                try:
+                    return original(func, event)
+                finally:
+                    has_turn.reset(token)
+
+        return execute
+
+    replace(lambda_svc, "_execute_function", waiting)
 
 
 def log_lines_become_metrics() -> None:

@@ -33,6 +33,8 @@ from trading_env.errors import PapertapeError
 
 CHILD = ROOT / "papertape" / "child_process.py"
 CHECK_SECONDS = 1.0
+#: What trades on this machine goes first; trainings, which this server starts, come after it.
+NICE = 5
 SCOPES = ("read", "trade", "approve")
 OUTPUTS = {
     "LEDGER_TABLE": "LedgerTable",
@@ -113,6 +115,7 @@ def run(folder: Path | None, *, port: int, console: Console) -> None:
             raise
         _restore(folder or DEMO, port=port, console=console)
         return
+    os.nice(NICE)
     token = secrets.token_urlsafe(24)
     with listening(port) as listener:
         address = f"http://{HOST}:{listener.getsockname()[1]}/#token={token}"

@@ -1,15 +1,18 @@
 """PUT /uploads/<name>: a file from the browser to the lake, part by part; S3 does this on AWS, by a signed address.
 
 Promise: never more than a part of the file is in memory, a file is there whole or not at all, and none is written over. Refused: who may
-not trade (403), a name that the API did not make (404), more than `MOST_BYTES` (413), a name that is taken (409), a broken transfer (400).
+not trade (403), a name that the API did not make (404), more than `MOST_BYTES` (413), a name that is taken (409), a broken transfer (400),
+what the lake does not take (507).
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
 from typing import Any, get_args
 
+from botocore.exceptions import BotoCoreError, ClientError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -43,6 +46,8 @@ def upload_route(runs: RunFolder, *, claims: Claims) -> Callable[[Request], Any]
             return _no(413, f"a file may have {MOST_BYTES:,} bytes")
         except ClientDisconnect:
             return _no(400, "the transfer broke off; send the file again")
+        except (ClientError, BotoCoreError) as error:
+            return _no(507, f"the file could not be stored, nothing of it was kept: {error}; make room on the disk and send it again")
         return JSONResponse({"name": name, "bytes": size})
 
     return upload
@@ -89,7 +94,8 @@ async def _stored(runs: RunFolder, name: str, chunks: AsyncIterator[bytes]) -> i
             await send()
         await run_in_threadpool(lambda: runs.s3.complete_multipart_upload(**where, MultipartUpload={"Parts": parts}))
     except BaseException:
-        await run_in_threadpool(lambda: runs.s3.abort_multipart_upload(**where))
+        with suppress(ClientError, BotoCoreError):  # a store that takes nothing may not forget either: what was begun is no file
+            await run_in_threadpool(lambda: runs.s3.abort_multipart_upload(**where))
         raise
     return size
 

@@ -12,6 +12,7 @@ HALF_UP = Context(prec=60, rounding=ROUND_HALF_UP)
 QUANTUM = Decimal("1e-9")
 SHOWN = Decimal("1e-10")
 CENT, PRICE_TICK = Decimal("0.01"), Decimal("0.0001")
+HUNDRED = Decimal(100)
 
 
 def plain(number: Decimal) -> str:

@@ -43,9 +43,13 @@ class ExchangeConfig:
     `faults.py`; without one the exchange does not misbehave. `actions`: "announced" lists a corporate action from its ex-date on with its
     process date ahead, "processed" from its process date on; which of the two the vendor does is not documented. The clock stands still
     between two moves of it, unless it has a `speed`: 1 is that of the machine's clock, and at 60 a session takes six and a half minutes.
+    `fills`: "answer" fills an order within the answer to it, "after" a moment later.
+    Without a `now` the data say where it begins (`market/first_start.py`). `minutes`: "made" has minutes made from daily bars on days of
+    which none are recorded; they must never judge a strategy. Their `quotes`: "spread" is about a basis point wide, "trade" stands at the
+    last trade on both sides, so that an order is sized at the price that fills it.
     """
 
-    now: str
+    now: str | None = None
     cash: str = "100000"
     port: int = 0
     data: Path = ROOT / "data"
@@ -56,6 +60,9 @@ class ExchangeConfig:
     journal: Path | None = None
     faults: Path | None = None
     speed: str = "0"
+    fills: str = "answer"
+    minutes: str = "recorded"
+    quotes: str = "spread"
     key_id: str = field(default="local-key", repr=False)
     secret_key: str = field(default="local-secret", repr=False)
 
@@ -73,6 +80,8 @@ class RunningExchange:
         self._process: subprocess.Popen[str] | None = None
         self._port: int | None = None
         self._session = requests.Session()
+        # A kept connection may be closed by the other side in the moment it is used again, and a POST is not sent twice
+        self._session.headers["Connection"] = "close"
 
     def __enter__(self) -> Self:
         self.start()
@@ -108,8 +117,6 @@ class RunningExchange:
             config.cash,
         ]
         command += [
-            "--now",
-            config.now,
             "--fee-bps",
             config.fee_bps,
             "--slippage-bps",
@@ -120,7 +127,14 @@ class RunningExchange:
             config.actions,
             "--speed",
             config.speed,
+            "--fills",
+            config.fills,
+            "--minutes",
+            config.minutes,
+            "--quotes",
+            config.quotes,
         ]
+        command += ["--now", config.now] if config.now is not None else []
         command += ["--parent-pid", str(os.getpid())]
         for name in ("journal", "faults"):
             path: Path | None = getattr(config, name)

@@ -2,14 +2,14 @@
 
 Promise: however the way from one moment to the next is cut into steps, the books at its end are the same. Between two moments of the
 clock every moment at which something can happen is visited in order: at the start of an ex-date shares split and dividends are paid, at
-the open and as recorded minutes end waiting orders meet the price, at the close the day's orders expire and the equity is noted. A clock
-that would go back is `Refused`. With a fault plan `fault_sampler` decides, `order_injector` injects and `stale_view` shows; without a
-plan they change nothing.
+the open and as recorded minutes end waiting orders meet the price, at the close the day's orders expire and the equity is noted. With
+`fills` "answer" an order meets the price within `submit`; with "after" it waits, new, until `meet` or the next command, at the clock of its
+submission: the books are the same, but for what is seen in between. A clock that would go back is `Refused`. With a fault plan
+`fault_sampler` decides, `order_injector` injects and `stale_view` shows; without a plan they change nothing.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, date, datetime
@@ -17,7 +17,8 @@ from decimal import Decimal
 from typing import Any, Literal
 from uuid import uuid5
 
-from local.exchange.book import AccountBook, TradingCosts
+from local.exchange.account.preferences import Preferences
+from local.exchange.costs import TradingCosts
 from local.exchange.faults.order_injector import OrderFaultInjector
 from local.exchange.faults.plan import AccountReset, FaultPlan
 from local.exchange.faults.sampler import FaultSampler
@@ -25,11 +26,14 @@ from local.exchange.faults.stale_view import StaleView
 from local.exchange.invented_news import InventedHeadline
 from local.exchange.orders import NAMESPACE, Changes, ExchangeOrder, ExchangePosition, Refused, Status, Ticket, TimeInForce
 from local.exchange.recorded_market import Action, RecordedMarket, RecordedTrade
-from local.exchange.replacing import replacement
+from local.exchange.rules.refusals import require_exits_apart, require_least_cost, require_long
+from local.exchange.rules.replacing import replacement
+from local.exchange.rules.time_in_force import AT_ONCE, expiry, require_timely
 from local.exchange.sessions import ExchangeSession, new_york_date, new_york_midnight
-from local.exchange.time_in_force import AT_ONCE, expiry, require_timely
+from local.exchange.streams.observing import ObservedBook, VenueObserver
 
 Dividends = Literal["ignore", "credit"]
+Fills = Literal["answer", "after"]
 NEVER = datetime.max.replace(tzinfo=UTC)
 
 
@@ -45,20 +49,23 @@ class Venue:
         costs: TradingCosts,
         dividends: Dividends = "ignore",
         news: Sequence[InventedHeadline] = (),
+        fills: Fills = "answer",
     ) -> None:
         """`news` by time."""
         self.market = market
         self.news = news
         self.calendar = market.calendar
         self.dividends = dividends
+        self.fills = fills
         self._costs = costs
-        self._moments = market.moments()
         self._actions: dict[datetime, list[Action]] = {}
         for action in market.actions:
             self._actions.setdefault(new_york_midnight(action.ex_date), []).append(action)
         self.record: Callable[[Mapping[str, Any]], None] = _forget
+        self._waiting: list[str] = []
         self._closes = {session.close: session for session in self.calendar.sessions}
         self.plan = FaultPlan()
+        self.observer: VenueObserver | None = None
         self.reset(cash=cash, now=now)
 
     def reset(self, *, cash: Decimal, now: datetime) -> None:
@@ -76,22 +83,31 @@ class Venue:
 
     def use_faults(self, plan: FaultPlan) -> None:
         """Inject what `plan` says from now on, instead of the plan before. Raises `Refused`."""
+        self.meet()
         reset = plan.faults.account_reset
         if reset is not None and reset.at <= self.now:
             raise Refused(400, 40010000, f"account_reset.at must lie after the clock, {self.now.isoformat()}, was {reset.at.isoformat()}")
         self._use_plan(plan)
         self.record({"faults": plan.document()})
 
+    def observe(self, observer: VenueObserver) -> None:
+        self.observer = self.book.observer = observer
+
+    def due(self, now: datetime) -> bool:
+        """Whether something can happen by `now`."""
+        return self._next_moment() <= now
+
     def advance(self, now: datetime) -> None:
-        """Move the clock to `now`, living through everything on the way."""
+        """Move the clock to `now`, living through everything on the way; a move that cannot be recorded is not made."""
         if now < self.now:
             raise Refused(409, 40910000, f"the clock only goes forward: it is {self.now.isoformat()}, was asked for {now.isoformat()}")
         self.calendar.next_close(now)
+        self.meet()
+        self.record({"advance": now})
         while (moment := self._next_moment()) <= now:
             self._turn_to(moment)
             self._happen()
         self._turn_to(now)
-        self.record({"advance": now})
 
     @property
     def is_open(self) -> bool:
@@ -171,47 +187,89 @@ class Venue:
             return None
         return self.stale_view.order(order, self.book, self.now)
 
+    def legs(self, order: ExchangeOrder) -> list[ExchangeOrder]:
+        """The legs of an order, as they are shown."""
+        shown = (self.order(leg) for leg in self.book.links.legs(order.id))
+        return [leg for leg in shown if leg is not None]
+
+    @property
+    def waits(self) -> bool:
+        """Whether an order was answered that has not met the price yet."""
+        return bool(self._waiting)
+
+    def meet(self) -> None:
+        """The orders that were answered and have not met the price do so, at the clock as it stands; what cannot be recorded does not."""
+        if not self._waiting:
+            return
+        self.record({"meet": len(self._waiting)})
+        waiting, self._waiting = self._waiting, []
+        for order_id in waiting:
+            self._meet(order_id)
+
     def submit(self, ticket: Ticket) -> ExchangeOrder:
-        """Accept the order, and fill it at once while the market is open. Raises `Refused`."""
+        """Accept the order; while the market is open it meets the price, as `fills` says. Raises `Refused`."""
+        self.meet()
         if ticket.symbol not in self.market.symbols:
             raise Refused(422, 42210000, f'asset "{ticket.symbol}" not found')
         if not self._trades_today(ticket.symbol):
             raise Refused(422, 42210000, f'asset "{ticket.symbol}" is not active')
+        self.preferences.refuse(ticket)
         require_timely(ticket.time_in_force, now=self.now, calendar=self.calendar)
-        self.order_injector.refuse(ticket, book=self.book, price=self.price(ticket.symbol), day=self.today)
+        require_long(ticket, self.book.positions.get(ticket.symbol))
+        price = self.price(ticket.symbol)
+        self.order_injector.refuse(ticket, book=self.book, price=price, day=self.today)
+        require_least_cost(ticket, price, self.book.positions.get(ticket.symbol))
+        require_exits_apart(ticket, price)
         return self.take(ticket)
 
     def replace(self, order_id: str, changes: Changes) -> ExchangeOrder:
         """Put another order in the place of an open one. Raises `Refused`."""
+        self.meet()
         order = self.book.orders[order_id]
-        routed = self.calendar.is_open(order.submitted_at) or self.calendar.next_open(order.submitted_at) <= self.now
-        ticket = replacement(order, changes, routed=routed)
+        ticket = replacement(order, changes, live=self.book.live(order))
         require_timely(ticket.time_in_force, now=self.now, calendar=self.calendar)
+        self.order_injector.refuse_replacement(ticket, book=self.book)
         return self.take(ticket, replaces=order_id)
 
     def take(self, ticket: Ticket, *, replaces: str | None = None) -> ExchangeOrder:
-        """`submit` for an order that no fault refuses, and `replace`; a journal's orders are past that."""
+        """`submit` for an order that no rule and no fault refuses, and `replace`; a journal's orders are past that."""
+        self.meet()
         named = replace(ticket, client_order_id=ticket.client_order_id or self.book.next_client_order_id)
         at_once = ticket.time_in_force in AT_ONCE
         override = self.order_injector.status_override(named) if not at_once else None
         price, expires_at = self.price(ticket.symbol), expiry(ticket.time_in_force, now=self.now, calendar=self.calendar)
         replaced = self.book.orders[replaces] if replaces is not None else None
-        order = self.book.accept(named, price=price, at=self.now, expires_at=expires_at, status_override=override, replaces=replaced)
+        order = self.book.accept(
+            named,
+            price=price,
+            at=self.now,
+            expires_at=expires_at,
+            routed=self._open,
+            status_override=override,
+            replaces=replaced,
+        )
         self.accepted[order.client_order_id] = self.accepted.get(order.client_order_id, 0) + 1
         self.stale_view.accepted(order)
         if override is not None:
             self.order_injector.hold(order, now=self.now)
         if self._open and ticket.time_in_force is not TimeInForce.CLS:
-            order = self._fill(order)
-        if at_once and order.open:
-            order = self.book.end(order.id, Status.CANCELED, at=self.now)
+            if self.fills == "after":
+                self._waiting.append(order.id)
+            else:
+                order = self._meet(order.id)
         self.record({"submit": ticket} if replaces is None else {"submit": ticket, "replaces": replaces})
         return order
 
     def cancel(self, order_id: str) -> ExchangeOrder:
+        self.meet()
         order = self.book.end(order_id, Status.CANCELED, at=self.now)
         self.record({"cancel": order_id})
         return order
+
+    def prefer(self, preferences: Preferences) -> None:
+        """Configurations and watchlists from now on."""
+        self.preferences = preferences
+        self.record({"preferences": preferences.document()})
 
     def _use_plan(self, plan: FaultPlan) -> None:
         self.plan = plan
@@ -224,9 +282,12 @@ class Venue:
 
     def _open_account(self, now: datetime) -> None:
         self._account_name = f"{self.accounts} " if self.accounts else ""
-        self.book = AccountBook(cash=self.initial_cash, costs=self._costs, name=self._account_name)
+        self.book = ObservedBook(cash=self.initial_cash, costs=self._costs, name=self._account_name)
         self.book.rounded = self.plan.faults.vendor_rounding is not None
+        self._waiting = []
+        self.book.observer = self.observer
         self.created_at = now
+        self.preferences = Preferences()
         self.closes: list[tuple[date, Decimal]] = []
 
     def _replace_account(self, reset: AccountReset) -> None:
@@ -240,8 +301,7 @@ class Venue:
 
     def _next_moment(self) -> datetime:
         """The next moment at which something can happen: a recorded one, or one that a fault has brought about."""
-        index = bisect_right(self._moments, self.now)
-        recorded = self._moments[index] if index < len(self._moments) else NEVER
+        recorded = self.market.next_moment(self.now) or NEVER
         return min(recorded, self.order_injector.due[0]) if self.order_injector.due else recorded
 
     def _turn_to(self, now: datetime) -> None:
@@ -250,6 +310,8 @@ class Venue:
         self.today = new_york_date(now)
         self._open = self.calendar.is_open(now)
         self._trades: dict[str, RecordedTrade | None] = {}
+        if self.observer is not None:
+            self.observer.clock_moved(now)
 
     def _trades_today(self, symbol: str) -> bool:
         return symbol in self.market.symbols and self.market.trades_now(symbol, self.now)
@@ -280,22 +342,35 @@ class Venue:
 
     def _meet_prices(self) -> None:
         for order in self.book.open_orders:
+            self.book.route(order.id, at=self.now)
             if order.ticket.time_in_force is not TimeInForce.CLS and self.tradable(order.ticket.symbol):
-                self._fill(order)
+                self._fill(order.id)
         for order in self.book.open_orders:
             if order.ticket.time_in_force is TimeInForce.OPG:
                 self.book.end(order.id, Status.CANCELED, at=self.now)
 
-    def _fill(self, order: ExchangeOrder) -> ExchangeOrder:
-        """Fill what can be filled now of an open order."""
-        symbol = order.ticket.symbol
-        price = self.order_injector.price(order, self.price(symbol))
-        if self.order_injector.holds(order, self.now) or not self.book.meets(order.ticket, price):
+    def _meet(self, order_id: str) -> ExchangeOrder:
+        """An order that has just come meets the price, and so do its legs if that fills it."""
+        order = self._fill(order_id)
+        for leg in self.book.links.legs(order_id):
+            self._fill(leg)
+        if order.open and order.ticket.time_in_force in AT_ONCE:
+            self.book.end(order_id, Status.CANCELED, at=self.now)
+        return self.book.orders[order_id]
+
+    def _fill(self, order_id: str) -> ExchangeOrder:
+        """Fill what can be filled now of an order."""
+        order = self.book.orders[order_id]
+        if not self.book.live(order) or self.order_injector.holds(order, self.now):
+            return order
+        order = self.book.observe(order_id, self.price(order.ticket.symbol), at=self.now)
+        price = self.order_injector.price(order, self.price(order.ticket.symbol))
+        if not self.book.meets(order, price):
             return order
         quantity = self.order_injector.quantity(order, book=self.book, price=price, now=self.now)
         if quantity == 0 or (quantity is not None and not self._may_part(order, quantity, price)):
             return order
-        before, fills, roundings = self.book.positions.get(symbol), len(self.book.fills), self.book.roundings
+        before, fills, roundings = self.book.positions.get(order.ticket.symbol), len(self.book.fills), self.book.roundings
         order = self.book.execute(order.id, price=price, at=self.now, quantity=quantity)
         if len(self.book.fills) > fills:
             self.stale_view.traded(order, before=before, now=self.now)
@@ -309,9 +384,9 @@ class Venue:
     def _end_day(self, session: ExchangeSession) -> None:
         for order in self.book.open_orders:
             if order.ticket.time_in_force is TimeInForce.CLS and order.expires_at <= self.now and self.tradable(order.ticket.symbol):
-                self._fill(order)
+                self._fill(order.id)
         for order in self.book.open_orders:
-            if order.expires_at <= self.now:
+            if order.expires_at <= self.now and self.book.orders[order.id].open:
                 missed = order.ticket.time_in_force is TimeInForce.CLS
                 self.book.end(order.id, Status.CANCELED if missed else self.order_injector.ending(order), at=self.now)
         self.closes.append((session.date, self.equity))

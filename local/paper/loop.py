@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from local.paper.clock import RunClock
 from local.paper.mailbox import Mailbox
-from local.paper.schedules import CAUGHT_UP, RECONCILE, DeployedSchedule
+from local.paper.schedules import CAUGHT_UP, RECONCILE, SWITCHES, DeployedSchedule
 from schema.exchange_time import NEW_YORK, iso, new_york_date, parse_utc
 
 HEARTBEAT = timedelta(seconds=30)
@@ -138,9 +138,10 @@ class PaperLoop:
         missed = self._missed(due, now)
         self._catch_up([name for name in CAUGHT_UP[:1] if name in due], due, since=since, now=now)
         bars = next((retry.at for retry in self._retries if retry.name in CAUGHT_UP), None)
+        overruled = [name for name in due if name in SWITCHES][:-1]
         for name, moments in due.items():
             one = self._schedules[name]
-            if name in {*CAUGHT_UP, RECONCILE} or now - moments[-1] > one.late:
+            if name in overruled or name in {*CAUGHT_UP, RECONCILE} or now - moments[-1] > one.late:
                 continue
             if bars is not None and one.deciding:  # without the last close there is nothing to decide on
                 self._retries.append(Firing(bars, name, moments[-1]))
@@ -245,7 +246,14 @@ class PaperLoop:
 
 def _outcome(payload: object) -> str:
     """What a person at the terminal wants to read of a function's answer; nothing of the minutes' routine."""
-    if not isinstance(payload, Mapping) or payload.get("outcome") not in {"decided", "no-trade", "halted", "skipped", "decided before"}:
+    if not isinstance(payload, Mapping) or payload.get("outcome") not in {
+        "decided",
+        "no-trade",
+        "halted",
+        "skipped",
+        "rests",
+        "decided before",
+    }:
         return ""
     words = [str(payload["outcome"]), *(str(payload[key]) for key in ("verdict", "reason") if payload.get(key))]
     return ", ".join(words) + (f", {payload['orders']} orders" if "orders" in payload else "")

@@ -26,15 +26,17 @@ from local.paper.app import PaperApp
 from local.paper.clock import ExchangeClock, RunClock, WallClock
 from local.paper.loop import LastAlive, PaperLoop
 from local.paper.mailbox import Mailbox
-from local.paper.schedules import DeployedSchedule
+from local.paper.schedules import STARTING_RUNNER, DeployedSchedule
 from local.replay.local_deployment import LocalDeployment, PaperBroker, settings_text, synthesize
+from local.replay.schedule import STOP_RUNNER
 from papertape.operate.client import announced
+from papertape.operate.jobs import history_start
 from schema.exchange_time import NEW_YORK, iso
-from schema.lake_layout import FEATURES_MANIFEST
+from schema.lake_layout import features_manifest
 from schema.settings import Settings
 from trading_env.errors import PapertapeError
 
-#: Before anything that a vendor has: the backfill begins where its history does.
+#: Before anything that a vendor has: the backfill of daily bars begins where its history does.
 FIRST_BARS = "2005-01-03"
 #: The keys of an exchange on this machine.
 EXCHANGE_KEYS = ("local-key", "local-secret")
@@ -57,15 +59,18 @@ SKEW_SECONDS = 30.0
 
 @dataclass(frozen=True, kw_only=True)
 class PaperOptions:
-    """`exchange` "" is Alpaca; else the URL of an exchange on this machine, whose clock then rules."""
+    """`exchange` "" is Alpaca; else the URL of an exchange on this machine, whose clock then rules. `first_bars` "" is all that there are,
+    and of minutes what the training needs. Without `runner` the deployed one, if there is any, is not started: a plan has one connection,
+    and `papertape run` in another terminal takes it."""
 
     folder: Path
     exchange: str = ""
     port: int = 0
     new_keys: bool = False
-    first_bars: str = FIRST_BARS
+    first_bars: str = ""
     training: bool = True
     web_app: bool = True
+    runner: bool = True
 
 
 def run(settings: Settings, options: PaperOptions, *, console: Console) -> None:
@@ -115,10 +120,11 @@ class PaperRun:
         self._deploy()
         self._first_run(clock)
         app = PaperApp(self._deployment, broker=broker)
+        schedules = self._fired(app, clock)
         loop = PaperLoop(
             cloud=app,
             clock=clock,
-            schedules=app.schedules(),
+            schedules=schedules,
             alive=LastAlive(self._options.folder / "alive.json"),
             mailbox=Mailbox(self._options.folder / "mail"),
             say=self._say,
@@ -131,11 +137,22 @@ class PaperRun:
             )
             if self._options.web_app:
                 up.enter_context(beside(folder))
-            self._show(account, app.schedules(), now=clock.now())
+            self._show(account, schedules, now=clock.now())
             try:
                 loop.run()
             except KeyboardInterrupt:
                 self._say("stopping; positions and what was recorded stay, `make paper` goes on from here")
+
+    def _fired(self, app: PaperApp, clock: RunClock) -> tuple[DeployedSchedule, ...]:
+        """The schedules that the loop fires; without the runner none that starts it, and one that an earlier run has left is stopped."""
+        schedules = app.schedules()
+        if self._options.runner or not self._settings.runner.enabled:
+            return schedules
+        stopped = app.fire(STOP_RUNNER, iso(clock.now().replace(microsecond=0)), final=False)
+        if stopped["status"] != "succeeded":
+            raise PaperRunError(f"the deployed runner was not stopped: {stopped.get('error', stopped)}")
+        self._say("the deployed runner stays down; in another terminal: papertape run --on paper")
+        return tuple(one for one in schedules if one.name not in STARTING_RUNNER)
 
     def _open(self, asked: tuple[str, str] | None) -> tuple[Broker, Account]:
         """The account of the stored keys, or of new ones, which are stored when they have opened it."""
@@ -172,23 +189,30 @@ class PaperRun:
 
     def _first_run(self, clock: RunClock) -> None:
         """Bars, features and a first training for the universe as it is; nothing where that was done."""
-        done, symbols = self._options.folder / "prepared.json", sorted(self._settings.universe.symbols)
-        if done.exists() and json.loads(done.read_text(encoding="utf-8"))["symbols"] == symbols and self._has_features():
+        done, slots = self._options.folder / "prepared.json", list(self._settings.row_slots)
+        prepared = {"symbols": sorted(self._settings.universe.symbols), **({"slots": slots} if slots else {})}
+        if done.exists() and json.loads(done.read_text(encoding="utf-8")) == prepared and self._has_features():
             return
         deployment, now = self._deployment, iso(clock.now().replace(microsecond=0))
-        with self._console.status("filling the lake with the vendor's history"):
-            self._say(f"backfilled {deployment.backfill(start=self._options.first_bars)['bars']:,} daily bars")
+        with self._console.status("filling the lake with the vendor's history" + (", minutes of years take minutes" if slots else "")):
+            start = self._options.first_bars or (self._first_minutes(clock) if slots else FIRST_BARS)
+            self._say(
+                f"backfilled {deployment.backfill(start=start)['bars']:,} daily bars" + (f", and minutes from {start} on" if slots else "")
+            )
         with self._console.status("building features"):
             self._say(f"built {deployment.build_features(time=now)['rows']:,} rows of features")
         if self._options.training:
             deployment.fire(f"{self._settings.name}-train", now)
             self._say("the first training runs in the background; until a model has passed the gate, equal weight trades")
         deployment.cloud.save()
-        done.write_text(json.dumps({"symbols": symbols}) + "\n", encoding="utf-8")
+        done.write_text(json.dumps(prepared) + "\n", encoding="utf-8")
+
+    def _first_minutes(self, clock: RunClock) -> str:
+        return history_start(self._settings, last=clock.now().date()).isoformat()
 
     def _has_features(self) -> bool:
         try:
-            return bool(self._deployment.object("processed", FEATURES_MANIFEST))
+            return bool(self._deployment.object("processed", features_manifest(self._settings.training.timeframe)))
         except ClientError as error:
             if error.response["Error"]["Code"] not in {"NoSuchKey", "404"}:
                 raise

@@ -13,10 +13,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from local.paper.cron import CronSchedule
-from schema.settings import Schedule
+from local.replay.schedule import KEEP_RUNNER, START_RUNNER, STOP_RUNNER
+from schema.sections.schedule import Schedule
 
 #: Caught up after an absence, in this order: each needs what the one before has made.
 CAUGHT_UP = ("backfill_bars", "build_features", "train", "report")
+#: What one turns on and the other off: however long ago, the later of the two is what holds.
+SWITCHES = (START_RUNNER, STOP_RUNNER)
+STARTING_RUNNER = (START_RUNNER, *KEEP_RUNNER)
 RECONCILE = "reconcile"
 #: What Lambda waits before the second and the third attempt of an asynchronous call.
 PAUSES = (timedelta(minutes=1), timedelta(minutes=2))
@@ -63,7 +67,7 @@ def deployed_schedules(documents: Iterable[dict[str, Any]], *, prefix: str, sche
         policy = document["Target"].get("RetryPolicy", {})
         within = timedelta(seconds=policy.get("MaximumEventAgeInSeconds", 86400))
         slot = schedule.deciding.get(name, "")
-        late = timedelta(minutes=schedule.slot_window_minutes) if slot else timedelta.max if name in CAUGHT_UP else within
+        late = timedelta(minutes=schedule.slot_window_minutes) if slot else timedelta.max if name in {*CAUGHT_UP, *SWITCHES} else within
         found.append(
             DeployedSchedule(
                 name=name,

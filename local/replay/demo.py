@@ -38,7 +38,8 @@ from local.replay.schedule import ScheduleEntry
 from papertape.market_data.sessions import YEAR, sessions_between
 from papertape.reports import demo_page, evaluation_page
 from papertape.research.reference_backtests import ReferenceBacktests, largest_gap, policy_of
-from schema.settings import GateSettings, Settings, quick
+from schema.sections.learning import GateSettings
+from schema.settings import Settings, quick
 from trading_env.evaluation.backtest import BacktestResult
 from trading_env.evaluation.gate import GateThresholds
 from trading_env.simulation.policy import EqualWeight, Policy
@@ -55,6 +56,7 @@ def run(settings: Settings, *, console: Console, port: int = 0, agent: Agent | N
 
     `agent`: what the refused challenger does, instead of the settings' `gate.refused`.
     """
+    replay_schedule.require_daily_bars(settings, command="demo")
     refuse_in_use(FOLDER)
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True)

@@ -95,9 +95,9 @@ def replay(
     replay_schedule.check(entries, [name.removeprefix(f"{prefix}-") for name in cloud.schedules()])
     result = Replayed()
     for session in sessions:
-        moments = sorted((time, entry.schedule) for entry in entries for time in entry.times(session))
-        for time, schedule in moments:
-            _fire(cloud, exchange, schedule=schedule, prefix=prefix, time=time)
+        moments = sorted((time + entry.later, entry.schedule, time) for entry in entries for time in entry.times(session))
+        for clock, schedule, time in moments:
+            fire(cloud, exchange, schedule=schedule, prefix=prefix, time=time, clock=clock)
             result.fired[schedule] += 1
         books = exchange.books()
         day = compare(ledger, books, session.date)
@@ -113,12 +113,17 @@ def duplicates(books: Mapping[str, Any], *, decisions: int = 1) -> int:
     return sum(max(count - decisions, 0) for count in placed.values())
 
 
-def _fire(cloud: Cloud, exchange: Exchange, *, schedule: str, prefix: str, time: datetime) -> None:
-    instant = time.strftime("%Y-%m-%dT%H:%M:%SZ")
-    exchange.advance(instant)
+def fire(cloud: Cloud, exchange: Exchange, *, schedule: str, prefix: str, time: datetime, clock: datetime | None = None) -> None:
+    """Fire what is due at `time`, with the exchange's clock there, or at `clock`, when a function runs later than it is due."""
+    instant = _instant(time)
+    exchange.advance(_instant(clock or time))
     outcome = cloud.fire(f"{prefix}-{schedule}", instant)
     if outcome["status"] != "succeeded":
         raise ReplayError(f"schedule {schedule} at {instant} failed: {outcome.get('error', outcome)}")
+
+
+def _instant(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def compare(ledger: Ledger, books: Mapping[str, Any], session: str, *, rounded: bool = False) -> Day:

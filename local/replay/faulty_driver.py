@@ -92,7 +92,8 @@ class FaultyReplay:
         replay_schedule.check(entries, [name.removeprefix(prefix) for name in self.deployment.schedules()])
         begun = parse_utc(self.deployment.exchange.books(since=AT_NO_TIME)["now"])
         for session in sessions:
-            moments = [(time, entry.schedule, 0) for entry in entries for time in entry.times(session) if time >= begun]
+            clocks = ((time + entry.later, entry.schedule) for entry in entries for time in entry.times(session))
+            moments = [(clock, schedule, 0) for clock, schedule in clocks if clock >= begun]
             if not moments:
                 continue
             self._trade(session, moments)
@@ -176,14 +177,14 @@ def planned(settings: Settings) -> tuple[ScheduleEntry, ...]:
     schedule, idle = settings.schedule, "only watches, or refits"
     after = [f"open+{minutes_of(slot) + minutes}" for slot in schedule.slots for minutes in AFTER_SLOT]
     after += [f"close+{minutes}" for minutes in AFTER_CLOSE]
+    known = replay_schedule.year(settings)
     fired = {
-        **{name: ScheduleEntry(schedule=name, moments=(slot,)) for name, slot in schedule.deciding.items()},
+        **{one.schedule: one for one in known if one.schedule in schedule.deciding},
         "reconcile": ScheduleEntry(
             schedule="reconcile", moments=tuple(after), reason="as long as an order or a snapshot is open, of 96 a session"
         ),
         "backfill_bars": ScheduleEntry(schedule="backfill_bars", moments=("18:00",)),
     }
-    known = replay_schedule.year(settings)
     return tuple(fired.get(one.schedule, ScheduleEntry(schedule=one.schedule, moments=(), reason=idle)) for one in known)
 
 

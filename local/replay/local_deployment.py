@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
@@ -29,9 +30,11 @@ from lambdas.common.ledger.ledger import Ledger
 from lambdas.common.ledger.records import ServedModel
 from local.aws.deploy import Deployment, deploy, deploy_templates, deployed
 from local.aws.emulator import ROOT, Emulator
+from local.exchange.recorded_market import MinutesKind
 from local.exchange.server import ExchangeConfig, RunningExchange
 from local.replay.folder_lock import locked
-from schema.lake_layout import FEATURES_MANIFEST, MODELS
+from local.replay.runner_start import starts_the_runner, until_it_follows
+from schema.lake_layout import MODELS, features_manifest
 from schema.loopback import LOCAL_ACCOUNT, LOCAL_SECRET, is_loopback
 from schema.settings import Settings
 from trading_env.errors import PapertapeError
@@ -84,9 +87,10 @@ class LocalDeployment:
         keys: tuple[str, str] = ("local-key", "local-secret"),
         broker: PaperBroker | None = None,
         data: Path = ROOT / "data",
+        minutes: MinutesKind = "recorded",
     ) -> None:
         """`broker` None: an exchange of its own over `data`, the bundle or raw daily bars in a file or folder, whose clock starts at `now`;
-        else that one, and what the ledger says survives a crash."""
+        else that one, and what the ledger says survives a crash. Quotes of `minutes` that are made stand at the trade: what fills sizes."""
         self.run_dir, self.settings, costs = run_dir, settings, settings.costs
         self._broker = broker
         if broker is None and (costs.impact or costs.max_volume_share):
@@ -102,6 +106,8 @@ class LocalDeployment:
             fee_bps=str(settings.costs.fee_bps),
             slippage_bps=str(Decimal(str(costs.slippage_bps)) + Decimal(str(costs.half_spread_bps))),
             journal=run_dir / JOURNAL,
+            minutes=minutes,
+            quotes="trade" if minutes == "made" else "spread",
             key_id=keys[0],
             secret_key=keys[1],
         )
@@ -177,10 +183,7 @@ class LocalDeployment:
         """Store the broker's secret, if there is none yet, then deploy every stack of `cdk_out`."""
         if not self.has_keys():
             self.store_keys((self._exchange_config.key_id, self._exchange_config.secret_key))
-        if with_cli:
-            self._deployment = deploy(self.run_dir, self.cloud, cdk_out=cdk_out)
-        else:
-            self._deployment = deploy_templates(self.cloud, cdk_out=cdk_out)
+        self._deployment = deploy(self.run_dir, self.cloud, cdk_out=cdk_out) if with_cli else deploy_templates(self.cloud, cdk_out=cdk_out)
         return self._deployment
 
     def has_keys(self) -> bool:
@@ -214,8 +217,11 @@ class LocalDeployment:
         return self._deployment
 
     def backfill(self, *, start: str) -> dict[str, Any]:
-        """The first backfill: every bar from `start` to the exchange's last close."""
-        return self.invoke(self.output("BackfillBarsFunction"), {"start": start})
+        """The first backfill: every bar from `start` to the exchange's last close; minutes of years take several calls."""
+        first = answer = self.invoke(self.output("BackfillBarsFunction"), {"start": start})
+        while (following := answer.get("slots", {}).get("next")) is not None:
+            answer = self.invoke(self.output("BackfillBarsFunction"), {"start": following})
+        return first
 
     def build_features(self, *, time: str) -> dict[str, Any]:
         """Fire the nightly feature job and wait for it; return the manifest that it wrote."""
@@ -224,7 +230,7 @@ class LocalDeployment:
         run = self._wait(lambda: glue.get_job_run(JobName=job, RunId=started)["JobRun"], done=lambda r: r["JobRunState"] not in RUNNING)
         if run["JobRunState"] != "SUCCEEDED":
             raise LocalDeploymentError(f"the feature job {run['JobRunState'].lower()}: {run.get('ErrorMessage', 'see its log')}")
-        manifest: dict[str, Any] = json.loads(self.object("processed", FEATURES_MANIFEST))
+        manifest: dict[str, Any] = json.loads(self.object("processed", features_manifest(self.settings.training.timeframe)))
         return manifest
 
     def train(self, *, time: str, on_progress: Callable[[str], None] = lambda _: None) -> TrainingResult:
@@ -276,7 +282,7 @@ class LocalDeployment:
         def pointer() -> ServedModel | None:
             return next((m for m in (self.ledger.incumbent(), self.ledger.shadow()) if m is not None and m.spec == arn), None)
 
-        found = self._wait(pointer, done=lambda model: model is not None, limit=SERVED_SECONDS, what=f"nobody serves {arn}")
+        found = self._wait(pointer, done=lambda model: model is not None, limit=SERVED_SECONDS, what=f"the deployment of {arn}")
         assert found is not None
         return found
 
@@ -287,7 +293,8 @@ class LocalDeployment:
         return [schedule["Name"] for page in pages for schedule in page["Schedules"]]
 
     def fire(self, schedule: str, time: str, *, final: bool = True) -> dict[str, Any]:
-        return self.cloud.fire(schedule, time, final=final)
+        asked, outcome = datetime.now(UTC), self.cloud.fire(schedule, time, final=final)
+        return until_it_follows(outcome, self.ledger, since=asked) if starts_the_runner(schedule) else outcome
 
     @property
     def ledger(self) -> Ledger:
@@ -335,19 +342,13 @@ class LocalDeployment:
         return answer
 
     def _wait(
-        self,
-        look: Callable[[], T],
-        *,
-        done: Callable[[T], bool],
-        limit: float = JOB_SECONDS,
-        pause: float = 0.1,
-        what: str = "the job did not end",
+        self, look: Callable[[], T], *, done: Callable[[T], bool], limit: float = JOB_SECONDS, pause: float = 0.1, what: str = "the job"
     ) -> T:
         deadline = _now() + limit
         while not done(seen := look()):
             self.cloud.check()
             if _now() > deadline:
-                raise LocalDeploymentError(f"{what} within {limit:g} s; see the logs in {self.run_dir}")
+                raise LocalDeploymentError(f"{what} did not end within {limit:g} s; see the logs in {self.run_dir}")
             time.sleep(pause)
         return seen
 

@@ -1,7 +1,9 @@
 """Parity: the equity traded through the deployed functions beside the backtest's, session by session, for three policies.
 
 Each policy has a deployment of its own, side by side: a new account, an empty ledger, a lake that knows nothing of the sessions to come.
-Costs, rules and risk limits are the settings' on both sides, dividends are ignored, faults are off. The trained policy is one seed's, of
+Costs, rules and risk limits are the settings' on both sides, dividends are ignored, faults are off. Where a policy reads sentiment, the
+replay collects and scores the news, and the backtest reads those scores, over all of history at once. Where a row is a slot bar, the
+exchange makes minutes of daily bars, and the backtest gathers the same minutes all at once. The trained policy is one seed's, of
 the shortest walk-forward; it decides through its endpoint whatever the gate said of it. A gap above `TOLERANCE`, a book that differs from
 the exchange's or an order placed twice is a disagreement: `Agreement.holds` is false. What cannot be run raises a
 `PapertapeError`, and every deployment is stopped.
@@ -30,9 +32,14 @@ from local.replay.demo import EVE, HISTORY_STARTS
 from local.replay.driver import Day, Replayed, replay
 from local.replay.local_deployment import LocalDeployment, synthesize
 from local.replay.progress import Show, Stage
+from local.replay.replayed_minutes import minutes_start, slot_market
+from local.replay.replayed_news import market_with_scores, score_objects
 from papertape.market_data.sessions import TradingSession
-from papertape.research.reference_backtests import ReferenceBacktests, policy_of
+from papertape.research.reference_backtests import ReferenceBacktests, market_of, policy_of
 from schema.settings import Settings
+from trading_env.data.bars import Array
+from trading_env.data.market import Market
+from trading_env.data.sentiment import TABLES
 from trading_env.simulation.policy import Policy, make_policy
 
 TOLERANCE = 1e-6
@@ -43,7 +50,10 @@ POLICIES = ("equal-weight", TRAINED, "random:7")
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """How one policy's two equity curves compare: their largest relative difference, the session it was at, and the ledger's books."""
+    """How one policy's two equity curves compare: their largest relative difference, the session it was at, and the ledger's books.
+
+    `moved_by_sentiment`: the largest relative difference to a backtest in which no source ever answered; 0 where no policy reads scores.
+    """
 
     sessions: int
     largest_gap: float
@@ -53,6 +63,7 @@ class Agreement:
     duplicates: int
     ledger_matches_broker: bool
     seconds: float
+    moved_by_sentiment: float = 0.0
 
     @property
     def holds(self) -> bool:
@@ -76,7 +87,14 @@ def run(
         with show.stage("synthesize"):
             synthesize(folder / "cdk.out", settings=settings)
         deployments = {
-            policy: stack.enter_context(LocalDeployment(folder / policy.replace(":", "-"), settings=settings, now=f"{EVE}T22:00:00Z"))
+            policy: stack.enter_context(
+                LocalDeployment(
+                    folder / policy.replace(":", "-"),
+                    settings=settings,
+                    now=f"{EVE}T22:00:00Z",
+                    minutes="recorded" if settings.slot_rows is None else "made",
+                )
+            )
             for policy in policies
         }
 
@@ -94,6 +112,15 @@ def shortest(settings: Settings) -> Settings:
     """One seed on one fold and the holdout's: a policy to trade with, and no evidence of anything."""
     training = settings.training
     return settings.model_copy(update={"training": training.model_copy(update={"folds": 1, "seeds": training.seeds[:1]})})
+
+
+def history_starts(settings: Settings, *, policy: str, first: str) -> str:
+    """The first session to backfill: of slot bars, features' history before what `policy` is trained on, or before the `first` decision,
+    and always some of what is known on the eve."""
+    if settings.slot_rows is None:
+        return HISTORY_STARTS
+    begins = settings.training.dates.start if policy == TRAINED else min(date.fromisoformat(first), date.fromisoformat(EVE))
+    return minutes_start(settings.slot_rows, first=begins).isoformat()
 
 
 def _side_by_side(work: Callable[[str], Agreement], policies: Sequence[str], *, otherwise: Callable[[], object]) -> dict[str, Agreement]:
@@ -114,7 +141,8 @@ def _trade(
     started = time.monotonic()
     stage.note("deploys")
     deployment.deploy(cdk_out, with_cli=False)
-    deployment.backfill(start=HISTORY_STARTS)
+    history = history_starts(settings, policy=policy, first=sessions[0].date)
+    deployment.backfill(start=history)
     pointer, backtested = _contender(policy, deployment, stage=stage)
     eve = date.fromisoformat(sessions[0].date) - timedelta(days=1)
     if eve > date.fromisoformat(EVE):
@@ -135,7 +163,8 @@ def _trade(
         prefix=settings.name,
         on_session=on_session,
     )
-    agreement = _compare(traded, backtested, settings=settings, seconds=time.monotonic() - started)
+    market = _market(settings, start=history, until=sessions[-1].date)
+    agreement = _compare(traded, backtested, market=market, deployment=deployment, seconds=time.monotonic() - started)
     stage.note(f"largest gap {agreement.largest_gap:.1e}")
     return agreement
 
@@ -148,20 +177,21 @@ def _contender(policy: str, deployment: LocalDeployment, *, stage: Stage) -> tup
         deployment.build_features(time=f"{EVE}T23:30:00Z")
         stage.note("trains")
         trained = deployment.train(time=f"{EVE}T23:45:00Z", on_progress=stage.note)
-        return trained.served.model_copy(update={"role": "incumbent"}), policy_of(trained.artifact)
+        table = TABLES[deployment.settings.features.sentiment]
+        slots = deployment.settings.row_slots
+        return trained.served.model_copy(update={"role": "incumbent"}), policy_of(trained.artifact, feature_hash=table.hash, slots=slots)
     made = make_policy(policy)
     kind = policy.split(":")[0]
     fields = {"role": "incumbent", "policy": kind, "spec": policy, "model_version": policy, "kappa": made.kappa, "since": since}
     return ServedModel.model_validate(fields), made
 
 
-def _compare(traded: Replayed, policy: Policy, *, settings: Settings, seconds: float) -> Agreement:
+def _compare(traded: Replayed, policy: Policy, *, market: Market, deployment: LocalDeployment, seconds: float) -> Agreement:
     """What was traded against the backtest over the same sessions, under the same limits."""
-    days = traded.days
-    first, last = (date.fromisoformat(day.session) for day in (days[0], days[-1]))
-    expected = ReferenceBacktests(settings, start=first, end=last).of(policy)
-    gaps = np.abs(np.asarray(traded.equity) / expected.equity - 1)
+    days, settings = traded.days, deployment.settings
+    gaps = _gaps(traded, policy, settings=settings, market=market_with_scores(market, score_objects(deployment), settings=settings))
     worst = int(gaps.argmax())
+    neutral = _gaps(traded, policy, settings=settings, market=market_with_scores(market, {}, settings=settings))
     return Agreement(
         sessions=len(days),
         largest_gap=float(gaps[worst]),
@@ -171,7 +201,20 @@ def _compare(traded: Replayed, policy: Policy, *, settings: Settings, seconds: f
         duplicates=traded.duplicates,
         ledger_matches_broker=traded.matches,
         seconds=round(seconds, 1),
+        moved_by_sentiment=0.0 if settings.features.sentiment == "none" else float(neutral.max()),
     )
+
+
+def _market(settings: Settings, *, start: str, until: str) -> Market:
+    if settings.slot_rows is None:
+        return market_of(settings)
+    return slot_market(settings, settings.slot_rows, start=date.fromisoformat(start), end=date.fromisoformat(until))
+
+
+def _gaps(traded: Replayed, policy: Policy, *, settings: Settings, market: Market) -> Array:
+    first, last = (date.fromisoformat(day.session) for day in (traded.days[0], traded.days[-1]))
+    expected = ReferenceBacktests(settings, start=first, end=last, market=market).of(policy)
+    return np.abs(np.asarray(traded.equity) / expected.by_session().equity - 1)
 
 
 def _table(found: Mapping[str, Agreement]) -> Table:

@@ -19,9 +19,12 @@ from schema.slot import minutes_of
 from trading_env.errors import PapertapeError
 
 RECONCILED_AFTER = 5  # minutes after a slot
+PUBLISHED = timedelta(seconds=5)  # what a decision on a running session's minutes waits for the last of them
 HOURS_OF_NEWS = 16  # of a day
 THURSDAY = 3  # the weekday with the fewest holidays: in 2020 one
 NEW_YORK = ZoneInfo("America/New_York")
+START_RUNNER, STOP_RUNNER = "start_runner", "stop_runner"
+KEEP_RUNNER = ("keep_runner-first-hour", "keep_runner")
 
 
 class PlanError(PapertapeError, ValueError):
@@ -34,12 +37,14 @@ class ScheduleEntry:
 
     `moments` are times of a session: "open+5" and "close-10" in minutes, "18:30" in New York. `every` thins to one session in so
     many; `weekday` (0 = Monday) is that of a weekly schedule. `reason` is empty exactly when the schedule fires as often as on AWS.
+    `later`: how far behind a moment the exchange's clock stands when it is fired there, since it does not move while a function waits.
     """
 
     schedule: str
     moments: tuple[str, ...]
     every: int = 1
     weekday: int | None = None
+    later: timedelta = timedelta(0)
     reason: str = ""
 
     @property
@@ -68,18 +73,18 @@ def year(settings: Settings) -> tuple[ScheduleEntry, ...]:
     slots = schedule.slots
     after = tuple(f"open+{minutes_of(slot) + RECONCILED_AFTER}" for slot in slots)
     return (
-        *(ScheduleEntry(schedule=name, moments=(slot,)) for name, slot in schedule.deciding.items()),
-        ScheduleEntry(
-            schedule="ingest_quotes",
-            moments=slots,
-            reason=f"{len(slots)} of 391 a session: a year of minute quotes is 98,670 calls, and only daily bars were recorded for 2020",
+        *(
+            ScheduleEntry(schedule=name, moments=(slot,), later=PUBLISHED if slot in settings.row_slots[1:] else timedelta(0))
+            for name, slot in schedule.deciding.items()
         ),
+        *_quotes(settings),
         ScheduleEntry(
             schedule="reconcile",
             moments=(*after, "close+5"),
             reason=f"{len(after) + 1} of 96 a session: orders fill at once here, so one pass after each slot and one after the close "
             "see everything",
         ),
+        *_runner(settings),
         *_news(settings),
         ScheduleEntry(schedule="health", moments=("close+15",), reason="1 of 44 a session: its rules read what changes once a session"),
         ScheduleEntry(schedule="backfill_bars", moments=("18:00",)),
@@ -96,6 +101,29 @@ def year(settings: Settings) -> tuple[ScheduleEntry, ...]:
             reason="once before the year, never in it: a weekly refit takes a minute, and the model that was judged is the one that trades",
         ),
     )
+
+
+def _runner(settings: Settings) -> tuple[ScheduleEntry, ...]:
+    if not settings.runner.enabled:
+        return ()
+    return (
+        ScheduleEntry(schedule=START_RUNNER, moments=("09:20",)),
+        *(ScheduleEntry(schedule=name, moments=(), reason="a replay deploys nothing in a session") for name in KEEP_RUNNER),
+        ScheduleEntry(schedule=STOP_RUNNER, moments=("16:10",)),
+        ScheduleEntry(
+            schedule="health-runner",
+            moments=("close-5",),
+            reason="1 of 480 a session: a beat is of the machine's clock, and a session lasts seconds of it",
+        ),
+    )
+
+
+def _quotes(settings: Settings) -> tuple[ScheduleEntry, ...]:
+    if settings.stream.kind != "none":  # the function is not there
+        return ()
+    slots = settings.schedule.slots
+    reason = f"{len(slots)} of 391 a session: a year of minute quotes is 98,670 calls, and only daily bars were recorded for 2020"
+    return (ScheduleEntry(schedule="ingest_quotes", moments=slots, reason=reason),)
 
 
 def _news(settings: Settings) -> tuple[ScheduleEntry, ...]:
@@ -116,11 +144,24 @@ def decisions(plan: Iterable[ScheduleEntry]) -> int:
 
 def parity(settings: Settings) -> tuple[ScheduleEntry, ...]:
     """What a parity run needs and no more: the decisions, the closing snapshots, and the bars of the next decision."""
-    needed = {*settings.schedule.deciding, "reconcile", "backfill_bars"}
+    needed = {*settings.schedule.deciding, "reconcile", "backfill_bars", *_of_scores(settings)}
     reason = "not part of the comparison of two books"
     return tuple(
         entry if entry.schedule in needed else ScheduleEntry(schedule=entry.schedule, moments=(), reason=reason) for entry in year(settings)
     )
+
+
+def _of_scores(settings: Settings) -> tuple[str, ...]:
+    return () if settings.features.sentiment == "none" else ("collect_news",)
+
+
+def require_daily_bars(settings: Settings, *, command: str) -> None:
+    """Raise `PlanError` where a row is a slot bar: 15 years of made minutes take longer to fetch than the replay, and show nothing."""
+    if settings.slot_rows is not None:
+        raise PlanError(
+            f'papertape {command} replays daily bars: training.timeframe must be "1Day", was "{settings.training.timeframe}"; '
+            "papertape parity trades slot bars"
+        )
 
 
 def check(plan: Iterable[ScheduleEntry], deployed: Iterable[str]) -> None:

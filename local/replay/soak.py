@@ -31,6 +31,7 @@ from local.replay.demo import EVE, HISTORY_STARTS
 from local.replay.faulty_driver import FaultyReplay, JudgedSession
 from local.replay.local_deployment import LocalDeployment, synthesize
 from local.replay.progress import Show, Stage
+from local.replay.schedule import require_daily_bars
 from papertape.market_data.sessions import YEAR, sessions_between
 from papertape.research.reference_backtests import ReferenceBacktests
 from schema.settings import Settings
@@ -106,6 +107,7 @@ def run_specs(seeds: Sequence[int], *, realistic: int, brutal: int) -> list[RunS
 
 def run(settings: Settings, *, console: Console, specs: Sequence[RunSpec], folder: Path = FOLDER) -> list[SoakResult]:
     """Make the runs, three at a time; return what they showed, which `summary.json` in `folder` holds too."""
+    require_daily_bars(settings, command="soak")
     started = time.monotonic()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

@@ -16,6 +16,7 @@ import exchange_calendars
 import numpy as np
 import pandas as pd
 
+from papertape.market_data.number_forms import PLAIN
 from papertape.market_data.own_tables import (
     OwnBarsError,
     dates,
@@ -28,6 +29,7 @@ from papertape.market_data.own_tables import (
     recognised,
     shown,
 )
+from schema.runs.request import NumberForm
 from trading_env.data.bars import (
     ACTION_COLUMNS,
     BAR_COLUMNS,
@@ -54,6 +56,8 @@ BESIDE = {
     "dividend": ("dividend", "dividends", "ex_dividend", "div", "cash_dividend"),
     "split": ("split", "splits", "stock_splits", "split_ratio", "split_factor"),
 }
+#: Roles whose cells are numbers.
+NUMBERS = (*PRICE_COLUMNS, "volume", *BESIDE)
 ACTION_ROLES = {
     "symbol": ROLES["symbol"],
     "ex_date": ("ex_date", "exdate", "ex_dividend_date", "date"),
@@ -127,7 +131,7 @@ def read_own_bars(
     if adjusted and actions is not None:
         raise OwnBarsError(f"--actions {actions} is for raw prices; with --adjusted it would count splits and dividends twice")
     table, remarks = _read(path, columns=columns)
-    return own_bars_of(_only(table, symbols, source=path), adjusted=adjusted, actions=actions, source=path, remarks=remarks)
+    return own_bars_of(only(table, symbols, source=path), adjusted=adjusted, actions=actions, source=path, remarks=remarks)
 
 
 def own_bars_of(table: pd.DataFrame, *, adjusted: bool | None, actions: Path | None, source: Path, remarks: Sequence[str]) -> OwnBars:
@@ -136,7 +140,7 @@ def own_bars_of(table: pd.DataFrame, *, adjusted: bool | None, actions: Path | N
     raw = _choose_prices(table, adjusted=adjusted, actions=actions, source=source, remarks=remarks)
     checked = _validated(raw, source=source)
     events = _actions(raw, checked.bars, adjusted=adjusted, path=actions, source=source)
-    remarks += _jumps(checked.bars, events)
+    remarks += jumps(checked.bars, events)
     reasons = checked.quarantined["reason"].value_counts()
     gaps = checked.gaps["symbol"].value_counts()
     return OwnBars(
@@ -170,9 +174,17 @@ def dashes(written: Iterable[str]) -> list[str]:
     return [f"{shown(sorted(written))}: read with a dot for the dash, as exchanges write share classes"] if len(list(written)) else []
 
 
-def typed(raw: pd.DataFrame, *, file: Path, named_after: str = "", columns: Mapping[str, str] | None = None) -> pd.DataFrame:
-    """Rows of a file as they are meant, each under its number there."""
-    roles = {**ROLES, **BESIDE}
+def typed(
+    raw: pd.DataFrame,
+    *,
+    file: Path,
+    named_after: str = "",
+    columns: Mapping[str, str] | None = None,
+    forms: Mapping[str, NumberForm] | None = None,
+) -> pd.DataFrame:
+    """Rows of a file as they are meant, each under its number there. `forms`: how the numbers of `columns` are written."""
+    roles, forms = {**ROLES, **BESIDE}, forms or {}
+    written_as = {(columns or {}).get(column, column): form for column, form in forms.items()}
     found = recognised(raw, roles, source=file) if not columns else mapped(raw, columns, roles=roles, source=file)
     if "symbol" not in found.columns and named_after:
         found = found.assign(symbol=named_after)
@@ -185,8 +197,9 @@ def typed(raw: pd.DataFrame, *, file: Path, named_after: str = "", columns: Mapp
         )
     written, symbol = names(found["symbol"], source=file)
     stamp, session = dates(found["session"], called="date", source=file)
-    present = [column for column in (*PRICE_COLUMNS, "volume", *BESIDE) if column in found.columns]
-    held = {column: numbers(found[column], called=column, source=file) for column in present}
+    present = [role for role in NUMBERS if role in found.columns]
+    others = sorted(set(forms.values()) - {PLAIN})
+    held = {role: numbers(found[role], called=role, source=file, form=written_as.get(role), others=others) for role in present}
     table = pd.DataFrame({"symbol": symbol, "session": session, **held, "written": written, "stamp": stamp})
     return table.assign(file=str(file), row=table.index)
 
@@ -195,7 +208,7 @@ def _place(row: pd.Series) -> str:
     return place(Path(row["file"]), row["row"])
 
 
-def _only(table: pd.DataFrame, symbols: Sequence[str] | None, *, source: Path) -> pd.DataFrame:
+def only(table: pd.DataFrame, symbols: Sequence[str] | None, *, source: Path) -> pd.DataFrame:
     if not symbols:
         return table
     available = sorted(table["symbol"].dropna().unique())
@@ -298,6 +311,11 @@ def _actions(table: pd.DataFrame, bars: pd.DataFrame, *, adjusted: bool | None, 
     return events
 
 
+def actions_of(path: Path | None, bars: pd.DataFrame, *, source: Path) -> pd.DataFrame:
+    """The corporate actions of a file for raw prices; none without one. Raises OwnBarsError where the prices are adjusted already."""
+    return _actions(bars, bars, adjusted=None, path=path, source=source)
+
+
 def _actions_file(path: Path) -> pd.DataFrame:
     raw = read_table(path)
     found = recognised(raw, ACTION_ROLES, source=path)
@@ -345,12 +363,12 @@ def _refuse_adjusted(events: pd.DataFrame, bars: pd.DataFrame, *, origin: str) -
             )
 
 
-def _jumps(bars: pd.DataFrame, actions: pd.DataFrame) -> list[str]:
+def jumps(bars: pd.DataFrame, actions: pd.DataFrame) -> list[str]:
     """A remark when prices jump overnight as they do at a split, without one."""
     before = bars.groupby("symbol")["close"].shift()
     ratio = before / bars["open"]
     splits = pd.MultiIndex.from_frame(actions.loc[actions["kind"].eq("split"), ["symbol", "ex_date"]])
-    explained = pd.MultiIndex.from_frame(bars[["symbol", "session"]]).isin(splits)
+    explained = pd.MultiIndex.from_frame(bars[["symbol", "session"]].assign(session=bars["session"].dt.normalize())).isin(splits)
     odd = bars[((ratio > JUMP) | (ratio < 1 / JUMP)) & ~explained]
     if odd.empty:
         return []

@@ -15,6 +15,8 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
+from papertape.market_data.number_forms import PLAIN, read_as
+from schema.runs.request import NumberForm
 from trading_env.errors import PapertapeError
 
 MISSING = ("", "nan", "na", "n/a", "null", "none", "-")
@@ -27,6 +29,10 @@ NEW_YORK = "America/New_York"
 
 class OwnBarsError(PapertapeError, ValueError):
     """A user's file cannot be used; the message names it, the place, the value and what is allowed."""
+
+
+class NumberFormError(OwnBarsError):
+    """A number is not plain; the user may say how it is written."""
 
 
 def is_table(file: Path) -> bool:
@@ -113,7 +119,7 @@ def mapped(table: pd.DataFrame, columns: Mapping[str, str], *, roles: Collection
 
 def names(column: pd.Series, *, source: Path) -> tuple[pd.Series, pd.Series]:
     """(as written, in capitals; as the exchanges write it); missing where empty."""
-    written = _text(column).str.upper()
+    written = trimmed(column).str.upper()
     symbol = written.str.replace(r"[-/]", ".", regex=True)
     distinct = pd.Series(symbol.unique()).dropna()
     wrong = distinct[~distinct.map(lambda name: SYMBOL.fullmatch(name) is not None)]
@@ -123,16 +129,45 @@ def names(column: pd.Series, *, source: Path) -> tuple[pd.Series, pd.Series]:
     return written, symbol
 
 
-def numbers(column: pd.Series, *, called: str, source: Path) -> pd.Series:
-    """float64, NaN where empty."""
-    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
+def is_number(column: pd.Series) -> bool:
+    """Whether it holds numbers, and not texts of them."""
+    return pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+
+
+def numbers(
+    column: pd.Series, *, called: str, source: Path, form: NumberForm | None = None, others: Collection[NumberForm] = ()
+) -> pd.Series:
+    """float64, NaN where empty. `form`: as the user has said that the column is written; without it, plain numbers alone are read, and none
+    that the file's `others` would read as another: `NumberFormError`."""
+    if is_number(column):
         return column.astype("float64")
-    text = _text(column)
+    text = trimmed(column)
+    if form is not None and form != PLAIN:
+        values, fits = read_as(form, text)
+        if fits.all():
+            return values
+        row = fits.index[~fits][0]
+        raise OwnBarsError(f"{place(source, row)}: {called} must be a number such as {form}, was {column[row]!r}")
+    if form is None:
+        _refuse_doubts(text, called=called, source=source, others=others)
     try:
         return text.astype("float64")
     except ValueError:
         row = text.index[text.notna() & pd.to_numeric(text, errors="coerce").isna()][0]
-    raise OwnBarsError(f"{place(source, row)}: {called} must be a number such as 1234.5, was {column[row]!r}")
+    refused = NumberFormError if form is None else OwnBarsError
+    raise refused(f"{place(source, row)}: {called} must be a number such as 1234.5, was {column[row]!r}")
+
+
+def _refuse_doubts(text: pd.Series, *, called: str, source: Path, others: Collection[NumberForm]) -> None:
+    plain, _ = read_as(PLAIN, text)
+    for other in others:
+        values, fits = read_as(other, text)
+        differs = plain.notna() & values.notna() & plain.ne(values)
+        if differs.any() and fits.all():
+            row = differs.index[differs][0]
+            raise NumberFormError(
+                f"{place(source, row)}: {called} {text[row]} may be written like {PLAIN} or like {other}, as other columns are; say which"
+            )
 
 
 def dates(column: pd.Series, *, called: str, source: Path) -> tuple[pd.Series, pd.Series]:
@@ -141,7 +176,7 @@ def dates(column: pd.Series, *, called: str, source: Path) -> tuple[pd.Series, p
         return column, _in_new_york(column, column.dt.tz_localize(None), written=column, called=called, source=source)
     if pd.api.types.is_datetime64_dtype(column):
         return column, _without_time(column, written=column, called=called, source=source)
-    text = _text(column).str.replace(r" ?UTC$", "Z", regex=True)
+    text = trimmed(column).str.replace(r" ?UTC$", "Z", regex=True)
     forms = {"day": DAY, "compact": COMPACT_DAY, "clock": DAY + CLOCK, "zoned": DAY + CLOCK + ZONE}
     present, matches = text.notna(), {}
     for form, pattern in forms.items():
@@ -187,7 +222,7 @@ def _without_time(moments: pd.Series, *, written: pd.Series, called: str, source
     return moments.astype("datetime64[us]")
 
 
-def _text(column: pd.Series) -> pd.Series:
+def trimmed(column: pd.Series) -> pd.Series:
     """Trimmed text, missing where there is nothing; whole numbers without a decimal point."""
     text = column.astype("str").str.strip()
     return text.mask(text.str.lower().isin(MISSING) | column.isna())

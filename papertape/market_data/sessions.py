@@ -8,6 +8,8 @@ from zoneinfo import ZoneInfo
 
 import exchange_calendars
 
+from trading_env.data.slot_bars import SessionHours
+
 NEW_YORK = ZoneInfo("America/New_York")
 YEAR = (date(2020, 1, 2), date(2020, 12, 31))
 
@@ -32,3 +34,12 @@ def sessions_between(start: date, end: date) -> list[TradingSession]:
         TradingSession(number=number, opens=opens.to_pydatetime(), closes=closes.to_pydatetime())
         for number, (opens, closes) in enumerate(zip(schedule["open"], schedule["close"], strict=True))
     ]
+
+
+def hours_between(start: date, end: date) -> SessionHours:
+    """When the exchange's sessions from `start` to `end`, both included, open and close."""
+    # Whole years: the library keeps the last calendar that it made
+    schedule = exchange_calendars.get_calendar("XNYS", start=f"{start.year}-01-01", end=f"{end.year}-12-31").schedule
+    within = schedule.loc[start.isoformat() : end.isoformat()]
+    opens, closes = (within[name].dt.tz_localize(None).to_numpy().astype("datetime64[m]") for name in ("open", "close"))
+    return SessionHours(opens, closes)

@@ -23,8 +23,9 @@ from schema.loopback import LOCAL_ACCOUNT, LOCAL_SECRET, refuse_foreign_endpoint
 from schema.settings import Settings
 
 #: The app's stacks in the order in which they are deployed; what outlives the others is in the first.
-STACKS = ("lake", "ingest", "features", "model", "trading", "dashboard", "monitoring")
-WEB = "dashboard"  # with `[dashboard] enabled` alone
+STACKS = ("lake", "ingest", "features", "model", "trading", "dashboard", "monitoring", "realtime")
+#: Those that a setting asks for.
+WEB, RUNNER = "dashboard", "realtime"
 #: Seconds that a call may take to be answered: as long as a function may run.
 LONGEST_CALL = 900.0
 
@@ -55,13 +56,17 @@ class AppCloud:
     def outputs(self, *parts: str) -> dict[str, str]:
         """The outputs of the stacks `parts` (default: all); raise OperatorError for one that is not deployed."""
         found: dict[str, str] = {}
-        for part in parts or (one for one in STACKS if one != WEB or self.settings.dashboard.enabled):
+        for part in parts or self._expected():
             described = self.described(part)
             if described is None or not described["StackStatus"].endswith("_COMPLETE") or "ROLLBACK" in described["StackStatus"]:
                 state = "does not exist" if described is None else f"is {described['StackStatus']}"
                 raise OperatorError(f"stack {self.stack(part)} in {self.settings.region} {state}: deploy first, with `make deploy`")
             found |= {output["OutputKey"]: output["OutputValue"] for output in described.get("Outputs", [])}
         return found
+
+    def _expected(self) -> tuple[str, ...]:
+        off = {part for part, on in ((WEB, self.settings.dashboard.enabled), (RUNNER, self.settings.runner.enabled)) if not on}
+        return tuple(part for part in STACKS if part not in off)
 
     def described(self, part: str) -> dict[str, Any] | None:
         """The stack as CloudFormation describes it, None where there is none."""

@@ -16,7 +16,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from papertape.operate.prices import MEMORY, PRICES, READ_IN, REGION
+from papertape.operate.costs import minutes_cost, stream_cost
+from papertape.operate.costs.runner_cost import RUNNER_ASSUMPTION, RunnerTask
+from papertape.operate.prices import FIREHOSE_MEMORY, MEMORY, PRICES, READ_IN, REGION
 from schema.settings import Settings
 from trading_env.errors import PapertapeError
 
@@ -31,6 +33,7 @@ REFERENCE = 19.74  # dollars a month, of the design that this one is measured ag
 SECONDS = {
     "ingest_quotes": 1.0, "backfill_bars": 60.0, "decide": 30.0, "execute_orders": 10.0, "control": 0.5, "reconcile": 3.0,
     "deploy_model": 240.0, "health": 3.0, "report": 10.0, "collect_news": 5.0, "dashboard": 0.15, "publish_web": 10.0,
+    "consume_stream": stream_cost.SECONDS,
 }  # fmt: skip
 TABLE_READS, TABLE_WRITES = 30, 5  # of a run
 GLUE_MINUTES = 3.0
@@ -71,7 +74,8 @@ class CostError(PapertapeError, RuntimeError):
 class Deployed:
     """What the templates hold. `runs`: schedule -> runs per month; `memory`: function -> GB; `jobs`: machine -> hours per training;
     `store_records`: put into Feature Store per run of the features' job, 0 where it is off; `scoring_usd`: what a paid scorer may cost;
-    `web_users`: invited to the web app, 0 where it is off."""
+    `web_users`: invited to the web app, 0 where it is off; `stream`: its kind, "none" where there is none; `runner`: None where it is
+    off; `minutes`: None where a row is a session."""
 
     runs: Mapping[str, float]
     memory: Mapping[str, float]
@@ -85,6 +89,9 @@ class Deployed:
     scoring_usd: float
     store_records: int = 0
     web_users: int = 0
+    runner: RunnerTask | None = None
+    stream: stream_cost.StreamKind = "none"
+    minutes: minutes_cost.MinuteBars | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +125,8 @@ def run(settings: Settings, *, templates: Path, out: Path, console: Console) -> 
     """Print the estimate for the templates in `templates`, and write it to `out`."""
     found = deployed(settings, read(templates, name=settings.name))
     bill = bill_of(usage(found))
+    if found.minutes is not None:
+        bill = replace(bill, assumptions=(*bill.assumptions, minutes_cost.ASSUMPTION))
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(bill.document(), indent=1) + "\n", encoding="utf-8")
     _show(bill, found, settings, console=console)
@@ -142,22 +151,27 @@ def deployed(settings: Settings, templates: list[Template]) -> Deployed:
     def of(kind: str) -> list[dict[str, Any]]:
         return [resource["Properties"] for resource in resources if resource["Type"] == kind]
 
+    stream = stream_cost.kind_in({resource["Type"]: resource for resource in resources})
     bodies = [_joined(one["DashboardBody"]) for one in of("AWS::CloudWatch::Dashboard")]
     written = {found for body in bodies for found in re.findall(rf'\["{re.escape(settings.name)}","(\w+)"', body)}
     (job,) = of("AWS::Glue::Job")
     (pipeline,) = [one for one in of("AWS::SageMaker::Pipeline") if _own(one["PipelineName"], settings) == "training"]
+    crons = {_own(one["Name"], settings): one["ScheduleExpression"] for one in of("AWS::Scheduler::Schedule")}
     jobs, disk = _training(settings, json.loads(_joined(pipeline["PipelineDefinition"]["PipelineDefinitionBody"])))
     return Deployed(
-        runs={_own(one["Name"], settings): runs_a_month(one["ScheduleExpression"]) for one in of("AWS::Scheduler::Schedule")},
+        runs={name: runs_a_month(cron) for name, cron in crons.items()},
         memory={one["Handler"].split(".")[1]: one["MemorySize"] / 1024 for one in of("AWS::Lambda::Function")},
         alarms=len(of("AWS::CloudWatch::Alarm")),
         dashboards=len(bodies),
-        metrics=len(written) + 1,  # and one that ingest_quotes writes when a quote is missing
+        metrics=len(written) + (1 if stream == "none" else 0),  # one that ingest_quotes writes when a quote is missing
         glue_dpus=job["NumberOfWorkers"] * {"G.1X": 1, "G.2X": 2}[job["WorkerType"]],
         jobs=jobs,
         job_gb_hours=disk,
-        store_records=len(of("AWS::SageMaker::FeatureGroup")) * len(settings.universe.symbols),
+        store_records=len(of("AWS::SageMaker::FeatureGroup")) * len(settings.universe.symbols) * max(1, len(settings.row_slots)),
         web_users=len(of("AWS::Cognito::UserPoolUser")),
+        runner=next((RunnerTask.of(task, crons, weeks=WEEKS) for task in of("AWS::ECS::TaskDefinition")), None),
+        stream=stream,
+        minutes=minutes_cost.MinuteBars.of(settings),
         news_sources=len(settings.news.sources),
         scoring_usd=settings.sentiment.monthly_budget_usd if settings.news.sources and settings.sentiment.scorer in PAID_FOR else 0.0,
     )
@@ -234,7 +248,7 @@ def usage(found: Deployed) -> dict[str, float]:
     decisions = sum(count for name, count in found.runs.items() if name.partition("-")[0] == "decide")
     calls = dict.fromkeys(found.memory, 0.0)
     for name, count in found.runs.items():
-        folder = "decide" if name.startswith("decide") else name
+        folder = name if name in calls else name.partition("-")[0]
         if folder in calls:
             calls[folder] += count
     calls["execute_orders"] += decisions
@@ -242,7 +256,7 @@ def usage(found: Deployed) -> dict[str, float]:
     calls["deploy_model"] += found.runs["train"]
     total = sum(calls.values())
     news = calls.get("collect_news", 0.0) * (2 * found.news_sources + 1)  # news and scores of each source, and the state
-    written = news + calls["ingest_quotes"] + 10 * decisions + found.runs["build_features"] * 20 + found.runs["train"] * 50
+    written = news + calls.get("ingest_quotes", 0.0) + 10 * decisions + found.runs["build_features"] * 20 + found.runs["train"] * 50
     used = {
         "alarm": found.alarms,
         "metric": found.metrics,
@@ -270,7 +284,9 @@ def usage(found: Deployed) -> dict[str, float]:
         **_of_store(found),
         **({"scoring": found.scoring_usd} if found.scoring_usd else {}),
     }
-    for key, amount in _of_web(found).items():
+    acted_on = {} if found.runner is None else found.runner.usage(found.runs, pass_gb=found.memory["reconcile"], reads=TABLE_READS)
+    stream = stream_cost.used_by(found.stream, gb=found.memory.get("consume_stream", 0.0))
+    for key, amount in (*_of_web(found).items(), *stream.items(), *acted_on.items(), *_of_minutes(found, decisions).items()):
         used[key] = used.get(key, 0.0) + amount
     return used
 
@@ -295,6 +311,13 @@ def _of_web(found: Deployed) -> dict[str, float]:
     }
 
 
+def _of_minutes(found: Deployed, decisions: float) -> dict[str, float]:
+    if found.minutes is None:
+        return {}
+    backfill, decide = (found.memory[name] for name in ("backfill_bars", "decide"))
+    return found.minutes.usage(nights=found.runs["backfill_bars"], decisions=decisions, backfill_gb=backfill, decide_gb=decide)
+
+
 def _of_store(found: Deployed) -> dict[str, float]:
     """What Feature Store uses, if it is on: each record is written every night, and kept once."""
     if not found.store_records:
@@ -313,7 +336,12 @@ def bill_of(used: Mapping[str, float]) -> Bill:
     return Bill(
         by_service={service: round(cost, 2) for service, cost in full.items()},
         after_free_tiers={service: round(cost, 2) for service, cost in after.items()},
-        assumptions=(*ASSUMPTIONS, WEB_ASSUMPTION) if "web user" in used else ASSUMPTIONS,
+        assumptions=(
+            *ASSUMPTIONS,
+            *((WEB_ASSUMPTION,) if "web user" in used else ()),
+            *((RUNNER_ASSUMPTION,) if "task processor" in used else ()),
+            *((stream_cost.ASSUMPTION,) if used.keys() & {"firehose", "kinesis put"} else ()),
+        ),
     )
 
 
@@ -324,13 +352,15 @@ def options(found: Deployed) -> Iterator[tuple[str, Bill]]:
         return bill_of(usage(replace(found, runs={**found.runs, **changed})))
 
     used = usage(found)
-    yield "quotes every five times as many minutes", with_runs(ingest_quotes=found.runs["ingest_quotes"] / 5)
+    if "ingest_quotes" in found.runs:
+        yield "quotes every five times as many minutes", with_runs(ingest_quotes=found.runs["ingest_quotes"] / 5)
     yield "features on Fridays alone", with_runs(build_features=found.runs["build_features"] / 5)
     yield "training once a month", with_runs(train=1.0)
     yield "a second decision a session", bill_of(usage(replace(found, runs={**found.runs, "decide-second": found.runs["decide"]})))
     yield "no dashboard", bill_of({**used, "dashboard": 0})
     yield "two endpoints that always run (ml.t2.medium)", bill_of({**used, "serverless": 0, "ml.t2.medium": 2 * HOURS})
-    yield "a stream of quotes (one Kinesis shard)", bill_of({**used, "kinesis shard": HOURS})
+    if found.stream == "none":
+        yield "a stream of quotes (one Kinesis shard)", bill_of({**used, "kinesis shard": HOURS})
 
 
 def _show(bill: Bill, found: Deployed, settings: Settings, *, console: Console) -> None:
@@ -351,6 +381,8 @@ def _show(bill: Bill, found: Deployed, settings: Settings, *, console: Console) 
     console.print(f"List prices of {REGION}, {READ_IN}{elsewhere}: papertape/operate/prices.py says where each was read. Not a bill.")
     if found.store_records:
         console.print(f"SageMaker Feature Store's prices are {MEMORY}.")
+    if found.stream == "firehose":
+        console.print(f"What Firehose takes for placing records is {FIREHOSE_MEMORY}.")
     console.print("What is free is the whole account's: another app in it uses it up as well.")
     if bill.monthly_after_free_tiers > settings.budget.monthly_budget_usd:
         console.print(

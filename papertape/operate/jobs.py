@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -20,7 +20,7 @@ from lambdas.common.broker.port import AccountReads
 from papertape.operate.client import OperatorError
 from papertape.operate.cloud import AppCloud, asking, stored_json
 from schema.exchange_time import iso, new_york_date, parse_utc
-from schema.lake_layout import ACTIONS, BARS, CALENDAR, FEATURES_MANIFEST, MODELS, TRAINING, TRAINING_MANIFEST
+from schema.lake_layout import ACTIONS, CALENDAR, MODELS, bars_prefix, features_manifest, training_manifest, training_prefix
 from schema.settings import Settings
 from schema.training_dates import dates_as_of
 
@@ -88,21 +88,32 @@ def last_session(broker: AccountReads) -> date:
 
 
 def lacking(run: DeployedApp, *, last: date) -> list[str]:
-    """The symbols whose bars do not reach from the start of history, or a year back for a name listed since, to `last`."""
+    """The symbols whose bars do not reach from the start of history, or a year back for a name listed since, to `last`.
+
+    Slot rows too, where decisions are made on them: the benchmark's reach `last`, another name may not have traded in its last slots.
+    """
+    symbols, benchmark = run.settings.universe.symbols, run.settings.universe.required_benchmark
+    lagging = set(_lagging(run, bars_prefix(), due=dict.fromkeys(symbols, last), last=last))
+    if rows := run.settings.slot_rows:
+        due = {symbol: last if symbol == benchmark else last - FIRST_DAYS for symbol in symbols}
+        lagging |= set(_lagging(run, bars_prefix(rows), due=due, last=last))
+    return [symbol for symbol in symbols if symbol in lagging]
+
+
+def _lagging(run: DeployedApp, prefix: str, *, due: Mapping[str, date], last: date) -> Iterator[str]:
+    """The names of which the objects below `prefix` do not reach from the start of history to the day when they are due."""
     keys: dict[str, list[str]] = {}
-    for entry in run.objects("RawBucket", BARS):
-        keys.setdefault(entry["Key"].removeprefix(f"{BARS}symbol=").partition("/")[0], []).append(entry["Key"])
+    for entry in run.objects("RawBucket", prefix):
+        keys.setdefault(entry["Key"].removeprefix(f"{prefix}symbol=").partition("/")[0], []).append(entry["Key"])
     start = history_start(run.settings, last=last)
-    found = []
-    for symbol in run.settings.universe.symbols:
+    for symbol, day in due.items():
         stored = sorted(keys.get(symbol, ()))
         if not stored:
-            found.append(symbol)
+            yield symbol
             continue
         begins, ends = _days(run, stored[0])[0], _days(run, stored[-1])[-1]
-        if ends < last or not (begins <= start + FIRST_DAYS or begins <= last - A_YEAR):
-            found.append(symbol)
-    return found
+        if ends < day or not (begins <= start + FIRST_DAYS or begins <= last - A_YEAR):
+            yield symbol
 
 
 def _days(run: DeployedApp, key: str) -> tuple[date, date]:
@@ -120,12 +131,27 @@ def backfill(run: DeployedApp, note: Note) -> str:
     start = history_start(run.settings, last=last)
     note(f"{len(missing)} of {len(run.settings.universe.symbols)} symbols, from {start} on")
     spans = _spans(start, last, names=len(run.settings.universe.symbols))
-    bars = 0
+    bars = rows = 0
     for begin, end in spans:
-        done = run.invoke("BackfillBarsFunction", {"start": begin.isoformat(), **({"end": end.isoformat()} if end < last else {})})
+        pieces = list(_pieces(run, begin, end if end < last else None, note))
+        done = pieces[0]
         bars += done["bars"]
+        rows += sum(piece["slots"]["rows"] for piece in pieces if "slots" in piece)
     silent = f"; the vendor sent nothing of {', '.join(done['silent'])}" if done.get("silent") else ""
-    return f"{bars:,} daily bars to {done['end']}{silent}"
+    return f"{bars:,} daily bars{f' and {rows:,} slot rows' if run.settings.slot_rows else ''} to {done['end']}{silent}"
+
+
+def _pieces(run: DeployedApp, begin: date, end: date | None, note: Note) -> Iterator[dict[str, Any]]:
+    """What each call did: the function stops before its time is over, and says from which session on minutes are missing."""
+    start: str | None = begin.isoformat()
+    while start:
+        done = run.invoke("BackfillBarsFunction", {"start": start, **({"end": end.isoformat()} if end else {})})
+        yield done
+        following = done.get("slots", {}).get("next")
+        if following and following <= start:
+            raise OperatorError(f"the backfill from {start} on got no further than {following}; see its log, then repeat this")
+        if start := following:
+            note(f"minutes from {start} on")
 
 
 def _spans(start: date, last: date, *, names: int) -> list[tuple[date, date]]:
@@ -151,24 +177,28 @@ def features(run: DeployedApp, note: Note) -> str:
         with asking(f"Glue job {job} cannot be started"):
             identity = glue.start_job_run(JobName=job, Arguments={"--EVENT_TIME": iso(run.broker.clock().now)})["JobRunId"]
         _wait_for_glue(run, identity, note)
-        built = stored_json(run.cloud, bucket=run.outputs["ProcessedBucket"], key=FEATURES_MANIFEST)
+        bucket, key = run.outputs["ProcessedBucket"], features_manifest(run.settings.training.timeframe)
+        built = stored_json(run.cloud, bucket=bucket, key=key)
         if built is None:
-            raise OperatorError(
-                f"Glue job {job} succeeded and left no manifest in s3://{run.outputs['ProcessedBucket']}/{FEATURES_MANIFEST}"
-            )
+            raise OperatorError(f"Glue job {job} succeeded and left no manifest in s3://{bucket}/{key}")
         return f"{built['rows']:,} rows to {built['end']}"
     return f"stands: {built['rows']:,} rows to {built['end']}"
 
 
 def _built(run: DeployedApp, *, last: date) -> dict[str, Any] | None:
     """The manifest of the table, if it is of the bars as they are, by the job as it is; a new job has other settings or other code."""
-    written = run.newest("ProcessedBucket", FEATURES_MANIFEST)
-    if written is None or run.newest("ProcessedBucket", TRAINING_MANIFEST) is None:
+    timeframe = run.settings.training.timeframe
+    written = run.newest("ProcessedBucket", features_manifest(timeframe))
+    if written is None or run.newest("ProcessedBucket", training_manifest(timeframe)) is None:
         return None
     with asking("the feature job cannot be described"):
         job = run.cloud.client("glue").get_job(JobName=run.outputs["GlueJobName"])["Job"]
-    changed = [run.newest("RawBucket", BARS, ACTIONS, CALENDAR), job.get("LastModifiedOn"), job.get("CreatedOn")]
-    manifest = stored_json(run.cloud, bucket=run.outputs["ProcessedBucket"], key=FEATURES_MANIFEST)
+    changed = [
+        run.newest("RawBucket", bars_prefix(run.settings.slot_rows), ACTIONS, CALENDAR),
+        job.get("LastModifiedOn"),
+        job.get("CreatedOn"),
+    ]
+    manifest = stored_json(run.cloud, bucket=run.outputs["ProcessedBucket"], key=features_manifest(timeframe))
     stands = manifest is not None and manifest["end"][:10] >= last.isoformat() and all(w <= written for w in changed if w is not None)
     return manifest if stands else None
 
@@ -236,7 +266,9 @@ def _trained(run: DeployedApp) -> str | None:
     """The newest execution that succeeded, if it began after the last change of the training features and of the pipeline."""
     with asking("the training pipeline cannot be described"):
         pipeline = run.cloud.client("sagemaker").describe_pipeline(PipelineName=run.outputs["PipelineName"])
-    files = [e["LastModified"] for e in run.objects("ProcessedBucket", TRAINING) if e["Key"] != TRAINING_MANIFEST]
+    timeframe = run.settings.training.timeframe
+    view = run.objects("ProcessedBucket", training_prefix(timeframe))
+    files = [e["LastModified"] for e in view if e["Key"] != training_manifest(timeframe)]
     changed = max([*files, pipeline["LastModifiedTime"]])
     done = [e for e in _executions(run) if e["PipelineExecutionStatus"] == "Succeeded" and e["StartTime"] >= changed]
     return max(done, key=lambda e: e["StartTime"])["PipelineExecutionArn"] if done else None

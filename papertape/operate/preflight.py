@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from importlib.util import find_spec
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from lambdas.common.broker.paper import paper_account
-from lambdas.common.broker.port import AccountReads, BrokerError
+from lambdas.common.broker.port import AccountReads, BrokerError, QueryRefused
 from papertape.operate.client import OperatorError
 from papertape.operate.cloud import AppCloud
 from papertape.operate.secret import KEYS, secret_name, stored_text
@@ -28,6 +29,9 @@ from schema.training_dates import dates_as_of, refuse_impossible_dates
 
 BOOTSTRAP_VERSION, OLDEST_BOOTSTRAP = "/cdk-bootstrap/hnb659fds/version", 30
 ENDPOINTS, ENDPOINT_CONCURRENCY = 3, 2  # the incumbent's, the shadow's, and the next one's while it is tried; of each
+
+CALENDAR_DAYS, MINUTE = timedelta(days=14), timedelta(minutes=1)
+DELAY = timedelta(minutes=16)  # until a plan that knows a feed's past alone knows a minute of it
 
 State = Literal["ok", "warning", "stop", "not available here"]
 STYLES: dict[State, str] = {"ok": "green", "warning": "yellow", "stop": "bold red", "not available here": "dim"}
@@ -95,7 +99,7 @@ def findings(cloud: AppCloud, *, only: str = "") -> Iterator[CheckResult]:
     known = _credentials(cloud)
     yield known
     if known.state == "stop":
-        rest = "bootstrap, leftovers, quotas, secret, symbols, dates, mail"
+        rest = "bootstrap, leftovers, quotas, secret, symbols, dates, minutes, mail"
         yield CheckResult(check=rest, state="not available here", found="not asked, for want of credentials")
         return
     for name, check in CHECKS.items():
@@ -198,7 +202,7 @@ def _broker(cloud: AppCloud) -> Iterator[CheckResult]:
         yield CheckResult(check="secret", state="stop", found=f"{worth}; it is blocked", remedy="ask the broker why")
     else:
         yield CheckResult(check="secret", state="ok", found=worth)
-    for check, ask in {"symbols": _symbols, "dates": _dates}.items():
+    for check, ask in {"symbols": _symbols, "dates": _dates, "minutes": _minutes}.items():
         try:
             yield from ask(reads, cloud.settings)
         except BrokerError as error:
@@ -230,6 +234,32 @@ def _dates(reads: AccountReads, settings: Settings) -> Iterator[CheckResult]:
     dates = dates_as_of(settings.training, today)
     found = f"as of {today}: training from {dates.start}, judged from {dates.test_start}, live from {dates.live_start}"
     yield CheckResult(check="dates", state="ok", found=found)
+
+
+def _minutes(reads: AccountReads, settings: Settings) -> Iterator[CheckResult]:
+    """Whether the plan includes the feed: its past, and its last minutes where a slot but a session's first observes them."""
+    if (rows := settings.slot_rows) is None:
+        return
+    feed, name, now = settings.data.minutes_feed, settings.universe.required_benchmark, reads.clock().now
+    today = new_york_date(now)
+    past = [session for session in reads.sessions(today - CALENDAR_DAYS, today) if session.close <= now - DELAY]
+    try:
+        found = reads.minute_bars([name], past[-1].open, past[-1].close - MINUTE, feed=feed) if past else []
+        if len(rows.slots) > 1:
+            reads.minute_bars([name], now - DELAY, now - MINUTE, feed=feed)
+    except QueryRefused as refusal:
+        remedy = "take another feed or plan: docs/deploy.md, minute bars"
+        yield CheckResult(check="minutes", state="stop", found=str(refusal), remedy=remedy)
+        return
+    if found:
+        of = f"{len(found)} minutes of {name} in its last session"
+        now_too = ", and the plan includes those of now" if len(rows.slots) > 1 else ""
+        yield CheckResult(check="minutes", state="ok", found=f"feed {feed!r} has {of}{now_too}")
+    else:
+        remedy = "without minutes there is no slot row, and no decision: take another [data] minutes_feed"
+        yield CheckResult(
+            check="minutes", state="warning", found=f"feed {feed!r} has no minute of {name} in its last session", remedy=remedy
+        )
 
 
 def _mail(cloud: AppCloud) -> Iterator[CheckResult]:

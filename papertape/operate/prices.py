@@ -12,7 +12,9 @@ from dataclasses import dataclass
 READ_IN = "2026-11"
 REGION = "us-east-1"
 PUBLISHED = f"as published, {READ_IN}"
+FARGATE = "third parties that repeat AWS's page, 2026-11"
 MEMORY = f"from memory, {READ_IN}: no source was found, check it on AWS's page of SageMaker prices"
+FIREHOSE_MEMORY = f"from memory, {READ_IN}: no source was found, check it on AWS's page of Data Firehose prices"
 
 
 @dataclass(frozen=True)
@@ -59,5 +61,14 @@ PRICES: Mapping[str, Price] = {
     "web traffic": Price("CloudFront", 0.085, "GB out", free=1000),
     "run hour": Price("Runs of the web app", 0.115, "hour of an ml.m5.large", seen="Price List API, 2026-08"),
     "run volume": Price("Runs of the web app", 0.14 / 730, "GB-hour of disk"),
+    "task processor": Price("Runner on Fargate", 0.03238, "hour of an ARM vCPU", seen=FARGATE),
+    "task memory": Price("Runner on Fargate", 0.00356, "GB-hour of an ARM task", seen=FARGATE),
+    "task image": Price("Runner on Fargate", 0.10, "GB-month in ECR"),
+    "public address": Price("Public IPv4 address", 0.005, "hour"),
+    "market event": Price("EventBridge", 0.000001, "event of up to 64 KB"),
     "kinesis shard": Price("Kinesis", 0.015, "shard-hour"),
+    "kinesis put": Price("Kinesis", 0.000000014, "record of up to 25 KB"),
+    "firehose": Price("Firehose", 0.029, "GB, a record counted as 5 KB at least"),
+    "firehose placed": Price("Firehose", 0.020, "GB that is placed by what it says", seen=FIREHOSE_MEMORY),
+    "firehose object": Price("Firehose", 0.000005, "object that is placed by what it says", seen=FIREHOSE_MEMORY),
 }

@@ -53,8 +53,9 @@ INTRODUCTION = """
 
 Written from `schema/features/groups.py` and the feature table by
 `python -m papertape.reports.feature_groups_page > docs/feature-groups.md`;
-a test compares them. A row is of one session and one symbol. `decide` computes the same columns by the same functions from the raw bars,
-and does not read this table.
+a test compares them. A row is of one session and one symbol; with `[training] timeframe = "1Min"` of one slot and one symbol: it is known
+when the session's next slot begins, its last at the close, and what is called sessions below are rows. `decide` computes the same columns
+by the same functions from the raw bars, and does not read this table.
 """
 
 AS_OF = """
@@ -66,7 +67,7 @@ next one replaced it, both in UTC: what was known at an instant is `known_at <= 
 
 | view | a row | known at | replaced by |
 |--|--|--|--|
-| `features_as_of` | all columns, of a session and a symbol | the session's close | the symbol's next session |
+| `features_as_of` | all columns, of a session and a symbol | the session's close; a slot's row as said above | the symbol's next row |
 | `price_trends_as_of`, `volume_as_of`, ... | the columns of one group | as above | as above |
 | `decisions_as_of` | a decision, its data, model and verdict | when the executor received it | the strategy's next decision |
 | `models_as_of` | a model in a role, with the verdict of the gate | when it was given the role | the role's next model |

@@ -49,18 +49,18 @@ class Skill:
 
     @classmethod
     def of(cls, result: BacktestResult, *, daily: BacktestResult, kappa: BacktestResult) -> Skill:
-        found = scorecard.measures(result, equal_weight=daily, at_kappa=kappa)
+        found = scorecard.measures(result.by_session(), equal_weight=daily.by_session(), at_kappa=kappa.by_session())
         names = ("excess_bp_per_year", "information_ratio", "excess_at_kappa_bp_per_year", "information_ratio_at_kappa", "tracking_error")
         return cls(*(found[name] for name in names))
 
 
 @dataclass(frozen=True, eq=False)
 class ComparedBacktest:
-    """A backtest and what it is compared with, over the same T sessions.
+    """A backtest and what it is compared with, over the same T rows.
 
     `policy`, `equal_weight`, `equal_weight_at_kappa`, `benchmark` (None when the universe has none): at the settings' costs.
-    `skill`: by cost in bp per side, empty for fewer than two sessions. `in_sample` (T,): the model that traded was trained on the
-    session. `notes`: what a user should know of it, a line each.
+    Books have a row per session, or per slot bar. `skill`: by cost in bp per side, of sessions, empty for fewer than two.
+    `in_sample` (T,): the model that traded was trained on the session. `notes`: what a user should know of it, a line each.
     """
 
     policy: BacktestResult
@@ -76,7 +76,7 @@ class ComparedBacktest:
 
     @property
     def curve(self) -> pd.DataFrame:
-        """One row per session, at its close, dollars: the policy's book, the equity of what it is compared with; in_sample."""
+        """One row per session or slot bar, at its close, dollars: the policy's book, the equity of what it is compared with; in_sample."""
         own = self.policy
         columns = {name: getattr(own, name) for name in ("equity", "cash", "costs", "dividends", "turnover")}
         others = {"equal_weight_daily": self.equal_weight, "equal_weight_at_kappa": self.equal_weight_at_kappa}
@@ -126,23 +126,28 @@ def compare(
     """
     settings, market = study.settings, study.market
     table = table_within(market)
-    chosen = policy_called(policy, sessions=market.sessions, feature_hash=table.hash) if isinstance(policy, str) else policy
+    chosen = policy
+    if isinstance(chosen, str):
+        chosen = policy_called(chosen, sessions=market.sessions, feature_hash=table.hash, slots=settings.row_slots)
     (word,) = one_of(get_args(Dividends), [dividends] if dividends else [settings.portfolio.dividends])
     first, last = _span(study, chosen, start=start, end=end)
-    books = ReferenceBacktests(settings, start=first, end=last, dividends="ignore" if word == "ignore" else "credit", market=market)
+    credited: Dividends = "ignore" if word == "ignore" else "credit"
+    books, once = (
+        ReferenceBacktests(settings, start=first, end=last, dividends=credited, market=one) for one in (market, market.decided_daily())
+    )
     daily, slow = EqualWeight(name=DAILY), EqualWeight(name=KAPPA, kappa=chosen.kappa)
     traded = books.of(chosen)
     skill = {}
-    if len(traded.sessions) > 1:
+    if len(traded.by_session().sessions) > 1:
         for cost in COSTS:
             skill[cost] = Skill.of(
                 books.of(chosen, cost_bps=cost),
-                daily=books.of(daily, limited=False, cost_bps=cost),
+                daily=once.of(daily, limited=False, cost_bps=cost),
                 kappa=books.of(slow, limited=False, cost_bps=cost),
             )
     return ComparedBacktest(
         policy=traded,
-        equal_weight=books.of(daily, limited=False),
+        equal_weight=once.of(daily, limited=False),
         equal_weight_at_kappa=books.of(slow, limited=False),
         benchmark=None if settings.universe.benchmark is None else books.benchmark(),
         skill=skill,
@@ -150,7 +155,7 @@ def compare(
         kappa=chosen.kappa,
         dividends=word,
         market=market,
-        notes=(*study.notes, *said(chosen, traded.sessions)),
+        notes=(*study.notes, *said(chosen, traded.by_session().sessions)),
     )
 
 
@@ -163,18 +168,20 @@ def _span(study: Study, policy: Policy, *, start: date | None, end: date | None)
     first, last = start or first, end or last
     if first > last:
         raise BacktestError(f"--from must not be after --to, were {first} and {last}")
-    sessions = study.market.sessions.astype(object)
+    sessions = np.unique(study.market.days).astype(object)
     if first <= sessions[0] or last > sessions[-1] or not any(first <= day <= last for day in sessions):
         raise BacktestError(f"--from and --to must hold a session after {sessions[0]} and up to {sessions[-1]}, were {first} and {last}")
     return first, last
 
 
 def _usable(market: Market) -> tuple[date, date]:
-    """From the session after the first that can be decided on."""
+    """From the first session all of whose rows follow one that can be decided on."""
     rows = np.flatnonzero(market.tradable.any(axis=1))
-    if not len(rows) or rows[0] + 1 == len(market):
+    begins = np.flatnonzero(np.append(True, market.ends_session[:-1]))
+    after = begins[begins > rows[0]] if len(rows) else begins[:0]
+    if not len(after):
         raise BacktestError(f"{len(market)} sessions are too few: features need a year of bars before a name can be traded")
-    return market.sessions[rows[0] + 1].astype(object), market.sessions[-1].astype(object)
+    return market.days[after[0]].astype(object), market.days[-1].astype(object)
 
 
 def sessions_of_2020(start: str, end: str) -> list[TradingSession]:

@@ -70,7 +70,7 @@ def write(table: pd.DataFrame, path: Path) -> None:
 
 def tables(found: ComparedBacktest, *, name: str) -> Group:
     """What it earned beside the others, and what of that is skill."""
-    own = found.policy
+    own = found.policy.by_session()
     columns = {name: own}
     if not (found.kappa == 1 and not own.scores.any()):  # the policy is not equal weight daily itself
         columns[DAILY] = found.equal_weight
@@ -122,6 +122,7 @@ _MEASURES = (
 
 
 def _measures(result: BacktestResult) -> tuple[str, ...]:
+    result = result.by_session()
     many = len(result.sessions) > 1
     return (
         f"{len(result.sessions)}",

@@ -14,7 +14,7 @@ import numpy as np
 
 from trading_env.data.market import Day, Market
 from trading_env.data.observation import Layout, Observation, market_block, with_book
-from trading_env.evaluation.backtest import BacktestResult, EvaluationError
+from trading_env.evaluation.backtest import BacktestResult, EvaluationError, backtest
 from trading_env.orders.risk import Limits
 from trading_env.simulation import kernel
 from trading_env.simulation.policy import EqualWeight, Policy, weights_from_scores
@@ -29,7 +29,12 @@ _KEPT = ("equity", "cash", "costs", "dividends", "turnover", "scores", "weights"
 def compiled_backtest(
     market: Market, policy: Policy, *, start: Day, end: Day, rules: Rules, initial_cash: float, limits: Limits | None
 ) -> BacktestResult:
-    """Trade every session from `start` to `end`, both included, from cash. The first decision observes the close before `start`."""
+    """Trade every session from `start` to `end`, both included, from cash. The first decision observes the close before `start`.
+
+    A market of slot bars is traded by `backtest` itself: the kernel knows limits of a row, not of a session that has several.
+    """
+    if market.by_slot:
+        return backtest(market, policy, start=start, end=end, rules=rules, initial_cash=initial_cash, limits=limits)
     window = market.rows(start, end)
     first, names, count = market.index_of(window.sessions[0]), len(market.symbols), len(window)
     if first == 0:

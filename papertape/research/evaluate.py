@@ -10,7 +10,10 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-from collections.abc import Sequence
+import subprocess
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +22,14 @@ from rich.table import Table
 from rich.text import Text
 
 from learning import packaging
+from learning.judged_books import STOPPED, JudgingStopped
 from papertape.reports import evaluation_page
 from papertape.research import scoreboard, training_run
 from papertape.research.study import ResearchError, Study
 from schema.evaluation_document import Evaluation, read
 from trading_env.evaluation.gate import GateThresholds
+
+ASKED_EVERY = 0.5  # seconds
 
 
 def run(
@@ -66,8 +72,16 @@ def run(
     return evaluation
 
 
-def judge(prepared: training_run.TrainingRun, *, seeds: Sequence[int], trials: Path | str, command: str) -> dict[str, Any]:
-    """Run the processing job over the trained seeds; its results go to the top of the run's folder."""
+def judge(
+    prepared: training_run.TrainingRun,
+    *,
+    seeds: Sequence[int],
+    trials: Path | str,
+    command: str,
+    stopping: Callable[[], bool] | None = None,
+) -> dict[str, Any]:
+    """Run the processing job over the trained seeds; its results go to the top of the run's folder. With `stopping`, which is asked twice a
+    second, books are kept in `judging/`, and a judgement that was asked to stop raises `JudgingStopped`; the next one goes on there."""
     folder = prepared.folder
     for old in (*(folder / "input").glob("model-*"), folder / "output"):
         shutil.rmtree(old, ignore_errors=True)
@@ -91,16 +105,46 @@ def judge(prepared: training_run.TrainingRun, *, seeds: Sequence[int], trials: P
         "--seeds",
         *map(str, seeds),
     ]
+    stop_file, kept = folder.resolve() / "stop", folder.resolve() / "judging"
+    stop_file.unlink(missing_ok=True)
+    if stopping is not None:
+        arguments += ["--checkpoint", str(kept), "--stop-file", str(stop_file)]
     child = training_run.start([str(prepared.code / "evaluate.py"), *arguments], environment={}, log=log)
     try:
-        training_run.follow(child, log=log, on_line=lambda _: None)
+        with _asked(child, stopping, stop_file=stop_file):
+            training_run.follow(child, log=log, on_line=lambda _: None)
+    except training_run.TrainingError:
+        if child.returncode == STOPPED:
+            raise JudgingStopped from None
+        raise
     finally:
         training_run.stop(child)
     for result in (folder / "output" / "evaluation" / "evaluation.json", folder / "output" / "model" / "model.tar.gz"):
         result.replace(folder / result.name)
     shutil.rmtree(folder / "output")
+    shutil.rmtree(kept, ignore_errors=True)
     evaluation: dict[str, Any] = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
     return evaluation
+
+
+@contextmanager
+def _asked(child: subprocess.Popen[str], stopping: Callable[[], bool] | None, *, stop_file: Path) -> Iterator[None]:
+    """Tell `child` to stop once `stopping` says so, while the block runs."""
+    over = threading.Event()
+
+    def look() -> None:
+        while stopping is not None and child.poll() is None and not over.wait(ASKED_EVERY):
+            if stopping():
+                stop_file.touch()
+                return
+
+    watch = threading.Thread(target=look, name="judging-stop", daemon=True)
+    watch.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watch.join()
 
 
 def _summary(evaluation: Evaluation) -> Group:

@@ -24,7 +24,7 @@ from rich.table import Table
 from papertape.market_data import bundled
 from schema.settings import Settings, load
 from schema.trading_rules import limits_of
-from trading_env.data.bars import adjust_forward, as_sessions
+from trading_env.data.bars import adjust_forward, as_rows
 from trading_env.data.features import CONTEXT, FEATURE_HASH, FEATURES, SCHEMA_VERSION
 from trading_env.data.market import Market, build_market
 from trading_env.data.sentiment import SENTIMENT, CollectionRun, ScoredPost
@@ -94,7 +94,7 @@ def run(function: str, *, symbol: str, console: Console, history: History | None
 def of_function(function: str, *, symbol: str, history: History) -> Comparison:
     """A user's feature function on the bars of one name, or on those of all."""
     compute, bars = load_function(function), bars_of(symbol, history)
-    sessions = as_sessions(bars["session"] if symbol == ALL else pd.DatetimeIndex(bars.index))
+    sessions = as_rows(bars["session"] if symbol == ALL else pd.DatetimeIndex(bars.index))
     ends = np.flatnonzero(np.append(sessions[1:] != sessions[:-1], True))
     cuts = [int(ends[row]) for row in _spread(len(ends))]
     try:
@@ -107,7 +107,7 @@ def of_function(function: str, *, symbol: str, history: History) -> Comparison:
 
 
 def of_ours(history: History, *, settings: Settings) -> list[Comparison]:
-    """Features, observation, environment and policy, each built from the raw bars and events of a world anew."""
+    """Features, observation, environment and policy, each built from the raw bars and events of a world anew; of daily bars, sentiment."""
     names = tuple(sorted(history.bars["symbol"].unique()))
     sessions, cash, limits = _sessions(history), settings.portfolio.initial_cash, limits_of(settings)
     if len(sessions) < FIRST + 2 * LATE:
@@ -142,16 +142,21 @@ def of_ours(history: History, *, settings: Settings) -> list[Comparison]:
     observed = [leak for leak in env if leak.column == "observation"]
     rest = [leak for leak in env if leak.column != "observation"]
     columns = f"{len(FEATURES)} columns of {len(names)} names, {len(CONTEXT)} of all"
-    posts = invented_posts(days, symbols=names)
-    told = find_changes(lambda world: post_record(world, symbols=names, sources=SOURCES), posts, cuts=late, futures=post_futures)
+    sentiment = [_of_posts(days, names, cuts=late)] if days.dtype == np.dtype("datetime64[D]") else []
     return [
         Comparison("features", columns, len(spread), built, sessions),
-        Comparison("sentiment", f"{len(SENTIMENT)} columns of {len(posts.runs):,} answers with invented posts", LATE, told, days),
-        Comparison("observation", f"the vectors of {len(days) - FIRST} sessions", LATE, observed, days),
+        *sentiment,
+        Comparison("observation", f"the vectors of {len(days) - FIRST} {'sessions' if sentiment else 'slots'}", LATE, observed, days),
         Comparison("environment", "reward, value, growth, costs, turnover", LATE, rest, days),
         Comparison("policy", "scores, weights, orders, book", LATE, book, days),
         Comparison("fills", "orders, cash, costs: nothing after the open", LATE, fills, days),
     ]
+
+
+def _of_posts(days: NDArray[np.datetime64], names: Sequence[str], *, cuts: Sequence[int]) -> Comparison:
+    posts = invented_posts(days, symbols=names)
+    told = find_changes(lambda world: post_record(world, symbols=names, sources=SOURCES), posts, cuts=cuts, futures=post_futures)
+    return Comparison("sentiment", f"{len(SENTIMENT)} columns of {len(posts.runs):,} answers with invented posts", LATE, told, days)
 
 
 def invented_posts(days: NDArray[np.datetime64], *, symbols: Sequence[str]) -> PostHistory:
@@ -237,7 +242,7 @@ def _policy() -> NumpyPolicy:
 
 
 def _sessions(history: History) -> NDArray[np.datetime64]:
-    return np.unique(as_sessions(history.bars["session"]))
+    return np.unique(as_rows(history.bars["session"]))
 
 
 def _spread(rows: int) -> list[int]:

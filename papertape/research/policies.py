@@ -52,30 +52,31 @@ class WalkedRun:
         return np.maximum(np.searchsorted(begin, traded.astype("datetime64[D]"), side="right") - 1, 0)
 
     def scores(self, observation: Observation) -> FloatArray:
-        position = int(np.searchsorted(self.sessions, observation.as_of.astype("datetime64[D]"))) + 1
+        position = int(np.searchsorted(self.sessions, observation.as_of.astype(self.sessions.dtype))) + 1
         if position >= len(self.sessions):
             raise ChosenPolicyError(f"{self.name}: no session follows {observation.as_of} in these bars")
         return self.models[int(self.which(self.sessions[[position]])[0])].scores(observation)
 
 
-def policy_called(name: str, *, sessions: NDArray[np.datetime64], feature_hash: str = FEATURE_HASH) -> Policy:
-    """What `ALLOWED` lists; `sessions` (T,) is the calendar of the market that it is to trade, `feature_hash` that of its table."""
+def policy_called(name: str, *, sessions: NDArray[np.datetime64], feature_hash: str = FEATURE_HASH, slots: Sequence[str] = ()) -> Policy:
+    """What `ALLOWED` lists; `sessions` (T,) are the rows' keys of the market that it is to trade, `feature_hash` that of its table, `slots`
+    those of its rows, if any."""
     path = Path(name)
     try:
         if (path / run_record.NAME).is_file():
-            return walked_run(path, sessions=sessions, feature_hash=feature_hash)
+            return walked_run(path, sessions=sessions, feature_hash=feature_hash, slots=slots)
         if (path / "model.tar.gz").is_file():
             path = path / "model.tar.gz"
         if path.is_dir():
-            return load_policy(path, expected_feature_hash=feature_hash)
-        return policy_of(path.read_bytes(), feature_hash=feature_hash) if path.is_file() else make_policy(name)
+            return load_policy(path, expected_feature_hash=feature_hash, slots=slots)
+        return policy_of(path.read_bytes(), feature_hash=feature_hash, slots=slots) if path.is_file() else make_policy(name)
     except PolicyError as error:
         if path.exists():
             raise ChosenPolicyError(f"--policy {name}: {error}") from error
         raise ChosenPolicyError(f"--policy must be {ALLOWED}; there is no {name}") from error
 
 
-def walked_run(folder: Path, *, sessions: NDArray[np.datetime64], feature_hash: str = FEATURE_HASH) -> WalkedRun:
+def walked_run(folder: Path, *, sessions: NDArray[np.datetime64], feature_hash: str = FEATURE_HASH, slots: Sequence[str] = ()) -> WalkedRun:
     """The models of the folds that every seed of the run has trained; raises ChosenPolicyError when there is none."""
     record = RunRecord.read(folder)
     missing = {
@@ -93,18 +94,17 @@ def walked_run(folder: Path, *, sessions: NDArray[np.datetime64], feature_hash: 
         seeds=record.seeds,
         holdout=record.holdout,
         folds=folds,
-        models=tuple(_ensemble(folder, record.seeds, fold, feature_hash=feature_hash) for fold in folds),
-        sessions=sessions.astype("datetime64[D]"),
+        models=tuple(_ensemble(folder, record.seeds, fold, feature_hash=feature_hash, slots=slots) for fold in folds),
+        sessions=sessions,
         left_out=tuple(
             f"fold {number} is left out, it is not trained by seed {', '.join(map(str, seeds))}" for number, seeds in begun.items()
         ),
     )
 
 
-def _ensemble(folder: Path, seeds: Sequence[int], fold: JudgedFold, *, feature_hash: str) -> NumpyPolicy:
-    return stack_policies(
-        [load_policy(folder / "seeds" / str(seed) / f"fold-{fold.number}", expected_feature_hash=feature_hash) for seed in seeds]
-    )
+def _ensemble(folder: Path, seeds: Sequence[int], fold: JudgedFold, *, feature_hash: str, slots: Sequence[str]) -> NumpyPolicy:
+    folders = [folder / "seeds" / str(seed) / f"fold-{fold.number}" for seed in seeds]
+    return stack_policies([load_policy(one, expected_feature_hash=feature_hash, slots=slots) for one in folders])
 
 
 def in_sample(policy: Policy, traded: NDArray[np.datetime64]) -> NDArray[np.bool_]:

@@ -10,6 +10,7 @@ import io
 import tarfile
 import tempfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -24,7 +25,7 @@ from schema.trading_rules import limits_of, rules_of
 from trading_env.data.features import FEATURE_HASH
 from trading_env.data.market import Market, build_market
 from trading_env.evaluation.backtest import BacktestResult, backtest, buy_and_hold
-from trading_env.simulation.policy import NumpyPolicy, Policy, PolicyError, load_policy
+from trading_env.simulation.policy import EqualWeight, NumpyPolicy, Policy, PolicyError, load_policy
 
 Dividends = Literal["credit", "ignore"]
 
@@ -50,8 +51,10 @@ class ReferenceBacktests:
         rules = self.rules
         if cost_bps is not None:
             rules = replace(rules_at(self._settings, cost_bps=cost_bps), credit_dividends=rules.credit_dividends)
+        # With slot bars equal weight daily is not asked in a session's later slots
+        daily = isinstance(policy, EqualWeight) and policy.kappa == 1
         return backtest(
-            self.market,
+            self.market.decided_daily() if daily else self.market,
             policy,
             rules=rules,
             start=self._start,
@@ -71,7 +74,7 @@ class ReferenceBacktests:
         )
 
 
-def policy_of(artifact: bytes, *, feature_hash: str = FEATURE_HASH) -> NumpyPolicy:
+def policy_of(artifact: bytes, *, feature_hash: str = FEATURE_HASH, slots: Sequence[str] = ()) -> NumpyPolicy:
     """The policy in a model.tar.gz; raises PolicyError when it is not one of this table of features."""
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -79,7 +82,7 @@ def policy_of(artifact: bytes, *, feature_hash: str = FEATURE_HASH) -> NumpyPoli
                 archive.extractall(folder, filter="data")
         except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
             raise PolicyError(f"the artifact is not a model.tar.gz ({error})") from error
-        return load_policy(Path(folder), expected_feature_hash=feature_hash)
+        return load_policy(Path(folder), expected_feature_hash=feature_hash, slots=slots)
 
 
 def largest_gap(equity: list[float], backtested: BacktestResult) -> float:

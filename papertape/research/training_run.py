@@ -35,7 +35,7 @@ from learning import packaging
 from learning.configuration import Configuration
 from papertape.research.run_record import JudgedFold, RunRecord
 from papertape.research.study import Study
-from schema.feature_table import parquet
+from schema.feature_table import parquet, rows_said
 from schema.settings import Settings
 from trading_env.data.market import table_within, to_table
 from trading_env.errors import PapertapeError
@@ -132,6 +132,7 @@ def write_channel(study: Study, folder: Path) -> str:
         "end": str(market.sessions[-1]),
         "rows": len(table),
         "files": [entry],
+        **rows_said(study.settings),
     }
     content = (json.dumps(manifest, indent=1) + "\n").encode()
     (folder / "manifest.json").write_bytes(content)
@@ -263,38 +264,60 @@ def _run_all(run: TrainingRun, work: list[Task], *, shown: dict[int, Shown], ten
 
 
 def start(command: Sequence[str], *, environment: dict[str, str], log: Path) -> subprocess.Popen[str]:
-    """A script in this Python, which ends when this process does; what it says on standard error goes to `log`."""
+    """A script in this Python, which ends when this process does; `follow` reads it, and keeps in `log` what it says on standard error."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w", encoding="utf-8") as errors:
-        return subprocess.Popen(
-            [sys.executable, str(CHILD), *command],
-            env={**os.environ, **ONE_THREAD, **environment},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-        )
+    log.write_text("", encoding="utf-8")
+    return subprocess.Popen(
+        [sys.executable, str(CHILD), *command],
+        env={**os.environ, **ONE_THREAD, **environment},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def follow(child: subprocess.Popen[str], *, log: Path, on_line: Callable[[dict[str, Any]], None]) -> list[str]:
-    """Read a child to its end; give each JSON line to `on_line`, return the others; raises TrainingError when it failed."""
+    """Read a child to its end; give each JSON line to `on_line`, return the others; raises TrainingError with its last word when it failed.
+
+    OSError: it ended well, and its log could not be written.
+    """
     assert child.stdout is not None
     output = []
-    for line in child.stdout:
-        if line.startswith("{"):
-            on_line(json.loads(line))
-        else:
-            output.append(line.rstrip("\n"))
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="log") as pool:
+        errors = pool.submit(_kept, child, log)
+        for line in child.stdout:
+            if line.startswith("{"):
+                on_line(json.loads(line))
+            else:
+                output.append(line.rstrip("\n"))
+    last, unwritten = errors.result()
     if child.wait():
-        last = log.read_text(encoding="utf-8").strip().splitlines()[-1:] or [f"ended with status {child.returncode}"]
-        raise TrainingError(f"{last[0]} (its log is {log})")
+        raise TrainingError(f"{last or f'ended with status {child.returncode}'} (its log is {log})")
+    if unwritten is not None:
+        raise unwritten
     return output
+
+
+def _kept(child: subprocess.Popen[str], log: Path) -> tuple[str, OSError | None]:
+    """The last line that a child said on standard error, which a full disk does not take away, and why its log is not whole."""
+    assert child.stderr is not None
+    last, unwritten = "", None
+    for line in child.stderr:
+        last = line.strip() or last
+        if unwritten is None:
+            try:
+                with log.open("a", encoding="utf-8") as file:
+                    file.write(line)
+            except OSError as error:
+                unwritten = error
+    return last, unwritten
 
 
 def stop(child: subprocess.Popen[str]) -> None:
     """End a child and what it started, if it still runs; close its pipes."""
     child.terminate()
     child.wait()
-    for pipe in (child.stdin, child.stdout):
+    for pipe in (child.stdin, child.stdout, child.stderr):
         if pipe is not None:
             pipe.close()

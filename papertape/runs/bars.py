@@ -6,6 +6,7 @@ Promise: no byte of a stranger's file is parsed in this process; what is used af
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -14,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from papertape.runs.reader import CPU_SECONDS
+from papertape.runs.reader import CPU_SECONDS, DISK_FULL
 from trading_env.errors import PapertapeError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,11 +50,20 @@ class UploadReader:
             text=True,
         )
 
-    def read(self, file: Path, *, columns: Mapping[str, str], adjusted: bool | None, out: Path | None) -> dict[str, Any]:
-        """The reader's answer, see `reader.answer`; the process has ended. Raises UploadError when it broke."""
+    def read(
+        self,
+        file: Path,
+        *,
+        columns: Mapping[str, str],
+        adjusted: bool | None,
+        out: Path | None,
+        forms: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """The reader's answer, see `reader.answer`; the process has ended. Raises UploadError when it broke, OSError when `out` is full."""
         job = {
             "file": str(file.resolve()),
             "columns": dict(columns),
+            "forms": dict(forms or {}),
             "adjusted": adjusted,
             "out": None if out is None else str(out.resolve()),
         }
@@ -63,6 +73,8 @@ class UploadReader:
             raise UploadError(f"{file.name}: takes more than {2 * CPU_SECONDS} seconds to read") from error
         finally:
             self.close()
+        if self._process.returncode == DISK_FULL:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(out))
         if self._process.returncode or not said:
             raise UploadError(f"{file.name}: cannot be read, it ended the process that read it (status {self._process.returncode})")
         answer: dict[str, Any] = json.loads(said)
@@ -76,9 +88,17 @@ class UploadReader:
                 pipe.close()
 
 
-def cleaned(file: Path, *, columns: Mapping[str, str], adjusted: bool, out: Path, reader: UploadReader | None = None) -> dict[str, Any]:
+def cleaned(
+    file: Path,
+    *,
+    columns: Mapping[str, str],
+    adjusted: bool,
+    out: Path,
+    forms: Mapping[str, str] | None = None,
+    reader: UploadReader | None = None,
+) -> dict[str, Any]:
     """Read an upload into `out`: `bars.parquet`, and `actions.parquet` if it has any; raises UploadError when it cannot be used."""
-    answer = (reader or UploadReader()).read(file, columns=columns, adjusted=adjusted, out=out)
+    answer = (reader or UploadReader()).read(file, columns=columns, forms=forms, adjusted=adjusted, out=out)
     if answer["problem"] is not None:
         raise UploadError(answer["problem"])
     return answer

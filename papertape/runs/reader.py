@@ -2,7 +2,8 @@
 
 Promise: the process limits its own memory and time before it opens anything, knows neither torch nor a network, and writes nothing but the
 cleaned bars and actions as Parquet, in the folder that it is given. What it cannot read it answers with `problem`, one line; a file that
-breaks the process breaks nothing else. The line in: `file`, `columns`, `adjusted`, `out` (None: only look).
+breaks the process breaks nothing else, and a disk that takes no more ends it with status `DISK_FULL`.
+The line in: `file`, `columns`, `forms` (of their numbers), `adjusted`, `out` (None: only look).
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from papertape.runs.full_disk import is_full
+
 MEMORY_BYTES = 1_000_000_000
 CPU_SECONDS = 600
 PREVIEW_ROWS, PREVIEW_COLUMNS, CELL = 12, 24, 60
 MOST_SHOWN = 1000  # names
+DISK_FULL = 28  # the process's status
 
 
 def main() -> None:
@@ -31,19 +35,26 @@ def main() -> None:
     del own_uploads
     line = sys.stdin.readline()
     if line:
-        print(json.dumps(answer(json.loads(line)), allow_nan=False), flush=True)
+        try:
+            said = answer(json.loads(line))
+        except OSError as error:
+            if is_full(error):
+                sys.exit(DISK_FULL)
+            raise
+        print(json.dumps(said, allow_nan=False), flush=True)
 
 
 def answer(job: Mapping[str, Any]) -> dict[str, Any]:
     """What `Inspected` says of the file, as a document; with `out`, the cleaned bars lie there when `problem` is None."""
     from papertape.market_data.limited_tables import parts
-    from papertape.market_data.own_tables import OwnBarsError
+    from papertape.market_data.own_tables import NumberFormError, OwnBarsError
     from papertape.market_data.own_uploads import STANDARD_LIMITS, ColumnMapping
 
     path = Path(job["file"])
     os.chdir(path.parent)  # so that messages name the upload, not where it lies
     file = Path(path.name)
-    found: dict[str, Any] = {"columns": {}, "unmapped": [], "preview": [], "remarks": [], "problem": None}
+    forms = dict(job.get("forms") or {})
+    found: dict[str, Any] = {"columns": {}, "unmapped": [], "forms": forms, "doubtful": [], "preview": [], "remarks": [], "problem": None}
     try:
         head = next(parts(file, limits=STANDARD_LIMITS))
         names = [str(column) for column in head.columns]
@@ -57,7 +68,11 @@ def answer(job: Mapping[str, Any]) -> dict[str, Any]:
             found["problem"] = "; ".join(part for part in (f"{file}: choose what the columns mean", *proposed.doubts, missing) if part)
             return found
         del head
-        found |= _read(file, columns=chosen, adjusted=job.get("adjusted"), out=Path(job["out"]) if job.get("out") else None)
+        out = Path(job["out"]) if job.get("out") else None
+        try:
+            found |= _read(file, columns=chosen, forms=forms, adjusted=job.get("adjusted"), out=out)
+        except NumberFormError:
+            found |= _question(file, columns=chosen, forms=forms)
     except OwnBarsError as error:
         found["problem"] = str(error)
     except MemoryError:
@@ -65,7 +80,19 @@ def answer(job: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _read(file: Path, *, columns: Mapping[str, str], adjusted: bool | None, out: Path | None) -> dict[str, Any]:
+def _question(file: Path, *, columns: Mapping[str, str], forms: Mapping[str, Any]) -> dict[str, Any]:
+    """How the numbers seem to be written, for the user to confirm; `forms` are those that they have said."""
+    from papertape.market_data.own_uploads import NumbersWritten
+
+    written = NumbersWritten.of(file, columns=columns)
+    asked = NumbersWritten(
+        {column: form for column, form in written.forms.items() if column not in forms},
+        tuple(column for column in written.doubtful if column not in forms),
+    )
+    return {"forms": {**written.forms, **forms}, "doubtful": asked.doubtful, "problem": f"{file}: {asked.question}"}
+
+
+def _read(file: Path, *, columns: Mapping[str, str], forms: Mapping[str, Any], adjusted: bool | None, out: Path | None) -> dict[str, Any]:
     import pandas as pd
 
     from papertape.market_data.own_uploads import batches
@@ -79,7 +106,7 @@ def _read(file: Path, *, columns: Mapping[str, str], adjusted: bool | None, out:
     actions = []
     writer = _Writer(out)
     with writer:
-        for own in batches(file, columns=columns, adjusted=adjusted):
+        for own in batches(file, columns=columns, forms=forms, adjusted=adjusted):
             rows, repeats, bars = rows + own.rows, repeats + own.repeats, bars + len(own.bars)
             symbols += own.symbols
             days += [own.bars["session"].min(), own.bars["session"].max()]

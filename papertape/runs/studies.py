@@ -1,7 +1,8 @@
 """What a run works on: the study of its request, and the models that it may name.
 
-Promise: settings are checked as `settings.toml` is, an upload is read by the process that reads strangers' files, and the same request on
-the same file gives the same study. Failure: `SettingsError`, `UploadError`, `ResearchError`, `RunStoreError`, one line each.
+Promise: settings are checked as `settings.toml` is, and are for daily bars whatever the app trades on, as the bars of a run are; an upload
+is read by the process that reads strangers' files, and the same request on the same file gives the same study. Failure: `RunRefusedError`,
+`SettingsError`, `UploadError`, `ResearchError`, `RunStoreError`, one line each.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ class Studies:
     def of(self, request: RunRequest, store: RunStore) -> Study:
         bars, universe = request.bars, dict(request.settings.get("universe", {}))
         symbols = _names(universe.pop("symbols", ()))
+        if (timeframe := request.settings.get("training", {}).get("timeframe", "1Day")) != "1Day":
+            raise RunRefusedError(f'settings: training.timeframe must be "1Day", was {timeframe!r}: the bars of a run are daily')
         changes: dict[str, Any] = {section: values for section, values in request.settings.items() if section != "universe"}
         changes |= {"universe": universe} if universe else {}
         options: dict[str, Any] = {"base": self._settings, "changes": changes, "symbols": symbols}
@@ -74,7 +77,7 @@ class Studies:
         file = store.upload(bars.name, scratch=self._scratch)
         with tempfile.TemporaryDirectory(dir=self._scratch) as made:
             out = Path(made) / "bars"
-            answer = self._ready().read(file, columns=bars.columns, adjusted=bars.adjusted, out=out)
+            answer = self._ready().read(file, columns=bars.columns, forms=bars.numbers, adjusted=bars.adjusted, out=out)
             kept = self._folder(file, bars, columns=answer["columns"])
             if answer["problem"] is None and not kept.exists():
                 self._keep(out, kept, answer)
@@ -87,7 +90,7 @@ class Studies:
         if not kept.exists():
             with tempfile.TemporaryDirectory(dir=self._scratch) as made:
                 out = Path(made) / "bars"
-                answer = cleaned(file, columns=bars.columns, adjusted=bars.adjusted, out=out, reader=self._ready())
+                answer = cleaned(file, columns=bars.columns, forms=bars.numbers, adjusted=bars.adjusted, out=out, reader=self._ready())
                 self._keep(out, kept, answer)
         remarks: list[str] = json.loads((kept / REMARKS).read_text(encoding="utf-8"))
         return kept, remarks
@@ -101,7 +104,7 @@ class Studies:
         with file.open("rb") as opened:
             while part := opened.read(1 << 20):
                 content.update(part)
-        content.update(json.dumps([bars.name, dict(columns), bars.adjusted], sort_keys=True).encode())
+        content.update(json.dumps([bars.name, dict(columns), dict(bars.numbers), bars.adjusted], sort_keys=True).encode())
         return self._scratch / f"upload-{content.hexdigest()[:24]}"
 
     def _ready(self) -> UploadReader:

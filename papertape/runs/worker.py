@@ -7,7 +7,6 @@ Failure: `RunHeldError` or `RunStoreError` when the run cannot even be begun; ev
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import tempfile
@@ -20,9 +19,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from learning.judged_books import JudgingStopped
 from papertape.reports import evaluation_page
 from papertape.research import evaluate, training_run
 from papertape.runs.backtests import candles, traded
+from papertape.runs.full_disk import REMEDY, is_full
 from papertape.runs.inspection import looked_at
 from papertape.runs.recorder import RunRecorder
 from papertape.runs.store import RunHeldError, RunStore
@@ -112,7 +113,11 @@ class Worker:
         keep()
         if not whole:
             return self._stopped(request.id)
-        evaluation = self._judged(prepared, command=f"training room, run {request.id}")
+        try:
+            evaluation = self._judged(prepared, stopping=lambda: self._stopping(request.id), command=f"training room, run {request.id}")
+        except JudgingStopped:
+            keep()
+            return self._stopped(request.id)
         self._put(request.id, "evaluation.json", workspace / "evaluation.json", recorder)
         evaluation_page.write(evaluation, workspace / "page.html")
         self._put(request.id, "page.html", workspace / "page.html", recorder)
@@ -124,10 +129,12 @@ class Worker:
         keep()
         return "finished"
 
-    def _judged(self, prepared: training_run.TrainingRun, *, command: str) -> dict[str, Any]:
+    def _judged(self, prepared: training_run.TrainingRun, *, stopping: Callable[[], bool], command: str) -> dict[str, Any]:
+        """Raises `JudgingStopped` when it was asked for between two books."""
+        seeds, trials = prepared.settings.training.seeds, self._store.trials
         for left in range(JUDGED_AGAIN, 0, -1):
             try:
-                return evaluate.judge(prepared, seeds=prepared.settings.training.seeds, trials=self._store.trials, command=command)
+                return evaluate.judge(prepared, seeds=seeds, trials=trials, command=command, stopping=stopping)
             except training_run.TrainingError as error:
                 if left == 1 or "run this one again" not in str(error):
                     raise training_run.TrainingError(str(error).partition(" (its log is ")[0]) from error
@@ -159,11 +166,9 @@ class Worker:
 
 def said(error: BaseException) -> str:
     """One line for people."""
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return "the disk is full: make room and start the run again, what is trained is kept"
+    if is_full(error):
+        return REMEDY
     line = " ".join(str(error).split())
-    if "No space left on device" in line:
-        return "the disk is full: make room and start the run again, what is trained is kept"
     return line[:500] or type(error).__name__
 
 

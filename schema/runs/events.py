@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter
 
 from schema.news import Moment
-from schema.runs.request import RunDocument
+from schema.runs.request import NumberForm, RunDocument
 
 #: A run is queued until it is running; it ends stopped (resumable), failed, or finished. `lost` is never written: it is what a reader calls
 #: a run whose last sign of life is older than `LOST_AFTER_SECONDS`; it can be resumed as a stopped one.
@@ -84,11 +84,14 @@ class Judged(RunEvent):
 
 class Inspected(RunEvent):
     """What an uploaded file holds: `columns` as proposed (column -> role), what was read otherwise than written, and the first rows as
-    text. `problem`: why it cannot be used as it is, with row and reason; None if it can."""
+    text. `forms`: how the numbers of a column seem to be written, of those that are not plain; `doubtful`: columns whose numbers can be
+    read in two ways. `problem`: why it cannot be used as it is, with row and reason; None if it can."""
 
     kind: Literal["inspected"] = "inspected"
     columns: Mapping[str, str]
     unmapped: tuple[str, ...] = ()
+    forms: Mapping[str, NumberForm] = Field(default_factory=dict)
+    doubtful: tuple[str, ...] = ()
     symbols: tuple[str, ...] = ()
     rows: int = 0
     first: str = ""

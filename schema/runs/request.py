@@ -23,6 +23,9 @@ Day = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\d$")]
 #: What a column of a user's file means.
 Role = Literal["symbol", "session", "open", "high", "low", "close", "volume", "adjusted_close", "dividend", "split"]
 
+#: How the numbers of a column are written.
+NumberForm = Literal["1234.56", "1,234.56", "1.234,56", "1 234.56", "1 234,56"]
+
 
 def new_run_id(at: datetime, *, token: str) -> str:
     """An id that sorts by time, as lists of runs expect: `at` is aware, `token` a few characters of a-z and 0-9 that nobody else has."""
@@ -42,12 +45,13 @@ class BundledBars(RunDocument):
 
 
 class UploadedBars(RunDocument):
-    """A file that was uploaded, with the columns as the user has confirmed them (`inspect` proposes them), and whether its prices are
-    adjusted."""
+    """A file that was uploaded, with the columns as the user has confirmed them (`inspect` proposes them), how those are written whose
+    `numbers` are not plain, and whether its prices are adjusted."""
 
     source: Literal["upload"] = "upload"
     name: UploadName
     columns: Mapping[str, Role] = Field(default_factory=dict)
+    numbers: Mapping[str, NumberForm] = Field(default_factory=dict)
     adjusted: bool = False
 
 

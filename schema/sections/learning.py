@@ -1,4 +1,5 @@
-"""The sections `[features]` and `[reward]` of `settings.toml`: what a policy reads, and what it is paid in training.
+"""The sections `[features]`, `[reward]`, `[model]` and `[gate]` of `settings.toml`: what a policy reads, what it is paid in training, and
+what becomes of it.
 
 What is off by default may be left out: files from before it existed stay valid, and mean what they meant.
 """
@@ -31,6 +32,18 @@ class RewardSettings(Section):
 
 #: What an algorithm that is not paid `[reward]` follows instead.
 UNPAID = {"direct": "climbs growth itself", "q-learning": "is paid growth itself"}
+
+
+class ModelSettings(Section):
+    approval: Literal["automatic", "manual"]
+
+
+class GateSettings(Section):
+    """What a model does that the gate refused: `shadow`, it only watches; `trade`, it trades where no model has passed, never with real
+    money (docs/decisions/0024-a-refused-model-on-paper.md).
+    """
+
+    refused: Literal["shadow", "trade"] = "shadow"
 
 
 def check_read(algorithm: str, *, reward: RewardSettings, features: FeatureSettings) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,7 @@ Target = Literal["aws", "laptop"]
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache" / "bundles"
+RUNNER_REQUIREMENTS = ROOT / "runner" / "requirements.txt"
 RUNTIME_PYTHON = "3.14"
 PLATFORMS = ("manylinux2014_x86_64", "manylinux_2_28_x86_64")
 UNZIPPED_LIMIT = 250 * 2**20  # bytes, of a function's code and layers together
@@ -86,6 +88,27 @@ def modules(*names: str, settings: Settings, name: str = "modules") -> Code:
     }
     archive = archive_of({**files, BUNDLED: settings.model_dump_json().encode()}, name=name)
     return Code(path=archive.path, key=archive.key, version=_digest_of(files))
+
+
+def image_context(*, settings: Settings) -> Path:
+    """Return the folder that `runner/Dockerfile` is built in: that file, the runner's dependencies, its code and `settings`."""
+    code = modules("runner", "lambdas/common", "lambdas/__init__.py", "schema", "trading_env", settings=settings, name="runner-code")
+    files = {"Dockerfile": (ROOT / "runner" / "Dockerfile").read_bytes(), "requirements.txt": RUNNER_REQUIREMENTS.read_bytes()}
+    with zipfile.ZipFile(code.path) as archive:
+        files |= {f"code/{name}": archive.read(name) for name in archive.namelist()}
+    folder = CACHE / f"runner-image-{_digest_of(files)[:16]}"
+    if not folder.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(dir=CACHE, suffix=".part"))
+        for name, content in files.items():
+            path = partial / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        try:
+            partial.rename(folder)
+        except OSError:  # another synth was first
+            shutil.rmtree(partial)
+    return folder
 
 
 def archive_of(files: Mapping[str, bytes], *, name: str) -> Archive:

@@ -1,8 +1,9 @@
 """What was known when: Athena's views over the feature table, by group, and over the audit tables, as saved queries to be run once.
 
 Each view's row has `known_at` and `known_until`, UTC: it was the newest of its key at every instant from the first up to, not with, the
-second. A row of features is known at its session's close, which the raw lake's calendar holds (the table `sessions`). The queries keep to
-what Trino (Athena) and DuckDB (the laptop) read alike; docs/feature-groups.md shows how they are used, and a test runs that page.
+second. A row of features is known at its session's close, which the raw lake's calendar holds (the table `sessions`); of slot bars, one
+that another follows in its session at the next slot. The queries keep to what Trino (Athena) and DuckDB (the laptop) read alike;
+docs/feature-groups.md shows how they are used, and a test runs that page.
 """
 
 # ruff: noqa: S608  (queries of our own names)
@@ -57,10 +58,11 @@ FROM (SELECT c.*, {_instant('c."time"')} AS known_at FROM state_changes c) AS ch
 """.strip()
 
 
-def views(groups: Sequence[FeatureGroup]) -> dict[str, str]:
-    """Name -> the statement that makes the view, of a table that has the columns of `groups`; those that others stand on first."""
+def views(groups: Sequence[FeatureGroup], *, by_slot: bool = False) -> dict[str, str]:
+    """Name -> the statement that makes the view, of a table that has the columns of `groups`, its rows slot bars or not; those that others
+    stand on first."""
     return {
-        "features_as_of": _features_as_of([column for group in groups for column in group.columns]),
+        "features_as_of": _features_as_of([column for group in groups for column in group.columns], by_slot=by_slot),
         **{f"{group.name}_as_of": _of_group(group) for group in groups},
         "decisions_as_of": DECISIONS_AS_OF,
         "models_as_of": MODELS_AS_OF,
@@ -68,12 +70,15 @@ def views(groups: Sequence[FeatureGroup]) -> dict[str, str]:
     }
 
 
-def _features_as_of(columns: Sequence[str]) -> str:
+def _features_as_of(columns: Sequence[str], *, by_slot: bool) -> str:
+    known_at = _instant('s."close"')
+    if by_slot:
+        known_at = f"COALESCE(lead(f.session) OVER (PARTITION BY f.symbol, CAST(f.session AS date) ORDER BY f.session), {known_at})"
     return f"""
 CREATE OR REPLACE VIEW features_as_of AS
 SELECT session, symbol, known_at, {_until_the_next(of="symbol")}, year, {", ".join(columns)}
 FROM (
-  SELECT f.*, {_instant('s."close"')} AS known_at
+  SELECT f.*, {known_at} AS known_at
   FROM features f
   JOIN sessions s ON CAST(s.session AS date) = CAST(f.session AS date)
 ) AS closed
@@ -84,7 +89,7 @@ def _of_group(group: FeatureGroup) -> str:
     return f"CREATE OR REPLACE VIEW {group.name}_as_of AS\nSELECT {', '.join((*KEYS, TIMES, *group.columns))} FROM features_as_of"
 
 
-def add_as_of_views(stack: Stack, *, groups: Sequence[FeatureGroup], raw_bucket: str, database_name: str) -> None:
+def add_as_of_views(stack: Stack, *, groups: Sequence[FeatureGroup], raw_bucket: str, database_name: str, by_slot: bool = False) -> None:
     """Add the table of the calendar's sessions, and a saved query per view, to `stack`."""
     column = glue.CfnTable.ColumnProperty
     glue.CfnTable(
@@ -106,7 +111,7 @@ def add_as_of_views(stack: Stack, *, groups: Sequence[FeatureGroup], raw_bucket:
             ),
         ),
     )
-    for name, query in views(groups).items():
+    for name, query in views(groups, by_slot=by_slot).items():
         athena.CfnNamedQuery(
             stack,
             "".join(word.capitalize() for word in name.split("_")),

@@ -10,7 +10,7 @@ from aws_cdk import ArnFormat, CfnOutput, Duration, Stack
 from aws_cdk import aws_apigateway as apigateway
 from constructs import Construct
 
-from schema.lake_layout import RUNS, TRAINING_MANIFEST, UPLOADS
+from schema.lake_layout import RUNS, UPLOADS, training_manifest
 from schema.settings import Settings
 from stacks.constructs.function import PythonFunction, Runtime
 from stacks.constructs.web_access import READ, WebAccess
@@ -95,7 +95,7 @@ class WebFunction(Construct):
             function.may("s3:GetObject", on=[f"{bucket}/*"], because="its pages show all that the lake holds")
             function.may("s3:ListBucket", on=[bucket])
         # The table that a model was trained on, by what its manifest said then
-        function.may("s3:GetObjectVersion", on=[f"{lake.processed_arn}/{TRAINING_MANIFEST}"])
+        function.may("s3:GetObjectVersion", on=[f"{lake.processed_arn}/{training_manifest(self._settings.training.timeframe)}"])
         function.may("s3:ListBucketVersions", on=[lake.processed_arn])
         packages = [self._arn("model-package-group", group), self._arn("model-package", f"{group}/*")]
         function.may(

@@ -79,8 +79,9 @@ def ledger_table(aws: None, monkeypatch: pytest.MonkeyPatch) -> ledger.Ledger:
 def buckets(aws: None, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """The lake's buckets, and the variables that name them."""
     names = {"RAW_BUCKET": "papertape-raw", "PROCESSED_BUCKET": "papertape-processed", "AUDIT_BUCKET": "papertape-audit"}
+    s3 = boto3.client("s3")
     for variable, name in names.items():
-        boto3.client("s3").create_bucket(Bucket=name)
+        s3.create_bucket(Bucket=name)
         monkeypatch.setenv(variable, name)
     return SimpleNamespace(**{variable.partition("_")[0].lower(): name for variable, name in names.items()})
 
@@ -89,13 +90,14 @@ def buckets(aws: None, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 def topic(aws: None, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[dict[str, Any]]]:
     """The alert topic with a queue on it; call it for the messages so far."""
     arn = boto3.client("sns").create_topic(Name="alerts")["TopicArn"]
-    queue = boto3.client("sqs").create_queue(QueueName="mails")["QueueUrl"]
-    address = boto3.client("sqs").get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    sqs = boto3.client("sqs")
+    queue = sqs.create_queue(QueueName="mails")["QueueUrl"]
+    address = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
     boto3.client("sns").subscribe(TopicArn=arn, Protocol="sqs", Endpoint=address)
     monkeypatch.setenv("ALERT_TOPIC_ARN", arn)
 
     def messages() -> list[dict[str, Any]]:
-        answer = boto3.client("sqs").receive_message(QueueUrl=queue, MaxNumberOfMessages=10)
+        answer = sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10)
         return [json.loads(message["Body"]) for message in answer.get("Messages", [])]
 
     return messages

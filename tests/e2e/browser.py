@@ -31,7 +31,7 @@ SIZES = {1280: 900, 390: 844}
 GO = """hash => { document.querySelector('main').replaceChildren();
     if (location.hash === hash) dispatchEvent(new HashChangeEvent('hashchange')); else location.hash = hash }"""
 # A page may move on when a screenshot or a check has waited for what it shows
-PATIENCE = 20_000  # milliseconds
+TIMEOUT = 20_000  # milliseconds
 
 
 @contextmanager
@@ -60,7 +60,7 @@ class Tab:
     def open(cls, browser: Browser, address: str, *, width: int = 1280, scheme: str = "light") -> Tab:
         context = browser.new_context(viewport={"width": width, "height": SIZES[width]}, color_scheme=scheme, reduced_motion="reduce")  # type: ignore[arg-type]
         page = context.new_page()
-        page.set_default_timeout(PATIENCE)
+        page.set_default_timeout(TIMEOUT)
         tab = cls(page, context)
         page.on("console", lambda message: tab.complaints.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: tab.complaints.append(str(error)))

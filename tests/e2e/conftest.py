@@ -126,7 +126,8 @@ class App:
     names: dict[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.names = {self.deployment.output(key): folder for folder, key in FUNCTIONS.items()}
+        deployed = FUNCTIONS.keys() - ({"ingest_quotes"} if self.settings.stream.kind != "none" else set())
+        self.names = {self.deployment.output(FUNCTIONS[folder]): folder for folder in sorted(deployed)}
         url = f"{self.deployment.cloud.url}/restapis/{self.deployment.output('ExecutionApiId')}/v1/_user_request_"
         self.api = Gateway(base=url, region=self.settings.region)
 

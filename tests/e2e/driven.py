@@ -1,4 +1,4 @@
-"""Two sessions through the deployed functions as a process of its own, which can be told to die by SIGKILL in the middle of a batch.
+"""Sessions through the deployed functions as a process of its own, which can be told to die by SIGKILL in the middle of a batch.
 
 `python -m tests.e2e.driven FOLDER CDK_OUT SETTINGS ORDER`: deploys into FOLDER, or goes on with what is deployed there, and trades from
 where the exchange's clock stands. When the exchange has accepted its ORDERth order (0: never) the process is gone, before anybody has
@@ -28,6 +28,7 @@ from tests.e2e.conftest import EVE, App
 SESSIONS = (date(2020, 8, 26), date(2020, 8, 27))
 ORDERS = 8  # a session
 HISTORY = "2018-01-02"  # more than the 600 sessions that a decision reads
+MINUTES_HISTORY = "2020-06-01"  # with six slots a session, more than the 253 rows that a feature looks back
 DEPLOYED = "deployed"
 
 
@@ -36,7 +37,7 @@ def trade(app: App, *, on_post: Callable[[int], None]) -> dict[str, Any]:
     with short_leases(app), app.slow_exchange() as proxy:
         proxy.on_post = on_post
         replay = FaultyReplay(deployment=app.deployment, settings=app.settings)
-        for ended in replay.run(sessions_between(*SESSIONS)):
+        for ended in replay.run(sessions_between(*SESSIONS)[: 1 if app.settings.slot_rows else None]):
             assert (ended.day.differences, ended.breaches, ended.duplicates) == ((), (), 0), ended
     return books(app)
 
@@ -78,13 +79,14 @@ def decides(app: App) -> None:
 
 
 def main(folder: Path, cdk_out: Path, settings: Settings, order: int) -> None:
-    with LocalDeployment(folder, settings=settings, now=f"{EVE}T22:00:00Z") as deployment:
+    by_slot = settings.slot_rows is not None
+    with LocalDeployment(folder, settings=settings, now=f"{EVE}T22:00:00Z", minutes="made" if by_slot else "recorded") as deployment:
         if (folder / DEPLOYED).exists():
             deployment.resume()
             app = App(deployment, settings)
         else:
             deployment.deploy(cdk_out, with_cli=False)
-            deployment.backfill(start=HISTORY)
+            deployment.backfill(start=MINUTES_HISTORY if by_slot else HISTORY)
             app = App(deployment, settings)
             decides(app)
             (folder / DEPLOYED).touch()

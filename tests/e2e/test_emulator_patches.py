@@ -15,8 +15,16 @@ from local.aws.emulator import ROOT
 
 PYTHON = ROOT / ".venv-cloud" / "bin" / "python"
 AWS = ROOT / "local" / "aws"
-NAMES = ("emulator_patches.py", "lambda_patches.py", "emulator_state.py", "services/athena.py", "patching.py")
-SOURCE, LAMBDA, STATE, ATHENA, PATCHING = (AWS / name for name in NAMES)
+SOURCE, PATCHING = (AWS / name for name in ("emulator_patches.py", "patching.py"))
+OTHERS = (
+    "lambda_patches.py",
+    "emulator_state.py",
+    "services/athena.py",
+    "services/containers.py",
+    "services/shards.py",
+    "services/delivery_streams.py",
+)
+SOURCES = (SOURCE, *(AWS / name for name in OTHERS))
 
 pytestmark = pytest.mark.skipif(not PYTHON.exists(), reason="the local cloud's environment is not installed: make setup")
 
@@ -56,7 +64,7 @@ def test_no_check_is_without_its_patch() -> None:
 def test_every_patch_says_why() -> None:
     functions = {
         node.name: ast.get_docstring(node)
-        for source in (SOURCE, LAMBDA, STATE, ATHENA)
+        for source in SOURCES
         for node in ast.parse(source.read_text(encoding="utf-8")).body
         if isinstance(node, ast.FunctionDef)
     }

@@ -31,7 +31,7 @@ LINKED = (".venv", ".venv-cloud", "node_modules", ".cache")
 #: What another process is compiling just now.
 HALF_WRITTEN = shutil.ignore_patterns("*.pyc.*", "*.tmp.*")
 MARK = "PAPERTAPE_TEST_MARK"
-PATIENCE = 240.0
+TIMEOUT = 240.0
 EMULATOR, EXCHANGE = "local.aws.emulator_patches", "local.exchange"
 
 
@@ -73,10 +73,10 @@ class Run:
         return next((pid for pid, line in self.family().items() if words in line), None)
 
     def until(self, reached: Callable[[], object]) -> None:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while not reached():
             assert self.process.poll() is None, self.process.communicate()
-            assert time.monotonic() < deadline, f"not reached in {PATIENCE} s: {self.family()}"
+            assert time.monotonic() < deadline, f"not reached in {TIMEOUT} s: {self.family()}"
             time.sleep(0.05)
 
     def until_trading(self) -> None:
@@ -85,7 +85,7 @@ class Run:
 
     def last_words(self, *, status: int) -> str:
         """The one line on standard error, once the process has ended with `status` and nothing is left of it."""
-        output, error = self.process.communicate(timeout=PATIENCE)
+        output, error = self.process.communicate(timeout=TIMEOUT)
         assert self.process.returncode == status, (self.process.returncode, output, error)
         assert "Traceback" not in output + error
         lines = error.splitlines()
@@ -259,7 +259,7 @@ def test_nothing_to_bring_back(start: Start) -> None:
 def traded(start: Start) -> Path:
     """A checkout in which three sessions were traded."""
     run = start("parity", "--policy", "equal-weight", "--end", "2020-01-06")
-    output, error = run.process.communicate(timeout=PATIENCE)
+    output, error = run.process.communicate(timeout=TIMEOUT)
     assert run.process.returncode == 0, output + error
     return run.folder
 
@@ -281,9 +281,9 @@ def test_a_traded_year_comes_back_and_stays_as_it_was(traded: Path) -> None:
             answer = subprocess.run([*signed, "--silent", "--fail"], capture_output=True, text=True, check=True)
             unsigned = subprocess.run(["curl", "--silent", signed[-1]], capture_output=True, text=True, check=True)
             status = Run.start(traded, "status", "--folder", str(folder))
-            told, _ = status.process.communicate(timeout=PATIENCE)
+            told, _ = status.process.communicate(timeout=TIMEOUT)
             os.kill(run.process.pid, signal.SIGINT)
-            _, error = run.process.communicate(timeout=PATIENCE)
+            _, error = run.process.communicate(timeout=TIMEOUT)
             assert (run.process.returncode, error) == (0, "")
             assert not run.family()
         finally:

@@ -31,7 +31,7 @@ from local.aws.deploy import Deployment, deploy_templates
 from local.aws.emulator import ROOT, Emulator
 from schema.features.groups import FeatureGroup, groups_in_table
 from schema.features.records import record_of, store_name, values_of
-from schema.lake_layout import audit_key
+from schema.lake_layout import audit_key, features_prefix
 from schema.loopback import LOCAL_ACCOUNT
 from schema.sections.feature_store import FeatureStoreSettings
 from schema.settings import Settings, load
@@ -328,9 +328,9 @@ def test_a_second_run_changes_no_record_and_an_older_one_does_not_replace_it(clo
     volume = next(group for group in IN_TABLE if group.name == "volume")
     before = online(cloud, volume, "IBM")
     raw, processed = Bucket(cloud.deployment.output("RawBucket")), Bucket(cloud.deployment.output("ProcessedBucket"))
-    assert mirror_newest(raw=raw, processed=processed, app=cloud.settings.name, feature_hash=FEATURE_HASH) == len(IN_TABLE) * len(
-        cloud.settings.universe.symbols
-    )
+    app, symbols = cloud.settings.name, cloud.settings.universe.symbols
+    put = mirror_newest(raw=raw, processed=processed, app=app, feature_hash=FEATURE_HASH, prefix=features_prefix())
+    assert put == len(IN_TABLE) * len(symbols)
     assert online(cloud, volume, "IBM") == before
     older = record_of({"symbol": "IBM", "volume_z": 5.0}, volume, known_at=datetime(2014, 12, 30, 21, tzinfo=UTC))
     name = store_name(cloud.settings.name, volume)

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from local.replay.local_deployment import synthesize
+from schema.sections.realtime import RunnerSettings
 from schema.settings import Settings
 from tests.e2e.conftest import EVE, App
 from tests.e2e.driven import ORDERS, decides, trade
@@ -23,7 +25,7 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason=
 
 ROOT = Path(__file__).parents[2]
 MARK = "PAPERTAPE_TEST_MARK"
-PATIENCE = 240.0
+TIMEOUT = 240.0
 #: Of the second session's eight: some went before it, some would come after.
 DEADLY = ORDERS + 4
 
@@ -55,12 +57,20 @@ def test_the_function_is_killed_between_two_orders(app: App, undisturbed: Books,
 
 
 @pytest.mark.rehearse
-def test_the_driver_is_killed_and_everything_with_it(undisturbed: Books, small: Settings, synthesized: Path, tmp_path: Path) -> None:
-    with driver(tmp_path, synthesized, small, dies_at=DEADLY) as first:
-        first.communicate(timeout=PATIENCE)
+@pytest.mark.parametrize("runner", [False, True])
+def test_the_driver_is_killed_and_everything_with_it(
+    undisturbed: Books, small: Settings, synthesized: Path, tmp_path: Path, runner: bool
+) -> None:
+    """Exchange, emulator and functions, and the runner where there is one: the books are those of an undisturbed run without."""
+    settings, templates = small.model_copy(update={"runner": RunnerSettings(enabled=runner)}), synthesized
+    if runner:
+        templates = tmp_path / "cdk.out"
+        synthesize(templates, settings=settings)
+    with driver(tmp_path / "run", templates, settings, dies_at=DEADLY) as first:
+        first.communicate(timeout=TIMEOUT)
     assert first.returncode == -signal.SIGKILL
-    with driver(tmp_path, synthesized, small, dies_at=0) as second:
-        output, error = second.communicate(timeout=PATIENCE)
+    with driver(tmp_path / "run", templates, settings, dies_at=0) as second:
+        output, error = second.communicate(timeout=TIMEOUT)
     assert second.returncode == 0, error[-3000:]
     assert json.loads(output.splitlines()[-1]) == undisturbed
 
@@ -100,7 +110,7 @@ class driver:  # noqa: N801 -- used as a function
 
     def __exit__(self, *_: object) -> None:
         self._process.kill()
-        deadline = time.monotonic() + PATIENCE / 4
+        deadline = time.monotonic() + TIMEOUT / 4
         while (left := [pid for pid, environment in processes() if environment.get(MARK) == self._mark]) and time.monotonic() < deadline:
             time.sleep(0.1)
         for pid in left:

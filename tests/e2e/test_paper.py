@@ -45,9 +45,11 @@ from rich.console import Console
 from local.paper import run
 from papertape.command_line import in_plain_words
 from schema.settings import load
-def paper(folder: Path, exchange: str, settings: Path) -> None:
+def paper(folder: Path, exchange: str, settings: Path, runner: bool = True) -> None:
     with in_plain_words():
-        options = run.PaperOptions(folder=folder, exchange=exchange, first_bars="2018-01-02", training=False, web_app=False)
+        options = run.PaperOptions(
+            folder=folder, exchange=exchange, first_bars="2018-01-02", training=False, web_app=False, runner=runner
+        )
         run.run(load(settings), options, console=Console())
 typer.run(paper)
 """
@@ -98,10 +100,10 @@ class Machine:
     exchange: RunningExchange
 
     @contextmanager
-    def paper(self, url: str = "") -> Iterator[PaperProcess]:
+    def paper(self, url: str = "", *options: str) -> Iterator[PaperProcess]:
         log = self.folder.with_suffix(".said")
         with log.open("ab") as output:
-            command = [sys.executable, "-c", PAPER, str(self.folder), url or self.exchange.url, str(self.settings)]
+            command = [sys.executable, "-c", PAPER, str(self.folder), url or self.exchange.url, str(self.settings), *options]
             process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "COLUMNS": "200"}, stdout=output, stderr=output)
         run = PaperProcess(process, log)
         try:

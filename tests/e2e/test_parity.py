@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from rich.console import Console
@@ -19,14 +20,18 @@ from local.aws.emulator import ROOT
 from local.replay import parity
 from local.replay.parity import POLICIES, TOLERANCE, Agreement
 from papertape.market_data.sessions import YEAR, sessions_between
+from schema.sections.learning import FeatureSettings
 from schema.settings import load
 
 CRASH = (date(2020, 2, 18), date(2020, 4, 9))
+JANUARY = (date(2020, 1, 2), date(2020, 1, 31))
 
 
-def traded(folder: Path, *, policies: Sequence[str], period: tuple[date, date]) -> dict[str, Agreement]:
+def traded(
+    folder: Path, *, policies: Sequence[str], period: tuple[date, date], sentiment: Literal["none", "daily"] = "none"
+) -> dict[str, Agreement]:
     """The artifact is trained for seconds only, since parity asks who decides, not how well; and by PPO, which has a view by then."""
-    settings = load(ROOT / "data" / "settings.toml")
+    settings = load(ROOT / "data" / "settings.toml").model_copy(update={"features": FeatureSettings(sentiment=sentiment)})
     brief = settings.training.model_copy(update={"algorithm": "ppo", "timesteps": 8192, "test_start": date(2018, 1, 2)})
     sessions = sessions_between(*period)
     agreements = parity.run(
@@ -53,6 +58,14 @@ def test_equal_weight_trades_the_crash_as_it_is_backtested(tmp_path: Path) -> No
     found = traded(tmp_path / "run", policies=POLICIES[:1], period=CRASH)
     assert found.keys() == {"equal-weight"}
     agrees(found["equal-weight"])
+
+
+@pytest.mark.rehearse
+def test_a_policy_that_reads_sentiment_trades_a_month_as_it_is_backtested(tmp_path: Path) -> None:
+    """Collected, scored and read back by `decide` session by session; in the backtest all at once. No score at all is another book."""
+    found = traded(tmp_path / "run", policies=["trained"], period=JANUARY, sentiment="daily")["trained"]
+    agrees(found)
+    assert found.moved_by_sentiment > TOLERANCE, found
 
 
 @pytest.mark.rehearse

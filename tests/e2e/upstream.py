@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import io
 import json
+import re
 import threading
 import time
 import traceback
@@ -19,7 +20,22 @@ from typing import Any
 import ministack.app as app
 from ministack.core import iam_evaluator, lambda_runtime, persistence, router
 from ministack.core.responses import request_scope
-from ministack.services import apigateway_v1, athena, cloudwatch, dynamodb, eventbridge, glue, lambda_svc, s3, scheduler, sns, sqs
+from ministack.services import (
+    apigateway_v1,
+    athena,
+    cloudwatch,
+    dynamodb,
+    ecs,
+    eventbridge,
+    firehose,
+    glue,
+    kinesis,
+    lambda_svc,
+    s3,
+    scheduler,
+    sns,
+    sqs,
+)
 from ministack.services.cloudformation import provisioners
 
 ACCOUNT, REGION = "000000000000", "us-east-1"
@@ -63,6 +79,13 @@ def rules_invoke_functions_asynchronously() -> None:
     assert parameters(eventbridge._dispatch_to_lambda) == ["arn", "payload"]
     assert "invoke_async_with_retry" not in inspect.getsource(eventbridge._dispatch_to_lambda)
     assert parameters(lambda_svc.invoke_async_with_retry) == ["func", "event"]
+
+
+def events_take_turns() -> None:
+    assert parameters(lambda_svc._execute_function) == ["func", "event"]
+    assert "_execute_function(func, event)" in inspect.getsource(lambda_svc.invoke_async_with_retry)
+    crowd = [lambda_runtime.acquire_worker("crowd", config("crowd"), b"")[1] for _ in range(20)]
+    assert crowd == ["spawn"] * 20
 
 
 def invocations_are_counted() -> None:
@@ -174,6 +197,19 @@ def spark_jobs_run() -> None:
     assert parameters(glue._execute_subprocess) == ["run", "job", "args", "resolved"]
 
 
+def tasks_run_as_processes() -> None:
+    assert ecs._get_docker() is None
+    source = inspect.getsource(ecs)
+    asked = ("containers.run(create_image, **run_kwargs)", "containers.get(", "images.pull(", "images.get(", "images.get_registry_data(")
+    assert [call for call in asked if call not in source] == []
+    assert set(re.findall(r"container\.(\w+)\(", source)) - {"get"} == {"reload", "logs", "stop", "remove", "wait"}
+    ecs._register_task_definition({"family": "f", "containerDefinitions": [{"name": "c", "image": "i", "command": ["false"]}]})
+    ecs._create_cluster({"clusterName": "k"})
+    (task,) = json.loads(ecs._run_task({"cluster": "k", "taskDefinition": "f"})[2])["tasks"]
+    assert task["lastStatus"] == "RUNNING", "of what nobody runs"
+    assert 'host = "host.docker.internal"' in source
+
+
 def messages_are_kept() -> None:
     assert parameters(sns._fanout)[:4] == ["topic_arn", "msg_id", "message", "subject"]
     assert "(stub)" in inspect.getsource(sns._fanout)
@@ -197,6 +233,46 @@ def cloudfront_reads_its_buckets_over_tls() -> None:
             assert s3._cloudfront_origin_allows(*asked) is allowed
         del s3._bucket_policies["shell"]
     assert iam_evaluator._request_origin.get() == ("127.0.0.1", False)
+
+
+def shards_deliver_as_lambda_does() -> None:
+    poller = inspect.getsource(lambda_svc._poll_kinesis)
+    ignored = ("MaximumBatchingWindow", "batchItemFailures", "Bisect", "MaximumRetryAttempts", "MaximumRecordAge", "DestinationConfig")
+    assert not [word for word in ignored if word in poller], "the poller reads a mapping's settings now"
+    assert "_poll_kinesis()" in inspect.getsource(lambda_svc._poll_loop)
+    assert parameters(lambda_svc._execute_function) == ["func", "event"]
+    assert inspect.getsource(lambda_svc._iter_all_esms).count("yield") == 1
+    mapping = {"EventSourceArn": f"arn:aws:kinesis:{REGION}:{ACCOUNT}:stream/s", "MaximumRetryAttempts": 2}
+    made, _ = H["AWS::Lambda::EventSourceMapping"]["create"]("M", {**mapping, "FunctionName": "nobody"}, "stack")
+    assert lambda_svc._esms[made]["MaximumRetryAttempts"] == 2
+
+
+def shard_records_are_spooled() -> None:
+    source = inspect.getsource(kinesis)
+    assert "open(" not in source
+    assert '"PutRecords": _put_records,' in source
+    assert "_expire_records(stream)" in inspect.getsource(kinesis._put_records)
+    assert 'shard["records"] = [r for r in shard["records"]' in inspect.getsource(kinesis._expire_records)
+    kinesis._create_stream({"StreamName": "s", "ShardCount": 1})
+    kinesis._streams["s"]["StreamStatus"] = "ACTIVE"
+    data = {"StreamName": "s", "Records": [{"PartitionKey": "p", "Data": "YQ=="}] * 2}
+    results = json.loads(kinesis._put_records(data)[2])["Records"]
+    (shard,) = kinesis._streams["s"]["shards"].values()
+    assert [one["SequenceNumber"] for one in shard["records"]] == [one["SequenceNumber"] for one in results]
+    assert len(next(iter(kinesis.get_state()["streams"]["s"]["shards"].values()))["records"]) == 2, "a state has no records now"
+    assert parameters(app._load_persisted_state) == []
+
+
+def delivery_streams_buffer() -> None:
+    source = inspect.getsource(firehose)
+    assert not [word for word in ("gzip.", '"GZIP":', "zlib") if word in inspect.getsource(firehose._deliver_to_s3)]
+    assert '"PutRecordBatch": _put_record_batch,' in source
+    assert "_deliver_records_to_s3(stream, dest, [(record_id, decoded)])" in inspect.getsource(firehose._put_record_batch)
+    assert 'dest["records"].append' in inspect.getsource(firehose._put_record_batch), "records are not kept for ever now"
+    assert parameters(firehose._deliver_records_to_s3) == ["stream", "dest", "records"]
+    assert parameters(firehose._apply_lambda_processors) == ["stream", "dest", "records", "metadata_sink", "partition_sink"]
+    assert parameters(firehose._evaluate_prefix) == ["template", "t", "query_keys", "lambda_keys", "error_type"]
+    assert parameters(firehose._deliver_to_s3) == ["stream", "dest", "record_data", "lambda_keys"]
 
 
 def state_holds_what_was_counted() -> None:

@@ -86,7 +86,7 @@ class Agent:
             return self.simulation.live(
                 "decide",
                 lambda _context: deciding.decide(time=time, settings=self.simulation.settings, edges=edges),
-                handler_patience(),
+                time_budget(),
                 seconds=DECIDE_SECONDS,
             )
         except ERRORS as error:
@@ -132,7 +132,7 @@ class Agent:
         return document
 
 
-def handler_patience() -> Any:
+def time_budget() -> Any:
     from lambdas.common.environment import TimeBudget
 
     return TimeBudget()

@@ -30,7 +30,8 @@ from lambdas.execute_orders import handler as execution
 from lambdas.execute_orders import service
 from lambdas.reconcile.handler import ReconcileVariables
 from lambdas.reconcile.service import reconcile
-from local.exchange.book import AccountBook, TradingCosts
+from local.exchange.book import AccountBook
+from local.exchange.costs import TradingCosts
 from local.exchange.faults.plan import FaultPlan
 from local.exchange.http.app import Keys, create_app
 from local.exchange.in_process import InProcess
@@ -310,7 +311,7 @@ class Simulation:
         """Lives at the same time, in an order of their calls that the seed draws."""
         return self.edges.together(runs, seed=seed)
 
-    def settle(self, *, passes: int = 12, minutes: int = 5) -> None:
+    def end_orders(self, *, passes: int = 12, minutes: int = 5) -> None:
         """Reconcile every few minutes, until nothing is under way; fails when that never comes."""
         for _ in range(passes):
             self.reconcile()

@@ -31,7 +31,7 @@ def test_a2_the_same_event_at_once(opened: Open) -> None:
         simulation.story.append("two at once")
         answers = simulation.together(simulation.accept, simulation.accept, seed=seed)
         assert {answer.status for answer in answers} <= {200, 202}
-        simulation.settle()
+        simulation.end_orders()
         assert simulation.ours_accepted == len(ids(answers)) == 3
         assert simulation.statuses() == ["filled"] * 3
         simulation.agrees()
@@ -47,7 +47,7 @@ def test_a3_two_schedulers_at_once(opened: Open) -> None:
         answer, *passes = simulation.together(simulation.accept, simulation.reconcile, simulation.reconcile, seed=seed)
         assert answer.status in {200, 202}
         assert all(one is not None for one in passes), "who does not get the lease goes home without an error"
-        simulation.settle()
+        simulation.end_orders()
         assert simulation.ours_accepted == 3
         simulation.agrees()
 
@@ -73,7 +73,7 @@ def test_a4_a_holder_that_pauses_past_its_lease(simulation: Simulation, call: st
     answer = simulation.accept()
     assert answer is not None
     assert simulation.ours_accepted == 3
-    simulation.settle()
+    simulation.end_orders()
     assert simulation.statuses() == ["filled"] * 3
     simulation.agrees()
 
@@ -93,7 +93,7 @@ def test_a4_a_fenced_holder_writes_nothing(simulation: Simulation) -> None:
     assert (answer.status, answer.body["state"]) == (202, "working")
     assert (simulation.ours_accepted, len(simulation.orders())) == (1, 1)
     simulation.advance(LEASE_OVER)
-    simulation.settle()
+    simulation.end_orders()
     assert simulation.ours_accepted == 3
     simulation.agrees()
 

@@ -13,8 +13,8 @@ LEASE_OVER = timedelta(seconds=61)
 SESSION_OVER = "2020-01-02T21:05:00+00:00"
 
 
-def settled(simulation: Simulation, *, accepted: int = 3, statuses: list[str] | None = None) -> None:
-    simulation.settle()
+def all_ended(simulation: Simulation, *, accepted: int = 3, statuses: list[str] | None = None) -> None:
+    simulation.end_orders()
     assert simulation.ours_accepted == accepted
     assert simulation.statuses() == (["filled"] * 3 if statuses is None else statuses)
     simulation.agrees()
@@ -27,7 +27,7 @@ def test_b1_504_after_the_order_was_accepted(simulation: Simulation) -> None:
     assert answer is not None
     assert (answer.status, answer.statuses) == (200, ["filled"] * 3)
     assert len(simulation.edges.posts) == 3
-    settled(simulation)
+    all_ended(simulation)
 
 
 def test_b2_a_read_timeout_after_the_order_was_accepted(simulation: Simulation) -> None:
@@ -36,7 +36,7 @@ def test_b2_a_read_timeout_after_the_order_was_accepted(simulation: Simulation) 
     answer = simulation.accept()
     assert answer is not None
     assert answer.status == 202
-    settled(simulation)
+    all_ended(simulation)
     assert len(simulation.edges.posts) == 3
 
 
@@ -46,7 +46,7 @@ def test_b3_a_reset_before_the_order_was_accepted(simulation: Simulation) -> Non
     answer = simulation.accept()
     assert answer is not None
     assert (answer.status, answer.statuses) == (202, ["unknown"] * 3)
-    settled(simulation)
+    all_ended(simulation)
     posted = [post["client_order_id"] for post in simulation.edges.posts]
     assert (len(posted), len(set(posted))) == (6, 3)
 
@@ -57,7 +57,7 @@ def test_b4_an_answer_that_is_not_json(simulation: Simulation) -> None:
     answer = simulation.accept()
     assert answer is not None
     assert (answer.status, answer.statuses) == (200, ["filled"] * 3)
-    settled(simulation)
+    all_ended(simulation)
 
 
 def test_b5_a_crash_between_the_post_and_the_ledger(simulation: Simulation) -> None:
@@ -65,7 +65,7 @@ def test_b5_a_crash_between_the_post_and_the_ledger(simulation: Simulation) -> N
     simulation.kill("POST /v2/orders", nth=2, after=True)
     assert simulation.accept() is None
     simulation.advance(LEASE_OVER)
-    settled(simulation)
+    all_ended(simulation)
     assert len(simulation.edges.posts) == 3
 
 
@@ -75,7 +75,7 @@ def test_b6_a_crash_between_pending_and_the_post(simulation: Simulation) -> None
     assert simulation.accept() is None
     assert simulation.statuses() == ["filled", "pending"]
     simulation.advance(LEASE_OVER)
-    settled(simulation)
+    all_ended(simulation)
     assert len(simulation.edges.posts) == 3
 
 
@@ -86,7 +86,7 @@ def test_b7_an_order_that_is_404_and_then_found(simulation: Simulation) -> None:
     assert answer is not None
     assert answer.status == 202
     simulation.advance(timedelta(seconds=10))
-    settled(simulation)
+    all_ended(simulation)
     assert len(simulation.edges.posts) == 3, "found is found: nothing was sent again"
 
 
@@ -94,7 +94,7 @@ def test_b8_client_order_id_must_be_unique(simulation: Simulation) -> None:
     """Every order is accepted with a 504 and stays hidden beyond the grace: the same id is sent again, and refused as used."""
     simulation.misbehave(post_504_accepted={"rate": 1, "first": 1}, hidden_order={"rate": 1, "seconds": 600})
     simulation.accept(decision(weights=dict.fromkeys(NAMES, 0.15)))
-    settled(simulation)
+    all_ended(simulation)
     posted = [post["client_order_id"] for post in simulation.edges.posts]
     assert len(posted) > 3
     assert (len(set(posted)), simulation.book.duplicates) == (3, len(posted) - 3)
@@ -109,7 +109,7 @@ def test_b9_429(simulation: Simulation, with_reset: bool) -> None:
     assert answer is not None
     assert answer.status in {200, 202, 503}
     simulation.accept()
-    settled(simulation)
+    all_ended(simulation)
     assert simulation.venue.fault_sampler.counts["too_many_requests"] >= 3
 
 
@@ -130,7 +130,7 @@ def test_b9_a_storm_of_429(simulation: Simulation) -> None:
     assert simulation.ours_accepted == 0
     simulation.calm()
     simulation.accept()
-    settled(simulation)
+    all_ended(simulation)
 
 
 def test_b9_the_budget_of_a_minute(simulation: Simulation) -> None:
@@ -139,7 +139,7 @@ def test_b9_the_budget_of_a_minute(simulation: Simulation) -> None:
     for _ in range(10):
         simulation.accept()
         simulation.advance(timedelta(minutes=1))
-    settled(simulation)
+    all_ended(simulation)
     assert 0 < simulation.venue.fault_sampler.counts["budget"] <= 30
 
 
@@ -157,7 +157,7 @@ def test_b10_reads_that_fail_for_ten_minutes(simulation: Simulation) -> None:
     assert simulation.orders() == []
     simulation.calm()
     simulation.accept()
-    settled(simulation)
+    all_ended(simulation)
 
 
 def test_b10_posts_that_fail_until_the_window_has_ended(simulation: Simulation) -> None:
@@ -166,10 +166,10 @@ def test_b10_posts_that_fail_until_the_window_has_ended(simulation: Simulation) 
     answer = simulation.accept()
     assert answer is not None
     assert (answer.status, answer.statuses) == (202, ["unknown"] * 3)
-    simulation.settle()
+    simulation.end_orders()
     simulation.calm()
     simulation.advance(SLOT + timedelta(hours=2))
-    settled(simulation, accepted=0, statuses=["expired"] * 3)
+    all_ended(simulation, accepted=0, statuses=["expired"] * 3)
 
 
 def test_b10_the_broker_is_gone_all_day(simulation: Simulation) -> None:

@@ -15,8 +15,8 @@ NEXT_SLOT = SLOT + timedelta(days=1)
 NEXT = {"session": "2020-01-03", "as_of": "2020-01-02"}
 
 
-def settled(simulation: Simulation) -> None:
-    simulation.settle()
+def all_ended(simulation: Simulation) -> None:
+    simulation.end_orders()
     simulation.agrees()
 
 
@@ -40,7 +40,7 @@ def test_c1_a_partial_fill_and_then_the_rest(simulation: Simulation) -> None:
     answer = simulation.accept()
     assert answer is not None
     assert (answer.status, answer.statuses) == (202, ["partially_filled"] * 3)
-    settled(simulation)
+    all_ended(simulation)
     assert simulation.statuses() == ["filled"] * 3
     assert max(order.fills for order in simulation.orders()) >= 2
     told(simulation)
@@ -52,7 +52,7 @@ def test_c2_a_partial_fill_whose_rest_never_comes(simulation: Simulation, ends_a
     simulation.misbehave(partial_fill={"rate": 1, "expires": 1, "ends_as": ends_as})
     simulation.accept()
     simulation.advance(SESSION_OVER)
-    settled(simulation)
+    all_ended(simulation)
     assert simulation.statuses() == [ends_as] * 3
     told(simulation)
     assert simulation.alerts() == []
@@ -73,7 +73,7 @@ def test_c3_updates_out_of_order_and_repeated(simulation: Simulation) -> None:
         before = {order.client_order_id: order.filled_quantity for order in simulation.orders()}
         simulation.reconcile()
         assert all(order.filled_quantity >= before.get(order.client_order_id, 0) for order in simulation.orders()), "fills never fall"
-    settled(simulation)
+    all_ended(simulation)
     told(simulation)
 
 
@@ -86,7 +86,7 @@ def test_c4_more_filled_than_ordered(simulation: Simulation) -> None:
     assert simulation.ours_accepted == 1
     assert simulation.ledger.trading_state().state == "halted"
     assert [rule.partition(":")[0] for rule in simulation.alerts()] == ["overfill"]
-    settled(simulation)
+    all_ended(simulation)
 
 
 @pytest.mark.parametrize("word", ["under_review", "pending", "unknown"])
@@ -97,7 +97,7 @@ def test_c5_a_status_that_nobody_knows(simulation: Simulation, word: str) -> Non
     assert answer is not None
     assert answer.status == 202
     assert len(simulation.edges.posts) == 3, "buys are sent whatever the others' words are"
-    settled(simulation)
+    all_ended(simulation)
     assert simulation.statuses() == ["filled"] * 3
     told(simulation)
 
@@ -112,7 +112,7 @@ def test_c6_an_order_that_a_person_replaced(simulation: Simulation) -> None:
     simulation.reconcile()
     last = replace(simulation, first, quantity="40")
     simulation.advance(SESSION_OVER)
-    simulation.settle()
+    simulation.end_orders()
     orders = {order.broker_id: order for order in simulation.orders()}
     assert set(orders) == {ours.id, first, last}
     assert [orders[one].status for one in (ours.id, first)] == ["replaced"] * 2
@@ -136,7 +136,7 @@ def test_c7_an_asset_that_is_not_fractionable(simulation: Simulation) -> None:
     asked = [(order.attempt, order.status) for order in simulation.orders() if order.symbol == "IBM"]
     assert sorted(asked) == [(0, "rejected"), (1, "filled")]
     assert simulation.held["IBM"] == int(simulation.held["IBM"])
-    settled(simulation)
+    all_ended(simulation)
 
 
 def test_c7_what_is_sent_is_always_a_market_order_for_the_day(simulation: Simulation) -> None:
@@ -151,7 +151,7 @@ def test_c7_what_is_sent_is_always_a_market_order_for_the_day(simulation: Simula
         assert (post["type"], post["time_in_force"]) == ("market", "day")
         assert len(post["client_order_id"]) <= 48
         assert Decimal(post["qty"]) == Decimal(post["qty"]).quantize(Decimal("1e-9"))
-    settled(simulation)
+    all_ended(simulation)
 
 
 def test_c7_dust_is_not_traded(simulation: Simulation) -> None:
@@ -159,7 +159,7 @@ def test_c7_dust_is_not_traded(simulation: Simulation) -> None:
     answer = simulation.accept(decision(weights={"AAPL": 0.5, "IBM": 0.000009}))
     assert answer is not None
     assert [order["symbol"] for order in answer.body["orders"]] == ["AAPL"]
-    settled(simulation)
+    all_ended(simulation)
 
 
 def test_c7_a_full_exit_leaves_nothing(simulation: Simulation) -> None:
@@ -171,7 +171,7 @@ def test_c7_a_full_exit_leaves_nothing(simulation: Simulation) -> None:
     assert set(simulation.held) == {"IBM"}
     simulation.flatten()
     assert simulation.held == {}
-    settled(simulation)
+    all_ended(simulation)
 
 
 def test_c8_sells_pay_for_buys(simulation: Simulation) -> None:
@@ -184,7 +184,7 @@ def test_c8_sells_pay_for_buys(simulation: Simulation) -> None:
     sides = [post["side"] for post in simulation.edges.posts[2:]]
     assert sides == sorted(sides, reverse=True)
     assert simulation.book.refused == 0
-    settled(simulation)
+    all_ended(simulation)
 
 
 BUYING_POWER = {"code": 40310000, "message": "insufficient buying power"}
@@ -202,7 +202,7 @@ def test_c8_buying_power_refused_once(simulation: Simulation) -> None:
         (1, "filled"),
     ]
     assert len(simulation.held) == 3
-    settled(simulation)
+    all_ended(simulation)
 
 
 def test_c8_buying_power_refused_for_good(simulation: Simulation) -> None:
@@ -213,7 +213,7 @@ def test_c8_buying_power_refused_for_good(simulation: Simulation) -> None:
     assert (answer.status, answer.body["verdict"]) == (200, "partial")
     assert "insufficient buying power" in answer.body["refused"]["IBM"]
     assert sorted(order.attempt for order in simulation.orders() if order.symbol == "IBM") == [0, 1]
-    settled(simulation)
+    all_ended(simulation)
 
 
 def test_c8_wash_trade(simulation: Simulation) -> None:
@@ -230,7 +230,7 @@ def test_c8_wash_trade(simulation: Simulation) -> None:
     second = [(order.attempt, order.status) for order in simulation.orders() if order.side == "sell"]
     assert sorted(second) == [(0, "rejected"), (1, "filled")]
     assert any(rule.startswith("cancelled") for rule in simulation.alerts()), "a person hears of it"
-    settled(simulation)
+    all_ended(simulation)
 
 
 def test_c8_wash_trade_that_nobody_sees(simulation: Simulation) -> None:
@@ -242,7 +242,7 @@ def test_c8_wash_trade_that_nobody_sees(simulation: Simulation) -> None:
     assert len(simulation.edges.posts) == 6
     assert set(answer.body["refused"]) == {"AAPL", "IBM", "SPY"}
     assert simulation.ours_accepted == 0
-    settled(simulation)
+    all_ended(simulation)
 
 
 def test_c8_a_halted_asset(simulation: Simulation) -> None:
@@ -253,7 +253,7 @@ def test_c8_a_halted_asset(simulation: Simulation) -> None:
     assert (answer.status, answer.body["verdict"]) == (200, "partial")
     assert [(order.attempt, order.status) for order in simulation.orders() if order.symbol == "IBM"] == [(0, "rejected")]
     assert set(simulation.held) == {"AAPL", "SPY"}
-    settled(simulation)
+    all_ended(simulation)
 
 
 def test_c8_a_delisted_asset(opened: Any) -> None:
@@ -268,7 +268,7 @@ def test_c8_a_delisted_asset(opened: Any) -> None:
     assert simulation.held["IBM"] == held
     assert [order.status for order in simulation.orders() if order.symbol == "IBM" and order.side == "sell"] == ["rejected"]
     assert answer.body["verdict"] == "partial"
-    settled(simulation)
+    all_ended(simulation)
 
 
 def test_c8_short_sales(simulation: Simulation) -> None:
@@ -285,7 +285,7 @@ def test_c8_short_sales(simulation: Simulation) -> None:
     assert first.statuses == ["filled"]
     assert second.statuses in (["refused"], ["rejected"])
     assert simulation.held == {}
-    settled(simulation)
+    all_ended(simulation)
 
 
 def test_c8_pattern_day_trader(simulation: Simulation) -> None:
@@ -296,7 +296,7 @@ def test_c8_pattern_day_trader(simulation: Simulation) -> None:
     assert (answer.status, answer.body["verdict"], answer.statuses) == (200, "refused", ["rejected"] * 3)
     assert len(simulation.edges.posts) == 3
     assert all("pattern day trading" in reason for reason in answer.body["refused"].values())
-    settled(simulation)
+    all_ended(simulation)
 
 
 def test_c9_filled_while_it_is_cancelled(simulation: Simulation) -> None:
@@ -308,7 +308,7 @@ def test_c9_filled_while_it_is_cancelled(simulation: Simulation) -> None:
     answer = simulation.cancel(order.client_order_id)
     assert answer is not None
     assert (answer.status, answer.body["status"]) == (200, "filled")
-    settled(simulation)
+    all_ended(simulation)
     told(simulation)
 
 
@@ -322,7 +322,7 @@ def test_c9_cancelled_in_time(simulation: Simulation) -> None:
     assert answer is not None
     assert (answer.status, answer.body["status"]) == (200, "canceled")
     simulation.advance(timedelta(minutes=10))
-    settled(simulation)
+    all_ended(simulation)
     told(simulation)
 
 
@@ -337,7 +337,7 @@ def test_c10_orders_that_yesterday_left_in_the_ledger(simulation: Simulation) ->
     answer = simulation.accept(decision(**NEXT))
     assert answer is not None
     assert (answer.status, answer.body["verdict"]) == (200, "accepted")
-    settled(simulation)
+    all_ended(simulation)
     assert simulation.statuses() == ["expired"] * 2 + ["filled"] * 3
     told(simulation)
 
@@ -350,7 +350,7 @@ def test_c10_a_person_s_open_order_at_the_start(simulation: Simulation) -> None:
     assert answer.body["refused"] == {"AAPL": "AAPL has an open order"}
     assert set(simulation.held) == {"IBM", "SPY"}
     assert len(simulation.book.open_orders) == 1
-    settled(simulation)
+    all_ended(simulation)
 
 
 def test_c11_a_manual_trade(simulation: Simulation) -> None:
@@ -359,7 +359,7 @@ def test_c11_a_manual_trade(simulation: Simulation) -> None:
     for symbol, quantity in (("IBM", "3"), (FOREIGN, "10")):
         simulation.person_orders(symbol, "buy", quantity)
     simulation.advance(SESSION_OVER)
-    settled(simulation)
+    all_ended(simulation)
     assert {rule.rpartition(":")[2] for rule in simulation.alerts()} == {FOREIGN, "IBM"}
     told = len(simulation.alerts())
     simulation.advance(NEXT_SLOT)
@@ -368,5 +368,5 @@ def test_c11_a_manual_trade(simulation: Simulation) -> None:
     assert {post["symbol"] for post in simulation.edges.posts} == {"SPY"}
     assert (simulation.held["IBM"], simulation.held[FOREIGN]) == (3, 10)
     simulation.advance("2020-01-03T21:05:00+00:00")
-    settled(simulation)
+    all_ended(simulation)
     assert len(simulation.alerts()) == told, "what was adopted is not told again"

@@ -229,7 +229,7 @@ def test_d9_features_without_their_manifest(agent: Agent, verdict: Callable[[str
     """A build of features ended before its manifest was written: whoever reads finds nothing."""
     s3 = agent.lake.s3
     s3.put_object(Bucket=agent.raw, Key="processed/features/timeframe=1Day/date=2019/part-0.parquet", Body=b"half")
-    assert Lake(s3=s3, processed_bucket=agent.raw).manifest() is None
+    assert Lake(s3=s3, processed_bucket=agent.raw).manifest("1Day") is None
     verdict("no features")
 
 

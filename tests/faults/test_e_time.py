@@ -44,7 +44,7 @@ def test_e2_a_half_day(opened: Open) -> None:
     simulation.misbehave(partial_fill={"rate": 1, "expires": 1})
     simulation.accept(decision(session="2020-11-27", as_of="2020-11-25"))
     simulation.advance(at("2020-11-27T18:02"))
-    simulation.settle()
+    simulation.end_orders()
     done = simulation.reconcile()
     assert done is not None
     assert done["snapshot"] == "taken before"
@@ -100,7 +100,7 @@ def test_e4_a_clock_that_is_wrong(simulation: Simulation, minutes: int) -> None:
     answer = simulation.accept()
     assert answer is not None
     assert answer.status in {200, 202}
-    simulation.settle()
+    simulation.end_orders()
     assert simulation.ours_accepted == 3
     assert simulation.statuses() == ["filled"] * 3
     assert all(order.created_at < "2020-01-02T14:37" for order in simulation.orders())
@@ -128,7 +128,7 @@ def test_e5_an_order_that_would_arrive_after_the_close(opened: Open) -> None:
     assert answer.status in {200, 202}
     assert simulation.book.open_orders == [], "an order after the close waits for tomorrow's open"
     simulation.advance(CLOSE + timedelta(minutes=5))
-    simulation.settle()
+    simulation.end_orders()
     assert simulation.ours_accepted == 0
     simulation.agrees()
 
@@ -148,7 +148,7 @@ def test_e5_an_order_that_arrives_after_the_close(opened: Open, seconds: int) ->
         simulation.reconcile()
     assert simulation.book.open_orders == []
     simulation.advance("2020-01-03T14:31:00+00:00")
-    simulation.settle()
+    simulation.end_orders()
     assert simulation.held == {}
     simulation.agrees()
 
@@ -170,7 +170,7 @@ def test_e5_a_slow_batch_at_the_window_s_end(opened: Open) -> None:
     simulation.edges.latency = lambda: simulation.sleep(2)
     simulation.accept()
     simulation.edges.latency = lambda: None
-    simulation.settle()
+    simulation.end_orders()
     assert simulation.ours_accepted == 0
     (made,) = simulation.ledger.decisions("2020-01")
     assert made.state == "done"
@@ -194,7 +194,7 @@ def test_e5_a_budget_that_is_back_after_the_window(opened: Open, monkeypatch: py
     assert (answer.status, answer.statuses) == (202, ["pending", "planned", "planned"])
     assert waited == [5.0], "the time left, by a clock that may be five seconds old"
     simulation.advance(SLOT + timedelta(minutes=30))
-    simulation.settle()
+    simulation.end_orders()
     assert simulation.ours_accepted == 0
 
 
@@ -210,7 +210,7 @@ def test_e6_an_unscheduled_closure(simulation: Simulation) -> None:
     assert answer is not None
     assert (answer.status, answer.body["verdict"]) == (200, "partial")
     assert "the market is closed" in answer.body["reason"]
-    simulation.settle()
+    simulation.end_orders()
     assert simulation.ours_accepted == 1
     simulation.agrees()
 
@@ -222,7 +222,7 @@ def test_e6_a_halt_of_one_name(simulation: Simulation) -> None:
     assert answer is not None
     assert answer.status == 202
     assert simulation.ours_accepted == 3
-    simulation.settle()
+    simulation.end_orders()
     assert simulation.statuses() == ["filled"] * 3
     simulation.agrees()
 

@@ -73,7 +73,7 @@ def test_g1_a_halt_in_the_middle_of_a_batch(simulation: Simulation, call: str, s
     assert (answer.status, answer.body["verdict"]) == (200, "halted")
     assert simulation.ours_accepted == sent
     assert [order.risk for order in simulation.orders() if order.status == "refused"] == ["trading_state"] * (3 - sent)
-    simulation.settle()
+    simulation.end_orders()
     simulation.agrees()
 
 
@@ -90,7 +90,7 @@ def test_g2_halted(simulation: Simulation) -> None:
     cancelled = simulation.cancel(waiting.client_order_id)
     assert cancelled is not None
     assert cancelled.body["status"] == "canceled"
-    simulation.settle()
+    simulation.end_orders()
     assert simulation.ours_accepted == 1
     simulation.agrees()
 
@@ -104,7 +104,7 @@ def test_g3_reduce_only(simulation: Simulation) -> None:
     assert answer is not None
     assert {order["side"]: order["status"] for order in answer.body["orders"]} == {"sell": "filled", "buy": "refused"}
     assert {post["side"] for post in simulation.edges.posts[3:]} == {"sell"}
-    simulation.settle()
+    simulation.end_orders()
     simulation.agrees()
 
 
@@ -130,7 +130,7 @@ def test_g4_flatten_twice_at_once(opened: Open) -> None:
         simulation.accept()
         answers = simulation.together(simulation.flatten, simulation.flatten, seed=seed)
         assert {answer.status for answer in answers} <= {200, 202}
-        simulation.settle()
+        simulation.end_orders()
         assert simulation.held == {}
         assert simulation.ours_accepted == 6
         simulation.agrees()
@@ -145,7 +145,7 @@ def test_g4_flatten_while_orders_are_open(simulation: Simulation) -> None:
     assert answer is not None
     assert simulation.held == {}
     assert simulation.book.open_orders == []
-    simulation.settle()
+    simulation.end_orders()
     assert sorted(simulation.statuses()) == ["canceled"] * 3 + ["filled"] * 3
     simulation.agrees()
 
@@ -158,7 +158,7 @@ def test_g4_flatten_in_parts(simulation: Simulation) -> None:
     assert first is not None
     assert first.status == 202
     simulation.flatten()
-    simulation.settle()
+    simulation.end_orders()
     assert simulation.held == {}
     assert simulation.ours_accepted == 6
     simulation.agrees()
@@ -186,7 +186,7 @@ def test_g4_flatten_when_the_market_is_closed(simulation: Simulation) -> None:
         simulation.reconcile()
         assert len(simulation.edges.posts) == 2, f"nothing is sent at {early}"
     simulation.advance("2020-01-03T14:35:00+00:00")
-    simulation.settle()
+    simulation.end_orders()
     assert simulation.held == {}
     bought = simulation.accept(decision(**NEXT))
     assert bought is not None
@@ -212,7 +212,7 @@ def test_g4_flatten_in_the_last_minute(opened: Open) -> None:
     simulation.advance("2020-08-28T20:05:00+00:00")
     simulation.reconcile()
     simulation.advance("2020-08-31T13:35:00+00:00")
-    simulation.settle()
+    simulation.end_orders()
     assert [order.quantity for order in simulation.orders() if order.side == "sell"] == [4 * held]
     assert simulation.held == {}
 
@@ -225,7 +225,7 @@ def test_g4_a_flatten_that_waits_and_a_person_who_resumes(simulation: Simulation
     simulation.flatten()
     halt(simulation, "active")()
     simulation.advance(NEXT_SLOT)
-    simulation.settle()
+    simulation.end_orders()
     assert simulation.held == held
     assert "not-flattened" in simulation.alerts()
     simulation.agrees()
@@ -251,7 +251,7 @@ def test_g4_a_flatten_that_waits_dies_at_each_of_its_calls(opened: Open) -> None
         simulation.kill("", nth=number + 1, after=bool(number % 4))
         simulation.reconcile()
         simulation.advance(LEASE_OVER)
-        simulation.settle()
+        simulation.end_orders()
         assert simulation.held == {}, f"killed at call {number + 1}"
         assert simulation.ours_accepted == 4
         simulation.agrees()
@@ -268,7 +268,7 @@ def test_g4_flatten_when_trading_stops_for_everybody(simulation: Simulation) -> 
     assert len(simulation.edges.posts) == 1
     simulation.calm()
     simulation.advance(timedelta(minutes=20))
-    simulation.settle()
+    simulation.end_orders()
     assert simulation.held == {}
     simulation.agrees()
 
@@ -297,7 +297,7 @@ def test_g4_flatten_dies_at_each_of_its_calls(opened: Open) -> None:
         simulation.flatten()
         simulation.advance(LEASE_OVER)
         simulation.flatten()
-        simulation.settle()
+        simulation.end_orders()
         assert simulation.held == {}, f"killed at call {number + 1}"
         assert simulation.ours_accepted == 4
         simulation.agrees()
@@ -331,7 +331,7 @@ def test_g5_a_ledger_that_cannot_be_reached(opened: Open) -> None:
         simulation.edges.unreachable = False
         simulation.advance(LEASE_OVER)
         simulation.accept()
-        simulation.settle()
+        simulation.end_orders()
         assert simulation.ours_accepted == 3
         simulation.agrees()
 
@@ -341,7 +341,7 @@ def test_g6_a_withdrawal(simulation: Simulation) -> None:
     looked."""
     simulation.accept(decision(weights={"SPY": 0.2}))
     simulation.advance(CLOSE + timedelta(minutes=5))
-    simulation.settle()
+    simulation.end_orders()
     simulation.reconcile()
     simulation.book.cash -= 60_000
     simulation.venue.initial_cash -= 60_000
@@ -433,7 +433,7 @@ def test_g7_nan_passes_nowhere(simulation: Simulation, what: str) -> None:
     assert answer is not None
     assert len(simulation.edges.posts) == 1
     simulation.calm()
-    simulation.settle()
+    simulation.end_orders()
     simulation.agrees()
 
 

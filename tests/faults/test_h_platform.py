@@ -44,7 +44,7 @@ def test_h1_keys_that_are_rotated_during_a_batch(simulation: Simulation, status:
     assert answer is not None
     assert (answer.status, answer.statuses) == (200, ["filled"] * 3)
     simulation.credentials = Credentials(key_id=NEW[0], secret_key=NEW[1])
-    simulation.settle()
+    simulation.end_orders()
     assert simulation.ours_accepted == 3
     simulation.agrees()
 
@@ -63,7 +63,7 @@ def test_h1_keys_that_are_revoked(simulation: Simulation) -> None:
     assert isinstance(simulation.failures[-1], BrokerUnavailable)
     assert simulation.ours_accepted == 1
     simulation.calm()
-    simulation.settle()
+    simulation.end_orders()
     simulation.agrees()
 
 
@@ -122,7 +122,7 @@ def test_h4_a_ledger_that_is_throttled(simulation: Simulation, operation: str) -
     assert simulation.edges.refused
     simulation.advance(LEASE_OVER)
     simulation.accept()
-    simulation.settle()
+    simulation.end_orders()
     assert simulation.ours_accepted == 3
     simulation.agrees()
 
@@ -134,7 +134,7 @@ def test_h4_two_writers_of_one_order(simulation: Simulation) -> None:
     (order,) = simulation.orders()
     simulation.advance(timedelta(minutes=1))
     simulation.interrupt("ledger write order", lambda: simulation.cancel(order.client_order_id))
-    simulation.settle()
+    simulation.end_orders()
     fills = simulation.ledger.fills_of(order.client_order_id)
     assert [fill.cumulative for fill in fills] == sorted({fill.cumulative for fill in fills})
     simulation.agrees()
@@ -176,7 +176,7 @@ def test_h6_killed_at_every_call(opened: Open) -> None:
         simulation.advance(LEASE_OVER)
         if number % 2:
             simulation.accept(decision(**NEXT, weights={"SPY": 0.2, "AAPL": 0.4, "IBM": 0.3}))
-        simulation.settle()
+        simulation.end_orders()
         ours = [order for order in simulation.orders() if order.slot.startswith("2020-01-03")]
         decided = simulation.ledger.decision("agent:2020-01-03/open+5")
         assert (len(ours), simulation.ours_accepted) == ((3, 5) if decided is not None else (0, 2)), f"killed at call {number}"
@@ -190,7 +190,7 @@ def test_h6_killed_by_its_time_limit(simulation: Simulation) -> None:
         simulation.accept()
         simulation.advance(LEASE_OVER)
     assert any(life.dead for life in simulation.lives)
-    simulation.settle()
+    simulation.end_orders()
     assert simulation.ours_accepted == 3
     simulation.agrees()
 
@@ -214,7 +214,7 @@ def test_h6_reconcile_is_killed_at_every_call(opened: Open) -> None:
         simulation.kill("", nth=number, after=bool(number % 2))
         simulation.reconcile()
         simulation.advance(timedelta(minutes=5))
-        simulation.settle()
+        simulation.end_orders()
         assert simulation.ours_accepted == 3, f"killed at call {number}"
         simulation.agrees()
 
@@ -291,7 +291,7 @@ def test_h10_keys_in_no_log_answer_error_or_item(simulation: Simulation, monkeyp
     simulation.reconcile()
     simulation.calm()
     simulation.advance(LEASE_OVER)
-    simulation.settle()
+    simulation.end_orders()
     items = simulation.ledger._table.scan()["Items"]
     everything = log.getvalue() + repr(answers) + repr(simulation.failures) + repr(items)
     assert len(log.getvalue()) > 100

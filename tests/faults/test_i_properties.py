@@ -1,7 +1,7 @@
 """I. What holds for every interleaving, every sequence of fills and every sequence of actions.
 
 The machine drives the functions through duplicate events, deaths, pauses, lost answers, lagging views, manual trades, halts and clock
-moves, and then lets everything settle. In CI its examples are always the same; PAPERTAPE_FAULT_EXAMPLES=2000 draws as many new ones.
+moves, and then lets everything end. In CI its examples are always the same; PAPERTAPE_FAULT_EXAMPLES=2000 draws as many new ones.
 """
 
 from __future__ import annotations
@@ -188,11 +188,11 @@ class Protocol(RuleBasedStateMachine):
         simulation = self.simulation
         simulation.calm()
         simulation.advance(LEASE_OVER)
-        simulation.settle(
+        simulation.end_orders(
             passes=90
         )  # to the close: what risk does not let go out again, a person's order above all, stays in doubt until then
         simulation.advance(simulation.venue.calendar.next_close(simulation.venue.now) + timedelta(minutes=5))
-        simulation.settle()
+        simulation.end_orders()
         simulation.check()
         simulation.agrees()
         orders = simulation.orders()

@@ -25,8 +25,8 @@ def laptop(tmp_path_factory: pytest.TempPathFactory, settings: Settings) -> Asse
 
 @pytest.fixture(scope="session")
 def changed_settings(tmp_path_factory: pytest.TempPathFactory, settings: Settings) -> Assembly:
-    """An app with a subscriber, deciding as late as a session allows."""
-    late = settings.schedule.model_copy(update={"slots": ("open+360",)})
-    return synthesize(
-        tmp_path_factory.mktemp("changed"), settings=settings.model_copy(update={"alert_email": "owner@example.com", "schedule": late})
-    )
+    """An app with a subscriber, deciding three times a session on minute bars, as late as it allows."""
+    schedule = settings.schedule.model_copy(update={"slots": ("open+5", "open+120", "open+360")})
+    training = settings.training.model_copy(update={"timeframe": "1Min"})
+    changes = {"alert_email": "owner@example.com", "schedule": schedule, "training": training}
+    return synthesize(tmp_path_factory.mktemp("changed"), settings=settings.model_copy(update=changes))

@@ -13,8 +13,11 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from lambdas.backfill_bars.backfill import NIGHTLY_SESSIONS
 from papertape import command_line
 from papertape.operate import cost
+from papertape.operate.costs import minutes_cost
+from papertape.operate.costs.minutes_cost import MinuteBars
 from papertape.operate.prices import PRICES
 from schema.settings import Settings
 from tests.infrastructure.assembly import STACKS, Assembly
@@ -39,7 +42,7 @@ def test_the_default_stays_small(aws: Assembly, settings: Settings, tmp_path: Pa
 
 def test_what_is_counted_is_what_is_deployed(aws: Assembly, found: cost.Deployed, settings: Settings) -> None:
     assert found.runs.keys() == aws.schedules().keys()
-    assert found.memory.keys() == aws.functions().keys() == cost.SECONDS.keys() - {"dashboard", "publish_web"}
+    assert found.memory.keys() == aws.functions().keys() == cost.SECONDS.keys() - {"dashboard", "publish_web", "consume_stream"}
     assert (found.alarms, found.dashboards, found.metrics) == (len(list(aws.resources("AWS::CloudWatch::Alarm"))), 1, 10)
     assert found.runs["decide"] == pytest.approx(WEEKDAYS)
     assert found.runs["ingest_quotes"] == pytest.approx(WEEKDAYS * 7 * 60 / settings.schedule.quotes_every_minutes)
@@ -148,3 +151,51 @@ def test_the_command_says_prices_assumptions_and_options(aws: Assembly, tmp_path
     nothing = CliRunner().invoke(command_line.app, ["cost", "--templates", str(tmp_path), "--out", str(tmp_path / "cost.json")])
     assert (nothing.exit_code, nothing.stderr.count("\n")) == (1, 1)
     assert "run `make synth` first" in nothing.stderr
+
+
+def test_the_runner_costs_its_task_its_address_and_its_events_and_nothing_where_it_is_off(
+    aws: Assembly, found: cost.Deployed, settings: Settings
+) -> None:
+    assert found.runner is None
+    off = cost.bill_of(cost.usage(found))
+    assert not {"Runner on Fargate", "Public IPv4 address", "EventBridge"} & off.by_service.keys()
+    task = {"Type": "AWS::ECS::TaskDefinition", "Properties": {"Cpu": "256", "Memory": "512"}}
+    crons = {"start_runner": "20 9", "stop_runner": "10 16", "health-runner": "0/1 9-16"}
+    hours = {name: {"Name": f"papertape-{name}", "ScheduleExpression": f"cron({at} ? * MON-FRI *)"} for name, at in crons.items()}
+    schedules = {name: {"Type": "AWS::Scheduler::Schedule", "Properties": properties} for name, properties in hours.items()}
+    templates = [*(aws.templates[stack] for stack in STACKS), {"Resources": {"Task": task, **schedules}}]
+    deployed = cost.deployed(settings, templates)
+    assert deployed.runner is not None
+    assert deployed.runner.hours == pytest.approx(WEEKDAYS * (6 + 50 / 60))
+    on = cost.bill_of(cost.usage(deployed))
+    assert 2.2 < on.by_service["Runner on Fargate"] + on.by_service["Public IPv4 address"] + on.by_service["EventBridge"] < 2.6
+    assert 2.2 < on.monthly - off.monthly < 3.2
+    assert any("the runner lives as its schedules say" in one for one in on.assumptions)
+    with pytest.raises(ValueError, match="stop_runner must be a cron of one time on weekdays, was None"):
+        cost.deployed(settings, [*templates[:-1], {"Resources": {"Task": task, "Start": schedules["start_runner"]}}])
+
+
+def test_minute_bars_cost_their_minutes_and_nothing_where_a_row_is_a_session(
+    aws: Assembly, changed_settings: Assembly, found: cost.Deployed, settings: Settings, tmp_path: Path
+) -> None:
+    assert found.minutes is None
+    schedule = settings.schedule.model_copy(update={"slots": ("open+5", "open+120", "open+360")})
+    by_slot = settings.model_copy(update={"schedule": schedule, "training": settings.training.model_copy(update={"timeframe": "1Min"})})
+    templates = [changed_settings.templates[stack] for stack in STACKS]
+    deployed, daily = cost.deployed(by_slot, templates), cost.deployed(settings, templates)
+    assert (deployed.minutes, daily) == (MinuteBars(names=30, slots=(5, 120, 360)), replace(deployed, minutes=None))
+    used, without = cost.usage(deployed), cost.usage(daily)
+    added = {key: used[key] - without[key] for key in used if used[key] != without[key]}
+    fetched = WEEKDAYS * 30 * (7 * 960 * deployed.memory["backfill_bars"] + (120 + 360) * deployed.memory["decide"])
+    assert added == {
+        "lambda time": pytest.approx(fetched / 10_000),
+        "s3 write": pytest.approx(30 * WEEKDAYS),
+        "s3 read": pytest.approx(31 * 4 * WEEKDAYS),
+    }
+    assert 0.005 < sum(amount * PRICES[key].usd for key, amount in added.items()) < 0.02
+    bill = cost.run(by_slot, templates=changed_settings.folder, out=tmp_path / "cost.json", console=Console(quiet=True))
+    assert "every night asks for those of 7 sessions" in bill.assumptions[-1]
+
+
+def test_a_night_s_sessions_are_those_of_the_backfill() -> None:
+    assert minutes_cost.NIGHTLY_SESSIONS == NIGHTLY_SESSIONS

@@ -163,7 +163,7 @@ def test_a_slot_after_the_session_is_refused_at_synth(tmp_path: Path) -> None:
 
 
 def test_the_last_possible_slot_is_accepted(changed_settings: Assembly) -> None:
-    assert changed_settings.schedules()["decide"]["ScheduleExpression"] == "cron(30 15 ? * MON-FRI *)"
+    assert changed_settings.schedules()["decide-open-360"]["ScheduleExpression"] == "cron(30 15 ? * MON-FRI *)"
 
 
 def test_five_hundred_symbols_synthesize(tmp_path: Path, aws: Assembly) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from learning import configuration, dataset, document, evaluation
+from learning import configuration, dataset, document, evaluation, judged_books
 from schema import evaluation_document
 from tests import small_run
 from trading_env.simulation.policy import load_policy, stack_policies
@@ -206,3 +206,45 @@ def test_a_refused_model_leaves_neither_output_nor_trial(root: Path, tmp_path: P
 )
 def test_the_answer_claims_no_more_than_the_gate(bp: float, passed: bool, verb: str):
     assert document.claim("PPO", bp, passed=passed) == f"PPO {verb} equal weight"
+
+
+def test_a_judgement_that_was_stopped_between_two_books_goes_on_to_the_same_bytes(
+    root: Path, found: dict[str, Any], tmp_path: Path
+) -> None:
+    whole, part, stop, log = tmp_path / "whole", tmp_path / "part", tmp_path / "stop", str(tmp_path / "trials")
+    arguments = ["--command", "make it so", "--checkpoint"]
+    unbroken = small_run.evaluate(root, trials=str(tmp_path / "first"), chosen=CHOSEN, arguments=[*arguments, str(whole)])
+    archive = (root / "output" / "model" / "model.tar.gz").read_bytes()
+    (kept,) = whole.iterdir()
+    books = sorted(kept.glob("*.npz"))
+    assert len(books) == 3 + 3 + 2 * 2, "the agent's and the baselines' at each cost, each seed's at two"
+    for book in books[:4]:
+        (part / kept.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(book, part / kept.name)
+    stop.touch()
+    shutil.rmtree(root / "output")
+    with pytest.raises(judged_books.JudgingStopped):
+        small_run.evaluate(root, trials=log, chosen=CHOSEN, arguments=[*arguments, str(part), "--stop-file", str(stop)])
+    assert not (root / "output").exists()
+    assert not list(tmp_path.glob("trials/*")), "nothing is logged before all books are there"
+    stop.unlink()
+    resumed = small_run.evaluate(root, trials=log, chosen=CHOSEN, arguments=[*arguments, str(part), "--stop-file", str(stop)])
+    assert {name: value for name, value in resumed.items() if name != "log"} == {
+        name: value for name, value in unbroken.items() if name != "log"
+    }
+    assert resumed["log"] == unbroken["log"]
+    assert resumed["rows"] == found["rows"]
+    assert (root / "output" / "model" / "model.tar.gz").read_bytes() == archive
+
+
+def test_books_of_another_judgement_are_not_read(tmp_path: Path) -> None:
+    made: list[str] = []
+
+    def trade(word: str) -> list[Any]:
+        made.append(word)
+        return []
+
+    keeper, other = (judged_books.BookKeeper(tmp_path, about=[word]) for word in ("these models", "other models"))
+    keeper.books("agent at 10", lambda: trade("ours"))
+    other.books("agent at 10", lambda: trade("theirs"))
+    assert made == ["ours", "theirs"]

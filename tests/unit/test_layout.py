@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = ("trading_env", "schema", "sources", "learning", "sagemaker", "lambdas", "glue_jobs", "stacks", "papertape", "local")
+FOLDERS = ("trading_env", "schema", "sources", "learning", "sagemaker", "lambdas", "glue_jobs", "stacks", "runner", "papertape", "local")
 MODULES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
 #: Longer than 400 lines, and why.
 LONG = {

@@ -70,28 +70,28 @@ class Adjusted:
 
 
 def validate(bars: pd.DataFrame, *, sessions: pd.DatetimeIndex | Sessions) -> Validated:
-    """Part raw daily bars into good rows and rows set aside, each with the first rule that it breaks.
+    """Part raw bars into good rows and rows set aside, each with the first rule that it breaks.
 
     The rules, in order: a symbol; a session that is in `sessions`; finite prices; positive prices; low <= open, close <= high; a finite
     volume >= 0; and, among rows that pass all these, one row per symbol and session. Of identical duplicates the first stays; of
     conflicting ones none does, for nothing says which is true.
 
     Args:
-        bars: raw, unadjusted rows with at least `BAR_COLUMNS`; `session` is a tz-naive midnight.
-        sessions: the exchange's calendar over the range.
+        bars: raw, unadjusted rows with at least `BAR_COLUMNS`; `session` is a tz-naive midnight, or the minute (UTC) of a bar in a session.
+        sessions: the exchange's calendar over the range; as datetime64[m], its minutes.
 
     Raises:
         BarsError: a column is missing or not of its type.
     """
     table = _conform(bars, BAR_COLUMNS, numeric=(*PRICE_COLUMNS, "volume"), dates=("session",))
-    calendar = as_sessions(sessions)
+    calendar = as_rows(sessions)
     prices = table[list(PRICE_COLUMNS)].to_numpy(dtype=np.float64)
     opened, high, low, close = prices.T
     volume = table["volume"].to_numpy(dtype=np.float64)
     with np.errstate(invalid="ignore"):
         rules: list[tuple[str, Mask]] = [
             ("symbol is missing", table["symbol"].isna().to_numpy()),
-            ("session is not in the calendar", ~np.isin(as_sessions(table["session"]), calendar) | _has_time(table["session"])),
+            ("session is not in the calendar", ~_is_one_of(table["session"], calendar)),
             ("price is missing or not finite", ~np.isfinite(prices).all(axis=1)),
             ("price is not positive", prices.min(axis=1) <= 0),
             ("high is below open, low or close", high < np.maximum(np.maximum(opened, close), low)),
@@ -262,6 +262,16 @@ def as_sessions(dates: pd.Series | pd.DatetimeIndex | Sessions) -> Sessions:
     return np.asarray(dates, dtype="datetime64[D]")
 
 
+def as_rows(stamps: pd.Series | pd.DatetimeIndex | Sessions) -> Sessions:
+    """The keys of rows: datetime64[D] where all are midnights, a row per session, else datetime64[m], a row per slot.
+
+    Slots are in UTC, where none of New York's is at midnight.
+    """
+    instants = np.asarray(stamps, dtype="datetime64[us]")
+    days = as_sessions(instants)
+    return days if (days == instants).all() else np.asarray(instants, dtype="datetime64[m]")
+
+
 def _conform(table: pd.DataFrame, columns: Sequence[str], *, numeric: Sequence[str], dates: Sequence[str] = ()) -> pd.DataFrame:
     """A copy with exactly `columns`, numbers as float64, dates as datetime64[us], index 0..n-1."""
     missing = [column for column in columns if column not in table.columns]
@@ -290,10 +300,10 @@ def _set_aside(table: pd.DataFrame, reason: npt.NDArray[np.object_]) -> pd.DataF
     return aside.assign(reason=pd.Series(reason[broken], dtype="str"))
 
 
-def _has_time(sessions: pd.Series) -> Mask:
+def _is_one_of(sessions: pd.Series, calendar: Sessions) -> Mask:
     instants = sessions.to_numpy()
-    has_time: Mask = instants != instants.astype("datetime64[D]")
-    return has_time
+    keys = instants.astype(calendar.dtype)
+    return np.asarray(np.isin(keys, calendar) & (instants == keys))
 
 
 def _gaps(bars: pd.DataFrame, calendar: Sessions) -> pd.DataFrame:
@@ -301,7 +311,7 @@ def _gaps(bars: pd.DataFrame, calendar: Sessions) -> pd.DataFrame:
     symbols: list[str] = []
     missing: list[Sessions] = [np.empty(0, dtype="datetime64[D]")]
     for symbol, own in bars.groupby("symbol"):
-        present = as_sessions(own["session"])
+        present = own["session"].to_numpy().astype(calendar.dtype)
         expected = calendar[(calendar >= present[0]) & (calendar <= present[-1])]
         absent = expected[~np.isin(expected, present)]
         symbols += [str(symbol)] * len(absent)

@@ -1,4 +1,7 @@
-"""The market as dense arrays: (T sessions, A names), what every simulator, backtest and decision reads.
+"""The market as dense arrays: (T rows, A names), what every simulator, backtest and decision reads.
+
+A row is a session, or with several slots a day a slot bar (`slot_bars`): a decision after it, in the next slot, is filled at the next row's
+open. Windows of features, episodes and a policy's pace count rows; whatever is judged, or limited per day, counts sessions.
 
 The promise: a row holds only what was known at its close, and the tradable mask says which names may be decided on; no reader needs to
 guess whether a NaN is a halt or a mistake. `to_table` and `from_table` are exact inverses, so the lake's table is the market. A date,
@@ -16,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from trading_env.data.bars import BAR_COLUMNS, Array, BarsError, Mask, Sessions, adjust_forward, as_sessions, check_actions
+from trading_env.data.bars import BAR_COLUMNS, Array, BarsError, Mask, Sessions, adjust_forward, as_rows, as_sessions, check_actions
 from trading_env.data.corporate_actions import BREAK
 from trading_env.data.features import ASSET_FEATURES, CONTEXT, FEATURES, asset_features, context_features, cross_section, features
 from trading_env.data.membership import Membership
@@ -40,11 +43,12 @@ class MarketError(PapertapeError, ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Market:
-    """A panel of sessions and names.
+    """A panel of rows and names.
 
     Attributes:
         symbols: the A names, in the order of every A axis.
-        sessions: (T,) datetime64[D], strictly increasing.
+        sessions: (T,) each row's key, strictly increasing: its date, datetime64[D], or its slot, datetime64[m] in UTC. Regular hours begin
+            and end on one date in UTC, so a slot's date is its session.
         open, high, low, close, volume: (T, A) raw, unadjusted; NaN where a name has no bar.
         split: (T, A) new shares per old share, effective before the open of row t; 1 where none.
         dividend: (T, A) dollars per share held at the close of row t − 1, paid before the open of row t; 0 where none.
@@ -77,25 +81,48 @@ class Market:
     def __len__(self) -> int:
         return len(self.sessions)
 
+    @property
+    def days(self) -> Sessions:
+        """(T,) the session of each row, datetime64[D]."""
+        return as_sessions(self.sessions)
+
+    @property
+    def by_slot(self) -> bool:
+        """Whether rows are slot bars."""
+        return bool(self.sessions.dtype == np.dtype("datetime64[m]"))
+
+    @property
+    def ends_session(self) -> Mask:
+        """(T,) whether no later row is of the same session."""
+        return np.append(self.days[1:] != self.days[:-1], np.ones(min(len(self), 1), dtype=np.bool_))
+
     def index_of(self, session: Day) -> int:
-        """The row of a session; raises `MarketError` if it isn't in the market."""
-        day = _day(session)
-        row = int(np.searchsorted(self.sessions, day))
-        if row == len(self) or self.sessions[row] != day:
-            raise MarketError(f"session must be one of the market's ({self._span()}), was {day}")
+        """The row of a session, its first one where it has several, or of a slot; raises `MarketError` if it isn't in the market."""
+        key = _key(session)
+        row = int(np.searchsorted(self.sessions, key))
+        if row == len(self) or self.sessions[row].astype(key.dtype) != key:
+            raise MarketError(f"session must be one of the market's ({self._span()}), was {key}")
         return row
+
+    def span(self, start: Day, end: Day) -> slice:
+        """The rows from `start` to `end`, both included: of a session all its rows. Empty if there is none."""
+        first, last = _key(start), _key(end)
+        stop = np.searchsorted(self.sessions, last + 1) if last.dtype == np.dtype("datetime64[D]") else None
+        return slice(
+            int(np.searchsorted(self.sessions, first)),
+            int(np.searchsorted(self.sessions, last, side="right") if stop is None else stop),
+        )
 
     def rows(self, start: Day, end: Day) -> Market:
         """The sessions from `start` to `end`, both included, as views; raises `MarketError` if there is none.
 
         Dates between sessions are allowed. Features keep the history that they were computed with.
         """
-        first = int(np.searchsorted(self.sessions, _day(start), side="left"))
-        stop = int(np.searchsorted(self.sessions, _day(end), side="right"))
-        if first >= stop:
-            raise MarketError(f"there must be a session from {_day(start)} to {_day(end)}, the market has {self._span()}")
+        rows = self.span(start, end)
+        if rows.start >= rows.stop:
+            raise MarketError(f"there must be a session from {_key(start)} to {_key(end)}, the market has {self._span()}")
         names = ("sessions", *RAW_NAMES, "split", "dividend", "tradable", "features", "context", LEAVING)
-        return replace(self, **{name: getattr(self, name)[first:stop] for name in names})
+        return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
     def only(self, symbols: Sequence[str]) -> Market:
         """The market of some of its names, in the order given. Ranks and context remain those of the whole market."""
@@ -112,6 +139,15 @@ class Market:
         tradable = np.isfinite(one.close) & np.isfinite(one.context).all(axis=1, keepdims=True)
         return replace(one, tradable=np.where(one.leaving, tradable, one.tradable), leaving=np.zeros_like(one.leaving))
 
+    def decided(self, on: Mask) -> Market:
+        """The market for one who decides at the closes of the rows `on` (T,) alone: elsewhere nothing is tradable, so that nothing is
+        ordered by the engine's own rule. What left the universe is sold at the next of them."""
+        return replace(self, tradable=self.tradable & on[:, None], leaving=self.leaving & on[:, None])
+
+    def decided_daily(self) -> Market:
+        """For one who decides at the sessions' closes alone; itself where a row is a session."""
+        return self.decided(self.ends_session) if self.by_slot else self
+
     def _span(self) -> str:
         return f"{self.sessions[0]} to {self.sessions[-1]}" if len(self) else "no session"
 
@@ -119,7 +155,7 @@ class Market:
 def build_market(bars: pd.DataFrame, actions: pd.DataFrame, *, symbols: Sequence[str], members: Membership | None = None) -> Market:
     """Raw, validated bars and their corporate actions -> forward-adjusted -> features -> `Market`.
 
-    The sessions are those on which any of `symbols` has a bar. An action on another day takes effect at the next session; one after the
+    The rows are those in which any of `symbols` has a bar. An action takes effect at the first row from its day on; one after the
     last session, or of another name, has none. From a break on a name's features are those of one that was listed on that day. An action
     that became known late enters the features of the rows from then on; split and dividend have it in its own row.
 
@@ -142,9 +178,9 @@ def build_market(bars: pd.DataFrame, actions: pd.DataFrame, *, symbols: Sequence
     own = bars[bars["symbol"].isin(names)]
     if own.empty:
         raise MarketError(f"there must be a bar of {', '.join(names)}, the table has none")
-    days = as_sessions(own["session"])
-    sessions = np.unique(days)
-    rows, columns = np.searchsorted(sessions, days), _positions(own["symbol"], names)
+    keys = as_rows(own["session"])
+    sessions = np.unique(keys)
+    rows, columns = np.searchsorted(sessions, keys), _positions(own["symbol"], names)
     _refuse_duplicates(own, rows * len(names) + columns)
 
     raw = {column: np.full((len(sessions), len(names)), np.nan) for column in RAW_NAMES}
@@ -152,7 +188,7 @@ def build_market(bars: pd.DataFrame, actions: pd.DataFrame, *, symbols: Sequence
         values[rows, columns] = own[column].to_numpy(dtype=np.float64)
     events = _events(actions, names, sessions)
     split, dividend, _ = events.applied(len(sessions), len(names))
-    member = None if members is None else members.spells(bars).mask(sessions, names)
+    member = None if members is None else members.spells(bars).mask(as_sessions(sessions), names)
     values, context = _features(raw, events, split=split, dividend=dividend, member=member)
     # without a bar there is no feature, so what is complete has a bar
     complete: Mask = np.all(np.isfinite(values), axis=-1)
@@ -220,9 +256,9 @@ def from_table(table: pd.DataFrame) -> Market:
     if missing:
         raise MarketError(f"the table must have the columns of this version's feature table, {', '.join(missing)} missing")
     symbols = tuple(str(symbol) for symbol in pd.unique(table["symbol"]))
-    days = as_sessions(table["session"])
-    sessions = np.unique(days)
-    cells = np.searchsorted(sessions, days) * len(symbols) + _positions(table["symbol"], symbols)
+    keys = as_rows(table["session"])
+    sessions = np.unique(keys)
+    cells = np.searchsorted(sessions, keys) * len(symbols) + _positions(table["symbol"], symbols)
     order = np.argsort(cells, kind="stable")
     if not np.array_equal(cells[order], np.arange(len(sessions) * len(symbols))):
         wanted = f"{len(sessions)} sessions and {len(symbols)} names"
@@ -248,7 +284,10 @@ def _positions(symbols: pd.Series, names: tuple[str, ...]) -> Positions:
     return pd.Index(names).get_indexer(pd.Index(symbols)).astype(np.int64)
 
 
-def _day(session: Day) -> np.datetime64:
+def _key(session: Day) -> np.datetime64:
+    """A slot stays what it is, anything else is a date."""
+    if isinstance(session, np.datetime64) and session.dtype == np.dtype("datetime64[m]"):
+        return session
     try:
         day: np.datetime64 = np.array([session], dtype="datetime64[D]")[0]
     except ValueError as error:
@@ -289,15 +328,21 @@ class _Events:
 def _events(actions: pd.DataFrame, names: tuple[str, ...], sessions: Sessions) -> _Events:
     table = check_actions(actions)
     known = as_sessions(pd.to_datetime(actions["known"])) if "known" in actions.columns else np.full(len(table), np.datetime64("NaT", "D"))
-    ex_dates = as_sessions(table["ex_date"])
-    own = table["symbol"].isin(names).to_numpy() & (ex_dates >= sessions[0]) & (ex_dates <= sessions[-1])
+    ex_dates, days = as_sessions(table["ex_date"]), as_sessions(sessions)
+    own = table["symbol"].isin(names).to_numpy() & (ex_dates >= days[0]) & (ex_dates <= days[-1])
     return _Events(
-        rows=np.searchsorted(sessions, ex_dates),
+        rows=np.searchsorted(days, ex_dates),
         columns=_positions(table["symbol"], names),
         kinds=table["kind"].to_numpy(dtype=object),
         values=table["value"].to_numpy(dtype=np.float64),
-        known=np.where(np.isnat(known), 0, np.searchsorted(sessions, known)),
+        known=np.where(np.isnat(known), 0, _last_rows(days, known)),
     ).of(own)
+
+
+def _last_rows(days: Sessions, known: Sessions) -> Positions:
+    """The last row of each session `known`, whose close is the first thing after which one heard of it; where it has none, the next."""
+    first, after = (np.searchsorted(days, known, side=side) for side in ("left", "right"))
+    return np.maximum(first, after - 1)
 
 
 def _features(

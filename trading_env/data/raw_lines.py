@@ -10,19 +10,30 @@ from collections.abc import Iterable, Mapping
 from datetime import date, datetime
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from trading_env.data.bars import ACTION_COLUMNS, BAR_COLUMNS, PRICE_COLUMNS, QUOTE_COLUMNS, BarsError
+from trading_env.data.slot_bars import MINUTE_COLUMNS, SessionHours
 
 Line = Mapping[str, Any]
 
 
-def bar_table(lines: Iterable[Line]) -> pd.DataFrame:
-    """Lines of raw/bars -> BAR_COLUMNS; `session` is a tz-naive midnight."""
+def bar_table(lines: Iterable[Line], *, by_slot: bool = False) -> pd.DataFrame:
+    """Lines of raw/bars -> BAR_COLUMNS; `session` is a tz-naive midnight, or of slot bars the slot, UTC."""
     table = _table(lines, ("symbol", "ts", *PRICE_COLUMNS, "volume"))
     starts = _times(table["ts"])
-    table["session"] = starts.dt.tz_convert("America/New_York").dt.tz_localize(None).dt.normalize()
+    zone = "UTC" if by_slot else "America/New_York"
+    begins = starts.dt.tz_convert(zone).dt.tz_localize(None)
+    table["session"] = begins if by_slot else begins.dt.normalize()
     return _numbers(table, (*PRICE_COLUMNS, "volume"))[list(BAR_COLUMNS)]
+
+
+def minute_table(lines: Iterable[Line]) -> pd.DataFrame:
+    """A vendor's one-minute bars -> MINUTE_COLUMNS; `ts` in UTC."""
+    table = _table(lines, MINUTE_COLUMNS)
+    table["ts"] = _times(table["ts"])
+    return _numbers(table, (*PRICE_COLUMNS, "volume"))
 
 
 def action_table(lines: Iterable[Line]) -> pd.DataFrame:
@@ -45,6 +56,13 @@ def quote_table(lines: Iterable[Line]) -> pd.DataFrame:
 def session_index(lines: Iterable[Line]) -> pd.DatetimeIndex:
     """Lines of raw/calendar -> the sessions, tz-naive midnights."""
     return pd.DatetimeIndex(_times(_table(lines, ("session",))["session"]).dt.tz_localize(None))
+
+
+def session_hours(lines: Iterable[Line]) -> SessionHours:
+    """Lines of raw/calendar -> when the sessions open and close, in order."""
+    table = _table(lines, ("session", "open", "close"))
+    edges = (_times(table[edge]).dt.tz_localize(None).to_numpy().astype("datetime64[m]") for edge in ("open", "close"))
+    return SessionHours(*(np.sort(edge) for edge in edges))
 
 
 def session_closes(lines: Iterable[Line]) -> dict[date, datetime]:

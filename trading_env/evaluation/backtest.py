@@ -1,14 +1,16 @@
-"""Backtest a policy session by session.
+"""Backtest a policy row by row: session by session, or slot by slot.
 
 Promise: a backtest makes the decisions that live trading would make, through the same observe, weights, plan, fill and risk rules, and
-keeps what a replay can be compared with at every session's close. gate.py judges it.
+keeps what a replay can be compared with at every row's close. Limits of a day are those of a session, however many slots it has. gate.py
+judges it, by sessions.
 Failure: `EvaluationError` when the market does not cover what is asked; accounting, observation and policy errors pass through.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,9 +31,11 @@ class EvaluationError(PapertapeError, ValueError):
 
 @dataclass(frozen=True, eq=False)
 class BacktestResult:
-    """T sessions of one book, each at its close. Dollars (T,): equity, cash, costs, dividends. `turnover` (T,): buys and sells over
-    the equity at the open. (T, A): `scores` and target `weights` decided at the close before, `deltas` executed, `quantities` and
-    `held` (share of equity) at the close. `denied`: one line per order that the risk rules took out.
+    """T rows of one book, each at its close, and their keys, `sessions`.
+
+    Dollars (T,): equity, cash, costs, dividends. `turnover` (T,): buys and sells over the equity at the open. (T, A): `scores` and target
+    `weights` decided at the close before, `deltas` executed, `quantities` and `held` (share of equity) at the close. `denied`: one line
+    per order that the risk rules took out.
     """
 
     policy: str
@@ -52,8 +56,22 @@ class BacktestResult:
 
     @property
     def growth(self) -> FloatArray:
-        """(T,) log growth of each session, the first from `initial_cash`."""
+        """(T,) log growth of each row, the first from `initial_cash`."""
         return metrics.log_growth(self.equity, initial=self.initial_cash)
+
+    def by_session(self) -> BacktestResult:
+        """The same book at the closes of the sessions, which is what is judged; itself where a row is a session.
+
+        Costs, dividends, turnover and deltas are a session's sums; scores and weights those of its last decision.
+        """
+        days = self.sessions.astype("datetime64[D]")
+        if days.dtype == self.sessions.dtype:
+            return self
+        firsts = np.flatnonzero(np.append(True, days[1:] != days[:-1]))
+        lasts = np.append(firsts[1:], len(days)) - 1
+        ends: dict[str, Any] = {name: getattr(self, name)[lasts] for name in ("equity", "cash", "scores", "weights", "quantities", "held")}
+        sums: dict[str, Any] = {name: np.add.reduceat(getattr(self, name), firsts) for name in ("costs", "dividends", "turnover", "deltas")}
+        return replace(self, sessions=days[lasts], **ends, **sums)
 
 
 STANDARD_RULES, STANDARD_LIMITS = Rules(), Limits()
@@ -69,7 +87,7 @@ def backtest(
     initial_cash: float = 100_000.0,
     limits: Limits | None = STANDARD_LIMITS,
 ) -> BacktestResult:
-    """Trade every session from `start` to `end`, both included, from cash. The first decision observes the close before `start`.
+    """Trade every row from `start` to `end`, both included, from cash. The first decision observes the close before `start`.
 
     Costs and limits are on by default, as in the bundled bars' settings. `limits`: apply the risk rules to every session's orders as the
     executor does; None trades the plan as it is.
@@ -121,21 +139,29 @@ def buy_and_hold(market: Market, symbol: str, *, rules: Rules, start: Day, end: 
 
 
 class _Guard:
-    """The executor's risk rules in a backtest: what it remembers from session to session, and what it denied."""
+    """The executor's risk rules in a backtest: what it remembers within a session and from one to the next, and what it denied."""
 
     def __init__(self, market: Market, limits: Limits, initial_cash: float) -> None:
-        self._market, self._limits = market, limits
+        self._market, self._limits, self._ends = market, limits, market.ends_session
         self._restricted = np.isin(market.symbols, limits.restricted)
         self._peak = self._last = initial_cash
+        self._row, self._traded, self._orders = 0, 0.0, 0  # the row that fills, and what its session has traded so far
         self._latched: frozenset[str] = frozenset()
         self.denied: list[str] = []
         self.review: Review = self._review
 
     def close(self, equity: float) -> None:
-        self._last, self._peak = equity, max(self._peak, equity)
+        if self._ends[self._row]:
+            self._last, self._peak = equity, max(self._peak, equity)
+            self._traded, self._orders = 0.0, 0
 
     def _review(self, plan: TradePlan) -> FloatArray:
-        return plan.deltas if self._allows_all(plan) else self._judged(plan)
+        self._row = int(plan.rows[0]) + 1
+        deltas = plan.deltas if self._allows_all(plan) else self._judged(plan)
+        traded = deltas[0] != 0
+        self._orders += int(traded.sum())
+        self._traded += float((np.abs(deltas[0]) * plan.prices[0])[traded].sum())
+        return deltas
 
     def _allows_all(self, plan: TradePlan) -> bool:
         """Whether no rule of `risk.RULES` can deny any of these orders, or break: each with a hair's room, so that it never errs that way.
@@ -159,8 +185,8 @@ class _Guard:
             and (notional[traded] > 0).all()
             and (notional <= limits.max_order_notional * _ROOM).all()
             and (after >= 0).all()
-            and traded.sum() <= limits.max_orders_per_day
-            and notional.sum() <= limits.max_turnover_per_day * equity * _ROOM
+            and self._orders + traded.sum() <= limits.max_orders_per_day
+            and self._traded + notional.sum() <= limits.max_turnover_per_day * equity * _ROOM
             and (exposure[bought] <= limits.max_weight * equity * _ROOM).all()
             and (exposure.sum() <= limits.max_gross * equity * _ROOM or not bought.any())
         )
@@ -176,6 +202,8 @@ class _Guard:
             last_close_equity=self._last,
             state="active",
             bar_age_sessions=1,
+            traded_today=self._traded,
+            orders_today=self._orders,
             latched=self._latched,
         )
         self._latched = latch(situation, self._limits)

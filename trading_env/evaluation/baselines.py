@@ -9,7 +9,7 @@ Failure: `BaselineError` when a row cannot be formed, with the reason; market, f
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -56,17 +56,18 @@ def all_baselines(
     |---|---|
     | cash | nothing; cash earns nothing |
     | equal weight held | buys once, on the first session, and never trades again: dividends stay cash, a later listing is not bought |
-    | equal weight daily | back to equal weight every session (kappa 1) |
-    | equal weight at kappa | towards equal weight every session, by `kappa` |
+    | equal weight daily | back to equal weight every session, in its first slot (kappa 1) |
+    | equal weight at kappa | towards equal weight every row, by `kappa` |
     | hold <benchmark> | everything in the benchmark, dividends reinvested; no such row when it is None |
     | inverse volatility | monthly: weights as 1 / deviation of the last 63 returns |
     | minimum variance | monthly: long-only, by the shrunk covariance of the last 252 returns |
     | 12-1 momentum | monthly: equally the third of the names, rounded up, that returned most in 252 sessions without the last 21 |
-    | random at matched turnover | scores without information through `kappa`, at `matched_turnover` a day, a share of equity |
+    | random at matched turnover | scores without information through `kappa`, at `matched_turnover` a session, a share of equity |
     | ridge | the features that a policy sees, linearly, through `kappa`; fitted for each of `folds` on its training alone |
 
     A monthly row trades on the first session, and then by each decision at the close of a month's first session. A name without the
-    history that its rule needs gets nothing; while no name has it, the row is equal weight. Raises BaselineError.
+    history that its rule needs gets nothing; while no name has it, the row is equal weight. Returns are those of the market's rows.
+    Raises BaselineError.
     """
     if not matched_turnover > 0:
         raise BaselineError(f"random at matched turnover needs a turnover above 0, was {matched_turnover}")
@@ -76,7 +77,7 @@ def all_baselines(
     rows = [
         backtester.trade("cash", even, on=np.zeros(len(market), dtype=bool)),
         backtester.trade("equal weight held", even, on=backtester.opening),
-        backtester.trade("equal weight daily", even),
+        backtester.run(EqualWeight(name="equal weight daily"), market=market.decided_daily()),
         backtester.trade("equal weight at kappa", even, kappa=kappa),
     ]
     if benchmark is not None:
@@ -109,6 +110,7 @@ class _Backtester:
     def __init__(self, market: Market, *, rules: Rules, initial_cash: float, start: Day, end: Day) -> None:
         self.market, self._rules, self._cash, self._start, self._end = market, rules, initial_cash, start, end
         self._traded = market.rows(start, end).sessions
+        self._first, self._last = self._traded[[0, -1]].astype("datetime64[D]")
         self.opening = np.arange(len(market)) == market.index_of(self._traded[0]) - 1
 
     def run(self, policy: Policy, *, market: Market | None = None) -> BacktestResult:
@@ -125,14 +127,12 @@ class _Backtester:
     def trade(self, name: str, scores: FloatArray, *, kappa: float = 1.0, on: BoolArray | None = None) -> BacktestResult:
         """Trade `scores` (T, A), by the decisions at the closes of the rows `on` (T,) or of all.
 
-        Elsewhere nothing is tradable to this row, and what is not tradable is not ordered: it rests by the engine's own rule. What left the
-        universe is sold at the next of them.
+        Elsewhere it rests by the engine's own rule, as `Market.decided` says.
         """
         policy = _Listed(name, kappa, self.market.sessions, scores)
         if on is None:
             return self.run(policy)
-        resting = {mask: getattr(self.market, mask) & on[:, None] for mask in ("tradable", "leaving")}
-        return self.run(policy, market=replace(self.market, **resting))
+        return self.run(policy, market=self.market.decided(on))
 
     def monthly(self) -> BoolArray:
         """(T,) the first decision and the first session of each month after it."""
@@ -143,7 +143,7 @@ class _Backtester:
 
     def judged(self, folds: Sequence[Fold]) -> list[Fold]:
         """The folds whose test has a session of the span."""
-        return [fold for fold in folds if fold.test_start <= self._traded[-1] and fold.test_end >= self._traded[0]]
+        return [fold for fold in folds if fold.test_start <= self._last and fold.test_end >= self._first]
 
 
 _MONTHLY: tuple[tuple[str, int, Callable[[FloatArray], FloatArray]], ...] = (
@@ -196,7 +196,7 @@ def _random(backtester: _Backtester, *, kappa: float, turnover: float, seed: int
 
     @cache
     def miss(pace: float) -> float:
-        return float(np.log(trade(pace).turnover.mean() / turnover))
+        return float(np.log(trade(pace).by_session().turnover.mean() / turnover))
 
     low, high = (0.0, 1.0) if miss(1.0) > 0 else (1.0, 2.0)
     under, over = miss(low), miss(high)
@@ -238,7 +238,8 @@ def ridge(market: Market, folds: Sequence[Fold], *, kappa: float) -> WalkForward
     opens = np.log(_adjusted(market).open)
     label = np.full(opens.shape, np.nan)
     label[:-2] = opens[2:] - opens[1:-1]
-    spans = [(market.index_of(fold.train_start), market.index_of(fold.train_end) - 1) for fold in folds]
+    trained = [market.span(fold.train_start, fold.train_end) for fold in folds]
+    spans = [(rows.start, rows.stop - 2) for rows in trained]
     moments = np.zeros((len(market), *[market.features.shape[-1] + 1] * 2))
     counts = np.zeros(len(market))
     for row in range(min(first for first, _ in spans), max(stop for _, stop in spans)):

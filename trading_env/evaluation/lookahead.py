@@ -115,14 +115,17 @@ class History:
 
 
 def history_futures(history: History, cut: int) -> Iterator[tuple[How, History]]:
-    """Other later bars and events, with a split of every name on the day after; and none. Row numbers count the bars' sessions."""
+    """Other later bars and events, with a split of every name on the session after; and none. Row numbers count sessions, or slots."""
     sessions = history.bars["session"].drop_duplicates().sort_values()
+    days = sessions.dt.normalize()
     bars = history.bars.sort_values("session", kind="stable", ignore_index=True)
     rows = int((bars["session"] <= sessions.iloc[cut]).sum())
     later = history.actions["ex_date"] > sessions.iloc[cut]
     # Smaller dividends: one may not exceed the price, which is another name's now
     others = history.actions.assign(value=history.actions["value"].where(~later, history.actions["value"] / POISON))
-    splits = pd.DataFrame({"symbol": bars["symbol"].unique(), "ex_date": sessions.iloc[cut + 1], "kind": "split", "value": 3.0})
+    following = days[days > days.iloc[cut]].head(1)  # none where the cut lies in the last session
+    splits = following.to_frame("ex_date").merge(pd.DataFrame({"symbol": bars["symbol"].unique()}), how="cross")
+    splits = splits.assign(kind="split", value=3.0)
     actions = {"poisoned": pd.concat([others, splits.astype({"ex_date": others["ex_date"].dtype})]), "truncated": history.actions[~later]}
     for how, table in bar_futures(bars, rows - 1):
         yield how, History(table, actions[how])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from trading_env.errors import PapertapeError
 
@@ -43,6 +43,12 @@ def read_artifact(content: bytes, *, expected_hash: str | None = None) -> dict[s
     if expected_hash is not None and (found := artifact_hash(files)) != expected_hash:
         raise ArtifactError(f"the model in the archive must have the hash {expected_hash}, was {found}")
     return files
+
+
+def slots_problem(*, wanted: Sequence[str], was: Sequence[str]) -> str:
+    """How it is said everywhere that a model is of other slots, which `policy.json` names."""
+    needed, found = (", ".join(names) or "none (daily bars)" for names in (wanted, was))
+    return f"slots must be {needed}, was {found}"
 
 
 def _member(archive: tarfile.TarFile, name: str) -> tarfile.TarInfo:

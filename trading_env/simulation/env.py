@@ -51,7 +51,8 @@ class EnvConfig:
     """`kappa`: share of the way to the target a step; `start`: what a book holds when its episode begins.
 
     By default costs and limits are on, as in the bundled bars' settings; free trading and `limits=None` must be asked for.
-    `limits`: the executor's risk rules, applied to every session's orders; the baseline of the reward trades without them.
+    `limits`: the executor's risk rules, applied to every session's orders; the baseline of the reward trades without them. Where rows are
+    slot bars a step is a slot, `episode_sessions` counts slots, and limits of a day are judged slot by slot: looser than in a backtest.
     `names`: how many of the market's names a book trades; None, all of them. At the start of an episode that many are drawn, without
     replacement, from those tradable at its row; where these are too few, others fill up, so that the shape never changes. Observation,
     action and accounting are over the drawn names, in the market's order; features stay those of the whole market.

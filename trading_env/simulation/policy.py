@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from trading_env.data.observation import Layout, Observation, unpack
 from trading_env.errors import PapertapeError
 from trading_env.simulation import q_table, trees
+from trading_env.simulation.artifact import slots_problem
 from trading_env.simulation.q_table import QTableError, QTables
 from trading_env.simulation.trees import Trees, TreesError, with_forecast
 
@@ -99,7 +100,7 @@ class EqualWeight:
 
 @dataclass(frozen=True)
 class SeededRandom:
-    """Standard normal scores that depend on the seed and the observed session alone: a policy to test machinery with."""
+    """Standard normal scores that depend on the seed and the observed row alone: a policy to test machinery with."""
 
     seed: int
     kappa: float = 1.0
@@ -109,8 +110,10 @@ class SeededRandom:
         return f"random:{self.seed}"
 
     def scores(self, observation: Observation) -> FloatArray:
-        day = int(observation.as_of.astype("datetime64[D]").astype(np.int64))
-        return np.random.default_rng([self.seed, day]).standard_normal(len(observation.symbols))
+        row = [int(observation.as_of.astype("datetime64[D]").astype(np.int64))]
+        if observation.as_of.dtype == np.dtype("datetime64[m]"):
+            row.append(int(observation.as_of.astype(np.int64)))
+        return np.random.default_rng([self.seed, *row]).standard_normal(len(observation.symbols))
 
 
 def make_policy(spec: str) -> Policy:
@@ -128,6 +131,7 @@ class PolicyCard:
     """`policy.json`: what the arrays are and where they come from. Dates are ISO; `metrics` is free-form JSON.
 
     `forecast`: "trees" when the arrays hold `Trees` whose forecast the network reads as one feature more; the file names it only then.
+    `slots`: the slots whose bars it was trained on; none, and not in the file, for a model of daily bars.
     """
 
     features: tuple[str, ...]
@@ -143,6 +147,7 @@ class PolicyCard:
     architecture: str = ARCHITECTURE
     metrics: Mapping[str, Any] = field(default_factory=dict)
     forecast: str = "none"
+    slots: tuple[str, ...] = ()
 
     @property
     def block(self) -> int:
@@ -301,15 +306,20 @@ def save_policy(folder: Path, arrays: Mapping[str, ArrayLike], card: PolicyCard)
     document = {"schema": SCHEMA, **asdict(card)}
     if card.forecast == "none":
         del document["forecast"]  # the same bytes, and so the same hash, as before there was one
+    if not card.slots:
+        del document["slots"]
     text = json.dumps(document, indent=2, sort_keys=True, allow_nan=False)
     (folder / "policy.json").write_text(text + "\n", encoding="utf-8")
 
 
-def load_policy(folder: Path, *, expected_feature_hash: str | None = None) -> NumpyPolicy:
-    """Read and check an artifact; pass the running code's feature hash unless only looking at it. Raises PolicyError."""
+def load_policy(folder: Path, *, expected_feature_hash: str | None = None, slots: Sequence[str] = ()) -> NumpyPolicy:
+    """Read and check an artifact; pass the running code's feature hash unless only looking at it, and the slots where rows are slot bars: a
+    model of other rows has learned other features. Raises PolicyError."""
     card = _read_card(folder / "policy.json")
     if expected_feature_hash is not None and card.feature_hash != expected_feature_hash:
         raise PolicyError(f"policy.json: feature_hash must be {expected_feature_hash}, was {card.feature_hash}")
+    if expected_feature_hash is not None and card.slots != tuple(slots):
+        raise PolicyError(f"policy.json: {slots_problem(wanted=slots, was=card.slots)}")
     try:
         with (folder / "policy.npz").open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
@@ -326,9 +336,10 @@ def _read_card(path: Path) -> PolicyCard:
     if not isinstance(document, dict) or document.pop("schema", None) != SCHEMA:
         raise PolicyError(f"{path.name}: schema must be {SCHEMA}")
     expected = {f.name for f in fields(PolicyCard)}
-    if differ := (document.keys() | {"forecast"}) ^ expected:
+    if differ := (document.keys() | {"forecast", "slots"}) ^ expected:
         raise PolicyError(f"{path.name}: fields must be exactly the card's, these differ: {', '.join(sorted(differ))}")
     lists = {name: tuple(document[name]) for name in ("features", "context", "trained_on", "seeds")}
+    lists["slots"] = tuple(document.get("slots", ()))
     return PolicyCard(**{**document, **lists})
 
 

@@ -47,10 +47,11 @@ from lambdas.common.broker.port import (
     Trade,
     Unresolved,
 )
-from lambdas.common.broker.transport import PAUSE, RETRY_TIMEOUT, Transport
+from lambdas.common.broker.transport import PAUSE, RESET_TIMEOUT, RETRY_TIMEOUT, Transport
 from lambdas.common.environment import Variables, read
 from lambdas.common.telemetry import logger
 from schema.loopback import is_loopback
+from schema.slot import MinutesFeed
 
 #: What one list of orders holds at most.
 LIST_LIMIT = 500
@@ -60,6 +61,11 @@ DATA = "https://data.alpaca.markets"
 LIVE_SWITCH = "yes-real-money"
 #: How far an action's process date, by which Alpaca filters, may lie from its ex-date: a dividend is processed on the day it is paid.
 PROCESSED_WITHIN = timedelta(days=120)
+#: Who may read a feed of minutes, for whoever is refused one.
+FEEDS: Mapping[MinutesFeed, str] = {
+    "iex": "every plan includes it",
+    "sip": "its last fifteen minutes need a paid plan, 'iex' does not",
+}
 
 
 class Credentials(BaseModel):
@@ -82,6 +88,7 @@ class BrokerVariables(BrokerAddresses):
     broker_connect_timeout: float = Field(default=3.0, gt=0, le=10)
     broker_read_timeout: float = Field(default=10.0, gt=0, le=15)
     broker_pause: float = Field(default=PAUSE, gt=0, le=10)
+    broker_reset_timeout: float = Field(default=RESET_TIMEOUT, gt=0, le=90)
 
 
 def refuse_foreign_broker(*, trading_url: str, data_url: str, environment_switch: str, secret_switch: bool) -> None:
@@ -129,6 +136,7 @@ class AlpacaBroker:
         live_switch: str = "",
         timeouts: tuple[float, float] = (3.0, 10.0),
         pause: float = PAUSE,
+        reset_timeout: float = RESET_TIMEOUT,
         sleep: Callable[[float], None] = time.sleep,
         renew: Callable[[], tuple[str, str] | None] = lambda: None,
     ) -> None:
@@ -140,7 +148,7 @@ class AlpacaBroker:
         self._actions = _Actions(**keys, url_override=data_url)
         self.list_limit = LIST_LIMIT
         for client in (self._trading, self._stocks, self._actions):
-            client.use(timeouts=timeouts, pause=pause, sleep=sleep, renew=renew)
+            client.use(timeouts=timeouts, pause=pause, reset_timeout=reset_timeout, sleep=sleep, renew=renew)
 
     def clock(self) -> Clock:
         return wire.clock_of(self._trading.get_clock())
@@ -230,6 +238,22 @@ class AlpacaBroker:
         answer = self._market("bars", lambda: self._stocks.get_stock_bars(request))
         return [wire.bar_of(symbol, bar) for symbol in sorted(answer) for bar in answer[symbol]]
 
+    def minute_bars(self, symbols: Sequence[str], start: datetime, end: datetime, *, feed: MinutesFeed) -> list[dict[str, Any]]:
+        """A plan that does not include the feed, or its last minutes: `QueryRefused`, with the setting."""
+        request = StockBarsRequest(
+            symbol_or_symbols=list(symbols),
+            timeframe=TimeFrame(1, TimeFrameUnit.Minute),
+            start=start,
+            end=end,
+            adjustment=Adjustment.RAW,
+            feed=DataFeed(feed),
+        )
+        try:
+            answer = self._market("minutes", lambda: self._stocks.get_stock_bars(request))
+        except QueryRefused as refusal:
+            raise QueryRefused(f"{refusal}; settings.data.minutes_feed is {feed!r}: {FEEDS[feed]}") from refusal
+        return [wire.bar_of(symbol, bar) for symbol in sorted(answer) for bar in answer[symbol]]
+
     def corporate_actions(self, symbols: Sequence[str], start: date, end: date) -> list[dict[str, Any]]:
         """Ask for whatever is processed around these ex-dates, ahead of today too.
 
@@ -274,12 +298,13 @@ def paper_account(secret: str, *, environ: Mapping[str, str]) -> AlpacaBroker:
 @lru_cache(maxsize=4)
 def _broker(variables: BrokerVariables) -> AlpacaBroker:
     return AlpacaBroker(
-        credentials=_credentials(variables.broker_secret_arn),
+        credentials=stored_credentials(variables.broker_secret_arn),
         trading_url=variables.alpaca_trading_url,
         data_url=variables.alpaca_data_url,
         live_switch=variables.allow_live_trading,
         timeouts=(variables.broker_connect_timeout, variables.broker_read_timeout),
         pause=variables.broker_pause,
+        reset_timeout=variables.broker_reset_timeout,
         renew=partial(_rotated, variables.broker_secret_arn),
     )
 
@@ -291,14 +316,15 @@ def forget_broker() -> None:
 
 def _rotated(arn: str) -> tuple[str, str] | None:
     try:
-        now = _credentials(arn)
+        now = stored_credentials(arn)
     except BrokerRefused as error:
         logger.error("the keys were refused and cannot be read again", extra={"error": str(error)})
         return None
     return now.key_id, now.secret_key
 
 
-def _credentials(arn: str) -> Credentials:
+def stored_credentials(arn: str) -> Credentials:
+    """The keys of the secret as they are now; raise `BrokerRefused` where they cannot be read."""
     name = arn.rsplit(":", 1)[-1]
     remedy = "store it: make secret"
     try:

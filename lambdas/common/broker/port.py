@@ -23,6 +23,7 @@ from decimal import Decimal
 from typing import Any, Literal, Protocol
 
 from schema.exchange_time import new_york_date
+from schema.slot import MinutesFeed
 from trading_env.errors import PapertapeError
 from trading_env.orders.order_state import BrokerStatus, Side
 
@@ -224,6 +225,9 @@ class AccountReads(Calendar, Protocol):
     def assets(self) -> dict[str, Asset]:
         """Return the active US shares by symbol; a name that is not there is not active."""
 
+    def minute_bars(self, symbols: Sequence[str], start: datetime, end: datetime, *, feed: MinutesFeed) -> list[dict[str, Any]]:
+        """As `MarketData.minute_bars`: whether the account's plan includes a feed is known by asking."""
+
 
 class MarketData(Calendar, Protocol):
     """Bars, quotes, trades and corporate actions of listed names. A read that fails raises `BrokerUnavailable`."""
@@ -238,6 +242,12 @@ class MarketData(Calendar, Protocol):
         """Return raw (unadjusted) daily bars from `start` to `end`, both included, by symbol and time.
 
         Rows are symbol, ts, open, high, low, close, volume, and trade_count and vwap where there are any.
+        """
+
+    def minute_bars(self, symbols: Sequence[str], start: datetime, end: datetime, *, feed: MinutesFeed) -> list[dict[str, Any]]:
+        """Return raw (unadjusted) one-minute bars that begin from `start` to `end`, both included, by symbol and time.
+
+        Rows as `daily_bars`, `ts` the minute's start. A minute without a trade has no bar.
         """
 
     def corporate_actions(self, symbols: Sequence[str], start: date, end: date) -> list[dict[str, Any]]:

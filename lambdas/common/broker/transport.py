@@ -26,7 +26,8 @@ RATE_LIMIT_ATTEMPTS = 3
 PAUSE = 0.3
 #: Seconds that a write waits in all for the broker's budget to be back, unless its caller says otherwise.
 RETRY_TIMEOUT = 4.0
-LONGEST_PAUSE = 2.0
+#: Seconds that a read waits for it, unless its caller has more time.
+RESET_TIMEOUT = 2.0
 SHORTEST_PAUSE = 0.05
 
 
@@ -35,6 +36,7 @@ class Transport:
 
     _timeouts: tuple[float, float]
     _pause: float
+    _reset_timeout: float
     _sleep: Callable[[float], None]
     _renew: Callable[[], tuple[str, str] | None]
     _api_key: str | None
@@ -49,11 +51,13 @@ class Transport:
         timeouts: tuple[float, float],
         sleep: Callable[[float], None],
         pause: float = PAUSE,
+        reset_timeout: float = RESET_TIMEOUT,
         renew: Callable[[], tuple[str, str] | None] = lambda: None,
     ) -> None:
         """`renew` gives the keys as they are now (None: they cannot be read); it is asked after a refusal of the keys."""
         self._timeouts = timeouts
         self._pause = pause
+        self._reset_timeout = reset_timeout
         self._sleep = sleep
         self._renew = renew
         self._session.trust_env = False  # no proxy, netrc or certificate file of the environment between us and the broker
@@ -92,12 +96,12 @@ class Transport:
                     return response.json()
                 if response.status_code == 404:
                     raise NotFound(_message(response)[1])
-                if response.status_code in {400, 422}:
+                if response.status_code in {400, 422} or _beyond_the_plan(response):
                     raise QueryRefused(f"GET {url} was refused ({response.status_code}: {_message(response)[1]})")
                 problem = f"{response.status_code}: {_message(response)[1]}"
                 if response.status_code == 429:
                     pause = self._until_reset(response.headers)
-                if response.status_code in {401, 403} or pause > LONGEST_PAUSE:
+                if response.status_code in {401, 403} or pause > self._reset_timeout:
                     break
             except requests.RequestException as error:
                 problem = type(error).__name__
@@ -154,6 +158,11 @@ def _about_the_keys(response: requests.Response) -> bool:
     if response.status_code != 403:
         return response.status_code == 401
     return ORDER_CODE.fullmatch(str(_message(response)[0])) is None
+
+
+def _beyond_the_plan(response: requests.Response) -> bool:
+    """`subscription does not permit querying recent SIP data`, by Alpaca's FAQ: the keys are good, and the question is not."""
+    return response.status_code == 403 and "subscription" in _message(response)[1].lower()
 
 
 def _message(response: requests.Response) -> tuple[int | None, str]:

@@ -14,10 +14,15 @@ from decimal import Decimal
 from lambdas.common.health import closes as closing
 from lambdas.common.lake.news_state import SourceDown
 from lambdas.common.ledger.records import AlertRecord, Attribution, Decision, OrderRecord, ServedModel, Snapshot
+from lambdas.common.ledger.roles import rests
+from lambdas.common.ledger.runner_state import RunnerState
 from schema.exchange_time import NEW_YORK
 from schema.settings import Settings
+from schema.slot import Slot
 
 QUOTES_GRACE = timedelta(minutes=10)
+#: With a stream an object is named after its five minutes, and written up to five minutes after these; twice that, and it stands still.
+STREAM_GRACE = timedelta(minutes=20)
 UNKNOWN_LIMIT = timedelta(minutes=15)
 BATCH_GRACE = timedelta(minutes=15)
 SNAPSHOT_GRACE = timedelta(minutes=10)
@@ -29,6 +34,7 @@ CONSTANT_RANGE = 1e-9
 DIFFERENCE_LIMIT = 0.005
 NEWS_RUNS = 6
 SCORES_LIMIT = timedelta(hours=2)
+RUNNER_LIMIT = timedelta(seconds=60)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,12 +50,28 @@ class NewsFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SlotRowFacts:
+    """The session of the newest slot row, which is what decisions are made on where a row is a slot bar."""
+
+    newest: date | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunnerFacts:
+    """The runner's last beat, None where none ever ran, and the machines' time `asked_at` which it was read: a beat is of their clocks,
+    as a lease is, and not of the schedule's."""
+
+    beat: RunnerState | None
+    asked_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
 class Facts:
     """The state of the agent at `now` (UTC). `opens`/`closes` are None on a day without a session; `earlier` are the sessions before it.
 
     `decisions`: the agent's in today's slots, in order; `recent`: its last ones, oldest first; `attribution`: the last that was written;
     `orders`: how many the ledger has of today; `peak_equity`: what losses count from, 0 before the first; `news`: None where none is
-    collected.
+    collected; `runner`: None where none is to run; `slot_rows`: None where a row is a session.
     """
 
     now: datetime
@@ -69,6 +91,7 @@ class Facts:
     trader: ServedModel | None
     features_end: date | None
     newest_bar: date | None
+    slot_rows: SlotRowFacts | None = None
     #: By source of `[data] check_closes`, the closes of the last of `earlier`.
     compared: Mapping[str, closing.ComparedCloses] = field(default_factory=dict)
     last_snapshot: Snapshot | None
@@ -77,11 +100,17 @@ class Facts:
     orders: int = 0
     peak_equity: Decimal = Decimal(0)
     news: NewsFacts | None = None
+    runner: RunnerFacts | None = None
 
     @property
     def closed(self) -> date | None:
         """The last session that has a snapshot."""
         return None if self.last_snapshot is None else date.fromisoformat(self.last_snapshot.session)
+
+    @property
+    def newest_observed(self) -> date | None:
+        """The last session of which the lake has what decisions are made on."""
+        return self.newest_bar if self.slot_rows is None else self.slot_rows.newest
 
     @property
     def model_age_days(self) -> int | None:
@@ -100,7 +129,8 @@ def calendar(facts: Facts, _settings: Settings) -> str:
 def quotes(facts: Facts, settings: Settings) -> str:
     if facts.opens is None or facts.closes is None:
         return ""
-    limit = max(QUOTES_GRACE, timedelta(minutes=5 * settings.schedule.quotes_every_minutes))
+    polled = max(QUOTES_GRACE, timedelta(minutes=5 * settings.schedule.quotes_every_minutes))
+    limit = polled if settings.stream.kind == "none" else STREAM_GRACE
     if not facts.opens + limit <= facts.now <= facts.closes or facts.now - (facts.last_quotes or facts.opens) <= limit:
         return ""
     return f"the newest raw quotes are of {_time(facts.last_quotes)}, now is {_time(facts.now)}"
@@ -110,9 +140,17 @@ def slot(facts: Facts, settings: Settings) -> Mapping[str, str]:
     if facts.opens is None:
         return {}
     decided = {decision.slot for decision in facts.decisions}
-    missing = [one for one in settings.schedule.slots_of(facts.day) if str(one) not in decided]
+    missing = [one for one in settings.schedule.slots_of(facts.day) if str(one) not in decided and not _decides_not(facts, one, settings)]
     ends = {one: one.window(facts.opens, minutes=settings.schedule.slot_window_minutes)[1] for one in missing}
     return {one.name: f"no decision in slot {one}, its window ended at {_time(end)}" for one, end in ends.items() if facts.now > end}
+
+
+def _decides_not(facts: Facts, one: Slot, settings: Settings) -> bool:
+    """With slot bars: what trades rests in this slot, or the session is over before it."""
+    if not settings.row_slots or facts.opens is None or facts.closes is None:
+        return False
+    over = one.window(facts.opens, minutes=0)[0] >= facts.closes
+    return over or (facts.trader is not None and rests(facts.trader, one, settings))
 
 
 def unknown(facts: Facts, _settings: Settings) -> Mapping[str, str]:
@@ -208,6 +246,17 @@ def bars(facts: Facts, settings: Settings) -> str:
     return f"the newest daily bar of {name} is of {facts.newest_bar or 'never'}, the last session was {facts.earlier[-1]}"
 
 
+def minutes(facts: Facts, settings: Settings) -> str:
+    """Where the daily bars are late as well, their rule says so."""
+    if facts.slot_rows is None or not facts.earlier or facts.newest_bar is None or facts.newest_bar < facts.earlier[-1]:
+        return ""
+    newest, name = facts.slot_rows.newest, settings.universe.required_benchmark
+    if newest is not None and newest >= facts.earlier[-1]:
+        return ""
+    feed = settings.data.minutes_feed
+    return f"the newest slot row of {name}, of feed {feed!r}, is of {newest or 'never'}, its newest daily bar of {facts.newest_bar}"
+
+
 def closes(facts: Facts, _settings: Settings) -> Mapping[str, str]:
     return closing.sentences(facts.compared)
 
@@ -241,6 +290,23 @@ def scores(facts: Facts, _settings: Settings) -> Mapping[str, str]:
 
 def scoring_budget(facts: Facts, _settings: Settings) -> str:
     return "" if facts.news is None else facts.news.stopped
+
+
+def runner(facts: Facts, _settings: Settings) -> str:
+    return "" if facts.runner is None else runner_silent(facts.runner, now=facts.now, opens=facts.opens, closes=facts.closes)
+
+
+def runner_silent(runner: RunnerFacts, *, now: datetime, opens: datetime | None, closes: datetime | None) -> str:
+    """What is wrong with the runner's last beat at `now`, of a session that opens and closes so; nothing while the market is closed."""
+    if opens is None or closes is None or not opens <= now <= closes:
+        return ""
+    beat = runner.beat
+    if beat is None:
+        return "the market is open, and the runner has never been alive"
+    silent = runner.asked_at - datetime.fromisoformat(beat.beat_at)
+    if beat.state == "stopped":
+        return f"the market is open, and the runner stopped {silent.total_seconds():.0f} s ago: {beat.reason or 'it did not say why'}"
+    return f"the runner's last beat is {silent.total_seconds():.0f} s old, it began at {beat.since}" if silent > RUNNER_LIMIT else ""
 
 
 def _time(moment: datetime | None) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from lambdas.common.health.checks import Facts, NewsFacts
+from lambdas.common.health.checks import Facts, NewsFacts, RunnerFacts, SlotRowFacts, runner_silent
 from lambdas.common.health.closes import compared_closes
 from lambdas.common.lake.lake import Lake
 from lambdas.common.lake.news_state import NewsStateObject
@@ -14,9 +14,9 @@ from lambdas.common.ledger.ledger import Ledger
 from lambdas.common.ledger.records import Decision
 from lambdas.common.ledger.roles import trader_now
 from schema.exchange_time import new_york_date, parse_utc
-from schema.lake_layout import BARS, NEWS, SENTIMENT, bars_key
+from schema.lake_layout import NEWS, SENTIMENT, bars_key, bars_prefix
 from schema.settings import Settings
-from schema.slot import AGENT, Slot, decision_id_of
+from schema.slot import AGENT, Slot, SlotRows, decision_id_of
 
 MAILED = "health:"
 #: How long a later run of the collection still looks for what has no scores.
@@ -26,11 +26,12 @@ RUN = "date=%Y-%m-%d/%H%M.jsonl.gz"
 RECENT = timedelta(days=10)
 
 
-def gather(*, now: datetime, ledger: Ledger, lake: Lake, settings: Settings) -> Facts:
+def gather(*, now: datetime, ledger: Ledger, lake: Lake, settings: Settings, asked_at: datetime) -> Facts:
+    """What is so at `now`; `asked_at` is the machine's own time."""
     day = new_york_date(now)
     calendar = lake.calendar(years=(day.year - 1, day.year))
     opens, closes = calendar.hours(day) or (None, None)
-    manifest, (state, breakers), snapshot = lake.manifest(), ledger.switches(), ledger.latest_snapshot()
+    manifest, (state, breakers), snapshot = lake.manifest(settings.training.timeframe), ledger.switches(), ledger.latest_snapshot()
     alerts = [alert for alert in ledger.alerts(day.isoformat()[:7]) if alert.session == day.isoformat()]
     return Facts(
         now=now,
@@ -50,6 +51,7 @@ def gather(*, now: datetime, ledger: Ledger, lake: Lake, settings: Settings) -> 
         trader=trader_now(ledger, settings),
         features_end=None if manifest is None else date.fromisoformat(manifest["end"]),
         newest_bar=_newest_bar(lake, symbol=settings.universe.required_benchmark, day=day),
+        slot_rows=_slot_rows(lake, settings, day=day),
         compared=compared_closes(lake, settings.data.check_closes, calendar.before(day)),
         last_snapshot=snapshot,
         recent=_recent(ledger, day),
@@ -57,7 +59,15 @@ def gather(*, now: datetime, ledger: Ledger, lake: Lake, settings: Settings) -> 
         orders=len(ledger.ids_of_day(day.isoformat())),
         peak_equity=breakers.peak_equity,
         news=_news(lake, settings, now=now) if settings.news.sources else None,
+        runner=RunnerFacts(beat=ledger.runner_state(), asked_at=asked_at) if settings.runner.enabled else None,
     )
+
+
+def runner_alone(*, now: datetime, ledger: Ledger, lake: Lake, asked_at: datetime) -> str:
+    """What `runner-silent` has to say at `now`, read from the calendar and the runner's beat and nothing else."""
+    day = new_york_date(now)
+    opens, closes = lake.calendar(years=(day.year,)).hours(day) or (None, None)
+    return runner_silent(RunnerFacts(beat=ledger.runner_state(), asked_at=asked_at), now=now, opens=opens, closes=closes)
 
 
 def _news(lake: Lake, settings: Settings, *, now: datetime) -> NewsFacts:
@@ -96,6 +106,13 @@ def _recent(ledger: Ledger, day: date) -> tuple[Decision, ...]:
     return tuple(decision for month in months for decision in ledger.decisions(month) if decision.strategy == AGENT)
 
 
-def _newest_bar(lake: Lake, *, symbol: str, day: date) -> date | None:
-    found = lake.read([bars_key(symbol, day.year - 1), bars_key(symbol, day.year)], prefix=f"{BARS}symbol={symbol}/")
-    return max((new_york_date(parse_utc(rows[-1]["ts"])) for rows in found.values() if rows), default=None)
+def _slot_rows(lake: Lake, settings: Settings, *, day: date) -> SlotRowFacts | None:
+    if (rows := settings.slot_rows) is None:
+        return None
+    return SlotRowFacts(newest=_newest_bar(lake, symbol=settings.universe.required_benchmark, day=day, rows=rows))
+
+
+def _newest_bar(lake: Lake, *, symbol: str, day: date, rows: SlotRows | None = None) -> date | None:
+    keys = [bars_key(symbol, year, rows) for year in (day.year - 1, day.year)]
+    found = lake.read(keys, prefix=f"{bars_prefix(rows)}symbol={symbol}/")
+    return max((new_york_date(parse_utc(lines[-1]["ts"])) for lines in found.values() if lines), default=None)

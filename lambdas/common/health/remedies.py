@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class AppAddress:
-    """Which deployment a command is for; `local`: on the laptop that runs it."""
+    """Which deployment a command is for; `local`: on the laptop that runs it; `streamed`: its quotes come by a stream."""
 
     name: str
     region: str
     local: bool = False
+    streamed: bool = False
 
 
 def _named(stack: str, output: str) -> str:
@@ -36,13 +37,19 @@ STATUS = "make status{on}"
 RESUME = 'make resume reason="..."{on}'
 EXPLAIN = "make explain id={subject}{on}"
 BACKFILL, RECONCILE = _invoke("ingest", "BackfillBarsFunction"), _invoke("trading", "ReconcileFunction")
-
+START_RUNNER = (
+    "aws ecs update-service --region {region} --desired-count 1 --cluster "
+    + _named("realtime", "RunnerCluster")
+    + " --service "
+    + _named("realtime", "RunnerService")
+)
 NEWS_LOG = _log("ingest", "CollectNewsFunction")
 
 #: By the name of a rule, or of an alert that a function raised (what stands before its colon).
 COMMANDS: Mapping[str, str] = {
     "calendar-missing": BACKFILL,
     "bars-late": BACKFILL,
+    "minutes-late": _log("ingest", "BackfillBarsFunction"),
     "closes-disagree": _log("ingest", "BackfillBarsFunction"),
     "quotes-stale": _log("ingest", "IngestQuotesFunction"),
     "slot-missed": _log("trading", "DecideFunction"),
@@ -57,8 +64,10 @@ COMMANDS: Mapping[str, str] = {
     "news-stale": NEWS_LOG,
     "sentiment-behind": NEWS_LOG,
     "sentiment-budget": NEWS_LOG,
+    "runner-silent": START_RUNNER,
     "stale-data": BACKFILL,
     "book-unknown": _log("trading", "ReconcileFunction"),
+    "orders-open": _log("trading", "ReconcileFunction"),
     "overfill": EXPLAIN,
     "contradiction": EXPLAIN,
     "replaced": EXPLAIN,
@@ -70,10 +79,14 @@ COMMANDS: Mapping[str, str] = {
     "archive-late": _log("trading", "ReconcileFunction"),
 }
 
+#: In the place of some of these, where quotes come by a stream.
+STREAMED: Mapping[str, str] = {"quotes-stale": _log("stream", "ConsumeStreamFunction")}
+
 
 def command_for(name: str, subject: str, deployment: AppAddress) -> str:
     """What to type about a rule or an alert, and what it names; empty where a laptop has no such command."""
-    command = COMMANDS.get(name, STATUS)
+    commands = {**COMMANDS, **STREAMED} if deployment.streamed else COMMANDS
+    command = commands.get(name, STATUS)
     if deployment.local and not command.startswith("make "):
         return ""
     on = "" if deployment.local else " on=aws"

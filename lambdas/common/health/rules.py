@@ -63,12 +63,14 @@ EXAMPLE = AppAddress("papertape", "us-east-1")
 #: Rules about a state that can end, whose end is mailed too; the others are about what a session has seen.
 ENDING = frozenset(
     {
-        *("calendar-missing", "bars-late", "order-unknown", "order-open", "batch-unfinished", "breaker-tripped", "position-drift"),
+        *("calendar-missing", "bars-late", "minutes-late", "order-unknown", "order-open", "batch-unfinished", "breaker-tripped"),
+        "position-drift",
         *("model-old", "policy-constant", "features-late", "snapshot-missing", "news-stale", "sentiment-behind", "sentiment-budget"),
+        "runner-silent",
     }
 )
 #: While one of these is broken, decide refuses the next decision or risk its buys.
-STOPPING = frozenset({"calendar-missing", "bars-late", "snapshot-missing", "breaker-tripped"})
+STOPPING = frozenset({"calendar-missing", "bars-late", "minutes-late", "snapshot-missing", "breaker-tripped"})
 
 
 def names(findings: Iterable[Finding]) -> list[str]:
@@ -98,6 +100,14 @@ RULES = (
         broken=checks.bars,
     ),
     Rule(
+        name="minutes-late",
+        threshold='with [training] timeframe = "1Min": a daily bar of the session before today, and no slot row of it',
+        reason="decide observes the slot rows before its slot and makes no decision on older ones",
+        runbook="backfill_bars' log says what the vendor answered. For a plan that refuses the feed set another [data] minutes_feed and "
+        "deploy. Then invoke backfill_bars before the slot, with a start date if more than a week is missing.",
+        broken=checks.minutes,
+    ),
+    Rule(
         name="closes-disagree",
         threshold="a source of [data] check_closes is more than 0.5 % from the lake's last close, or could not be asked",
         reason="two vendors' closes differ by the auction's prints, a few basis points; more is a split, another share, or a wrong bar",
@@ -106,9 +116,10 @@ RULES = (
     ),
     Rule(
         name="quotes-stale",
-        threshold="during a session: no raw quotes for 10 minutes, or five scheduled runs if those take longer",
+        threshold="during a session: no raw quotes for 10 minutes, or five scheduled runs if those take longer; with a stream, for 20",
         reason="one missed minute is the feed, ten are a broken key, feed or schedule; quotes cannot be fetched later",
-        runbook="Read ingest_quotes' log. Trading does not need these quotes: the executor asks the broker itself.",
+        runbook="Read ingest_quotes' log; with a stream the runner's, then consume_stream's. "
+        "Trading does not need these quotes: the executor asks the broker itself.",
         broken=checks.quotes,
     ),
     Rule(
@@ -230,7 +241,17 @@ RULES = (
         runbook="Nothing is at risk. Raise the budget in settings.toml and deploy, choose a free scorer, or wait for the month's end.",
         broken=checks.scoring_budget,
     ),
+    Rule(
+        name="runner-silent",
+        threshold=f"with [runner] enabled, while the market is open: no beat of the runner for {checks.RUNNER_LIMIT.seconds} s",
+        reason="looked at every minute: without it fills reach the ledger with reconcile's schedule, and a fall between slots is seen then",
+        runbook="Trading goes on by its schedules. ECS starts a dead task anew; if it does not, the runner's log says why. Then start it.",
+        broken=checks.runner,
+    ),
 )
+
+#: The rule that is looked at every minute of a session, alone.
+EVERY_MINUTE = next(rule for rule in RULES if rule.name == "runner-silent")
 
 
 def markdown() -> str:

@@ -20,8 +20,8 @@ RUNBOOKS: Mapping[str, AlertRunbook] = {
     # decide: no decision, or not all of it
     "stale-data": AlertRunbook(
         "decide",
-        "the lake does not reach the last close; no decision",
-        "Invoke backfill_bars; before the slot ends decide may be invoked again.",
+        "the lake does not reach the last close, or with slot bars the vendor's minutes not the slot; no decision",
+        "Invoke backfill_bars; before the slot ends decide may be invoked again. Of today's minutes the detail is the vendor's answer.",
     ),
     "missing-bar": AlertRunbook(
         "decide",
@@ -40,8 +40,13 @@ RUNBOOKS: Mapping[str, AlertRunbook] = {
     ),
     "book-unknown": AlertRunbook(
         "decide",
-        "the book of the last close is not known; no decision",
-        "Read reconcile's log of that evening. The next close is a snapshot again; nothing else is needed.",
+        "the book of the last close is not known, or in a later slot positions are not what fills and splits explain; no decision",
+        "Read reconcile's log of that evening, or of now. The next close is a snapshot again; nothing else is needed.",
+    ),
+    "orders-open": AlertRunbook(
+        "decide",
+        "orders or a batch of an earlier slot had not ended when a later slot of slot bars came; no decision",
+        "Nothing, if they end by themselves: the next slot decides. An external order that rests at the broker must be cancelled there.",
     ),
     "no-observation": AlertRunbook(
         "decide", "bars or book cannot be observed; no decision", "The detail names the value. Look at that symbol's raw bars and position."
@@ -147,6 +152,16 @@ RUNBOOKS: Mapping[str, AlertRunbook] = {
         "reconcile",
         "a held name has not traded today and has an earlier session's price",
         "As for missing-bar: a halt, or the end of the name.",
+    ),
+    "halted": AlertRunbook(
+        "reconcile",
+        "the exchange has halted a name that is held: it cannot be sold until it resumes",
+        "Nothing: its position is carried, and a decision leaves it out. The code is the tape's; most halts end within the hour.",
+    ),
+    "feed-silent": AlertRunbook(
+        "health",
+        "a socket of the runner said nothing in an open market, and was opened anew",
+        "Once is the vendor's. If it repeats, read the runner's log: keys, plan, or another client on the one connection that a plan has.",
     ),
     "archive-late": AlertRunbook(
         "reconcile", "records could not be copied to the audit bucket", "The next pass tries again; after a day read reconcile's log."

@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import date, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
@@ -25,11 +25,14 @@ from schema.lake_layout import (
     ACTIONS,
     BARS,
     CALENDAR,
-    FEATURES_MANIFEST,
+    SLOT_MINUTES,
     actions_key,
     bars_key,
     calendar_key,
+    features_manifest,
     first_sentiment_key,
+    quotes_key,
+    quotes_minute,
     quotes_prefix,
     sentiment_keys_between,
     sentiment_prefix,
@@ -155,18 +158,27 @@ class Lake:
         )
 
     def last_quotes(self, *, day: date) -> datetime | None:
-        """The latest scheduled minute of the UTC date `day` that has a quotes object."""
-        prefix = quotes_prefix(day)
-        keys = self.raw_index(prefix)
-        if not keys:
-            return None
-        clock = max(keys).removeprefix(prefix).removesuffix(".jsonl.gz")
-        return datetime.strptime(f"{day.isoformat()} {clock}", "%Y-%m-%d %H%M").replace(tzinfo=UTC)
+        """The latest minute of the UTC date `day` that a quotes object is named after: a scheduled one, or a stream's slot's first."""
+        keys = self.raw_index(quotes_prefix(day))
+        return quotes_minute(max(keys)) if keys else None
 
-    def manifest(self) -> dict[str, Any] | None:
-        """The features' manifest, None when no complete build exists."""
-        body = read_object(self.s3, bucket=self.processed_bucket, key=FEATURES_MANIFEST)
-        return None if body is None else document_of(body, bucket=self.processed_bucket, key=FEATURES_MANIFEST)
+    def newest_quotes(self, *, day: date) -> dict[str, Row]:
+        """By symbol, the last quote of the last scheduled minute, or of the stream's last two slots; empty for a day without any."""
+        prefix = quotes_prefix(day)
+        minutes = {key: quotes_minute(key) for key in self.raw_index(prefix)}
+        if not minutes:
+            return {}
+        last = max(minutes)
+        first = minutes[last] if last == quotes_key(minutes[last]) else minutes[last] - timedelta(minutes=SLOT_MINUTES)
+        newest = sorted(key for key, minute in minutes.items() if minute >= first)
+        rows = [row for found in self.read(newest, prefix=prefix).values() for row in found]
+        return {row["symbol"]: row for row in sorted(rows, key=lambda row: parse_utc(row["ts"]))}
+
+    def manifest(self, timeframe: str) -> dict[str, Any] | None:
+        """The manifest of the features of rows of `timeframe`, None when no complete build exists."""
+        key = features_manifest(timeframe)
+        body = read_object(self.s3, bucket=self.processed_bucket, key=key)
+        return None if body is None else document_of(body, bucket=self.processed_bucket, key=key)
 
     def put_processed(self, key: str, document: Mapping[str, Any]) -> None:
         self._put(self.processed_bucket, key, document_bytes(document), "application/json")

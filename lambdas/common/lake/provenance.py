@@ -17,7 +17,6 @@ import boto3
 from botocore.config import Config
 
 from lambdas.common.lake.lake import document_of, read_object
-from schema.lake_layout import TRAINING_MANIFEST
 from trading_env.simulation.artifact import ArtifactError, artifact_hash, read_artifact
 
 
@@ -62,8 +61,8 @@ class Registry:
         except ArtifactError:
             return None
 
-    def evidence(self, arn: str, *, processed_bucket: str) -> dict[str, Any]:
-        """What the audit keeps of a package: the columns of `EVIDENCE`, None where there is nothing."""
+    def evidence(self, arn: str, *, processed_bucket: str, training_manifest: str) -> dict[str, Any]:
+        """What the audit keeps of a package: the columns of `EVIDENCE`, None where there is nothing; `training_manifest`: its key."""
         package = self.package(arn)
         found: dict[str, Any] = {**dict.fromkeys(EVIDENCE), "model_uri": package.model_uri, "evaluation_uri": package.evaluation_uri}
         body = self.content(package.evaluation_uri) if package.evaluation_uri else None
@@ -72,7 +71,7 @@ class Registry:
         bucket, key = _bucket_and_key(package.evaluation_uri)
         said = document_of(body, bucket=bucket, key=key)
         hashes, gate = said.get("hashes", {}), said.get("gate", {})
-        version, manifest = self._manifest(processed_bucket, hashes.get("manifest_sha256"))
+        version, manifest = self._manifest(processed_bucket, training_manifest, hashes.get("manifest_sha256"))
         return {
             **found,
             "evaluation_sha256": hashlib.sha256(body).hexdigest(),
@@ -84,18 +83,18 @@ class Registry:
             "settings_sha256": hashes.get("settings"),
             "training_code_version": hashes.get("code_version"),
             "manifest_sha256": hashes.get("manifest_sha256"),
-            "manifest_uri": f"s3://{processed_bucket}/{TRAINING_MANIFEST}",
+            "manifest_uri": f"s3://{processed_bucket}/{training_manifest}",
             "manifest_version": version,
             "manifest": manifest,
         }
 
-    def _manifest(self, bucket: str, sha256: str | None) -> tuple[str | None, str | None]:
+    def _manifest(self, bucket: str, key: str, sha256: str | None) -> tuple[str | None, str | None]:
         """The version of the training data's manifest with that hash, and its text: it is replaced each night, its older ones expire."""
         if sha256 is None:
             return None, None
-        pages = self.s3.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=TRAINING_MANIFEST)
+        pages = self.s3.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=key)
         for version in (version for page in pages for version in page.get("Versions", ())):  # the newest first
-            body = read_object(self.s3, bucket=bucket, key=TRAINING_MANIFEST, version=version["VersionId"])
+            body = read_object(self.s3, bucket=bucket, key=key, version=version["VersionId"])
             if body is not None and hashlib.sha256(body).hexdigest() == sha256:
                 return str(version["VersionId"]), body.decode()
         return None, None

@@ -19,6 +19,7 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
+from botocore.exceptions import ClientError
 
 from lambdas.common.environment import LedgerVariables, read
 from lambdas.common.ledger.controls import Controls
@@ -38,7 +39,9 @@ from lambdas.common.ledger.records import (
     decision_key,
     order_key,
 )
-from lambdas.common.ledger.table import ABSENT, AlreadyThere, ConditionError, Fenced, LedgerConflictError, Stale
+from lambdas.common.ledger.runner_state import RunnerState
+from lambdas.common.ledger.table import ABSENT, AlreadyThere, ConditionError, Fenced, LedgerConflictError, Stale, code_of
+from lambdas.common.ledger.turns import Turns
 from trading_env.errors import PapertapeError
 
 __all__ = [
@@ -71,7 +74,7 @@ class DecisionPage:
     cursor: str | None
 
 
-class Ledger(Controls):
+class Ledger(Controls, Turns):
     """Named access to the table."""
 
     # --- decisions
@@ -246,6 +249,24 @@ class Ledger(Controls):
 
     def broker_state(self) -> BrokerState | None:
         return self._get(BrokerState, {"pk": "state", "sk": "broker"})
+
+    def put_runner_state(self, state: RunnerState) -> bool:
+        """Replace the runner's last beat; False where a runner that began later has spoken, whose beat stays."""
+        try:
+            self._table.put_item(
+                Item=state.item(),
+                ConditionExpression="attribute_not_exists(pk) OR since <= :since",
+                ExpressionAttributeValues={":since": state.since},
+            )
+        except ClientError as error:
+            if code_of(error) == "ConditionalCheckFailedException":
+                return False
+            raise
+        return True
+
+    def runner_state(self) -> RunnerState | None:
+        """Return the runner's last beat, None where none ever ran."""
+        return self._get(RunnerState, {"pk": "runner", "sk": "state"})
 
     # --- models
 

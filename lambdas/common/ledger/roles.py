@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from lambdas.common.ledger.ledger import Ledger
 from lambdas.common.ledger.records import ServedModel
 from schema.settings import Settings
+from schema.slot import Slot
 
 FIRST_INCUMBENT = ServedModel(
     role="incumbent", policy="equal-weight", spec="equal-weight", model_version="equal-weight", kappa=1.0, since=""
 )
+RESTS = "equal weight daily trades once a session, in its first slot"
 #: So many of the gate's sentences a person reads before the rest; all are in the evaluation.
 REASONS_SHOWN = 2
 
@@ -52,6 +54,12 @@ def trader_now(ledger: Ledger, settings: Settings) -> ServedModel:
     incumbent = ledger.incumbent() or FIRST_INCUMBENT
     contested = settings.gate.refused == "trade" and incumbent.policy != "endpoint"
     return roles(incumbent, ledger.shadow() if contested else None, settings).trades
+
+
+def rests(model: ServedModel, slot: Slot, settings: Settings) -> bool:
+    """Whether `model` decides nothing in `slot`: with slot bars, equal weight daily trades once a session, in its first slot."""
+    daily = model.policy == "equal-weight" and model.kappa == 1
+    return daily and slot.name in settings.row_slots[1:]
 
 
 def why(reasons: tuple[str, ...]) -> str:

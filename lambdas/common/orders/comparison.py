@@ -42,7 +42,7 @@ def price_change(symbol: str, snapshots: Sequence[Snapshot]) -> float | None:
 def side_by_side(snapshots: Sequence[Snapshot], decisions: Iterable[Decision], watched: Iterable[ShadowDecision]) -> SideBySide | None:
     """Both models' last targets of a session, held from its close to the next one; None where no session has both and its prices."""
     ours = {one.slot[:10]: one.weights for one in sorted(decisions, key=lambda one: one.received_at) if one.strategy == AGENT}
-    theirs = {one.slot[:10]: one.weights for one in sorted(watched, key=lambda one: one.slot)}
+    theirs = {one.slot[:10]: one.weights for one in sorted(watched, key=lambda one: one.time)}
     growths: list[tuple[float, float]] = []
     for earlier, later in pairwise(snapshots):
         if earlier.session in ours.keys() & theirs.keys():

@@ -119,8 +119,8 @@ def window_of(decision: Decision, *, broker: Broker, clock: Clock, settings: Set
     if decision.strategy in PERSONAL:
         return _personal_window(decision, broker=broker, today=today)
     as_of = date.fromisoformat(decision.data_as_of)
-    if as_of >= today:
-        raise PlanRefused(f"data_as_of must be a session before {today}, was {as_of}")
+    if problem := _not_observed(decision, as_of, today=today, settings=settings):
+        raise PlanRefused(problem)
     sessions = broker.sessions(as_of, today)
     session = next((one for one in sessions if one.date == today), None)
     if session is None:
@@ -131,6 +131,13 @@ def window_of(decision: Decision, *, broker: Broker, clock: Clock, settings: Set
         raise PlanRefused(f"the slot {decision.slot} is not of today's session, {today}")
     begins, ends = slot.window(session.open, minutes=settings.schedule.slot_window_minutes)
     return _window(session, begins=begins, ends=ends, age=age)
+
+
+def _not_observed(decision: Decision, as_of: date, *, today: date, settings: Settings) -> str:
+    """Why nothing that a decision on slot `decision.slot` may rest on reaches to `as_of` and no further."""
+    if Slot.parse(decision.slot).name in settings.row_slots[1:]:
+        return "" if as_of == today else f"data_as_of of a later slot must be its session, {today}, was {as_of}"
+    return "" if as_of < today else f"data_as_of must be a session before {today}, was {as_of}"
 
 
 def _personal_window(decision: Decision, *, broker: Broker, today: date) -> SlotWindow:

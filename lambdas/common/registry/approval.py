@@ -23,6 +23,7 @@ from lambdas.common.lake.lake import LakeError, document_of, read_object
 from lambdas.common.ledger.ledger import Ledger
 from lambdas.common.ledger.records import ServedModel
 from lambdas.common.ledger.roles import roles
+from lambdas.common.registry.package_slots import slots_of
 from lambdas.common.registry.rules import ACTIONS, Action, objection, outcome, words_missing
 from lambdas.common.registry.versions import (
     DECIDED_AT,
@@ -37,6 +38,7 @@ from lambdas.common.registry.versions import (
 from schema.exchange_time import iso, new_york_date, parse_utc
 from schema.settings import Settings
 from trading_env.errors import PapertapeError
+from trading_env.simulation.artifact import slots_problem
 
 REASON_LIMIT = 500  # the registry holds 1,024 characters
 DONE: dict[Action, Status] = {"approve": "approved", "reject": "rejected", "return": "approved"}
@@ -131,6 +133,8 @@ class ModelGroup:
         refusal = objection(
             action, version, approved=list(approved), incumbent=incumbent, settings=self.settings, today=self._today(at)
         ) or words_missing(action, version, words)
+        if refusal is None and action != "reject":
+            refusal = self._other_slots(version, described)
         if refusal is not None:
             raise ModelActionError(refusal)
         for number in withdrawn:
@@ -141,6 +145,13 @@ class ModelGroup:
             self._decide(described, "PendingManualApproval", reason=why, by=by, at=at)
         self._decide(described, "Rejected" if action == "reject" else "Approved", reason=why, by=by, at=at)
         return answer
+
+    def _other_slots(self, version: ModelVersion, described: Mapping[str, Any]) -> str | None:
+        """Why a model of these rows must not trade, whoever wants it."""
+        slots, wanted = slots_of(self.s3, described), self.settings.row_slots
+        if slots is None or slots == wanted:
+            return None
+        return f"version {version.version} cannot trade here: {slots_problem(wanted=wanted, was=slots)}; train with the settings' slots"
 
     def _decide(self, described: Mapping[str, Any], status: str, *, reason: str, by: str, at: datetime) -> None:
         metadata = {**described.get("CustomerMetadataProperties", {}), DECIDED_BY: _by(by), DECIDED_AT: iso(at)}

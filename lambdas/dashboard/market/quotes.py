@@ -1,18 +1,17 @@
-"""The last quotes that the lake has: those of the last scheduled minute of the newest day that has any.
+"""The last quotes that the lake has: those of the newest minute, or slot of the stream, of the newest day that has any.
 
 Promise: bid, ask and time are the feed's; a mid is known only of a quote that is not zero or crossed. Failure: the lake's.
 """
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from pydantic import BaseModel
 
 from lambdas.common.lake.lake import Lake
 from schema.exchange_time import new_york_date, parse_utc
-from schema.lake_layout import quotes_key
 
 LOOK_BACK = 5  # days: longer than the exchange is usually closed
 
@@ -29,19 +28,13 @@ class LastQuote(BaseModel):
 
 
 def last_quotes(lake: Lake, *, now: str) -> dict[str, LastQuote]:
-    """By name, as of the market's time `now`; a name without a quote in that minute is not in it."""
+    """By name, as of the market's time `now`; a name without a quote in that minute or slot is not in it."""
     today = new_york_date(parse_utc(now))
     for back in range(LOOK_BACK):
-        day = today - timedelta(days=back)
-        minute = lake.last_quotes(day=day)
-        if minute is not None:
-            return _of_minute(lake, minute)
+        newest = lake.newest_quotes(day=today - timedelta(days=back))
+        if newest:
+            return {symbol: _quote(row) for symbol, row in newest.items()}
     return {}
-
-
-def _of_minute(lake: Lake, minute: datetime) -> dict[str, LastQuote]:
-    key = quotes_key(minute)
-    return {row["symbol"]: _quote(row) for row in lake.read([key], prefix=key).get(key, [])}
 
 
 def _quote(row: dict[str, Any]) -> LastQuote:

@@ -40,6 +40,7 @@ from lambdas.dashboard.runs.views import (
 )
 from lambdas.dashboard.writes import HEADER, Written, write
 from schema.exchange_time import parse_utc
+from schema.runs.daily_settings import on_daily_bars
 from schema.runs.request import RUN_ID, BacktestOf, BundledBars, RunRequest, UploadedBars
 from schema.sections.learning import RewardSettings
 from schema.settings import Settings
@@ -148,6 +149,8 @@ def _settings(deployed: Settings, order: RunOrder) -> dict[str, dict[str, Any]]:
     if unknown:
         raise refuse(f"settings.{unknown[0]}", unknown[0], f"a run may change {', '.join(SECTIONS)}")
     changed = {name: dict(values) for name, values in order.settings.items()}
+    if (timeframe := changed.get("training", {}).get("timeframe", "1Day")) != "1Day":
+        raise refuse("settings.training.timeframe", str(timeframe), '"1Day": the bars of a run are daily')
     if universe := changed.pop("universe", {}):
         raise refuse("settings.universe", universe, "the names of a run are its field symbols")
     if order.seeds is not None:
@@ -158,7 +161,7 @@ def _settings(deployed: Settings, order: RunOrder) -> dict[str, dict[str, Any]]:
         and deployed.reward != RewardSettings()
     ):
         changed["reward"] = RewardSettings().model_dump(mode="json")  # the deployed one is of another algorithm
-    document = deployed.model_dump(mode="json")
+    document = on_daily_bars(deployed).model_dump(mode="json")
     own = {name: {**document[name], **values} for name, values in changed.items() if values}
     try:
         Settings.model_validate({**document, **own})
@@ -182,7 +185,8 @@ def _bars(request: PageRequest, order: RunOrder) -> BundledBars | UploadedBars:
         if seen.problem is not None:
             raise refuse("bars.run", bars.run, f"bars that can be used: {seen.problem}")
         columns: Mapping[str, Any] = seen.columns
-        bars = UploadedBars(name=asked.bars.name, columns=columns, adjusted=bars.adjusted or asked.bars.adjusted)
+        forms: Mapping[str, Any] = seen.forms
+        bars = UploadedBars(name=asked.bars.name, columns=columns, numbers=forms, adjusted=bars.adjusted or asked.bars.adjusted)
     if isinstance(bars, UploadedBars) and runs.upload_bytes(bars.name) is None:
         raise refuse("bars.name", bars.name, "an upload that is there: it is kept for a while only, upload it again")
     return bars

@@ -17,7 +17,7 @@ from lambdas.dashboard.runs.api import COMPARED
 from lambdas.dashboard.runs.uploads import KINDS, MOST_BYTES
 from lambdas.dashboard.runs.views import RESUMABLE, RunDetail, detail, folder, listed, refuse
 from schema.runs.events import Inspected
-from schema.runs.request import RUN_ID, Role, RunRequest, UploadedBars
+from schema.runs.request import RUN_ID, NumberForm, Role, RunRequest, UploadedBars
 from schema.sections.learning import RewardSettings
 from schema.settings import ALGORITHM_NAMES
 
@@ -25,6 +25,7 @@ router = PageRouter()
 #: What a laptop does in a few minutes; the gate needs 8 folds and 10 seeds.
 QUICK = {"timesteps": 50_000, "folds": 3, "seeds": 2}
 ROLES: tuple[str, ...] = get_args(Role)
+FORMS: tuple[str, ...] = get_args(NumberForm)
 REWARDS: tuple[str, ...] = get_args(RewardSettings.model_fields["kind"].annotation)
 #: A metric of a verdict, its name, and how it is shown.
 METRICS = (
@@ -111,6 +112,7 @@ def _of_run(view: RunDetail) -> dict[str, Any]:
         "algorithm": ALGORITHM_NAMES.get(view.run.algorithm, view.run.algorithm),  # type: ignore[call-overload]
         "columns": () if view.status.inspected is None else columns(view.status.inspected),
         "roles": ROLES,
+        "forms": FORMS,
     }
 
 

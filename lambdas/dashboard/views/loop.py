@@ -18,7 +18,7 @@ from lambdas.common.lake.news_state import NewsStateObject
 from lambdas.common.ledger.records import BrokerState
 from lambdas.dashboard.request import PageRequest
 from schema.exchange_time import iso, parse_utc
-from schema.lake_layout import REPORTS
+from schema.lake_layout import REPORTS, SLOT_MINUTES
 from schema.settings import Settings
 
 State = Literal["fresh", "late", "idle", "unknown"]
@@ -68,13 +68,17 @@ def steps(facts: Facts, other: OtherFacts, settings: Settings, *, broken: Collec
     slots = ", ".join(slot.name for slot in schedule.slots_of(facts.day))
     trained = facts.trader
     is_trained = trained is not None and trained.policy == "endpoint"
+    quotes_every = schedule.quotes_every_minutes if settings.stream.kind == "none" else SLOT_MINUTES
     step = _Steps(broken)
     found = [
         step("calendar", _text(facts.calendar_reaches), "the last session that is known", "reaches today", "calendar-missing"),
-        step("bars", _text(facts.newest_bar), "the newest daily bar", "the last close, before the open", "bars-late", "closes-disagree"),
+        step(
+            "bars", _text(facts.newest_observed), "the newest daily bar" if facts.slot_rows is None else "the newest slot row's session",
+            "the last close, before the open", "bars-late", "minutes-late", "closes-disagree",
+        ),
         step(
             "quotes", None if other.quotes is None else iso(other.quotes), "the newest quotes of today",
-            f"every {_every(schedule.quotes_every_minutes)} while the market is open", "quotes-stale", idle=not _open(facts),
+            f"every {_every(quotes_every)} while the market is open", "quotes-stale", idle=not _open(facts),
         ),
         _since(
             step(

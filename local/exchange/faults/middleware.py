@@ -17,6 +17,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
+from starlette.requests import ClientDisconnect
+
 from local.exchange.faults.plan import RepeatedOrderFault, RequestFault
 from local.exchange.venue import Venue
 
@@ -68,9 +70,10 @@ class IncomingRequest:
         try:
             order = json.loads(body)
             named, symbol = order.get("client_order_id"), str(order.get("symbol"))
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, RecursionError):
             named, symbol = None, ""
-        return cls(line=line, subject=str(named or body.decode("latin-1")), symbol=symbol)
+        subject = str(named or body.decode("latin-1"))
+        return cls(line=line, subject=subject.encode(errors="backslashreplace").decode(), symbol=symbol)
 
 
 class FaultMiddleware:
@@ -168,6 +171,8 @@ async def _body(receive: Receive) -> bytes:
     body, more = b"", True
     while more:
         message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
         body += message.get("body", b"")
         more = message.get("more_body", False)
     return body

@@ -7,7 +7,6 @@ there however its clock is moved; the part that may be filled at each of them is
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -17,7 +16,8 @@ from local.exchange.book import AccountBook
 from local.exchange.faults.plan import OrderFault, PartialFill
 from local.exchange.faults.sampler import FaultSampler
 from local.exchange.money import CEILING, CENT, EXACT, FLOOR, QUANTUM, plain
-from local.exchange.orders import ExchangeOrder, OrderType, Refused, Side, Status, Ticket
+from local.exchange.orders import ExchangeOrder, Refused, Side, Status, Ticket
+from local.exchange.rules.refusals import opposite, wash_trade
 
 INFLATED = Decimal("1.02")
 WHOLE = Decimal(1)
@@ -70,8 +70,8 @@ class OrderFaultInjector:
         return whole is None or symbol not in whole.symbols
 
     def refuse(self, ticket: Ticket, *, book: AccountBook, price: Decimal, day: date) -> None:
-        """Raise `Refused` if the plan refuses this order."""
-        if self.sampler.inactive or (ticket.client_order_id is not None and book.by_client_id(ticket.client_order_id) is not None):
+        """Raise `Refused` if the plan refuses this order, or if it would trade with another one of the account."""
+        if _repeated(ticket, book):
             return
         if self.halted(ticket.symbol, day):
             self.sampler.count("halted_asset")
@@ -82,23 +82,21 @@ class OrderFaultInjector:
         self._refuse_wash_trade(ticket, book)
         self._refuse_buying_power(ticket, book, price)
 
+    def refuse_replacement(self, ticket: Ticket, *, book: AccountBook) -> None:
+        """Raise `Refused` if what takes the place of an order would trade with another one of the account, as `refuse` does."""
+        if not _repeated(ticket, book):
+            self._refuse_wash_trade(ticket, book)
+
     def _refuse_wash_trade(self, ticket: Ticket, book: AccountBook) -> None:
-        wash = self.sampler.plan.faults.wash_trade
+        """Refuse it as the vendor does, or as often as the plan says, false positives included."""
+        wash, against = self.sampler.plan.faults.wash_trade, opposite(ticket, book.open_orders)
         if wash is None or not wash.covers(ticket.symbol):
-            return
-        against = next((order for order in book.open_orders if _crosses(order.ticket, ticket)), None)
-        fault = wash if against is not None else wash.model_copy(update={"rate": wash.false_positive_rate})
-        if not self.sampler.injects(fault, "wash_trade", _name(ticket)):
-            return
-        limit = against is not None and against.ticket.kind is OrderType.LIMIT
-        details = {"existing_order_id": against.id} if against is not None else {}
-        raise Refused(
-            403,
-            40310000,
-            "potential wash trade detected. use complex orders",
-            reject_reason=f"opposite side {'limit' if limit else 'market/stop'} order exists",
-            **details,
-        )
+            injected = against is not None
+        else:
+            fault = wash if against is not None else wash.model_copy(update={"rate": wash.false_positive_rate})
+            injected = self.sampler.injects(fault, "wash_trade", _name(ticket))
+        if injected:
+            raise wash_trade(against)
 
     def _refuse_buying_power(self, ticket: Ticket, book: AccountBook, price: Decimal) -> None:
         fault = self.sampler.plan.faults.insufficient_buying_power
@@ -201,6 +199,11 @@ class OrderFaultInjector:
         return FillSchedule(parts=tuple(parts), drift=Decimal(repr(partial.drift_bps)) / 10_000, ends_as=Status(partial.ends_as))
 
 
+def _repeated(ticket: Ticket, book: AccountBook) -> bool:
+    """Whether its id is taken, which is refused as that, whatever else is wrong."""
+    return ticket.client_order_id is not None and book.by_client_id(ticket.client_order_id) is not None
+
+
 def _name(ticket: Ticket) -> str:
     """The subject of an order that the book has not named yet; without an id, what it asks for."""
     return ticket.client_order_id or f"{ticket.side} {ticket.symbol} {ticket.quantity or ticket.notional}"
@@ -217,15 +220,6 @@ def _fractional(ticket: Ticket, book: AccountBook) -> bool:
     held = book.positions.get(ticket.symbol)
     closing = ticket.side is Side.SELL and held is not None and ticket.quantity == held.quantity
     return ticket.quantity != ticket.quantity.to_integral_value() and not closing
-
-
-def _crosses(resting: Ticket, coming: Ticket) -> bool:
-    """Whether the two would trade with each other: opposite sides, and no two limits that keep them apart."""
-    if resting.symbol != coming.symbol or resting.side is coming.side:
-        return False
-    limits: Mapping[Side, Decimal | None] = {ticket.side: ticket.limit_price for ticket in (resting, coming)}
-    buy, sell = limits[Side.BUY], limits[Side.SELL]
-    return buy is None or sell is None or buy >= sell
 
 
 def _affords(book: AccountBook, ticket: Ticket, extra: Decimal, price: Decimal) -> bool:

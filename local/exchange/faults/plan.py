@@ -13,54 +13,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AwareDatetime, Field, StringConstraints, ValidationError
 
+from local.exchange.faults.models import OrderFault as OrderFault
+from local.exchange.faults.models import PlanModel, Rate, Seconds, Symbols
+from local.exchange.faults.models import RepeatedOrderFault as RepeatedOrderFault
+from local.exchange.faults.models import RequestFault as RequestFault
+from local.exchange.faults.stream_plan import (
+    EventLate,
+    EventLost,
+    EventOutOfOrder,
+    EventRepeated,
+    StreamDisconnect,
+    StreamLimits,
+    StreamSilent,
+)
 from trading_env.errors import PapertapeError
 
-Rate = Annotated[float, Field(ge=0, le=1)]
-Seconds = Annotated[float, Field(gt=0, le=86_400)]
-Symbols = tuple[str, ...]
 StatusName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z_]{0,40}$")]
 
 
 class FaultPlanError(PapertapeError, ValueError):
     """The plan cannot be used; the message is one line, fit to show to its author."""
-
-
-class PlanModel(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Fault(PlanModel):
-    """`rate`: the share of eligible events that it is injected into."""
-
-    rate: Rate
-
-
-class OrderFault(Fault):
-    """Injected into orders, each at most once; with `symbols`, of these only."""
-
-    symbols: Symbols | None = None
-
-    def covers(self, symbol: str) -> bool:
-        return self.symbols is None or symbol in self.symbols
-
-
-class RepeatedOrderFault(OrderFault):
-    """Can be injected into one order repeatedly; with `first`, at most so many times."""
-
-    first: Annotated[int, Field(ge=1)] | None = None
-
-
-class RequestFault(Fault):
-    """Injected into requests; with `requests`, only those that begin so, for example "GET /v2/positions"; `first` of the same at one
-    moment."""
-
-    requests: tuple[str, ...] | None = None
-    first: Annotated[int, Field(ge=1)] | None = None
-
-    def covers(self, request: str) -> bool:
-        return self.requests is None or request.startswith(self.requests)
 
 
 # At the order's POST
@@ -216,6 +190,13 @@ class Faults(PlanModel):
     view_skew: ViewSkew | None = None
     hidden_order: HiddenOrder | None = None
     stale_order_view: StaleOrderView | None = None
+    event_lost: EventLost | None = None
+    event_repeated: EventRepeated | None = None
+    event_late: EventLate | None = None
+    event_out_of_order: EventOutOfOrder | None = None
+    stream_silent: StreamSilent | None = None
+    stream_disconnect: StreamDisconnect | None = None
+    stream_limits: StreamLimits | None = None
 
 
 KINDS = tuple(Faults.model_fields)
@@ -272,10 +253,11 @@ def brutal(seed: int) -> FaultPlan:
     return FaultPlan.from_document({"seed": seed, "profile": "brutal"})
 
 
-# What needs a symbol or a moment, and an overfill, which the vendor never does, are in no profile.
+# What needs a symbol or a moment, an overfill, which the vendor never does, and the streams' faults are in no profile.
+IN_NO_PROFILE = {"overfill", "not_fractionable", "account_reset"} | {kind for kind in KINDS if kind.startswith(("event_", "stream_"))}
 PROFILES: dict[str, dict[str, dict[str, Any]]] = {
     "realistic": {
-        **{kind: {} for kind in KINDS if kind not in {"overfill", "not_fractionable", "account_reset"}},
+        **{kind: {} for kind in KINDS if kind not in IN_NO_PROFILE},
         "wash_trade": {"false_positive_rate": 0.002},
     },
     "brutal": {

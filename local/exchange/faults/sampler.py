@@ -70,7 +70,7 @@ class FaultSampler:
 
     def draw(self, kind: str, subject: str, occurrence: int = 0) -> float:
         """A number in [0, 1): the same for the same seed, kind, subject and occurrence."""
-        digest = hashlib.sha256(f"{self.plan.seed}|{kind}|{subject}|{occurrence}".encode()).digest()
+        digest = hashlib.sha256(f"{self.plan.seed}|{kind}|{subject}|{occurrence}".encode(errors="surrogatepass")).digest()
         return int.from_bytes(digest[:6], "big") / 2**48
 
     def share(self, kind: str, subject: str) -> Decimal:

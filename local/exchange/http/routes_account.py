@@ -28,15 +28,11 @@ def account(venue: Venue, _request: Request, _body: bytes) -> Answer:
     return 200, wire_account.account_json(venue)
 
 
-def configurations(_venue: Venue, _request: Request, _body: bytes) -> Answer:
-    return 200, wire_account.configurations_json()
-
-
 def assets(venue: Venue, request: Request, _body: bytes) -> Answer:
     asked = request.query_params
     if asked.get("status", "active") == "inactive" or asked.get("asset_class", "us_equity") != "us_equity" or asked.get("attributes"):
         return 200, []
-    listed = [_asset_json(venue, symbol) for symbol in venue.market.symbols]
+    listed = [asset_of(venue, symbol) for symbol in venue.market.symbols]
     return 200, [item for item in listed if asked.get("exchange") in (None, item["exchange"])]
 
 
@@ -44,7 +40,7 @@ def asset(venue: Venue, request: Request, _body: bytes) -> Answer:
     symbol = query.symbol_of(venue.market, request.path_params["asset"])
     if symbol is None:
         raise Refused(404, 40410000, f"asset not found for {request.path_params['asset']}")
-    return 200, _asset_json(venue, symbol)
+    return 200, asset_of(venue, symbol)
 
 
 def positions(venue: Venue, _request: Request, _body: bytes) -> Answer:
@@ -59,5 +55,5 @@ def position(venue: Venue, request: Request, _body: bytes) -> Answer:
     return 200, wire_account.position_json(venue, symbol, held)
 
 
-def _asset_json(venue: Venue, symbol: str) -> Json:
+def asset_of(venue: Venue, symbol: str) -> Json:
     return wire_account.asset_json(symbol, tradable=venue.tradable(symbol), fractionable=venue.fractionable(symbol))

@@ -1,15 +1,16 @@
 """Market data as it could be known at the exchange's clock: bars, quotes, trades, snapshots, corporate actions, news.
 
-Daily bars are those of closed sessions, minute bars those of recorded minutes that have ended. There is one quote and one trade per
-recorded minute, its last. A snapshot's daily bar is that of the running session as far as it is known: its open and the recorded minutes
-since. No news was recorded: what is served with the bundled bars is invented, and says so (`local.exchange.invented_news`).
+Minute bars are those of minutes that have ended, and longer ones are put together of them; from a day on, bars are put together of daily
+ones, and that of the running session is as far as it is known: its open and the minutes since. There is one quote and one trade per minute,
+its last. No news was recorded: what is served with the bundled bars is invented, and says so (`local.exchange.invented_news`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Any, Generic, TypeVar
 
 from starlette.requests import Request
@@ -17,6 +18,8 @@ from starlette.requests import Request
 from local.exchange.http import query, wire_market
 from local.exchange.http.parsing import page_token, parse_moment, parse_page_token
 from local.exchange.http.wire import Answer, Json, utc
+from local.exchange.market.adjusting import KINDS, AdjustmentError, kinds_of
+from local.exchange.market.timeframes import ALLOWED, Timeframe, Unit, timeframe_of, together
 from local.exchange.orders import Refused
 from local.exchange.recorded_market import RecordedBar, RecordedQuote, RecordedTrade
 from local.exchange.sessions import new_york_midnight
@@ -25,7 +28,16 @@ from local.exchange.venue import Venue
 PAGE = 10_000
 ACTIONS_PAGE = 1_000
 NEWS_PAGE = 50
-TIMEFRAMES = {"1Day": "day", "1D": "day", "1Min": "minute", "1T": "minute"}
+TICK = timedelta(microseconds=1)
+EARLIEST, LATEST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+#: How far a bar's parts may lie behind its beginning.
+LONGEST: dict[Unit, timedelta] = {
+    "minute": timedelta(hours=24),
+    "day": timedelta(0),
+    "week": timedelta(days=7),
+    "month": timedelta(days=366),
+}
+ONE_MINUTE = Timeframe(1, "minute")
 ORDERS_OF_TIME = ("asc", "desc")
 
 Row = TypeVar("Row", RecordedBar, RecordedQuote, RecordedTrade)
@@ -36,10 +48,12 @@ Row = TypeVar("Row", RecordedBar, RecordedQuote, RecordedTrade)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series(Generic[Row]):
-    """Rows of a symbol in the order of time, when each was, and how it is printed."""
+    """Rows from `start` to `end`, when each was, how it is printed; `of` gives those of a symbol and span, the last first if asked so."""
 
     name: str
-    of: Callable[[str], Sequence[Row]]
+    of: Callable[[str, datetime, datetime, bool], Iterable[Row]]
+    start: datetime
+    end: datetime
     at: Callable[[Row], datetime]
     shown: Callable[[str, Row], Json]
 
@@ -70,36 +84,65 @@ def symbol_trades(venue: Venue, request: Request, _body: bytes) -> Answer:
 
 def _bars(venue: Venue, request: Request) -> Series[RecordedBar]:
     asked = request.query_params
-    frame = TIMEFRAMES.get(asked.get("timeframe", ""))
+    frame = timeframe_of(asked.get("timeframe", ""))
     if frame is None:
-        raise Refused(400, 40010000, f"timeframe must be one of {', '.join(TIMEFRAMES)}, was {asked.get('timeframe')!r}")
-    if asked.get("adjustment", "raw") != "raw":
-        raise Refused(400, 40010000, f"adjustment must be raw, this exchange serves raw bars only, was {asked['adjustment']!r}")
+        raise Refused(400, 40010000, f"timeframe must be {ALLOWED}, was {asked.get('timeframe')!r}")
+    kinds = kinds_of(asked.get("adjustment") or "raw")
+    if kinds is None:
+        raise Refused(400, 40010000, f"adjustment must be all, or some of {', '.join(KINDS)} with commas, was {asked['adjustment']!r}")
     start, end = _span(venue, request)
-    recorded = venue.market.daily_bars if frame == "day" else venue.market.minute_bars
     return Series(
         name="bars",
-        of=lambda symbol: recorded(symbol, start=start, end=end, now=venue.now),
+        of=lambda symbol, first, last, descending: _of_frame(venue, symbol, (first, last), frame, kinds, descending=descending),
+        start=start,
+        end=end,
         at=lambda bar: bar.start,
         shown=lambda _, bar: wire_market.bar_json(bar),
     )
 
 
+def _of_frame(
+    venue: Venue, symbol: str, span: tuple[datetime, datetime], frame: Timeframe, kinds: frozenset[str], *, descending: bool
+) -> Iterator[RecordedBar]:
+    """Bars that begin in `span`, whole: what they are put together of may lie after its end."""
+    market, (start, end) = venue.market, span
+    last = end if end >= venue.now else end + LONGEST[frame.unit]
+    try:
+        adjusted = market.adjustment(symbol, kinds, venue.now)
+    except AdjustmentError as error:
+        raise Refused(422, 42210000, str(error)) from error
+    if frame == ONE_MINUTE:
+        return map(adjusted, market.minutes_in(symbol, start=start, end=end, now=venue.now, descending=descending))
+    if frame.of_minutes:
+        parts = market.minutes_in(symbol, start=start, end=last, now=venue.now, descending=descending)
+    else:
+        days = market.daily_bars(symbol, start=start, end=last, now=venue.now)
+        parts = reversed(days) if descending else iter(days)
+    bars = together(map(adjusted, parts), frame.begins, descending=descending)
+    return (bar for bar in bars if start <= bar.start <= end)
+
+
 def _quotes(venue: Venue, request: Request) -> Series[RecordedQuote]:
+    recorded = venue.market.minute_quotes
     start, end = _span(venue, request)
     return Series(
         name="quotes",
-        of=lambda symbol: venue.market.minute_quotes(symbol, start=start, end=end, now=venue.now),
+        of=lambda symbol, first, last, descending: recorded(symbol, start=first, end=last, now=venue.now, descending=descending),
+        start=start,
+        end=end,
         at=lambda quote: quote.at,
         shown=wire_market.quote_json,
     )
 
 
 def _trades(venue: Venue, request: Request) -> Series[RecordedTrade]:
+    recorded = venue.market.minute_trades
     start, end = _span(venue, request)
     return Series(
         name="trades",
-        of=lambda symbol: venue.market.minute_trades(symbol, start=start, end=end, now=venue.now),
+        of=lambda symbol, first, last, descending: recorded(symbol, start=first, end=last, now=venue.now, descending=descending),
+        start=start,
+        end=end,
         at=lambda trade: trade.at,
         shown=wire_market.trade_json,
     )
@@ -136,9 +179,10 @@ def _page(request: Request, series: Series[Row], symbols: Iterable[str]) -> tupl
     for symbol in sorted(set(symbols)):
         if symbol < last_symbol:
             continue
-        rows = list(reversed(series.of(symbol))) if descending else series.of(symbol)
+        start, end = series.start, series.end
         if symbol == last_symbol:
-            rows = [row for row in rows if (series.at(row) < last_at if descending else series.at(row) > last_at)]
+            start, end = (start, min(end, last_at - TICK)) if descending else (max(start, last_at + TICK), end)
+        rows = list(islice(series.of(symbol, start, end, descending), limit + 1))
         if rows and limit == 0 and last is not None:
             return page, _token(series, *last)
         taken = rows[:limit]
@@ -157,11 +201,14 @@ def _token(series: Series[Row], symbol: str, row: Row) -> str:
 
 def _position(token: str | None) -> tuple[str, datetime]:
     if not token:
-        return "", datetime.min.replace(tzinfo=UTC)
+        return "", EARLIEST
     symbol, separator, moment = parse_page_token(token).partition("|")
     if not separator:
         raise Refused(400, 40010000, f"page_token is invalid, was {token!r}")
-    return symbol, parse_moment(moment, "page_token")
+    at = parse_moment(moment, "page_token")
+    if not EARLIEST < at < LATEST:
+        raise Refused(400, 40010000, f"page_token is invalid, was {token!r}")
+    return symbol, at
 
 
 # The latest
@@ -222,8 +269,8 @@ def _found(venue: Venue, request: Request, name: str, latest: Callable[[Venue, s
 
 
 def _latest_bar(venue: Venue, symbol: str) -> Json | None:
-    minutes = venue.market.minute_bars(symbol, start=new_york_midnight(venue.today), end=venue.now, now=venue.now)
-    return wire_market.bar_json(minutes[-1]) if minutes else None
+    minute = venue.market.latest_minute(symbol, venue.now)
+    return wire_market.bar_json(minute) if minute is not None else None
 
 
 def _latest_quote(venue: Venue, symbol: str) -> Json | None:

@@ -1,7 +1,7 @@
 """Orders sent, replaced, canceled and listed, and positions closed, which is an order too.
 
-Orders are market or limit, for shares or, at the market and for the day, for an amount of money; `time_in_force.py` says how long they are
-good. A limit is for whole shares. An order that has not met the market cannot be replaced, nor can one for an amount of money.
+`order_requests.py` says what can be asked for, `rules/` how long an order is good and what is turned down. The answer to an order has its
+legs; elsewhere they are orders like others, or with `nested` listed within the order that they came with.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from decimal import Decimal
 from starlette.requests import Request
 
 from local.exchange.http import query
-from local.exchange.http.parsing import parse_changes, parse_decimal, parse_json, parse_moment, parse_ticket
+from local.exchange.http.orders.order_requests import parse_changes, parse_ticket
+from local.exchange.http.parsing import parse_decimal, parse_json, parse_moment
 from local.exchange.http.wire import Answer, Json, error_json, order_json
 from local.exchange.money import FLOOR, QUANTUM, plain
 from local.exchange.orders import ExchangeOrder, ExchangePosition, Refused, Side, Ticket
@@ -29,7 +30,9 @@ def submit_order(venue: Venue, _request: Request, body: bytes) -> Answer:
     except Refused:
         venue.book.refused += 1
         raise
-    return 200, order_json(_submit(venue, replace(ticket, symbol=query.symbol_of(venue.market, ticket.symbol) or ticket.symbol)))
+    symbol = query.symbol_of(venue.market, ticket.symbol) or ticket.symbol
+    order = _submit(venue, replace(ticket, symbol=symbol, legs=tuple(replace(leg, symbol=symbol) for leg in ticket.legs)))
+    return 200, order_json(order, legs=venue.legs(order))
 
 
 def _submit(venue: Venue, ticket: Ticket) -> ExchangeOrder:
@@ -45,8 +48,8 @@ def replace_order(venue: Venue, request: Request, body: bytes) -> Answer:
 
 
 def order_by_id(venue: Venue, request: Request, _body: bytes) -> Answer:
-    query.flag(request, "nested")
-    return 200, order_json(_order(venue, request))
+    order = _order(venue, request)
+    return 200, order_json(order, legs=venue.legs(order) if query.flag(request, "nested") else ())
 
 
 def order_by_client_id(venue: Venue, request: Request, _body: bytes) -> Answer:
@@ -67,7 +70,12 @@ def cancel_orders(venue: Venue, _request: Request, _body: bytes) -> Answer:
 
 
 def _cancel_all(venue: Venue) -> list[str]:
-    return [venue.cancel(order.id).id for order in venue.book.open_orders]
+    """Every open order, with those that end with another one."""
+    found = [order.id for order in venue.book.open_orders]
+    for order_id in found:
+        if venue.book.orders[order_id].open:
+            venue.cancel(order_id)
+    return found
 
 
 def _order(venue: Venue, request: Request) -> ExchangeOrder:
@@ -85,15 +93,19 @@ def _order_named(venue: Venue, order_id: str) -> ExchangeOrder:
 
 
 def list_orders(venue: Venue, request: Request, _body: bytes) -> Answer:
-    """Newest first unless asked otherwise. No order here has legs, so `nested` changes nothing."""
-    query.flag(request, "nested")
+    """Newest first unless asked otherwise. A leg is `nested` within an order that is listed as well, or else listed by itself."""
+    nested = query.flag(request, "nested")
     limit = query.limit(request, default=50, most=PAGE)
     found = venue.orders(query.choice(request, "status", ("open", "closed", "all")))
     for wanted in _filters(venue, request):
         found = [order for order in found if wanted(order)]
     if query.choice(request, "direction", ("desc", "asc")) == "desc":
         found = found[::-1]
-    return 200, [order_json(order) for order in found[:limit]]
+    if not nested:
+        return 200, [order_json(order) for order in found[:limit]]
+    ids = {order.id for order in found}
+    parents = [order for order in found if venue.book.links.parent(order.id) not in ids]
+    return 200, [order_json(order, legs=venue.legs(order)) for order in parents[:limit]]
 
 
 def _filters(venue: Venue, request: Request) -> Iterator[Callable[[ExchangeOrder], bool]]:

@@ -8,8 +8,8 @@ per_day), with no_reset it is that since the base value.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import date, datetime, time
-from decimal import Decimal
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal, localcontext
 from re import fullmatch
 
 import pandas as pd
@@ -20,7 +20,7 @@ from local.exchange.http.parsing import parse_moment
 from local.exchange.http.wire import Answer, Json
 from local.exchange.http.wire_account import activity_id, activity_json
 from local.exchange.money import CENT, HALF_UP, RATIOS
-from local.exchange.orders import Booking, ExchangeFill, Refused
+from local.exchange.orders import Booking, ExchangeFill, Refused, Side
 from local.exchange.sessions import NEW_YORK, new_york_date
 from local.exchange.venue import Venue
 
@@ -31,6 +31,8 @@ WORDS = (
     "JNLS MA NC OPASN OPCA OPCSH OPEXC OPEXP OPTRD PTC PTR REORG SPIN SPLIT FOPT"
 )
 TYPES = frozenset(WORDS.split())
+INTRADAY = {"1Min": timedelta(minutes=1), "5Min": timedelta(minutes=5), "15Min": timedelta(minutes=15), "1H": timedelta(hours=1)}
+INTRADAY_WITHIN = timedelta(days=31)
 SIX_DECIMALS = Decimal("1e-6")
 
 Activity = ExchangeFill | Booking
@@ -105,10 +107,10 @@ def _after(found: list[Activity], token: str | None) -> int:
 
 
 def portfolio_history(venue: Venue, request: Request, _body: bytes) -> Answer:
-    frame = request.query_params.get("timeframe") or "1D"
-    if frame != "1D":
-        raise Refused(422, 40010001, f"timeframe must be 1D, this exchange records equity at the close only, was {frame!r}")
+    frame = query.choice(request, "timeframe", ("1D", *INTRADAY))
     per_day = query.choice(request, "pnl_reset", ("per_day", "no_reset")) == "per_day"
+    if frame != "1D":
+        return 200, _intraday(venue, request, frame, per_day=per_day)
     closes = [close for close in venue.closes if _evening(close[0]) <= venue.now]
     shown = _chosen(request, closes, today=venue.today)
     days, equities = [day for day, _ in shown], [equity for _, equity in shown]
@@ -128,6 +130,63 @@ def portfolio_history(venue: Venue, request: Request, _body: bytes) -> Answer:
     if not {"ALL", "DIV"}.isdisjoint(query.words(request, "cashflow_types")):
         history["cashflow"] = _cashflow(venue, days)
     return 200, history
+
+
+def _intraday(venue: Venue, request: Request, frame: str, *, per_day: bool) -> Json:
+    """The equity at each step of the sessions asked for, up to now: what the fills and bookings until then left, at the last trade."""
+    query.choice(request, "intraday_reporting", ("market_hours",))
+    days: list[Close] = [(session.date, Decimal(0)) for session in venue.calendar.between(new_york_date(venue.created_at), venue.today)]
+    chosen = [day for day, _ in _chosen(request, days, today=venue.today)]
+    if chosen and chosen[-1] - chosen[0] > INTRADAY_WITHIN:
+        raise Refused(422, 40010001, f"timeframe {frame} is for {INTRADAY_WITHIN.days} days at most, from {chosen[0]} to {chosen[-1]}")
+    sessions = venue.calendar.between(chosen[0], chosen[-1]) if chosen else ()
+    steps = (stamp for one in sessions for stamp in _steps(one.open, min(one.close, venue.now), INTRADAY[frame]))
+    stamps = [stamp for stamp in steps if stamp >= venue.created_at]
+    closed = dict(venue.closes)
+
+    def basis(day: date) -> Decimal:
+        return next((closed[before] for before in sorted(closed, reverse=True) if before < day), venue.initial_cash)
+
+    equities = list(_equities(venue, stamps))
+    base = basis(chosen[0]) if chosen else venue.initial_cash
+    since = [basis(new_york_date(stamp)) if per_day else base for stamp in stamps]
+    return {
+        "timestamp": [int(stamp.timestamp()) for stamp in stamps],
+        "equity": [_cents(equity) for equity in equities],
+        "profit_loss": [_cents(RATIOS.subtract(equity, before)) for equity, before in zip(equities, since, strict=True)],
+        "profit_loss_pct": [_growth(equity, before) for equity, before in zip(equities, since, strict=True)],
+        "base_value": _cents(base),
+        "timeframe": frame,
+    }
+
+
+def _steps(start: datetime, end: datetime, step: timedelta) -> Iterator[datetime]:
+    while start <= end:
+        yield start
+        start += step
+
+
+def _equities(venue: Venue, stamps: list[datetime]) -> Iterator[Decimal]:
+    """The account's worth at each of `stamps`, which are in order."""
+    activities, done = _activities(venue), 0
+    cash, held = venue.initial_cash, dict[str, Decimal]()
+    with localcontext(RATIOS):
+        for stamp in stamps:
+            while done < len(activities) and activities[done].at <= stamp:
+                activity = activities[done]
+                quantity, amount = _moved_by(activity)
+                cash, held[activity.symbol] = cash + amount, held.get(activity.symbol, Decimal(0)) + quantity
+                done += 1
+            trades = ((quantity, venue.market.last_trade(symbol, stamp)) for symbol, quantity in held.items() if quantity)
+            yield cash + sum((quantity * trade.price for quantity, trade in trades if trade is not None), Decimal(0))
+
+
+def _moved_by(activity: Activity) -> tuple[Decimal, Decimal]:
+    """Shares and cash that an activity brought."""
+    if isinstance(activity, ExchangeFill):
+        sign = 1 if activity.side is Side.BUY else -1
+        return sign * activity.quantity, -sign * activity.quantity * activity.price - activity.fee
+    return (activity.quantity if activity.kind == "SPLIT" else Decimal(0)), activity.amount
 
 
 def _chosen(request: Request, closes: list[Close], *, today: date) -> list[Close]:
@@ -165,7 +224,12 @@ def _moved(day: date, number: int, unit: str) -> date:
 
 
 def _day(text: str | None, name: str) -> date | None:
-    return new_york_date(parse_moment(text, name)) if text else None
+    if not text:
+        return None
+    try:
+        return new_york_date(parse_moment(text, name))
+    except OverflowError as error:
+        raise Refused(400, 40010000, f"{name} must be a time that has a date in New York, was {text!r}") from error
 
 
 def _evening(day: date) -> datetime:

@@ -6,7 +6,7 @@ Money and quantities are printed in full, as strings. Accounts are printed in `w
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
@@ -15,6 +15,7 @@ from typing import Any
 from local.exchange.http.listings import asset_id
 from local.exchange.money import RATIOS, SHOWN, plain
 from local.exchange.orders import ExchangeFill, ExchangeOrder, Refused, Side, Status
+from local.exchange.rules.stops import stop_price
 from local.exchange.sessions import NEW_YORK
 from local.exchange.venue import Venue
 
@@ -61,7 +62,8 @@ def eastern(moment: datetime) -> str:
 # Orders
 
 
-def order_json(order: ExchangeOrder) -> Json:
+def order_json(order: ExchangeOrder, *, legs: Sequence[ExchangeOrder] = ()) -> Json:
+    """An order, with its `legs` where they are to be shown."""
     ticket = order.ticket
     ended = utc(order.ended_at) if order.ended_at is not None else None
     notional = ticket.notional
@@ -85,22 +87,26 @@ def order_json(order: ExchangeOrder) -> Json:
         "qty": plain(ticket.quantity) if notional is None and ticket.quantity is not None else None,
         "filled_qty": plain(order.filled_quantity),
         "filled_avg_price": plain(order.filled_price) if order.filled_price is not None else None,
-        "order_class": "simple",
+        "order_class": ticket.order_class.value,
         "order_type": ticket.kind.value,
         "type": ticket.kind.value,
         "side": ticket.side.value,
         "time_in_force": ticket.time_in_force.value,
-        "limit_price": plain(ticket.limit_price) if ticket.limit_price is not None else None,
-        "stop_price": None,
+        "limit_price": _price(ticket.limit_price),
+        "stop_price": _price(stop_price(order)),
         "status": order.shown_status,
-        "extended_hours": False,
-        "legs": None,
-        "trail_percent": None,
-        "trail_price": None,
-        "hwm": None,
+        "extended_hours": ticket.extended_hours,
+        "legs": [order_json(leg) for leg in legs] or None,
+        "trail_percent": _price(ticket.trail_percent),
+        "trail_price": _price(ticket.trail_price),
+        "hwm": _price(order.high_water),
         "position_intent": "buy_to_open" if ticket.side is Side.BUY else "sell_to_close",
         "expires_at": utc(order.expires_at),
     }
+
+
+def _price(price: Decimal | None) -> str | None:
+    return plain(price) if price is not None else None
 
 
 def error_json(refused: Refused) -> Mapping[str, Any]:
@@ -127,6 +133,8 @@ def books_json(venue: Venue, *, since: datetime | None) -> Printed:
         "positions": {symbol: plain(held.quantity) for symbol, held in sorted(book.positions.items())},
         "counts": {"orders": len(book.orders), "fills": len(book.fills), "refused": book.refused, "duplicates": book.duplicates},
     }
+    if venue.market.minutes == "made":
+        summary |= {"minutes": venue.market.minutes_label}
     if venue.faulted:
         summary |= {"faults": dict(sorted(venue.fault_sampler.counts.items())), "accepted": venue.accepted}
     orders = ",".join(_order_line(order) for order in book.orders.values() if since is None or order.updated_at >= since)

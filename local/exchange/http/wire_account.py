@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import time
+from decimal import Decimal, localcontext
+from itertools import takewhile
 
 from local.exchange.http.listings import asset_id, exchange_of, name_of
 from local.exchange.http.wire import Json, eastern, shown, utc
 from local.exchange.money import QUANTUM, RATIOS, plain
-from local.exchange.orders import Booking, ExchangeFill, ExchangeOrder, ExchangePosition
-from local.exchange.sessions import NEW_YORK, ExchangeCalendar, ExchangeSession
+from local.exchange.orders import Booking, ExchangeFill, ExchangeOrder, ExchangePosition, Side
+from local.exchange.sessions import NEW_YORK, ExchangeCalendar, ExchangeSession, new_york_date
 from local.exchange.venue import Venue
 
 ACCOUNT_NUMBER = "PA0PAPERTAPE"
@@ -70,7 +72,7 @@ def account_json(venue: Venue) -> Json:
         "trading_blocked": False,
         "transfers_blocked": False,
         "account_blocked": False,
-        "trade_suspended_by_user": False,
+        "trade_suspended_by_user": venue.preferences.configurations["suspend_trade"],
         "options_approved_level": 0,
         "options_trading_level": 0,
         "created_at": utc(venue.created_at),
@@ -78,27 +80,13 @@ def account_json(venue: Venue) -> Json:
     return account if balance_day is None else {**account, "balance_asof": balance_day.isoformat()}
 
 
-def configurations_json() -> Json:
-    """What holds for this account: cash, no short sales, no options."""
-    return {
-        "disable_overnight_trading": True,
-        "fractional_trading": True,
-        "max_margin_multiplier": "1",
-        "max_options_trading_level": 0,
-        "no_shorting": True,
-        "ptp_no_exception_entry": False,
-        "suspend_trade": False,
-        "trade_confirm_email": "none",
-    }
-
-
 def position_json(venue: Venue, symbol: str, held: ExchangePosition) -> Json:
     price = venue.price(symbol)
     before = venue.market.previous_close(symbol, venue.now) or price
     value = RATIOS.multiply(held.quantity, price)
     profit = RATIOS.subtract(value, held.cost)
-    move = RATIOS.subtract(price, before)
-    change = shown(RATIOS.divide(move, before))
+    basis = _intraday_basis(venue, symbol, held, before)
+    gain = RATIOS.subtract(value, basis)
     return {
         "asset_id": asset_id(symbol),
         "symbol": symbol,
@@ -113,12 +101,26 @@ def position_json(venue: Venue, symbol: str, held: ExchangePosition) -> Json:
         "cost_basis": shown(held.cost),
         "unrealized_pl": shown(profit),
         "unrealized_plpc": shown(RATIOS.divide(profit, held.cost)),
-        "unrealized_intraday_pl": shown(RATIOS.multiply(held.quantity, move)),
-        "unrealized_intraday_plpc": change,
+        "unrealized_intraday_pl": shown(gain),
+        "unrealized_intraday_plpc": shown(RATIOS.divide(gain, basis)),
         "current_price": plain(price),
         "lastday_price": plain(before),
-        "change_today": change,
+        "change_today": shown(RATIOS.divide(RATIOS.subtract(price, before), before)),
     }
+
+
+def _intraday_basis(venue: Venue, symbol: str, held: ExchangePosition, before: Decimal) -> Decimal:
+    """What the day's profit counts from: shares held since yesterday are at its close, those bought today at what they cost. The oldest
+    are sold first."""
+    today = takewhile(lambda fill: new_york_date(fill.at) == venue.today, reversed(venue.book.fills))
+    bought = [fill for fill in today if fill.symbol == symbol and fill.side is Side.BUY]
+    with localcontext(RATIOS):
+        shares = sum((fill.quantity for fill in bought), Decimal(0))
+        if not shares:
+            return held.quantity * before
+        since = max(Decimal(0), held.quantity - shares)
+        paid = sum((fill.quantity * fill.price for fill in bought), Decimal(0)) / shares
+        return since * before + (held.quantity - since) * paid
 
 
 # The past

@@ -14,7 +14,7 @@ import pytest
 
 from lambdas.common.ledger import actions
 from lambdas.common.ledger.ledger import Ledger
-from lambdas.dashboard.handler import handler
+from lambdas.dashboard.handler import handler, shared
 from schema.settings import SETTINGS_FILE, Settings
 from tests.aws.conftest import settings_file
 from tests.aws.gateway import Gateway, serving
@@ -81,6 +81,7 @@ class Web:
 def web(ledger_table: Ledger, buckets: SimpleNamespace, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Web:
     """Over an empty ledger and an empty lake; whoever needs the execution API adds `execution_api`."""
     actions.actions_of.cache_clear()
+    shared.forget()
     monkeypatch.setenv("PACKAGE_GROUP", settings.name)
     monkeypatch.setenv("UPLOADS", "/uploads/")
     monkeypatch.setenv(SETTINGS_FILE, settings_file(settings))

@@ -179,6 +179,34 @@ def test_a_month_is_paged_newest_first(web: Web, ledger_table: Ledger) -> None:
     assert "odd fills" in told
 
 
+def test_several_decisions_of_a_session_each_say_what_they_observed(
+    web: Web, ledger_table: Ledger, buckets: SimpleNamespace, execution_api: Gateway
+) -> None:
+    """With slot bars a later slot observes its own session, up to its beginning."""
+    asked = {}
+    for slot, at, as_of in (("open+5", "14:35", "2019-12-31"), ("open+120", "16:30", "2020-01-02")):
+        named, received = f"2020-01-02/{slot}", f"2020-01-02T{at}:00Z"
+        body = {"decision_id": f"agent:{named}", "slot": named, "data_as_of": as_of, "weights": {"SPY": 0.5, "IBM": 0.5}}
+        document = {"schema": 1, "decision": body, "model": FIRST_INCUMBENT.model_dump(mode="json"), "held": {"SPY": 0.2, "IBM": 0.6}}
+        lake = Lake(s3=boto3.client("s3"), audit_bucket=buckets.audit)
+        lake.put_decision_record(
+            decision_key(date(2020, 1, 2), f"agent:{named}"),
+            {**document, "cash_weight": 0.2, "observation": [], "symbols": [], "inputs_sha256": "ab"},
+        )
+        ledger_table.open_decision(Decision(**body, strategy="agent", body_sha256="b", received_at=received, state="done"))
+        asked[slot] = segment_of(f"agent:{named}")
+    shown = web.get("pages/decisions").text
+    assert "on the slot bars of" in shown
+    assert "on the closes of" not in shown
+    assert [one["slot"][11:] for one in web.get("api/decisions").body["decisions"]] == ["open+120", "open+5"]
+    chains = {
+        slot: {one["link"]: one["says"] for one in web.get(f"api/decisions/{segment}").body["chain"]} for slot, segment in asked.items()
+    }
+    assert chains["open+5"]["input data"] == "closes of 2019-12-31"
+    assert chains["open+120"]["input data"] == "the slot bars of 2020-01-02 that ended before the slot"
+    assert all(web.get(f"pages/decisions/{segment}").status == 200 for segment in asked.values())
+
+
 @pytest.mark.parametrize("query", [{"month": "2020-13"}, {"month": "<b>"}, {"cursor": "x"}, {"limit": "0"}, {"limit": "nine"}])
 def test_a_wrong_query_is_a_422(web: Web, ledger_table: Ledger, query: dict[str, str]) -> None:
     made(ledger_table, "2020-01-02T14:35:00Z")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from types import SimpleNamespace
 
@@ -14,8 +14,11 @@ from lambdas.common.lake.news_state import NEWS_STATE
 from lambdas.common.ledger.ledger import Ledger
 from lambdas.common.ledger.notices import Notice
 from lambdas.common.ledger.records import AlertRecord, BrokerState, Snapshot
-from schema.lake_layout import bars_key, calendar_key
-from schema.settings import Settings
+from lambdas.common.ledger.runner_state import RunnerState
+from schema.lake_layout import bars_key, calendar_key, quotes_key, stream_quarantine_key
+from schema.sections.realtime import RunnerSettings, StreamSettings
+from schema.settings import SETTINGS_FILE, Settings
+from tests.aws.conftest import settings_file
 from tests.aws.dashboard.conftest import Web
 
 AT = "2020-01-02T14:31:00Z"  # a minute after the open
@@ -127,3 +130,59 @@ def test_an_empty_deployment_has_no_numbers_of_its_own(web: Web) -> None:
         "budget": 15.0, "scorer": "vader", "scoring": 0.0, "scoring_budget": 2.0, "posts": None, "posts_limit": 2000,
     }  # fmt: skip
     assert "fresh" not in {one["state"] for one in view["steps"]}
+
+
+@pytest.fixture
+def realtime(well: Web, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Web:
+    on = {"runner": RunnerSettings(enabled=True), "stream": StreamSettings(kind="firehose")}
+    monkeypatch.setenv(SETTINGS_FILE, settings_file(settings.model_copy(update=on)))
+    return well
+
+
+def beat(*, ago: float = 5.0, **changed: object) -> RunnerState:
+    """The runner's, of `ago` seconds before now on this machine's clock."""
+    now = datetime.now(UTC)
+    said = RunnerState(
+        runner="task-1", state="following", since="2020-01-02T14:20:00Z", beat_at=(now - timedelta(seconds=ago)).isoformat(),
+        market_open=True, symbols=("SPY",), heard_orders="2020-01-02T14:30:55Z", minutes=4, reconnects=2, lost=7,
+    )  # fmt: skip
+    return said.model_copy(update=changed)
+
+
+def test_the_page_is_silent_about_a_runner_and_a_stream_that_are_off(well: Web, ledger_table: Ledger) -> None:
+    ledger_table.put_runner_state(beat())
+    view = well.get("api/health").body
+    assert (view["runner"], view["stream"]) == (None, None)
+    shown = well.get("pages/health").text
+    assert "The runner" not in shown
+    assert "The stream" not in shown
+
+
+def test_a_runner_that_follows_is_shown_with_its_sockets_and_what_it_lost(realtime: Web, ledger_table: Ledger) -> None:
+    assert realtime.get("api/health").body["runner"]["state"] == "never"
+    assert "It has never run." in realtime.get("pages/health").text
+    ledger_table.put_runner_state(beat())
+    runner = realtime.get("api/health").body["runner"]
+    assert (runner["state"], runner["since"], runner["minutes"], runner["lost"]) == ("following", "2020-01-02T14:20:00Z", 4, 7)
+    assert runner["sockets"] == [{"name": "orders", "heard": "2020-01-02T14:30:55Z"}, {"name": "market data", "heard": None}]
+    shown = realtime.get("pages/health").text
+    assert "<dt>Last heard: market data</dt><dd>never</dd>" in shown
+    assert '<dt>Lost</dt><dd class="loss">7</dd>' in shown
+
+
+def test_a_runner_whose_beat_is_too_old_is_silent_and_one_that_ended_says_why(realtime: Web, ledger_table: Ledger) -> None:
+    ledger_table.put_runner_state(beat(ago=61))
+    assert realtime.get("api/health").body["runner"]["state"] == "silent"
+    assert "runner-silent" in realtime.get("pages/health").text
+    ledger_table.put_runner_state(beat(since="2020-01-02T14:25:00Z", state="stopped", reason="<b>the keys were refused</b>"))
+    assert realtime.get("api/health").body["runner"]["state"] == "stopped"
+    assert "It ended: &lt;b&gt;the keys were refused" in realtime.get("pages/health").text
+
+
+def test_the_stream_shows_its_newest_quotes_and_what_could_not_be_read(realtime: Web, buckets: SimpleNamespace) -> None:
+    assert realtime.get("api/health").body["stream"] == {"kind": "firehose", "newest": None, "set_aside": 0}
+    now = datetime.fromisoformat(AT)
+    for key in (quotes_key(now), stream_quarantine_key(now, "one"), stream_quarantine_key(now - timedelta(days=1), "of yesterday")):
+        boto3.client("s3").put_object(Bucket=buckets.raw, Key=key, Body=b"")
+    assert realtime.get("api/health").body["stream"] == {"kind": "firehose", "newest": "2020-01-02T14:31:00Z", "set_aside": 1}
+    assert "<dt>Kind</dt><dd>firehose</dd>" in realtime.get("pages/health").text

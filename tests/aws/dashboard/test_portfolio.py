@@ -176,7 +176,7 @@ def test_the_page_says_in_words_what_its_charts_show(web: Web, traded: Ledger) -
     shown = web.get("pages/portfolio", {"span": "ALL"}).text
     for words in ("every 15s", "+$70.00", "+7.67 %", "Equal weight is today", "$1,710.00", "Trades against their day"):
         assert words in shown, words
-    assert 'hx-trigger="every 60s"' in _after(web, traded)
+    assert 'hx-trigger="every 60s, ' in _after(web, traded)
 
 
 def _after(web: Web, ledger: Ledger) -> str:

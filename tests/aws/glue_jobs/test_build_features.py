@@ -18,11 +18,10 @@ import pytest
 from glue_jobs.build_features import main
 from glue_jobs.features_job import SOURCES, NothingToBuildError
 from glue_jobs.files import Bucket, FeaturesUnreadableError, read_features
-from glue_jobs.training_view import TRAINING
 from lambdas.common.lake.lake import Lake, pack
 from papertape.market_data import bundled
 from schema.feature_table import parquet
-from schema.lake_layout import BARS, FEATURES, FEATURES_MANIFEST, bars_key
+from schema.lake_layout import BARS, bars_key, features_manifest, features_prefix, training_prefix
 from schema.settings import SETTINGS_FILE, Settings
 from tests.lakes import fill_raw
 from tests.settings_files import settings_file
@@ -30,6 +29,7 @@ from trading_env.data.features import FEATURE_HASH
 from trading_env.data.market import build_market, from_table
 
 NIGHT = "2014-12-31T23:30:00Z"
+FEATURES, TRAINING, FEATURES_MANIFEST = features_prefix(), training_prefix(), features_manifest()
 
 
 @pytest.fixture
@@ -164,7 +164,8 @@ def test_recorded_quotes_become_minute_bars_that_agree_with_the_trades(lake: Lak
     day = quotes["ts"].dt.date.min()
     own = quotes[quotes["ts"].dt.date == day]
     for minute, rows in own.groupby(own["ts"].dt.floor("min")):
-        lines = [{**row, "ts": row["ts"].isoformat()} for row in rows.to_dict("records")]
+        received = {"received_at": f"{minute.isoformat()}", "feed": "iex"}
+        lines = [{**row, "ts": row["ts"].isoformat(), **received} for row in rows.to_dict("records")]
         lake.s3.put_object(Bucket=buckets.raw, Key=f"raw/quotes/date={day}/{minute:%H%M}.jsonl.gz", Body=pack(lines))
     result = build("--MODE", "quotes", "--DATE", str(day))
     assert result["bars"] > 300

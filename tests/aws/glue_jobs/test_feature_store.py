@@ -17,7 +17,7 @@ from glue_jobs.files import Bucket, read_features
 from lambdas.common.lake.lake import Lake
 from schema.features.groups import groups_in_table
 from schema.features.records import values_of
-from schema.lake_layout import CALENDAR, calendar_key
+from schema.lake_layout import CALENDAR, calendar_key, features_prefix
 from schema.sections.feature_store import FeatureStoreSettings
 from schema.settings import Settings
 from tests.aws.glue_jobs.test_build_features import build, lake
@@ -94,5 +94,11 @@ def test_off_puts_nothing_and_a_session_without_a_close_is_put_nowhere(lake: Lak
     key = calendar_key(2014)
     lake.write({key: [line for line in lake.read([key], prefix=CALENDAR)[key] if line["session"] != "2014-12-31"]})
     with pytest.raises(FeatureStoreError, match="has no close of 2014-12-31; run backfill_bars"):
-        mirror_newest(raw=Bucket(lake.raw_bucket), processed=Bucket(lake.processed_bucket), app="papertape", feature_hash=FEATURE_HASH)
+        mirror_newest(
+            raw=Bucket(lake.raw_bucket),
+            processed=Bucket(lake.processed_bucket),
+            app="papertape",
+            feature_hash=FEATURE_HASH,
+            prefix=features_prefix(),
+        )
     assert service.puts == []

@@ -19,11 +19,10 @@ import boto3
 import pytest
 
 from lambdas.common.lake.lake import Lake
-from lambdas.common.lake.provenance import TRAINING_MANIFEST
 from lambdas.common.ledger.ledger import Ledger
 from lambdas.common.ledger.records import Fill, OrderRecord, ServedModel
 from local.exchange.server import RunningExchange
-from schema.lake_layout import audit_key
+from schema.lake_layout import audit_key, training_manifest
 from stacks.constructs.audit_tables import TABLES
 from tests.aws.hive import problems
 from tests.aws.lambdas.test_decide import Cloud, cloud, lake, run, served
@@ -80,7 +79,7 @@ def model(served: Any, buckets: SimpleNamespace, tmp_path: Path) -> ServedModel:
     pointer: ServedModel = served(spec=arn)
     put(buckets.processed, MODEL, archive(tmp_path / "incumbent"))
     put(buckets.processed, EVALUATION, evaluation(pointer.model_version))
-    put(buckets.processed, TRAINING_MANIFEST, MANIFEST)
+    put(buckets.processed, training_manifest(), MANIFEST)
     return pointer
 
 
@@ -122,7 +121,7 @@ def test_every_link_of_an_order_is_verified_or_recorded(
 ) -> None:
     run()
     assert close()["archived"] == "10 records"  # eight orders, their batch, the model
-    put(buckets.processed, TRAINING_MANIFEST, "built again the next night")
+    put(buckets.processed, training_manifest(), "built again the next night")
     order = an_order(ledger_table)
     shown = control("GET", f"/orders/{order}").body
     trace = shown["trace"]

@@ -20,7 +20,7 @@ from lambdas.backfill_bars.backfill import Backfilled, BackfillWindow, backfill,
 from lambdas.common.broker.alpaca import AlpacaBroker, Credentials
 from lambdas.common.lake.lake import Lake, Row
 from lambdas.decide.data import MarketSnapshot, market_snapshot
-from local.exchange.book import TradingCosts
+from local.exchange.costs import TradingCosts
 from local.exchange.http.app import Keys, create_app
 from local.exchange.in_process import InProcess
 from local.exchange.recorded_market import PAID_AFTER, RecordedMarket

@@ -40,7 +40,8 @@ from learning.packaging import archive
 from local.exchange.server import RunningExchange
 from papertape.market_data import bundled
 from schema.lake_layout import actions_key, bars_key
-from schema.settings import SETTINGS_FILE, GateSettings, Settings
+from schema.sections.learning import GateSettings
+from schema.settings import SETTINGS_FILE, Settings
 from schema.trading_rules import limits_of, rules_of
 from tests.lakes import calendar_objects, fill_raw
 from tests.markets import market_of

@@ -28,8 +28,9 @@ from lambdas.deploy_model.packages import DeploymentError, NotServingYetError
 from lambdas.deploy_model.pointers import equal_weight
 from learning import serving
 from learning.packaging import archive
+from schema.sections.learning import GateSettings
 from schema.served_names import served_name
-from schema.settings import SETTINGS_FILE, GateSettings, Settings
+from schema.settings import SETTINGS_FILE, Settings
 from tests.settings_files import settings_file
 from trading_env.data.observation import Layout, observe, unpack
 from trading_env.simulation.artifact import read_artifact
@@ -104,11 +105,11 @@ def sagemaker(ledger_table: Ledger, settings: Settings, runtime: Runtime, monkey
     return client
 
 
-def packed(folder: Path, seed: int) -> tuple[bytes, str]:
+def packed(folder: Path, seed: int, *, slots: tuple[str, ...] = ()) -> tuple[bytes, str]:
     """The archive of a random policy, and its hash."""
     card = PolicyCard(
         features=("a", "b", "c"), context=("m",), feature_hash=FEATURE_HASH, schema_version=1, kappa=0.1, trained_on=("SPY",),
-        train_start="2006-01-03", train_end="2015-12-31", seeds=(0,), code_version="test",
+        train_start="2006-01-03", train_end="2015-12-31", seeds=(0,), code_version="test", slots=slots,
     )  # fmt: skip
     random = np.random.default_rng(seed)
     arrays = {name: random.normal(0, 0.2, shape) for name, shape in array_shapes(seeds=1, inputs=card.inputs).items()}
@@ -118,9 +119,17 @@ def packed(folder: Path, seed: int) -> tuple[bytes, str]:
 
 @pytest.fixture
 def register(sagemaker: Any, tmp_path: Path) -> Register:
-    def register(status: str, *, seed: int = 1, execution: str = "1", evaluation: dict[str, Any] | None = None, **metadata: str) -> str:
+    def register(
+        status: str,
+        *,
+        seed: int = 1,
+        execution: str = "1",
+        evaluation: dict[str, Any] | None = None,
+        slots: tuple[str, ...] = (),
+        **metadata: str,
+    ) -> str:
         """`seed` chooses the policy, `execution` the pipeline's run that leaves it in S3, with the `evaluation` of it."""
-        content, model_hash = packed(tmp_path / str(seed), seed)
+        content, model_hash = packed(tmp_path / str(seed), seed, slots=slots)
         key = f"models/{execution}/{seed}/model/model.tar.gz"
         boto3.client("s3").put_object(Bucket=BUCKET, Key=key, Body=content)
         told = {"model_hash": model_hash, "kappa": "0.1", "feature_hash": FEATURE_HASH, "gate": "passed",
@@ -412,6 +421,26 @@ def test_a_package_that_is_not_what_was_registered_moves_no_pointer(
     with pytest.raises(DeploymentError, match=named):
         send(arn)
     assert ledger_table.incumbent() is None
+
+
+def test_a_model_of_other_slots_is_refused_before_an_endpoint_is_made(
+    register: Register, sagemaker: Any, ledger_table: Ledger, runtime: Runtime, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = register("Approved", seed=1, slots=("open+5", "open+120"))
+    with pytest.raises(DeploymentError, match=r"policy\.json: slots must be none \(daily bars\), was open\+5, open\+120; train with"):
+        send(own)
+    assert ledger_table.incumbent() is None
+    assert sagemaker.list_endpoints()["Endpoints"] == []
+    schedule = settings.schedule.model_copy(update={"slots": ("open+5", "open+120")})
+    training = settings.training.model_copy(update={"timeframe": "1Min"})
+    by_slot = settings.model_copy(update={"schedule": schedule, "training": training})
+    monkeypatch.setenv(SETTINGS_FILE, settings_file(by_slot))
+    with pytest.raises(DeploymentError, match=r"slots must be open\+5, open\+120, was none \(daily bars\)"):
+        send(register("Approved", seed=2))
+    assert send(own)["outcome"] == "deployed"
+    served = ledger_table.incumbent()
+    assert served is not None
+    assert served.spec == own
 
 
 def test_what_no_pointer_names_is_deleted_after_a_move(sagemaker: Any, register: Register, ledger_table: Ledger) -> None:

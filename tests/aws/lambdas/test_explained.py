@@ -74,7 +74,7 @@ def test_a_model_that_cannot_be_explained_decides_as_before_and_the_record_says_
     elif failure == "another":
         lake.s3.put_object(Bucket=buckets.processed, Key=PACKAGE, Body=b"no archive")
     elif failure == "slow":
-        monkeypatch.setattr(explaining, "PATIENCE", 0.0)
+        monkeypatch.setattr(explaining, "TIMEOUT", 0.0)
     else:
         honest = cloud.endpoints["papertape-incumbent"]
         cloud.endpoints["papertape-incumbent"] = lambda body: _shifted(*honest(body))

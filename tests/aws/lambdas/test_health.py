@@ -17,7 +17,7 @@ import boto3
 import pytest
 
 from lambdas.common import telemetry
-from lambdas.common.health.checks import Facts, NewsFacts
+from lambdas.common.health.checks import Facts, NewsFacts, RunnerFacts, SlotRowFacts
 from lambdas.common.health.closes import ComparedCloses
 from lambdas.common.health.remedies import COMMANDS, AppAddress, command_for
 from lambdas.common.health.rules import RULES, Finding, evaluate, markdown
@@ -27,10 +27,15 @@ from lambdas.common.lake.lake import Lake
 from lambdas.common.lake.news_state import SourceDown
 from lambdas.common.ledger.ledger import Ledger
 from lambdas.common.ledger.records import AlertRecord, Attribution, Breakers, Decision, OrderRecord, PlannedOrder, ServedModel, Snapshot
+from lambdas.common.ledger.runner_state import RunnerState
+from lambdas.common.market_events import MarketEventError
 from lambdas.health import handler as watching
 from lambdas.health.mail import News, compose
-from schema.lake_layout import FEATURES_MANIFEST, quotes_key
-from schema.settings import SETTINGS_FILE, GateSettings, Settings
+from schema.lake_layout import bars_key, features_manifest, quotes_key
+from schema.realtime.events import SOURCE, FeedSilent
+from schema.sections.learning import GateSettings
+from schema.sections.realtime import StreamSettings
+from schema.settings import SETTINGS_FILE, Settings
 from tests.lakes import fill_raw
 from tests.settings_files import settings_file
 from trading_env.orders.order_state import OrderStatus
@@ -101,6 +106,9 @@ HOLIDAY = replace(WELL, opens=None, closes=None, decisions=(), last_quotes=None)
 EVENING = replace(WELL, now=CLOSES + timedelta(minutes=15), last_snapshot=closed("2020-01-02"))
 SETTLED_LATE = ORDER.model_copy(update={"status": OrderStatus.NEW, "unknown_since": None})
 DOWN = SourceDown(runs=6, since="2020-01-02T13:00:00Z", reason="x refused its key for /2/tweets/search/recent (401)")
+BEAT = RunnerState(
+    runner="task-1", state="following", since="2020-01-02T14:20:00Z", beat_at="2020-01-02T15:59:30Z", market_open=True, symbols=("SPY",)
+)
 LONG = tuple(date(2019, 11, 1) + timedelta(days=day) for day in range(22))
 
 
@@ -144,6 +152,9 @@ def test_a_healthy_agent_breaks_no_rule(facts: Facts, settings: Settings) -> Non
         ("calendar-missing", replace(HOLIDAY, calendar_reaches=None)),
         ("bars-late", replace(WELL, newest_bar=date(2019, 12, 30))),
         ("bars-late", replace(WELL, newest_bar=None)),
+        ("minutes-late", replace(WELL, slot_rows=SlotRowFacts(newest=date(2019, 12, 30)))),
+        ("minutes-late", replace(WELL, slot_rows=SlotRowFacts(newest=None))),
+        ("bars-late", replace(WELL, newest_bar=date(2019, 12, 30), slot_rows=SlotRowFacts(newest=date(2019, 12, 30)))),
         ("quotes-stale", replace(WELL, last_quotes=WELL.now - timedelta(minutes=11))),
         ("quotes-stale", replace(WELL, last_quotes=None)),
         ("slot-missed", replace(WELL, decisions=())),
@@ -172,6 +183,9 @@ def test_a_healthy_agent_breaks_no_rule(facts: Facts, settings: Settings) -> Non
         ("news-stale", replace(WELL, news=NewsFacts(down={"x": DOWN}, unscored={}))),
         ("sentiment-behind", replace(WELL, news=NewsFacts(down={}, unscored={"x": WELL.now - timedelta(minutes=121)}))),
         ("sentiment-budget", replace(WELL, news=NewsFacts(down={}, unscored={}, stopped="2.00 of 2.00 dollars are spent"))),
+        ("runner-silent", replace(WELL, runner=RunnerFacts(beat=None, asked_at=WELL.now))),
+        ("runner-silent", replace(WELL, runner=RunnerFacts(beat=BEAT, asked_at=WELL.now + timedelta(seconds=31)))),
+        ("runner-silent", replace(WELL, runner=RunnerFacts(beat=BEAT.model_copy(update={"state": "stopped"}), asked_at=WELL.now))),
     ],
 )
 def test_each_rule_is_broken_by_what_it_watches(rule: str, facts: Facts, settings: Settings) -> None:
@@ -181,6 +195,7 @@ def test_each_rule_is_broken_by_what_it_watches(rule: str, facts: Facts, setting
 @pytest.mark.parametrize(
     "facts",
     [
+        replace(WELL, slot_rows=SlotRowFacts(newest=date(2019, 12, 31))),
         replace(WELL, now=OPENS + timedelta(minutes=9), last_quotes=None, decisions=()),
         replace(WELL, now=OPENS + timedelta(minutes=35), decisions=(), last_quotes=OPENS + timedelta(minutes=30)),
         replace(WELL, unsettled=(SETTLED_LATE,)),
@@ -198,6 +213,8 @@ def test_each_rule_is_broken_by_what_it_watches(rule: str, facts: Facts, setting
         replace(WELL, compared={"finnhub": apart(("SPY", 300.0, 301.4), ("IBM", 130.0, 129.4))}),
         replace(WELL, decisions=(DECISION,), last_snapshot=None),
         replace(EVENING, last_quotes=None),
+        replace(WELL, runner=RunnerFacts(beat=BEAT, asked_at=WELL.now + timedelta(seconds=30))),
+        replace(EVENING, runner=RunnerFacts(beat=None, asked_at=WELL.now)),
         replace(WELL, news=NewsFacts(down={"x": DOWN.model_copy(update={"runs": 5})}, unscored={"x": WELL.now - timedelta(minutes=120)})),
     ],
 )
@@ -230,7 +247,7 @@ def test_every_alert_that_a_function_raises_has_its_runbook() -> None:
         r"""(?:NoTrade\(|rule=f?|rule = f?|rule, (?:detail|session) = f?|_halt\(ledger, f?|_alert\((?:[\w.]+, )+f?)"([a-z][a-z-]+)[:"]"""
     )
     for path in sorted((ROOT / "lambdas").rglob("*.py")):
-        if path.parent.name != "health":
+        if path.parent != ROOT / "lambdas" / "common" / "health":
             raised |= set(pattern.findall(path.read_text(encoding="utf-8")))
     assert raised == set(RUNBOOKS)
 
@@ -240,6 +257,12 @@ def test_an_alert_s_mail_says_what_to_do_about_that_alert(settings: Settings) ->
     _, body = compose(News(new=evaluate(replace(WELL, alerts=(alert,)), settings)), deployment=ACCOUNT, now=WELL.now)
     assert RUNBOOKS["account-changed"].runbook in body
     assert '  Type:  make resume reason="..." on=aws\n' in body
+
+
+@pytest.mark.parametrize(("minutes", "rules"), [(20, []), (21, ["quotes-stale"])])
+def test_quotes_of_a_stream_may_be_as_old_as_two_deliveries(minutes: int, rules: list[str], settings: Settings) -> None:
+    streamed = settings.model_copy(update={"stream": StreamSettings(kind="firehose")})
+    assert broken(replace(WELL, last_quotes=WELL.now - timedelta(minutes=minutes)), streamed) == rules
 
 
 @pytest.mark.parametrize("rule", [*RULES, *RUNBOOKS])
@@ -253,10 +276,9 @@ def test_each_finding_has_a_command_that_a_shell_can_read(rule: Any) -> None:
 
 def test_a_command_names_what_the_stacks_export() -> None:
     """Each output that a command asks for is one of the stack's."""
-    asked = {
-        one for name in COMMANDS for one in re.findall(r"--stack-name mine-(\w+) --query \"[^\"]*=='(\w+)'", command_for(name, "x", MINE))
-    }
-    assert asked
+    commands = [command_for(name, "x", address) for name in COMMANDS for address in (MINE, replace(MINE, streamed=True))]
+    asked = {one for command in commands for one in re.findall(r"--stack-name mine-(\w+) --query \"[^\"]*=='(\w+)'", command)}
+    assert {("ingest", "IngestQuotesFunction"), ("stream", "ConsumeStreamFunction")} <= asked
     for stack, output in asked:
         assert f'"{output}"' in (ROOT / "stacks" / f"{stack}.py").read_text(encoding="utf-8")
 
@@ -297,10 +319,18 @@ def run(
 
 
 @pytest.fixture
+def every_minute(run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Callable[[str], Any]:
+    """Runs of the rule that is looked at every minute, with the runner enabled."""
+    enabled = settings.model_copy(update={"runner": settings.runner.model_copy(update={"enabled": True})})
+    monkeypatch.setenv(SETTINGS_FILE, settings_file(enabled))
+    return lambda time: watching.handler({"schedule": "health-runner", "time": time, "only": "runner-silent"}, None)
+
+
+@pytest.fixture
 def lake(buckets: SimpleNamespace, settings: Settings) -> Lake:
     lake = Lake(s3=boto3.client("s3"), raw_bucket=buckets.raw, processed_bucket=buckets.processed)
     fill_raw(lake, symbols=[settings.universe.benchmark], start="2019-01-02", end="2019-12-31")
-    lake.put_processed(FEATURES_MANIFEST, {"end": "2019-12-31"})
+    lake.put_processed(features_manifest(), {"end": "2019-12-31"})
     return lake
 
 
@@ -343,6 +373,26 @@ def test_what_the_dashboard_shows_is_measured_and_what_is_unknown_is_not(
         "Equity": 100_000, "Drawdown": 20.0,
     }  # fmt: skip
     assert shown("2020-01-06T16:00:00Z")["DataAgeSessions"] == 2, "the lake ends before the sessions of the 2nd and the 3rd"
+
+
+def test_where_a_row_is_a_slot_bar_its_freshness_is_that_of_the_newest_row(
+    run: Any, lake: Lake, ledger_table: Ledger, topic: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_slot = settings.model_copy(update={"training": settings.training.model_copy(update={"timeframe": "1Min"})})
+    monkeypatch.setenv(SETTINGS_FILE, settings_file(by_slot))
+    lake.put_processed(features_manifest("1Min"), {"end": "2019-12-31"})
+    ledger_table.open_decision(DECISION)
+    ledger_table.put_snapshot(closed("2019-12-31"))
+    lake.write({quotes_key(datetime(2020, 1, 2, 15, 59, tzinfo=UTC)): [{"symbol": "SPY"}]})
+    assert run("2020-01-02T16:00:00Z")["unhealthy"] == ["minutes-late"]
+    (mail,) = topic()
+    assert "the newest slot row of SPY, of feed 'iex', is of never, its newest daily bar of 2019-12-31" in mail["Message"]
+    assert "set another [data] minutes_feed" in mail["Message"]
+    assert by_slot.slot_rows is not None
+    lake.write({bars_key("SPY", 2019, by_slot.slot_rows): [{"ts": "2019-12-31T14:35:00Z"}]})
+    assert run("2020-01-02T16:00:00Z")["unhealthy"] == []
+    (mail,) = topic()
+    assert mail["Subject"] == "papertape: over: minutes-late"
 
 
 def test_what_is_wrong_is_mailed_once_a_session_with_what_to_do(run: Any, lake: Lake, ledger_table: Ledger, topic: Any) -> None:
@@ -464,3 +514,56 @@ def test_while_a_refused_model_trades_a_health_mail_begins_with_it(
 def test_an_empty_lake_is_unhealthy_not_healthy(run: Any, topic: Any) -> None:
     assert "calendar-missing" in run("2020-01-02T16:00:00Z")["unhealthy"]
     assert len(topic()) == 1
+
+
+def beat(ago: float, **more: Any) -> RunnerState:
+    """The runner's beat of `ago` seconds before now, on this machine's clock."""
+    return BEAT.model_copy(update={"beat_at": (datetime.now(UTC) - timedelta(seconds=ago)).isoformat(), **more})
+
+
+def test_a_dead_runner_is_mailed_within_two_minutes_and_its_return_too(
+    every_minute: Any, run: Any, lake: Lake, ledger_table: Ledger, topic: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ledger_table.put_runner_state(beat(55))
+    assert every_minute("2020-01-02T15:00:00Z") == {"unhealthy": [], "mailed": []}
+    ledger_table.put_runner_state(beat(65))
+    assert every_minute("2020-01-02T15:01:00Z") == {"unhealthy": ["runner-silent"], "mailed": ["runner-silent"]}
+    assert every_minute("2020-01-02T15:02:00Z") == {"unhealthy": ["runner-silent"], "mailed": []}
+    assert "runner-silent" in run("2020-01-02T15:15:00Z")["unhealthy"], "the whole run sees it as well, and mails the rest"
+    ledger_table.put_runner_state(beat(1))
+    assert every_minute("2020-01-02T15:16:00Z") == {"unhealthy": [], "mailed": []}
+    assert every_minute("2020-01-02T23:00:00Z") == {"unhealthy": [], "mailed": []}, "the market is closed"
+    mails = [message for message in topic() if "runner-silent" in message["Subject"]]
+    assert [mail["Subject"] for mail in mails] == ["papertape: runner-silent", "papertape: over: runner-silent"]
+    assert "the runner's last beat is 65 s old" in mails[0]["Message"]
+    assert "update-service --region us-east-1 --desired-count 1" in mails[0]["Message"]
+    assert "Does it still trade? Yes" in mails[0]["Message"]
+    counted = [line for line in capsys.readouterr().out.splitlines() if '"UnhealthyRules"' in line]
+    assert len(counted) == 1, "a run of one rule says nothing of the others"
+
+
+def test_what_every_other_rule_found_is_not_over_for_the_minute_s_run(
+    every_minute: Any, run: Any, ledger_table: Ledger, topic: Any
+) -> None:
+    assert "calendar-missing" in run("2020-01-02T15:00:00Z")["mailed"]
+    every_minute("2020-01-02T15:01:00Z")
+    assert not [message for message in topic() if "over:" in message["Subject"]]
+
+
+def test_a_silent_feed_is_an_alert_that_the_same_run_mails(run: Any, lake: Lake, ledger_table: Ledger, topic: Any) -> None:
+    at = datetime(2020, 1, 2, 15, tzinfo=UTC)
+    silent = FeedSilent(at=at, received_at=at, feed="orders", seconds=61.0)
+    envelope = {
+        "source": SOURCE,
+        "detail-type": silent.detail_type,
+        "time": "2020-01-02T15:01:01Z",
+        "detail": silent.model_dump(mode="json"),
+    }
+    watching.handler(envelope, None)
+    watching.handler(envelope, None)
+    (mail,) = [message for message in topic() if "feed-silent" in message["Message"]]
+    assert "the runner's socket of orders said nothing for 61 s" in mail["Message"]
+    other = {**envelope, "detail-type": "minute closed", "detail": {"at": "2020-01-02T15:00:00Z", "received_at": "2020-01-02T15:00:00Z",
+             "minute": "2020-01-02T14:59:00Z", "symbols": [], "missing": []}}  # fmt: skip
+    with pytest.raises(MarketEventError, match="health acts on 'feed silent' alone, was 'minute closed'"):
+        watching.handler(other, None)

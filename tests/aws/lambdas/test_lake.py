@@ -12,7 +12,7 @@ import boto3
 import pytest
 
 from lambdas.common.lake.lake import Lake, LakeError, pack, unpack
-from schema.lake_layout import BARS, FEATURES_MANIFEST, bars_key, calendar_key, quotes_key
+from schema.lake_layout import BARS, bars_key, calendar_key, features_manifest, quotes_key
 
 ROW = {"symbol": "AAPL", "ts": "2019-01-02T05:00:00Z", "open": 154.89, "volume": 37039737.0}
 
@@ -92,10 +92,10 @@ def test_the_last_quotes_are_the_newest_minute_of_the_day(lake: Lake) -> None:
 
 
 def test_no_manifest_is_none_and_a_broken_one_is_an_error(lake: Lake) -> None:
-    assert lake.manifest() is None
-    lake.s3.put_object(Bucket=lake.processed_bucket, Key=FEATURES_MANIFEST, Body=b"{")
+    assert lake.manifest("1Day") is None
+    lake.s3.put_object(Bucket=lake.processed_bucket, Key=features_manifest(), Body=b"{")
     with pytest.raises(LakeError, match=r"manifest\.json: is not JSON"):
-        lake.manifest()
+        lake.manifest("1Day")
 
 
 def test_audit_records_refuse_what_is_not_a_number(lake: Lake) -> None:

@@ -32,11 +32,11 @@ from schema.settings import SETTINGS_FILE, Settings
 from schema.universes import MOST
 from tests.aws.conftest import FIRST_SLOT, through_gateway
 from tests.aws.lambdas.test_decide import DECISION, SLOT, Cloud
+from tests.many_names import MANY, NAMES, generated
 from tests.settings_files import settings_file
 from trading_env.data.features import CONTEXT, FEATURES
 from trading_env.data.observation import Layout
 
-NAMES = tuple(f"N{number:03d}" for number in range(MOST))
 ITEM, PAYLOAD = 400 * 1024, 4 * 1024 * 1024  # bytes: DynamoDB's item, a serverless endpoint's request
 A_LINE = "the broker refused it: " + 80 * "x"
 
@@ -116,28 +116,8 @@ def test_a_history_is_asked_for_in_parts_that_the_function_can_hold() -> None:
 # --- a morning of 400 generated names
 
 
-MANY, MINUTE_BEFORE = NAMES[:400], "2020-01-02T14:34:00Z"
+MINUTE_BEFORE = "2020-01-02T14:34:00Z"
 START, SESSIONS = "2018-10-15", 305  # to 2019-12-31
-
-
-def generated() -> pd.DataFrame:
-    """Generated bars of 400 names, from START to 2020-01-03: walks, no market's."""
-    from tests.lakes import calendar_objects
-
-    days = [row["session"] for rows in calendar_objects().values() for row in rows if START <= row["session"] <= "2020-01-03"]
-    rng = np.random.default_rng(400)
-    close = rng.uniform(20, 200, len(MANY)) * np.exp(np.cumsum(rng.normal(0, 0.015, (len(days), len(MANY))), axis=0))
-    opens = close * np.exp(rng.normal(0, 0.003, close.shape))
-    table = {
-        "symbol": np.tile(MANY, len(days)),
-        "session": np.repeat(pd.to_datetime(days), len(MANY)),
-        "open": opens.ravel(),
-        "high": (np.maximum(opens, close) * 1.005).ravel(),
-        "low": (np.minimum(opens, close) * 0.995).ravel(),
-        "close": close.ravel(),
-        "volume": np.full(close.size, 2e6),
-    }
-    return pd.DataFrame(table).round(dict.fromkeys(("open", "high", "low", "close"), 4))
 
 
 @pytest.fixture
@@ -151,7 +131,7 @@ def exchange(
     tmp_path: Path, ledger_table: Ledger, buckets: SimpleNamespace, large: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[RunningExchange]:
     """One that has the generated bars and answers 200 requests a minute."""
-    generated().to_parquet(tmp_path / "bars.parquet", index=False)
+    generated(start=START, end="2020-01-03").to_parquet(tmp_path / "bars.parquet", index=False)
     (tmp_path / "faults.toml").write_text("[faults.budget]\nper_minute = 200\n", encoding="utf-8")
     config = ExchangeConfig(
         now=MINUTE_BEFORE, cash="1000000", slippage_bps="10", data=tmp_path / "bars.parquet", faults=tmp_path / "faults.toml"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -21,7 +22,8 @@ from lambdas.common.ledger.records import BrokerState, ServedModel
 from lambdas.common.registry.approval import ModelActionError, ModelGroup
 from lambdas.common.registry.rules import WORDS
 from lambdas.common.registry.versions import ModelVersion
-from schema.settings import GateSettings, Settings
+from schema.sections.learning import GateSettings
+from schema.settings import Settings
 from tests.aws.lambdas.test_deploy_model import BUCKET, FEATURE_HASH, GROUP, Runtime, packed, runtime, sagemaker, send
 from tests.evaluations import evaluation_of
 
@@ -33,8 +35,8 @@ Registered = Callable[..., str]
 def registered(sagemaker: Any, tmp_path: Path) -> Registered:
     """Register a version as the pipeline does, judged: `passed` None leaves it without an evaluation."""
 
-    def register(status: str, *, seed: int, passed: bool | None = True, **metadata: str) -> str:
-        content, model_hash = packed(tmp_path / str(seed), seed)
+    def register(status: str, *, seed: int, passed: bool | None = True, slots: tuple[str, ...] = (), **metadata: str) -> str:
+        content, model_hash = packed(tmp_path / str(seed), seed, slots=slots)
         s3, where = boto3.client("s3"), f"models/{seed}"
         s3.put_object(Bucket=BUCKET, Key=f"{where}/model/model.tar.gz", Body=content)
         evaluation = evaluation_of(passed=bool(passed))
@@ -333,3 +335,18 @@ def test_the_history_tells_who_decided_from_when_to_when(group: Any, ledger_tabl
     assert told[3].words == (
         "version 1 (model 111111111111) was the incumbent from 2020-01-04T12:00:00Z to 2020-04-04T12:00:00Z, passed by the gate"
     )
+
+
+def test_a_model_of_other_slots_is_approved_by_nobody(registered: Registered, group: Any) -> None:
+    arn = registered("PendingManualApproval", seed=1, slots=("open+5", "open+120"))
+    models = group()
+    for act in (models.approve, models.return_to):
+        with pytest.raises(
+            ModelActionError, match=r"version 1 cannot trade here: slots must be none \(daily bars\), was open\+5, open\+120"
+        ):
+            act(arn, reason="it looks good", by="ann", at=NOW)
+    assert statuses(models) == {1: "waiting"}
+    training = models.settings.training.model_copy(update={"timeframe": "1Min"})
+    schedule = models.settings.schedule.model_copy(update={"slots": ("open+5", "open+120")})
+    by_slot = replace(models, settings=models.settings.model_copy(update={"training": training, "schedule": schedule}))
+    assert by_slot.approve(arn, reason="it looks good", by="ann", at=NOW).action == "approve"

@@ -15,7 +15,8 @@ from lambdas.common.lake import lake as lakes
 from lambdas.common.ledger.ledger import Ledger
 from lambdas.common.ledger.records import AlertRecord, Attribution, Decision, Fill, Held, OrderRecord, ServedModel, ShadowDecision, Snapshot
 from lambdas.report import handler as reporting
-from schema.settings import SETTINGS_FILE, GateSettings, Settings
+from schema.sections.learning import GateSettings
+from schema.settings import SETTINGS_FILE, Settings
 from tests.settings_files import settings_file
 
 FRIDAY = "2020-01-10T22:30:00Z"

@@ -19,7 +19,7 @@ from glue_jobs.spark import _with_sentiment
 from lambdas.common.lake.lake import Lake, LakeError
 from lambdas.decide.data import ScoredSources, market_snapshot
 from lambdas.decide.decision import AccountAtClose, observe_state
-from schema.lake_layout import FEATURES_MANIFEST, sentiment_run
+from schema.lake_layout import features_manifest, sentiment_run
 from schema.news import flagged
 from schema.settings import SETTINGS_FILE, Settings
 from tests.lakes import calendar_objects, fill_raw
@@ -108,12 +108,12 @@ def test_without_sentiment_the_table_is_the_one_it_was(
     lake: Lake, settings: Settings, daily: Settings, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     built(lake, settings, monkeypatch)
-    before = json.loads(Bucket(lake.processed_bucket).get(FEATURES_MANIFEST) or b"")
+    before = json.loads(Bucket(lake.processed_bucket).get(features_manifest()) or b"")
     fill_scores(lake, objects(symbols=settings.universe.symbols, first=date(2014, 12, 20), days=5))
     built(lake, daily, monkeypatch)
-    with_posts = json.loads(Bucket(lake.processed_bucket).get(FEATURES_MANIFEST) or b"")
+    with_posts = json.loads(Bucket(lake.processed_bucket).get(features_manifest()) or b"")
     built(lake, settings, monkeypatch)
-    after = json.loads(Bucket(lake.processed_bucket).get(FEATURES_MANIFEST) or b"")
+    after = json.loads(Bucket(lake.processed_bucket).get(features_manifest()) or b"")
     assert after == before
     assert (before["feature_hash"], tuple(before["columns"])) == (FEATURE_HASH, TABLE_COLUMNS)
     assert with_posts["inputs_sha256"] != before["inputs_sha256"]

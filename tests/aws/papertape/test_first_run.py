@@ -8,7 +8,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from types import SimpleNamespace
 from typing import Any
@@ -25,8 +25,9 @@ from papertape.operate import first_run
 from papertape.operate.cloud import AppCloud
 from papertape.operate.jobs import DeployedApp, lacking
 from papertape.operate.preflight import BOOTSTRAP_VERSION
-from schema.lake_layout import FEATURES_MANIFEST, TRAINING, TRAINING_MANIFEST, bars_key
+from schema.lake_layout import bars_key, features_manifest, training_manifest, training_prefix
 from schema.settings import Settings
+from schema.slot import SlotRows
 from tests.aws.gateway import serving
 from tests.aws.services import Stacks, answering
 from tests.settings_files import settings_file
@@ -51,6 +52,8 @@ class Jobs:
     )  # fmt: skip
     failing: set[str] = field(default_factory=set)
     lost: int = 0
+    slots: list[dict[str, Any]] = field(default_factory=list)
+    timeframe: str = "1Day"
 
     def answer(self, operation: str, request: Any) -> tuple[int, Any]:
         if self.lost and operation.startswith(("GetJobRun", "DescribePipelineExecution")):
@@ -63,7 +66,7 @@ class Jobs:
         name = path.split("/")[-2]
         self.started.append((name, event))
         if name == "backfill":
-            return 200, {"start": event["start"], "end": LAST, "bars": 12, "silent": []}
+            return 200, {"start": event["start"], "end": LAST, "bars": 12, "silent": [], **(self.slots.pop(0) if self.slots else {})}
         return 200, self.decision
 
     def get_service_quota(self, _: Any) -> Any:
@@ -82,7 +85,7 @@ class Jobs:
         state = states.pop(0) if len(states) > 1 else states[0]
         if state == "SUCCEEDED":
             manifest = json.dumps({"rows": 8, "end": LAST}).encode()
-            for key in (FEATURES_MANIFEST, TRAINING_MANIFEST, f"{TRAINING}year=2019/part-0.parquet"):
+            for key in _table(self.timeframe):
                 boto3.client("s3").put_object(Bucket=self.processed, Key=key, Body=manifest)
         return {"JobRun": {"Id": request["RunId"], "JobRunState": state, "ErrorMessage": "no bar of SPY" if state == "FAILED" else ""}}
 
@@ -129,6 +132,10 @@ class Jobs:
         return {"PipelineExecutionArn": arn}
 
 
+def _table(timeframe: str) -> tuple[str, str, str]:
+    return features_manifest(timeframe), training_manifest(timeframe), f"{training_prefix(timeframe)}year=2019/part-0.parquet"
+
+
 @dataclass(frozen=True)
 class Account:
     """A deployed app whose jobs the test plays, on the evening before the first session of 2020."""
@@ -142,12 +149,12 @@ class Account:
             command_line.app, ["first-run", "--settings", settings_file(self.settings), *options]
         )
 
-    def fill(self, *symbols: str, last: str = LAST) -> None:
-        """Bars of the symbols from the start of history to `last`."""
+    def fill(self, *symbols: str, last: str = LAST, rows: SlotRows | None = None) -> None:
+        """Bars of the symbols from the start of history to `last`; slot rows if `rows` is given."""
         for symbol in symbols:
             for year, day in ((2016, "2016-01-04"), (int(last[:4]), last)):
-                line = json.dumps({"symbol": symbol, "ts": f"{day}T05:00:00Z"}) + "\n"
-                boto3.client("s3").put_object(Bucket=self.raw, Key=bars_key(symbol, year), Body=gzip.compress(line.encode()))
+                line = json.dumps({"symbol": symbol, "ts": f"{day}T{'05:00' if rows is None else '14:35'}:00Z"}) + "\n"
+                boto3.client("s3").put_object(Bucket=self.raw, Key=bars_key(symbol, year, rows), Body=gzip.compress(line.encode()))
 
     @property
     def started(self) -> list[str]:
@@ -239,6 +246,44 @@ def test_symbols_that_lag_or_are_new_are_backfilled(account: Account) -> None:
     assert lacking(app, last=date.fromisoformat(LAST)) == [new, lagging]
     assert account.run().exit_code == 0
     assert account.jobs.started[0] == ("backfill", {"start": "2016-01-01"})
+
+
+def by_slot(account: Account) -> Account:
+    account.jobs.timeframe = "1Min"
+    training = account.settings.training.model_copy(update={"timeframe": "1Min"})
+    return replace(account, settings=account.settings.model_copy(update={"training": training}))
+
+
+def test_minutes_are_backfilled_in_as_many_calls_as_the_function_needs(account: Account) -> None:
+    own = by_slot(account)
+    own.fill(*own.settings.universe.symbols)
+    own.jobs.slots = [{"slots": {"rows": 700, "next": "2017-05-01"}}, {"slots": {"rows": 900}}]
+    result = own.run()
+    assert result.exit_code == 0, result.output
+    assert own.jobs.started[:2] == [("backfill", {"start": "2016-01-01"}), ("backfill", {"start": "2017-05-01"})]
+    assert "backfill  12 daily bars and 1,600 slot rows to 2019-12-31" in result.stdout
+
+    own.jobs.started.clear()
+    own.jobs.slots = [{"slots": {"rows": 700, "next": "2016-01-01"}}]
+    assert "the backfill from 2016-01-01 on got no further than 2016-01-01; see its log" in refused(own.run())
+
+
+def test_slot_rows_stand_where_the_benchmark_s_reach_the_last_session_and_others_a_few_days_less(account: Account) -> None:
+    own = by_slot(account)
+    rows, benchmark = own.settings.slot_rows, own.settings.universe.benchmark
+    others = [symbol for symbol in own.settings.universe.symbols if symbol != benchmark]
+    own.fill(*own.settings.universe.symbols)
+    own.fill(*others, last="2019-12-24", rows=rows)
+    broker = paper_account('{"key_id": "local-key", "secret_key": "local-secret"}', environ=os.environ)
+    app = DeployedApp(
+        cloud=AppCloud(name="here", settings=own.settings, session=boto3.Session()), outputs={"RawBucket": own.raw}, broker=broker, pause=0
+    )
+    assert lacking(app, last=date.fromisoformat(LAST)) == [benchmark]
+    assert benchmark is not None
+    own.fill(benchmark, last="2019-12-30", rows=rows)
+    assert lacking(app, last=date.fromisoformat(LAST)) == [benchmark]
+    own.fill(benchmark, rows=rows)
+    assert lacking(app, last=date.fromisoformat(LAST)) == []
 
 
 def test_a_job_that_runs_already_is_waited_for_and_not_started_twice(account: Account) -> None:

@@ -23,7 +23,8 @@ from papertape.operate import client
 from papertape.operate.client import RUNNING, announced
 from papertape.options import ROOT
 from schema.loopback import LOCAL_ACCOUNT, LOCAL_SECRET
-from schema.settings import SETTINGS_FILE, GateSettings, Settings, load
+from schema.sections.learning import GateSettings
+from schema.settings import SETTINGS_FILE, Settings, load
 from tests.aws.gateway import Gateway, serving
 from tests.settings_files import settings_file
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import boto3
 import pytest
@@ -15,7 +16,9 @@ from typer.testing import CliRunner, Result
 from local.exchange.server import RunningExchange
 from papertape import command_line
 from papertape.operate.preflight import BOOTSTRAP_VERSION, quotas
+from schema.sections.data import DataSettings
 from schema.settings import Settings
+from tests.aws.proxy import running
 from tests.aws.services import Service, Stacks, answering
 from tests.settings_files import settings_file
 
@@ -160,6 +163,58 @@ def test_dates_that_move_are_told_as_of_today(ready: None, granted: tuple[dict[s
     assert "as of 2020-01-02: training from 2017-01-03, judged from 2018-02-01, live from 2020-01-03" in lines(result)["dates"]
 
 
+@pytest.fixture
+def by_slot(there: Settings, exchange: RunningExchange) -> Settings:
+    """Two slots on minute bars, at a time of which minutes are recorded; no dates suit it."""
+    exchange.reset(now="2013-10-11T14:05:00Z", cash="100000")
+    schedule = there.schedule.model_copy(update={"slots": ("open+5", "open+120")})
+    training = there.training.model_copy(update={"timeframe": "1Min"})
+    return there.model_copy(update={"training": training, "schedule": schedule})
+
+
+def test_the_feed_of_minutes_is_asked_for_its_past_and_for_now(
+    ready: None, granted: tuple[dict[str, float], Service], by_slot: Settings, exchange: RunningExchange
+) -> None:
+    result = call("preflight", "--settings", settings_file(by_slot))
+    assert state(result, "minutes") == "ok"
+    told = "feed 'iex' has 390 minutes of SPY in its last session, and the plan includes those of now"
+    assert told in lines(result)["minutes"]
+    exchange.reset(now="2013-12-02T14:05:00Z", cash="100000")
+    result = call("preflight", "--settings", settings_file(by_slot))
+    assert state(result, "minutes") == "warning"
+    assert "feed 'iex' has no minute of SPY in its last session; without minutes there is no slot row" in lines(result)["minutes"]
+
+
+@pytest.mark.parametrize(("slots", "stops"), [(("open+5", "open+120"), True), (("open+5",), False)])
+def test_a_plan_without_the_last_minutes_stops_who_needs_them(
+    ready: None,
+    granted: tuple[dict[str, float], Service],
+    by_slot: Settings,
+    exchange: RunningExchange,
+    slots: tuple[str, ...],
+    stops: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A free plan has SIP's past, and that is enough for one slot a session."""
+
+    def free(_method: str, path: str, _body: bytes) -> tuple[int, bytes] | None:
+        end = parse_qs(urlsplit(path).query).get("end", [""])[0]
+        recent = "timeframe=1Min" in path and end >= "2013-10-11T13:50"
+        return (403, b'{"message": "subscription does not permit querying recent SIP data"}') if recent else None
+
+    own = by_slot.model_copy(
+        update={"schedule": by_slot.schedule.model_copy(update={"slots": slots}), "data": DataSettings(minutes_feed="sip")}
+    )
+    with running(exchange.url) as between:
+        between.instead = free
+        monkeypatch.setenv("ALPACA_DATA_URL", between.url)
+        result = call("preflight", "--settings", settings_file(own))
+    assert state(result, "minutes") == ("stop" if stops else "ok")
+    if stops:
+        assert "settings.data.minutes_feed is 'sip': its last fifteen minutes need a paid plan" in lines(result)["minutes"]
+        assert "docs/deploy.md, minute bars" in lines(result)["minutes"]
+
+
 def test_keys_that_the_broker_refuses_stop(ready: None, granted: tuple[dict[str, float], Service], file: str) -> None:
     secret = json.dumps({"key_id": "another's", "secret_key": "key", "live": True})
     boto3.client("secretsmanager", region_name=REGION).put_secret_value(SecretId="papertape/alpaca", SecretString=secret)
@@ -178,7 +233,7 @@ def test_without_credentials_nothing_else_is_asked(there: Settings, monkeypatch:
     result = call("preflight", "--settings", settings_file(there))
     assert result.exit_code == 1
     assert "put credentials of your account into this shell" in lines(result)["credentials"]
-    assert list(lines(result)) == ["tools", "credentials", "bootstrap, leftovers, quotas, secret, symbols, dates, mail"]
+    assert list(lines(result)) == ["tools", "credentials", "bootstrap, leftovers, quotas, secret, symbols, dates, minutes, mail"]
 
 
 def test_after_the_deploy_the_mail_must_be_confirmed(

@@ -214,7 +214,7 @@ def test_assets(exchange: RunningExchange, trading: TradingClient) -> None:
     assert error.value.status_code == 404
 
 
-def test_daily_bars_page_and_never_show_the_running_session(exchange: RunningExchange, data: StockHistoricalDataClient) -> None:
+def test_daily_bars_end_with_the_running_session_as_far_as_it_has_run(exchange: RunningExchange, data: StockHistoricalDataClient) -> None:
     exchange.advance("2020-01-03T20:59:59Z")
     request = StockBarsRequest(
         symbol_or_symbols=["SPY", "AAPL"],
@@ -224,11 +224,15 @@ def test_daily_bars_page_and_never_show_the_running_session(exchange: RunningExc
         adjustment=Adjustment.RAW,
     )
     bars = data.get_stock_bars(request).data
-    days = [datetime(2019, 12, 31, 5, tzinfo=UTC), datetime(2020, 1, 2, 5, tzinfo=UTC)]
+    days = [datetime(2019, 12, 31, 5, tzinfo=UTC), datetime(2020, 1, 2, 5, tzinfo=UTC), datetime(2020, 1, 3, 5, tzinfo=UTC)]
     assert {symbol: [bar.timestamp for bar in rows] for symbol, rows in bars.items()} == {"AAPL": days, "SPY": days}
     assert Decimal(str(bars["AAPL"][1].open)) == AAPL_OPEN
+    running = bars["AAPL"][2]
+    assert (running.high, running.low, running.close, running.volume) == (running.open, running.open, running.open, 0)
     exchange.advance("2020-01-03T21:00:00Z")
-    assert len(data.get_stock_bars(request).data["AAPL"]) == 3
+    *_, closed = data.get_stock_bars(request).data["AAPL"]
+    assert (closed.timestamp, closed.open) == (running.timestamp, running.open)
+    assert closed.volume > 0
 
 
 def test_pages_hold_every_bar_once(exchange: RunningExchange, http: requests.Session) -> None:
@@ -247,14 +251,22 @@ def test_pages_hold_every_bar_once(exchange: RunningExchange, http: requests.Ses
         assert seen == whole["bars"]
 
 
-def test_only_raw_bars(data: StockHistoricalDataClient) -> None:
-    request = StockBarsRequest(symbol_or_symbols="AAPL", timeframe=TimeFrame.Day, adjustment=Adjustment.SPLIT)
-    with pytest.raises(APIError) as error:
-        data.get_stock_bars(request)
-    assert (error.value.status_code, "must be raw" in error.value.message) == (400, True)
-    with pytest.raises(APIError) as error:
-        data.get_stock_bars(StockBarsRequest(symbol_or_symbols="AAPL", timeframe=TimeFrame(5, TimeFrameUnit.Minute)))
-    assert (error.value.status_code, "timeframe" in error.value.message) == (400, True)
+def test_bars_are_adjusted_and_put_together(exchange: RunningExchange, data: StockHistoricalDataClient) -> None:
+    """AAPL split 4:1 on 2020-08-31; its five minutes from 2014-06-09 9:30 on hold those minutes."""
+    exchange.advance("2020-09-01T21:00:00Z")
+    span = {"symbol_or_symbols": "AAPL", "start": datetime(2020, 8, 28, tzinfo=UTC), "end": datetime(2020, 8, 29, tzinfo=UTC)}
+    (raw,), (split,) = (
+        data.get_stock_bars(StockBarsRequest(timeframe=TimeFrame.Day, adjustment=kind, **span)).data["AAPL"]
+        for kind in (Adjustment.RAW, Adjustment.SPLIT)
+    )
+    assert (split.close, split.volume) == (round(raw.close / 4, 4), 4 * raw.volume)
+    start = datetime(2014, 6, 9, 13, 30, tzinfo=UTC)
+    five, minutes = (
+        data.get_stock_bars(StockBarsRequest(symbol_or_symbols="AAPL", timeframe=frame, start=start, limit=count)).data["AAPL"]
+        for frame, count in ((TimeFrame(5, TimeFrameUnit.Minute), 1), (TimeFrame.Minute, 5))
+    )
+    assert (five[0].timestamp, five[0].volume) == (start, sum(bar.volume for bar in minutes))
+    assert (five[0].open, five[0].high, five[0].close) == (minutes[0].open, max(bar.high for bar in minutes), minutes[-1].close)
 
 
 def test_quotes_and_trades_of_a_day_without_recorded_minutes(exchange: RunningExchange, data: StockHistoricalDataClient) -> None:
@@ -377,5 +389,5 @@ def test_history_and_snapshots_of_recorded_minutes(exchange: RunningExchange, da
 
 def test_other_routes_say_that_they_are_not_served(trading: TradingClient) -> None:
     with pytest.raises(APIError) as error:
-        trading.get_watchlists()
-    assert (error.value.status_code, error.value.message) == (501, "GET /v2/watchlists is not served by this exchange")
+        trading.get("/wallets")
+    assert (error.value.status_code, error.value.message) == (501, "GET /v2/wallets is not served by this exchange")

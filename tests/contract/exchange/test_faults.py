@@ -26,7 +26,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from local.exchange.book import AccountBook, TradingCosts
+from local.exchange.book import AccountBook
+from local.exchange.costs import TradingCosts
 from local.exchange.faults.plan import KINDS, PROFILES, FaultPlan, FaultPlanError, brutal, realistic
 from local.exchange.http.app import Keys, create_app
 from local.exchange.http.wire import dumps
@@ -215,6 +216,19 @@ def test_a_refused_order_is_always_answered(client: ExchangeClient) -> None:
     assert client.books()["faults"] == {}
 
 
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ("[" * 100_000, 400),
+        ('{"symbol":"AAPL","qty":"1","side":"buy","type":"market","time_in_force":"day","client_order_id":"\\ud800"}', 422),
+    ],
+    ids=["deep", "no text"],
+)
+def test_what_cannot_be_read_is_refused_under_a_plan_as_without_one(client: ExchangeClient, body: str, status: int) -> None:
+    client.misbehave(post_reset_unaccepted={"rate": 0.0001})
+    assert client.http.post(f"{URL}/v2/orders", data=body).status_code == status
+
+
 @pytest.mark.parametrize(("with_reset", "told"), [(True, {True}), (False, {False}), (None, {True, False})])
 def test_too_many_requests(client: ExchangeClient, with_reset: bool | None, told: set[bool]) -> None:
     chance = {"rate": 1} if with_reset is None else {"rate": 1, "with_reset": with_reset}
@@ -399,7 +413,7 @@ def test_a_halted_asset(client: ExchangeClient) -> None:
     assert client.post("b", symbol="IBM").status_code == 200
     assert client.post("held").json()["message"] == "client_order_id must be unique", "what was accepted is never called refused"
     client.after(600)
-    assert client.order("waits")["status"] == "accepted", "at 101 it would have been filled"
+    assert client.order("waits")["status"] == "new", "at 101 it would have been filled"
     client.misbehave()
     client.advance(CLOSE - timedelta(minutes=1))
     client.advance(CLOSE)
@@ -499,8 +513,8 @@ def test_older_states_of_an_order_come_back_for_a_while(client: ExchangeClient) 
     client.misbehave(stale_order_view={"rate": 0.5, "seconds": 60})
     client.post("a")
     seen = [client.order("a") for _ in range(30)]
-    assert {(order["status"], order["filled_qty"]) for order in seen} == {("accepted", "0"), ("filled", "10")}
-    assert any(one["status"] == "filled" and then["status"] == "accepted" for one, then in pairwise(seen)), "out of order"
+    assert {(order["status"], order["filled_qty"]) for order in seen} == {("new", "0"), ("filled", "10")}
+    assert any(one["status"] == "filled" and then["status"] == "new" for one, then in pairwise(seen)), "out of order"
     shown_open = [len(client.get("/v2/orders").json()) for _ in range(30)]
     assert set(shown_open) == {0, 1}
     assert client.books()["orders"][0]["status"] == "filled", "the books tell the truth"
@@ -631,7 +645,7 @@ def test_profiles_and_files(tmp_path: Path) -> None:
     assert plan.faults.partial_fill is not None
     assert (plan.seed, plan.faults.partial_fill.rate, plan.faults.post_504_accepted) == (7, 0.3, realistic(0).faults.post_504_accepted)
     assert FaultPlan.from_document(json.loads(dumps(plan.document()))) == plan
-    unasked = {"overfill", "not_fractionable", "account_reset"}
+    unasked = {"overfill", "not_fractionable", "account_reset"} | {kind for kind in KINDS if kind.startswith(("event_", "stream_"))}
     for profile in (realistic(1), brutal(1)):
         assert {kind for kind in KINDS if getattr(profile.faults, kind) is None} == unasked
     assert FaultPlan().empty

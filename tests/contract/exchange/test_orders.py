@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from local.exchange.faults.plan import FaultPlan
 from local.exchange.journal import Journal
 from local.exchange.orders import Changes, OrderType, Refused, Side, Status, Ticket, TimeInForce
-from local.exchange.time_in_force import AT_ONCE
+from local.exchange.rules.time_in_force import AT_ONCE
 from tests.exchanges import EVE, SLOT, URL, ExchangeClient, refusal
 
 
@@ -36,9 +36,9 @@ def said(order: dict[str, Any], *names: str) -> tuple[Any, ...]:
 def test_gtc_waits_for_its_price_over_days(client: ExchangeClient) -> None:
     client.send("IBM", qty="1")
     order = client.limit(50.10, "IBM", side="sell", qty="1", tif="gtc")
-    assert said(order, "status", "time_in_force", "expires_at") == ("accepted", "gtc", "2020-03-31T20:00:00Z")
+    assert said(order, "status", "time_in_force", "expires_at") == ("new", "gtc", "2020-03-31T20:00:00Z")
     client.advance("2020-01-08T14:29:59Z")
-    assert client.order(order["id"])["status"] == "accepted"
+    assert client.order(order["id"])["status"] == "new"
     client.advance("2020-01-08T14:30:00Z")
     filled = client.order(order["id"])
     assert said(filled, "status", "filled_at", "filled_avg_price") == ("filled", "2020-01-08T14:30:00Z", "50.1")
@@ -47,15 +47,26 @@ def test_gtc_waits_for_its_price_over_days(client: ExchangeClient) -> None:
 def test_gtc_ends_with_the_last_close_within_ninety_days(client: ExchangeClient) -> None:
     order = client.limit(1, "IBM", tif="gtc")
     client.advance("2020-03-31T19:59:59Z")
-    assert client.order(order["id"])["status"] == "accepted"
+    assert client.order(order["id"])["status"] == "new"
     client.advance("2020-03-31T20:00:00Z")
     assert said(client.order(order["id"]), "status", "expired_at") == ("expired", "2020-03-31T20:00:00Z")
 
 
-def test_gtc_does_not_outlive_a_split(client: ExchangeClient) -> None:
-    order = client.limit(90, tif="gtc")
+def test_a_limit_outlives_a_split_in_new_shares(client: ExchangeClient) -> None:
+    client.send(qty="4")
+    buy, sale = client.limit(90.01, "AAPL", tif="gtc", qty="3"), client.limit(140.01, side="sell", tif="gtc", qty="3")
     client.advance("2020-02-03T05:00:00Z")
-    assert said(client.order(order["id"]), "status", "canceled_at") == ("canceled", "2020-02-03T05:00:00Z")
+    assert said(client.order(buy["id"]), "status", "qty", "limit_price", "updated_at") == ("new", "6", "45", "2020-02-03T05:00:00Z")
+    assert said(client.order(sale["id"]), "status", "qty", "limit_price") == ("new", "6", "70.01")
+    assert client.venue.book.buying_power == client.venue.book.cash - 6 * 45
+    assert client.get("/v2/positions/AAPL").json()["qty_available"] == "2"
+
+
+def test_what_does_not_outlive_a_split_is_canceled(client: ExchangeClient) -> None:
+    client.send(qty="1")
+    stop = client.send(side="sell", kind="stop", stop_price="50", tif="gtc", qty="1").json()
+    client.advance("2020-02-03T05:00:00Z")
+    assert said(client.order(stop["id"]), "status", "canceled_at") == ("canceled", "2020-02-03T05:00:00Z")
 
 
 @pytest.mark.parametrize(
@@ -106,7 +117,7 @@ def test_opg_meets_the_open_and_nothing_else() -> None:
 def test_cls_meets_the_close_and_nothing_else(client: ExchangeClient) -> None:
     market, met, missed = client.send("IBM", tif="cls").json(), client.limit(51.06, "IBM", tif="cls"), client.limit(51.05, "IBM", tif="cls")
     client.advance("2020-01-02T20:59:59Z")
-    assert [client.order(order["id"])["status"] for order in (market, met, missed)] == ["accepted"] * 3
+    assert [client.order(order["id"])["status"] for order in (market, met, missed)] == ["new"] * 3
     client.advance("2020-01-02T21:00:00Z")
     for order in (market, met):
         assert said(client.order(order["id"]), "status", "filled_at", "filled_avg_price") == ("filled", "2020-01-02T21:00:00Z", "51.06")
@@ -181,7 +192,7 @@ def test_what_is_not_replaced_stays_as_it_was(client: ExchangeClient) -> None:
     for order, changes, expected in [
         (resting, {}, (422, 42210000, "order parameters are not changed")),
         (resting, {"limit_price": "90", "client_order_id": "other"}, (422, 42210000, "order parameters are not changed")),
-        (resting, {"stop_price": "5", "trail": "1"}, (422, 40010001, "stop_price, trail: not supported by this exchange")),
+        (resting, {"stop_price": "5"}, (422, 40010001, "limit orders have no stop_price, was 5")),
         (resting, {"qty": "0"}, (422, 40010001, "qty must be above 0 and below 1e15, was 0")),
         (resting, {"qty": "1.5"}, (422, 42210000, "qty of a replaced order must be whole, and that of a fractional one stays, was 1.5")),
         (resting, {"qty": "3", "client_order_id": "mine"}, (422, 40010001, "client_order_id must be unique")),
@@ -245,13 +256,13 @@ def test_a_journal_replays_replacements_and_hours(tmp_path: Path) -> None:
         return client, journal
 
     client, journal = begin()
-    patch(client, client.limit(90, tif="gtc"), limit_price=91)
+    patch(client, client.limit(90, "SPY", tif="gtc"), limit_price=91)
     client.send("IBM", tif="cls")
     client.send(tif="ioc")
     client.http.delete(f"{URL}/v2/positions/AAPL", params={"percentage": "50"})
     client.advance("2020-01-03T15:00:00Z")
     orders = client.get("/v2/orders", status="all").json()
-    assert [order["status"] for order in orders] == ["filled", "filled", "filled", "accepted", "replaced"]
+    assert [order["status"] for order in orders] == ["filled", "filled", "filled", "new", "replaced"]
     journal.close()
     again, journal = begin()
     journal.close()
@@ -283,7 +294,7 @@ def test_a_position_is_closed_whole_or_in_part(client: ExchangeClient) -> None:
     ("query", "expected"),
     [
         ({"qty": "1", "percentage": "5"}, (422, 40010001, "only one of qty or percentage is accepted")),
-        ({"qty": "nan"}, (422, 40010001, "qty must be above 0 and below 1e15, was nan")),
+        ({"qty": "nan"}, (422, 40010001, "qty must be a number, was 'nan'")),
         ({"percentage": "100.1"}, (422, 40010001, "percentage must be above 0 and at most 100, was 100.1")),
         ({"percentage": "1"}, (422, 40010001, "percentage must be worth at least 1 of 2 shares, was 1")),
         ({"qty": "3"}, (403, 40310000, "insufficient qty available for order (requested: 3, available: 2)")),

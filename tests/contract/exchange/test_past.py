@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -12,7 +12,7 @@ from alpaca.trading.requests import GetPortfolioHistoryRequest
 from pydantic import TypeAdapter
 
 from local.exchange.faults.plan import FaultPlan
-from tests.exchanges import URL, ExchangeClient, refusal
+from tests.exchanges import ExchangeClient, refusal
 
 
 def moment(text: str) -> int:
@@ -196,7 +196,8 @@ def test_dividends_are_in_the_cashflow(veteran: ExchangeClient) -> None:
 @pytest.mark.parametrize(
     ("query", "message"),
     [
-        ({"timeframe": "15Min"}, "timeframe must be 1D, this exchange records equity at the close only, was '15Min'"),
+        ({"timeframe": "2Min"}, "timeframe must be one of 1D, 1Min, 5Min, 15Min, 1H, was '2Min'"),
+        ({"timeframe": "1Min", "intraday_reporting": "continuous"}, "intraday_reporting must be one of market_hours, was 'continuous'"),
         ({"period": "0D"}, "period must be a number from 1 to 9999 and D, W, M or A, was '0D'"),
         ({"period": "1Y"}, "period must be a number from 1 to 9999 and D, W, M or A, was '1Y'"),
         ({"period": "1D", "start": "2020-01-02", "end": "2020-01-03"}, "only two of start, end and period are accepted"),
@@ -217,5 +218,30 @@ def test_a_new_account_has_no_past() -> None:
 def test_the_account_says_what_it_may(veteran: ExchangeClient) -> None:
     allowed = veteran.trading.get_account_configurations()
     assert (allowed.no_shorting, allowed.fractional_trading, allowed.suspend_trade) == (True, True, False)
-    answer = veteran.http.patch(f"{URL}/v2/account/configurations", json={"suspend_trade": True})
-    assert refusal(answer) == (501, 50110000, "PATCH /v2/account/configurations is not served by this exchange")
+
+
+@pytest.mark.parametrize(("frame", "minutes"), [("1Min", 1), ("15Min", 15), ("1H", 60)])
+def test_the_equity_within_a_day_is_what_the_account_said_then(frame: str, minutes: int) -> None:
+    """Over fills, a sale, the split of 2020-02-03 and the dividend of 2020-02-07."""
+    client = ExchangeClient(now=datetime.fromisoformat("2020-01-31T15:30:00Z"), minutes="made")
+    client.send("AAPL", qty="10")
+    client.send("IBM", qty="100")
+    said = {}
+    for day in ("2020-01-31", "2020-02-03", "2020-02-07"):
+        begins = datetime.fromisoformat(f"{day}T14:30:00Z")
+        for step in range(0, 391, minutes if minutes > 1 else 13):
+            stamp = begins + timedelta(minutes=step)
+            if stamp < client.venue.now:
+                continue
+            client.advance(stamp)
+            if (day, step) == ("2020-02-03", 195):
+                client.send("AAPL", qty="3", side="sell")
+            said[int(stamp.timestamp())] = round(float(client.get("/v2/account").json()["equity"]), 2)
+    history = client.get("/v2/account/portfolio/history", timeframe=frame, start="2020-01-31").json()
+    told = dict(zip(history["timestamp"], history["equity"], strict=True))
+    assert {stamp: told[stamp] for stamp in said} == said
+    assert (history["timeframe"], history["base_value"], history["profit_loss"][0]) == (frame, 100_000, 0)
+    today = client.get("/v2/account/portfolio/history", timeframe=frame, period="1D").json()
+    assert today["equity"] == history["equity"][-len(today["equity"]) :]
+    assert len(today["equity"]) == 390 // minutes + 1
+    assert today["base_value"] == float(round(client.venue.last_equity[1], 2))

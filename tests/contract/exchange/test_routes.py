@@ -19,6 +19,7 @@ GET /v2/clock
 GET /v2/calendar
 GET /v2/account
 GET /v2/account/configurations
+PATCH /v2/account/configurations
 GET /v2/account/activities
 GET /v2/account/activities/{}
 GET /v2/account/portfolio/history
@@ -49,6 +50,21 @@ GET /v2/stocks/{}/quotes/latest
 GET /v2/stocks/{}/trades
 GET /v2/stocks/{}/trades/latest
 GET /v2/stocks/{}/snapshot
+GET /v2/watchlists
+POST /v2/watchlists
+GET /v2/watchlists:by_name
+POST /v2/watchlists:by_name
+PUT /v2/watchlists:by_name
+DELETE /v2/watchlists:by_name
+GET /v2/watchlists/{}
+POST /v2/watchlists/{}
+PUT /v2/watchlists/{}
+DELETE /v2/watchlists/{}
+DELETE /v2/watchlists/{}/{}
+GET /v2/corporate_actions/announcements
+GET /v2/corporate_actions/announcements/{}
+GET /v1beta1/screener/stocks/most-actives
+GET /v1beta1/screener/{}/movers
 GET /v1/corporate-actions
 GET /v1beta1/news
 """.strip().splitlines()
@@ -83,9 +99,15 @@ def test_each_described_operation_is_served_or_says_that_it_is_not(client: Excha
 
 
 def test_a_route_of_nobodys_says_so_too(client: ExchangeClient) -> None:
-    for method, path in (("GET", "/"), ("PUT", "/v2/orders"), ("GET", "/v2/orders/a/b"), ("DELETE", "/v3/anything")):
+    for method, path in (("GET", "/"), ("GET", "/v2/orders/"), ("GET", "/v2/orders/a/b"), ("DELETE", "/v3/anything")):
         answer = client.http.request(method, URL + path)
         assert (answer.status_code, answer.json()["message"]) == (501, f"{method} {path} is not served by this exchange")
+
+
+def test_another_method_of_a_served_path_is_not_allowed(client: ExchangeClient) -> None:
+    for method, path in (("PUT", "/v2/orders"), ("PUT", "/v2/clock"), ("OPTIONS", "/v2/clock"), ("TRACE", "/v2/account")):
+        answer = client.http.request(method, URL + path)
+        assert (answer.status_code, answer.json()) == (405, {"code": 40510000, "message": f"{method} is not allowed for {path}"})
 
 
 def test_every_route_asks_for_keys_but_the_administrators(client: ExchangeClient) -> None:

@@ -40,7 +40,7 @@ def test_at_sixty_times_the_wall_a_session_takes_six_and_a_half_minutes_and_orde
     placed = http.post(f"{URL}/v2/orders", json=order).json()
     wall.seconds += 6 * 60
     assert told(http) == datetime.fromisoformat("2020-01-02T20:30:00Z")
-    assert http.get(f"{URL}/v2/orders/{placed['id']}").json()["status"] == "accepted"
+    assert http.get(f"{URL}/v2/orders/{placed['id']}").json()["status"] == "new"
     wall.seconds += 30
     assert not http.get(f"{URL}/v2/clock").json()["is_open"]
     assert http.get(f"{URL}/v2/orders/{placed['id']}").json()["status"] == "expired"

@@ -19,12 +19,19 @@ from tests.descriptions import DATA, TRADING, description
 ORDER = {"symbol": "AAPL", "qty": "2.5", "side": "buy", "type": "market", "time_in_force": "day"}
 ALL = "SPY,QQQ,IWM,AAPL,AIG,BAC,GOOG,IBM"
 
+ANNOUNCED = {"ca_types": "Dividend,Split", "since": "2019-10-20", "until": "2020-01-03"}
+
 READS = [
     (TRADING, "/v2/clock", "/v2/clock", {}),
     (TRADING, "/v2/calendar", "/v2/calendar", {"start": "2020-11-20", "end": "2020-12-31"}),
     (TRADING, "/v2/calendar", "/v2/calendar", {"start": "2020-11-20", "end": "2020-12-31", "date_type": "SETTLEMENT"}),
     (TRADING, "/v2/account", "/v2/account", {}),
     (TRADING, "/v2/account/configurations", "/v2/account/configurations", {}),
+    (TRADING, "/v2/watchlists", "/v2/watchlists", {}),
+    (TRADING, "/v2/corporate_actions/announcements", "/v2/corporate_actions/announcements", ANNOUNCED),
+    (DATA, "/v1beta1/screener/{market_type}/movers", "/v1beta1/screener/stocks/movers", {"top": "3"}),
+    (DATA, "/v1beta1/screener/stocks/most-actives", "/v1beta1/screener/stocks/most-actives", {}),
+    (DATA, "/v2/stocks/bars", "/v2/stocks/bars", {"symbols": "AAPL", "timeframe": "1Month", "start": "2019-01-01", "adjustment": "all"}),
     (TRADING, "/v2/account/activities", "/v2/account/activities", {}),
     (TRADING, "/v2/account/activities/{activity_type}", "/v2/account/activities/FILL", {}),
     (TRADING, "/v2/account/portfolio/history", "/v2/account/portfolio/history", {"cashflow_types": "ALL"}),
@@ -133,6 +140,7 @@ def test_replacements_and_closings(exchange: RunningExchange, trader: requests.S
     replaced = trader.get(f"{exchange.url}/v2/orders/{resting['id']}").json()
     assert (replaced["status"], replaced["replaced_by"]) == ("replaced", replacement.json()["id"])
     validator(TRADING, "/v2/orders/{order_id}", "get", "200").validate(replaced)
+    trader.delete(f"{exchange.url}/v2/orders")
     part = trader.delete(f"{exchange.url}/v2/positions/AAPL", params={"percentage": "50"})
     validator(TRADING, "/v2/positions/{symbol_or_asset_id}", "delete", "200").validate(part.json())
     sale = {**ORDER, "type": "limit", "side": "sell", "qty": "1", "limit_price": "900"}
@@ -167,15 +175,18 @@ BAD_ORDERS = [
     ({**ORDER, "qty": None}, 422, "qty or notional is required"),
     ({**ORDER, "qty": "0"}, 422, "qty must be above 0 and below 1e15, was 0"),
     ({**ORDER, "qty": "-1"}, 422, "qty must be above 0 and below 1e15, was -1"),
-    ({**ORDER, "qty": "NaN"}, 422, "qty must be above 0 and below 1e15, was NaN"),
+    ({**ORDER, "qty": "NaN"}, 422, "qty must be a number, was 'NaN'"),
+    ({**ORDER, "qty": "1_0"}, 422, "qty must be a number, was '1_0'"),
+    ({**ORDER, "qty": " 1"}, 422, "qty must be a number, was ' 1'"),
+    ({**ORDER, "qty": "1\n"}, 422, "qty must be a number, was '1\\n'"),
     ({**ORDER, "qty": True}, 422, "qty must be a number, was True"),
     ({**ORDER, "qty": "ten"}, 422, "qty must be a number, was 'ten'"),
     ({**ORDER, "qty": "0.0000000001"}, 422, "qty is limited to 9 decimal places, was 0.0000000001"),
     ({**ORDER, "side": "short"}, 422, "side must be one of 'buy', 'sell', was 'short'"),
     ({**ORDER, "side": ["buy"]}, 422, "side must be one of 'buy', 'sell', was ['buy']"),
-    ({**ORDER, "type": "stop"}, 422, "type must be one of 'limit', 'market', was 'stop'"),
-    ({**ORDER, "type": "stop_limit"}, 422, "type must be one of 'limit', 'market', was 'stop_limit'"),
-    ({**ORDER, "order_class": "bracket"}, 422, "order_class must be one of 'simple', was 'bracket'"),
+    ({**ORDER, "type": "on_close"}, 422, "type must be one of 'limit', 'market', 'stop', 'stop_limit', 'trailing_stop', was 'on_close'"),
+    ({**ORDER, "order_class": "mleg"}, 422, "order_class must be one of 'bracket', 'oco', 'oto', 'simple', was 'mleg'"),
+    ({**ORDER, "position_intent": "buy_to_close"}, 422, "position_intent must be one of 'buy_to_open', was 'buy_to_close'"),
     ({**ORDER, "time_in_force": "gtd"}, 422, "time_in_force must be one of 'cls', 'day', 'fok', 'gtc', 'ioc', 'opg', was 'gtd'"),
     ({**ORDER, "time_in_force": "gtc"}, 422, "fractional orders must be DAY orders"),
     ({**ORDER, "qty": None, "notional": "50", "time_in_force": "ioc"}, 422, "fractional orders must be DAY orders"),
@@ -185,12 +196,13 @@ BAD_ORDERS = [
         "client_order_id must be text, was '\\ud800'",
     ),
     ({**ORDER, "limit_price": "300"}, 422, "market orders require no stop or limit price"),
-    ({**ORDER, "type": "limit"}, 422, "limit orders require a limit price"),
-    ({**ORDER, "type": "limit", "limit_price": "300"}, 422, "fractional orders must be market orders"),
+    ({**ORDER, "type": "limit"}, 422, "limit orders require a limit price, and no stop price"),
+    ({**ORDER, "type": "limit", "limit_price": "300", "stop_price": "5"}, 422, "limit orders require a limit price, and no stop price"),
     ({**ORDER, "symbol": 5}, 422, "symbol is required, was 5"),
     ({**ORDER, "client_order_id": "x" * 129}, 422, f"client_order_id must be a string of at most 128 characters, was '{'x' * 129}'"),
-    ({**ORDER, "trail_price": "1"}, 422, "trail_price: not supported by this exchange"),
-    ({**ORDER, "extended_hours": True}, 422, "extended_hours must be one of False, was True"),
+    ({**ORDER, "trail_price": "1"}, 422, "market orders require no stop or limit price"),
+    ({**ORDER, "advanced_instructions": {"algorithm": "DMA"}}, 422, "advanced_instructions: not supported by this exchange"),
+    ({**ORDER, "extended_hours": True}, 422, "extended hours order must be DAY or GTC limit orders"),
 ]
 
 
@@ -219,7 +231,7 @@ def test_bad_orders_change_nothing(exchange: RunningExchange, http: requests.Ses
         ("/v2/orders?after=then", 400),
         ("/v2/orders/not-an-order", 404),
         ("/v2/calendar?start=2020-13-01", 400),
-        ("/v2/watchlists", 501),
+        ("/v2/wallets", 501),
     ],
 )
 def test_bad_reads_say_why(exchange: RunningExchange, http: requests.Session, path: str, status: int) -> None:

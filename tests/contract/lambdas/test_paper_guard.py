@@ -84,6 +84,7 @@ CALLS: dict[str, Callable[[AlpacaBroker], object]] = {
     "cancel": lambda broker: broker.cancel("an-order"),
     "latest_quotes": lambda broker: broker.latest_quotes(["SPY"]),
     "latest_trades": lambda broker: broker.latest_trades(["SPY"]),
+    "minute_bars": lambda broker: broker.minute_bars(["SPY"], NOON, NOON, feed="iex"),
     "daily_bars": lambda broker: broker.daily_bars(["SPY"], DAY, DAY),
     "corporate_actions": lambda broker: broker.corporate_actions(["SPY"], DAY, DAY),
 }

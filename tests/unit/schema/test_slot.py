@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime
 
 import pytest
 
-from schema.settings import Schedule
+from schema.sections.schedule import Schedule
 from schema.slot import Slot, decision_id_of
 
 DAY = date(2019, 3, 4)

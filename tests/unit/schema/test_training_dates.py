@@ -113,6 +113,16 @@ def test_the_dates_that_would_do_do(training: dict[str, str]) -> None:
     assert len(folds_of(calendar(date(2026, 11, 20)), as_of(settings, date(2026, 11, 20)))) == 9
 
 
+def test_of_three_slots_a_third_of_the_sessions_do_for_the_first_fold() -> None:
+    """258 sessions are 252 rows, one to trade and the purge of 5; of three rows each, 85 and the purge."""
+    minutes = changed(test_start="2017-05-25", timeframe="1Min").model_dump()
+    minutes["schedule"]["slots"] = ("open+5", "open+120", "open+240")
+    refuse_impossible_dates(checked(minutes, source="test"), today=TODAY)
+    minutes["training"]["test_start"] = "2017-04-03"
+    with pytest.raises(SettingsError, match=r"test_start = 2017-04-03 has .* the first fold needs 90, so 2017-05-\d\d or later would do"):
+        refuse_impossible_dates(checked(minutes, source="test"), today=TODAY)
+
+
 @pytest.mark.parametrize("first", [date(2016, 1, 4), date(2018, 7, 1), date(2024, 12, 20)])
 def test_sessions_are_estimated_from_below(first: date) -> None:
     for end in (date(2026, 1, 1), date(2026, 11, 20)):

@@ -92,6 +92,29 @@ def test_columns_of_a_file_are_text_and_come_as_they_were_proposed(web: Web, lab
     assert f"#/training/new?bars={run}" not in web.get(f"pages/training/{run}").text
 
 
+def test_how_numbers_are_written_is_shown_to_be_confirmed_and_goes_with_the_bars(web: Web, lab: Lab) -> None:
+    name = "20200102t150000-abcdef.csv"
+    lab.upload(name)
+    run = started(web, {"kind": "inspect", "bars": {"source": "upload", "name": name}})
+    seen = Inspected(
+        sequence=1, at=AT, columns={"Last": "close", "Vol": "volume"}, forms={"Last": "1.234,56"}, doubtful=("Vol",),
+        preview=(("Last", "Vol"), ("1.234,5", "1,234")), problem="confirm how numbers are written", symbols=("AAA",),
+    )  # fmt: skip
+    lab.say(run, state(0, "running"), seen, state(2, "finished"))
+    shown = web.get(f"pages/training/{run}").text
+    assert 'data-form="Last"' in shown
+    assert "<option selected>1.234,56</option>" in shown
+    assert 'data-form="Vol"' in shown
+    assert '<option value="">choose</option>' in shown
+    lab.say(
+        run, StateChanged(sequence=3, at=AT, state="running"),
+        seen.model_copy(update={"sequence": 4, "problem": None, "doubtful": (), "forms": {"Last": "1.234,56", "Vol": "1,234.56"}}),
+    )  # fmt: skip
+    trained = started(web, {**TRAIN, "bars": {"source": "inspection", "run": run}}, key="key-with-forms")
+    asked = web.get(f"api/runs/{trained}").body["request"]["bars"]
+    assert asked["numbers"] == {"Last": "1.234,56", "Vol": "1,234.56"}
+
+
 def test_runs_are_compared_by_what_differs(web: Web, lab: Lab) -> None:
     first = started(web, key="key-first-run")
     second = started(web, {**TRAIN, "settings": {"training": {"folds": 4, "timesteps": 5000}}}, key="key-second-run")

@@ -15,8 +15,10 @@ from schema.runs.events import (
     Inspected,
     ResultMade,
 )
+from schema.settings import SETTINGS_FILE, Settings
 from tests.aws.dashboard.conftest import Web
 from tests.aws.dashboard.runs.conftest import AT, KEY, TRAIN, Lab, progress, started, state
+from tests.settings_files import settings_file
 
 
 def test_the_same_key_is_the_same_run(web: Web, lab: Lab) -> None:
@@ -45,6 +47,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"settings": {"training": {"fold": 2}}}, "settings.training.fold"),
     ({"settings": {"costs": {"slippage_bps": -1}}}, "settings.costs.slippage_bps"),
     ({"settings": {"training": {"algorithm": "direct"}, "reward": {"kind": "log_growth"}}}, "settings"),
+    ({"settings": {"training": {"timeframe": "1Min"}}}, "settings.training.timeframe"),
     ({"settings": {"gate": {"refused": "trade"}}}, "settings.gate"),
     ({"settings": {"universe": {"symbols": ["SPY"]}}}, "settings.universe"),
     ({"settings": {"training": {"timesteps": float("inf")}}}, "settings.training.timesteps"),
@@ -75,6 +78,20 @@ def test_what_cannot_be_asked_for_names_its_field_and_leaves_nothing(web: Web, l
         assert refused.status == 422
         assert field in [one["field"] for one in refused.body["errors"]], refused.text
     assert web.get("api/runs").body == {"runs": [], "cursor": None}
+
+
+def test_an_app_on_minute_bars_takes_the_same_requests_and_says_what_they_are_of(
+    web: Web, lab: Lab, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = settings.training.model_copy(update={"timeframe": "1Min", "holdout_sessions": 5})
+    monkeypatch.setenv(SETTINGS_FILE, settings_file(settings.model_copy(update={"training": short})))
+    assert lab.request(started(web)).settings["training"]["timesteps"] == 5000
+    for place in ("training/new", "simulation"):
+        assert "This app trades on minute bars." in web.get(f"pages/{place}").text
+    refused = web.post("api/runs", {**TRAIN, "settings": {"training": {"timeframe": "1Min"}}}, key="refused-minute")
+    assert refused.body["errors"] == [
+        {"field": "settings.training.timeframe", "value": "'1Min'", "allowed": '"1Day": the bars of a run are daily'}
+    ]
 
 
 def test_only_who_may_trade_starts_stops_and_resumes(web: Web, lab: Lab) -> None:
@@ -202,7 +219,7 @@ def test_an_inspections_columns_are_the_bars_of_a_training(web: Web, lab: Lab) -
     assert (refused["field"], refused["allowed"]) == ("bars.run", "bars that can be used: row 7: no date")
     lab.say(look, state(3, "running"), Inspected(sequence=4, at=AT, **seen), state(5, "finished"))
     bars = lab.request(started(web, body, key="key-usable")).bars
-    assert bars.model_dump() == {"source": "upload", "name": name, "columns": seen["columns"], "adjusted": True}
+    assert bars.model_dump() == {"source": "upload", "name": name, "columns": seen["columns"], "numbers": {}, "adjusted": True}
 
 
 def test_on_aws_a_run_is_an_execution_of_the_pipeline(web: Web, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

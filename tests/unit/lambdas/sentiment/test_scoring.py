@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 import pytest
@@ -171,16 +170,6 @@ def test_a_hostile_text_has_a_score(name: str, scorer: Scorer) -> None:
 
 def test_a_script_is_not_read_as_words() -> None:
     assert plain("<h1>Nordwin</h1> &lt;b&gt;up&lt;/b&gt; 5 &lt; 6") == "Nordwin up 5 < 6"
-
-
-def test_a_burst_of_ten_thousand_posts_is_scored_without_loss() -> None:
-    """Within some seconds of one processor; the function has minutes."""
-    items = [item(f"$NWIN {number} shares surge after earnings beat, raises guidance #{number}", number=number) for number in range(10_000)]
-    begun = time.process_time()
-    found = scored(items, scorer=VaderScorer(), min_confidence=0.2)
-    assert time.process_time() - begun < 8
-    assert [each.id for each in found] == [each.id for each in items]
-    assert all(each.sentiment.label == "positive" and each.sentiment.flag is None for each in found)
 
 
 @pytest.mark.parametrize(

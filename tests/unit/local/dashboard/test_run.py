@@ -7,7 +7,8 @@ from pathlib import Path
 from local.dashboard.run import settings_of
 from local.replay.local_deployment import settings_text
 from papertape.options import BUNDLED_SETTINGS
-from schema.settings import GateSettings, load
+from schema.sections.learning import GateSettings
+from schema.settings import load
 
 
 def test_a_restored_run_is_shown_with_the_settings_that_it_was_deployed_with(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import boto3
@@ -107,3 +108,15 @@ def test_a_file_is_not_written_over(lake: Any, browser: Browser) -> None:
     assert browser.put(f"/uploads/{NAME}", headers=TRADER, content=b"first").status_code == 200
     assert browser.put(f"/uploads/{NAME}", headers=TRADER, content=b"second").status_code == 409
     assert lake.get_object(Bucket=BUCKET, Key=upload_key(NAME))["Body"].read() == b"first"
+
+
+@pytest.mark.parametrize("refused", ["UploadPart", "CompleteMultipartUpload"])
+def test_a_lake_that_takes_no_more_is_said_with_the_remedy_and_nothing_is_kept(lake: Any, browser: Browser, refused: str) -> None:
+    said = {"Error": {"Code": "InternalError", "Message": "No space left on device"}, "ResponseMetadata": {"HTTPStatusCode": 500}}
+    answer_of_s3 = SimpleNamespace(status_code=500)
+    lake.meta.events.register(f"before-call.s3.{refused}", lambda **_: (answer_of_s3, said))
+    answer = browser.put(f"/uploads/{NAME}", headers=TRADER, content=b"Date\n")
+    assert answer.status_code == 507
+    assert answer.json()["message"].startswith("the file could not be stored, nothing of it was kept: ")
+    assert answer.json()["message"].endswith("make room on the disk and send it again")
+    assert (stored(lake), begun(lake)) == ([], [])

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from local.exchange.book import AccountBook, TradingCosts
+from local.exchange.book import AccountBook
+from local.exchange.costs import TradingCosts
 from local.exchange.orders import OrderType, Refused, Side, Status, Ticket
 from local.replay.local_deployment import LocalDeployment, LocalDeploymentError
 from schema.settings import load
@@ -99,6 +100,24 @@ def test_a_buy_that_cash_no_longer_covers_is_rejected_when_its_turn_comes() -> N
     waiting = book.accept(Ticket(symbol="AAPL", side=Side.BUY, quantity=Decimal(10)), price=Decimal(100), at=NOON, expires_at=CLOSE)
     assert book.execute(waiting.id, price=Decimal("100.01"), at=NOON).status is Status.REJECTED
     assert (book.cash, book.positions, book.fills, book.buying_power) == (1000, {}, [], 1000)
+
+
+def test_an_amount_that_comes_to_have_too_many_digits_is_rejected_when_its_turn_comes() -> None:
+    book = AccountBook(cash=Decimal("1e20"), costs=TradingCosts(fee=Decimal("0.000123456"), slippage=Decimal("0.000123456")))
+    ticket = Ticket(symbol="AAPL", side=Side.BUY, quantity=Decimal("123456789012345.123456789"))
+    waiting = book.accept(ticket, price=Decimal("100.01"), at=NOON, expires_at=CLOSE)
+    after_a_split = Decimal("66." + "6" * 57 + "7")
+    assert book.execute(waiting.id, price=after_a_split, at=NOON).status is Status.REJECTED
+    assert (book.cash, book.positions, book.fills) == (Decimal("1e20"), {}, [])
+    with pytest.raises(Refused, match="too many digits"):
+        book.accept(ticket, price=after_a_split, at=NOON, expires_at=CLOSE)
+
+
+def test_an_amount_that_buys_nothing_is_rejected() -> None:
+    book = AccountBook(cash=Decimal(1000), costs=TradingCosts())
+    order = book.accept(Ticket(symbol="AAPL", side=Side.BUY, notional=Decimal(1)), price=Decimal("2e9"), at=NOON, expires_at=CLOSE)
+    assert book.execute(order.id, price=Decimal("2e9"), at=NOON).status is Status.REJECTED
+    assert (book.cash, book.open_orders) == (1000, [])
 
 
 def test_a_client_order_id_is_accepted_once() -> None:

@@ -8,7 +8,7 @@ from decimal import Decimal
 import pandas as pd
 import pytest
 
-from local.exchange.book import TradingCosts
+from local.exchange.costs import TradingCosts
 from local.exchange.orders import Refused, Side, Status, Ticket
 from local.exchange.recorded_market import RecordedMarket, RecordedMarketError
 from local.exchange.sessions import ExchangeCalendar, new_york_midnight
@@ -76,11 +76,13 @@ def test_last_trade_follows_the_session(small: RecordedMarket) -> None:
         assert trade is None or trade.at <= now
 
 
-def test_half_day_bar_is_known_at_one(small: RecordedMarket) -> None:
-    def days(now: datetime) -> int:
-        return len(small.daily_bars("XYZ", start=at("2020-11-01"), end=at("2020-12-31"), now=now))
+def test_half_day_bar_is_known_at_one_and_its_open_before(small: RecordedMarket) -> None:
+    def closes(now: datetime) -> list[Decimal]:
+        return [bar.close for bar in small.daily_bars("XYZ", start=at("2020-11-01"), end=at("2020-12-31"), now=now)]
 
-    assert (days(at("2020-11-27", "12:59")), days(at("2020-11-27", "13:00"))) == (2, 3)
+    assert closes(at("2020-11-27", "09:29")) == [Decimal("1.5"), 33]
+    assert closes(at("2020-11-27", "12:59")) == [Decimal("1.5"), 33, 34]
+    assert closes(at("2020-11-27", "13:00")) == [Decimal("1.5"), 33, 35]
 
 
 def test_no_answer_depends_on_what_comes_after(calendar: ExchangeCalendar, market: RecordedMarket) -> None:
@@ -199,7 +201,7 @@ def test_a_symbol_without_a_bar_does_not_trade(small: RecordedMarket) -> None:
     exchange = venue(small, at("2020-11-24", "17:00"))
     waiting = exchange.submit(Ticket(symbol="XYZ", side=Side.BUY, quantity=Decimal(1)))
     exchange.advance(at("2020-11-25", "10:00"))
-    assert exchange.book.orders[waiting.id].status is Status.ACCEPTED
+    assert exchange.book.orders[waiting.id].status is Status.NEW
     with pytest.raises(Refused, match='asset "XYZ" is not active'):
         exchange.submit(Ticket(symbol="XYZ", side=Side.BUY, quantity=Decimal(1)))
     exchange.advance(at("2020-11-25", "16:00"))
@@ -213,7 +215,7 @@ def test_a_resting_limit_meets_the_minute_that_reaches_it(market: RecordedMarket
     ticket = Ticket(symbol="SPY", side=Side.BUY, quantity=Decimal(1), limit_price=Decimal("168.15"))
     assert price > Decimal("168.15")
     order = exchange.submit(ticket)
-    assert order.status is Status.ACCEPTED
+    assert order.status is Status.NEW
     exchange.advance(datetime(2013, 10, 4, 19, tzinfo=UTC))
     filled = exchange.book.orders[order.id]
     assert (filled.status, filled.ended_at, filled.filled_price) == (
@@ -221,3 +223,10 @@ def test_a_resting_limit_meets_the_minute_that_reaches_it(market: RecordedMarket
         datetime(2013, 10, 4, 14, tzinfo=UTC),
         Decimal("168.15"),
     )
+
+
+def test_a_price_that_a_split_leaves_without_an_end_has_ten_decimals(market: RecordedMarket) -> None:
+    trade = market.last_trade("AAPL", datetime(2014, 6, 9, 5, tzinfo=UTC))
+    assert trade is not None
+    assert trade.price == Decimal("92.2242857143")
+    assert market.previous_close("AAPL", datetime(2014, 6, 9, 15, tzinfo=UTC)) == trade.price

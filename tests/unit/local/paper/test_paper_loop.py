@@ -29,6 +29,13 @@ DEPLOYED = {
     "build_features": ("cron(30 18 ? * MON-FRI *)", 3600, 2),
     "train": ("cron(0 6 ? * SAT *)", 3600, 2),
 }
+RUNNER = {
+    "start_runner": ("cron(20 9 ? * MON-FRI *)", 600, 5),
+    "keep_runner-first-hour": ("cron(25/5 9 ? * MON-FRI *)", 60, 0),
+    "keep_runner": ("cron(0/5 10-15 ? * MON-FRI *)", 60, 0),
+    "stop_runner": ("cron(10 16 ? * MON-FRI *)", 600, 5),
+}
+SWITCHED = {**RUNNER, "reconcile": DEPLOYED["reconcile"]}
 MONDAY, HOLIDAY = "2026-11-23", "2026-11-26"
 
 
@@ -105,7 +112,7 @@ def shown(moment: datetime) -> str:
 class Run:
     """A loop in `folder` over the deployed schedules, at `begins`."""
 
-    def __init__(self, folder: Path, begins: str, **cloud: Any) -> None:
+    def __init__(self, folder: Path, begins: str, *, deployed: Mapping[str, tuple[str, int, int]] = DEPLOYED, **cloud: Any) -> None:
         self.machine = Machine(at(begins))
         self.cloud = Cloud(self.machine, **cloud)
         self.folder, self.said = folder, list[str]()
@@ -117,7 +124,7 @@ class Run:
                 "ScheduleExpressionTimezone": "America/New_York",
                 "Target": {"RetryPolicy": {"MaximumEventAgeInSeconds": age, "MaximumRetryAttempts": attempts}},
             }
-            for name, (expression, age, attempts) in DEPLOYED.items()
+            for name, (expression, age, attempts) in deployed.items()
         ]
         schedules = deployed_schedules(documents, prefix="papertape", schedule=SETTINGS.schedule)
         self.loop = PaperLoop(
@@ -258,3 +265,21 @@ def test_mails_are_numbered_on_and_written_once(tmp_path: Path) -> None:
 def test_a_disabled_schedule_does_not_fire(state: str) -> None:
     document = {"Name": "papertape-decide", "State": state, "ScheduleExpression": "cron(35 9 ? * MON-FRI *)", "Target": {}}
     assert deployed_schedules([document], prefix="papertape", schedule=SETTINGS.schedule) == ()
+
+
+@pytest.mark.parametrize(
+    ("back", "fired"),
+    [
+        ("2026-11-24T10:58", [("start_runner", "24 09:20", "24 10:58")]),
+        ("2026-11-24T20:00", [("stop_runner", "24 16:10", "24 20:00")]),
+        ("2026-11-24T08:00", [("stop_runner", "23 16:10", "24 08:00")]),
+    ],
+)
+def test_the_runner_runs_after_an_absence_where_it_would_have_run_without_one(
+    tmp_path: Path, back: str, fired: list[tuple[str, str, str]]
+) -> None:
+    before = Run(tmp_path, f"{MONDAY}T12:00", deployed=SWITCHED)
+    before.loop.start()
+    after = Run(tmp_path, back, deployed=SWITCHED)
+    after.loop.start()
+    assert [one for one in after.cloud.fired if one[0] in RUNNER] == fired

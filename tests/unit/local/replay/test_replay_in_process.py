@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from lambdas.decide.decision import AccountAtClose, observe_state, target
-from local.exchange.book import TradingCosts
+from local.exchange.costs import TradingCosts
 from local.exchange.orders import Side, Status, Ticket
 from local.exchange.recorded_market import RecordedMarket
 from local.exchange.sessions import ExchangeCalendar, ExchangeSession

@@ -14,6 +14,7 @@ from rich.progress import Progress
 
 from papertape.research.training_run import Shown, TrainingError, TrainingRun, follow, start, stop
 from schema.settings import load
+from tests.small_disk import small_disk
 
 ROOT = Path(__file__).resolve().parents[4]
 RECORD = {"configuration_of_one_seed": "configuration", "manifest_sha256": "manifest", "seed": 3, "fold": 1}
@@ -74,6 +75,32 @@ def test_a_child_that_fails_is_quoted(tmp_path: Path) -> None:
     finally:
         stop(child)
     assert str(caught.value) == f"train.py: no bars (its log is {log})"
+
+
+def test_the_last_word_of_a_child_is_heard_where_its_log_cannot_be_written(tmp_path: Path) -> None:
+    """It said "ended with status 1" of a full disk when the log was what filled it."""
+    with small_disk(tmp_path, size=200_000) as disk:
+        log = disk.seen / "child.log"
+        asked = script(tmp_path.parent, 'import sys\nprint("noise " * 2000, file=sys.stderr)\nsys.exit("train.py: no room")\n')
+        child = start(asked, environment={}, log=log)
+        disk.fill()
+        try:
+            with pytest.raises(TrainingError, match=r"^train.py: no room \("):
+                follow(child, log=log, on_line=lambda _: None)
+        finally:
+            stop(child)
+
+
+def test_a_log_that_cannot_be_written_is_told_of_a_child_that_ends_well(tmp_path: Path) -> None:
+    log = tmp_path / "child.log"
+    child = start(script(tmp_path, 'import sys\nprint("a word", file=sys.stderr)\n'), environment={}, log=log)
+    log.unlink()
+    log.mkdir()
+    try:
+        with pytest.raises(OSError, match=r"child\.log"):
+            follow(child, log=log, on_line=lambda _: None)
+    finally:
+        stop(child)
 
 
 def test_a_child_is_stopped_with_what_it_started(tmp_path: Path) -> None:

@@ -113,9 +113,8 @@ def test_bom_semicolons_zones_repeats_and_gaps_are_read_and_said(tmp_path: Path)
 @pytest.mark.parametrize(
     ("old", "new", "problem"),
     [
-        ("300.35", '"1,234.50"', "my-prices-1.csv line 2: close must be a number such as 1234.5, was '1,234.50'"),
+        ("300.35", '"12,34.50"', "my-prices-1.csv line 2: close must be a number such as 1234.5, was '12,34.50'"),
         ("300.35", '"1.234,50"', "my-prices-1.csv line 2: close must be a number such as 1234.5, was '1.234,50'"),
-        ("33911864", '"33,911,864"', "my-prices-1.csv line 2: volume must be a number such as 1234.5, was '33,911,864'"),
         ("300.35", "=1+1", "my-prices-1.csv line 2: close must be a number such as 1234.5, was '=1+1'"),
         ("300.35", "@SUM(A1)", "my-prices-1.csv line 2: close must be a number such as 1234.5, was '@SUM(A1)'"),
         ("02,AAPL", "02,=cmd|' /C calc'!A0", "symbol must be up to ten capitals, digits or dots such as BRK.B, was"),
@@ -129,6 +128,69 @@ def test_bom_semicolons_zones_repeats_and_gaps_are_read_and_said(tmp_path: Path)
 )
 def test_what_could_be_read_in_two_ways_or_computed_is_refused_by_its_line(tmp_path: Path, old: str, new: str, problem: str) -> None:
     assert problem in look(csv(tmp_path, HEADER + ROWS.replace(old, new)))["problem"]
+
+
+GERMAN = (
+    "Date;Ticker;Open;High;Low;Close;Volume\n"
+    "2020-01-02;AAPL;1.296,24;1.300,6;1.295,19;1.300,35;33.911.864\n2020-01-03;AAPL;297,15;300,58;296,5;297,43;366\n"
+)
+
+
+def test_numbers_with_separators_are_offered_for_confirmation_and_read_once_confirmed(tmp_path: Path) -> None:
+    file = csv(tmp_path, GERMAN)
+    found = look(file)
+    names = ("Open", "High", "Low", "Close", "Volume")
+    assert (found["forms"], found["doubtful"]) == (dict.fromkeys(names, "1.234,56"), ())
+    assert found["problem"] == "my-prices-1.csv: confirm how numbers are written: " + ", ".join(f"{name} like 1.234,56" for name in names)
+    read = look(file, columns=found["columns"], forms=found["forms"])
+    assert read["problem"] is None
+    assert "Close: numbers are read as written like 1.234,56" in read["remarks"]
+    answer = cleaned(file, columns=found["columns"], forms=found["forms"], adjusted=False, out=tmp_path / "out")
+    bars = pd.read_parquet(tmp_path / "out" / "bars.parquet").set_index("session")
+    assert (bars["close"].tolist(), bars["volume"].tolist(), answer["bars"]) == ([1300.35, 297.43], [33911864.0, 366.0], 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "form"), [("1,300.35", "1,234.56"), ("1 300.35", "1 234.56"), ("1\u202f300,35", "1 234,56"), ("1300,35", "1.234,56")]
+)
+def test_a_cell_that_fits_one_form_alone_decides_its_column(tmp_path: Path, text: str, form: str) -> None:
+    rows = GERMAN.replace("1.300,35", text).replace("297,43", "297")
+    found = look(csv(tmp_path, rows))
+    assert found["forms"]["Close"] == form
+
+
+def test_a_column_that_can_be_read_in_two_ways_asks(tmp_path: Path) -> None:
+    """1,234 is a thousand and more, or one and a little more: only who has written it knows."""
+    rows = '2020-01-02,AAPL,1.5,2.5,1.2,"1,234",100\n2020-01-03,AAPL,1.5,2.5,1.2,"2,345",100\n'
+    file = csv(tmp_path, HEADER + rows)
+    found = look(file)
+    asked = "my-prices-1.csv: choose how the numbers of Close are written, they can be read in two ways"
+    assert (found["forms"], tuple(found["doubtful"]), found["problem"]) == ({}, ("Close",), asked)
+    found = look(file, columns=found["columns"], forms={"Close": "1.234,56"}, out=str(tmp_path / "out"))
+    assert found["problem"] is None
+    assert pd.read_parquet(tmp_path / "out" / "bars.parquet")["close"].tolist() == [1.234, 2.345]
+
+
+def test_a_plain_number_that_the_files_other_columns_would_read_otherwise_asks(tmp_path: Path) -> None:
+    """Where closes are written like 1.234,56, a volume of 1.234 is hardly one and a quarter share."""
+    file = csv(tmp_path, GERMAN.replace("33.911.864", "1.234").replace(";366\n", ";2.366\n"))
+    found = look(file)
+    assert tuple(found["doubtful"]) == ("Volume",)
+    partly = look(file, columns=found["columns"], forms=found["forms"])
+    assert tuple(partly["doubtful"]) == ("Volume",), "what is confirmed for other columns answers nothing"
+    assert look(file, columns=found["columns"], forms=found["forms"] | {"Volume": "1.234,56"})["problem"] is None
+
+
+@pytest.mark.parametrize(
+    ("odd", "form", "line"), [("12.34,5", "1.234,56", 3), ("=1+1", "1.234,56", 3), ("297.43", "1.234,56", 3), ("1,234,567", "1.234,56", 3)]
+)
+def test_a_cell_that_no_form_of_its_column_fits_is_refused_by_its_line(tmp_path: Path, odd: str, form: str, line: int) -> None:
+    file = csv(tmp_path, GERMAN.replace("297,43", odd).replace("33.911.864", "3") + "2020-01-06;AAPL;1,5;1,5;1,5;1,5;3\n")
+    refusal = f"my-prices-1.csv line {line}: close must be a number such as {form}, was {odd!r}"
+    found = look(file)
+    assert found["problem"] == refusal
+    said = dict.fromkeys(("Open", "High", "Low", "Close"), form)
+    assert look(file, columns=found["columns"], forms=said)["problem"] == refusal
 
 
 def test_a_header_that_is_a_formula_is_a_text(tmp_path: Path) -> None:

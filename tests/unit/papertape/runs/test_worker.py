@@ -7,6 +7,7 @@ import io
 import json
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import pandas as pd
 import pytest
 
 from papertape.research.backtest import compare
-from papertape.research.study import StudyOptions, study
+from papertape.research.study import SETTINGS, StudyOptions, study
 from papertape.runs import service
 from papertape.runs.__main__ import HELD, main
 from papertape.runs.store import LocalRunStore, RunHeldError, write_whole
@@ -24,6 +25,10 @@ from papertape.runs.studies import Studies
 from papertape.runs.worker import Worker
 from schema.runs.events import Inspected, StateChanged
 from schema.runs.status import RunStatus, state_of
+from schema.settings import load
+from tests import small_run
+from tests.unit.papertape.research.test_policies import network
+from trading_env.simulation.policy import save_policy
 
 NAMES = ("AAA", "BBB", "CCC")
 COLUMNS = {"Tag": "session", "Papier": "symbol", "open": "open", "high": "high", "low": "low", "close": "close", "volume": "volume"}
@@ -164,6 +169,31 @@ def test_a_stop_is_honoured_once_and_a_finished_run_is_left_as_it_is(root: Path,
     assert states == ["running", "stopped", "running", "finished"]
     assert worker.do(run_id) == "finished"
     assert LocalRunStore(root).events(run_id) == events
+
+
+def test_an_app_on_minute_bars_backtests_on_daily_ones_and_refuses_models_of_slots(root: Path, tmp_path: Path) -> None:
+    minute = load(SETTINGS, research=True).model_dump(mode="json")
+    minute["training"] |= {"timeframe": "1Min", "holdout_sessions": 5}
+    minute["schedule"]["slots"] = ["open+5", "open+120"]
+    (tmp_path / "settings.json").write_text(json.dumps(minute), encoding="utf-8")
+    worker = Worker(LocalRunStore(root), Studies(settings=tmp_path / "settings.json", scratch=tmp_path), scratch=tmp_path, workers=1)
+    daily = ask(root, "minute-app-1", "backtest", backtest=ASKED)
+    assert worker.do(daily) == "finished"
+    sessions = result(root, daily, "backtest.json")["sessions"]
+    assert (len(sessions), sessions[0], sessions[-1]) == (147, ASKED["start"], ASKED["end"])
+    daily_model = network(seed=0, fold=0, train_end="2018-05-31")
+    save_policy(tmp_path / "model", daily_model.arrays, replace(daily_model.card, slots=("open+5", "open+120")))
+    small_run.pack(tmp_path / "model", tmp_path)
+    policy = f"package:{tmp_path / 'model.tar.gz'}"
+    for place, (fields, words) in enumerate(
+        (
+            ({"backtest": {**ASKED, "policy": policy}}, "slots must be none (daily bars), was open+5, open+120"),
+            ({"backtest": ASKED, "settings": {"training": {"timeframe": "1Min"}}}, "training.timeframe must be \"1Day\", was '1Min'"),
+        )
+    ):
+        asked = ask(root, f"minute-app-refused-{place}", "backtest", **fields)
+        assert worker.do(asked) == "failed"
+        assert words in status(root, asked).message
 
 
 def test_a_second_worker_refuses_and_changes_nothing(root: Path, worker: Worker) -> None:

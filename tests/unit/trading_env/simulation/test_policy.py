@@ -228,6 +228,21 @@ class TestArtifact:
         with pytest.raises(PolicyError, match="feature_hash must be xyz, was abc"):
             load_policy(tmp_path, expected_feature_hash="xyz")
 
+    def test_a_model_of_slot_bars_is_refused_where_rows_are_others_and_one_of_daily_bars_does_not_name_them(self, tmp_path):
+        save_policy(tmp_path / "daily", arrays_of(CARD), CARD)
+        assert "slots" not in json.loads((tmp_path / "daily" / "policy.json").read_text())
+        card = replace(CARD, slots=("open+5", "open+120"))
+        save_policy(tmp_path / "slots", arrays_of(card), card)
+        assert (
+            load_policy(tmp_path / "slots", expected_feature_hash="abc", slots=card.slots).card
+            == load_policy(tmp_path / "slots").card
+            == card
+        )
+        with pytest.raises(PolicyError, match=r"slots must be none \(daily bars\), was open\+5, open\+120"):
+            load_policy(tmp_path / "slots", expected_feature_hash="abc")  # as the functions load what they serve
+        with pytest.raises(PolicyError, match=r"slots must be open\+5, was none \(daily bars\)"):
+            load_policy(tmp_path / "daily", expected_feature_hash="abc", slots=("open+5",))
+
     def test_pickles_truncated_and_missing_files_are_refused(self, tmp_path: Path):
         with pytest.raises(PolicyError, match=r"policy\.json cannot be read"):
             load_policy(tmp_path)

@@ -30,7 +30,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def until(happened: object, *, seconds: float = 20) -> None:
+def until(happened: object, *, seconds: float = 90) -> None:
     deadline = time.monotonic() + seconds
     while not happened():  # type: ignore[operator]
         assert time.monotonic() < deadline
@@ -92,7 +92,7 @@ def test_two_runs_at_once_do_not_meet(tmp_path: Path, unbroken: Path) -> None:
     (tmp_path / "other").mkdir()
     child = started(tmp_path / "other")
     assert run_trainings.train(tmp_path)
-    assert child.wait(timeout=30) == 0
+    assert child.wait(timeout=120) == 0
     assert run_trainings.weights(tmp_path) == run_trainings.weights(tmp_path / "other") == run_trainings.weights(unbroken)
 
 

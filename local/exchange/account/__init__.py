@@ -1,0 +1,1 @@
+"""What an account keeps beside its money: configurations and watchlists."""

@@ -1,0 +1,1 @@
+"""What an option adds to the month that `papertape.operate.cost` estimates: one module each."""
