@@ -112,9 +112,14 @@ def ledger(cloud: SimpleNamespace) -> Iterator[Ledger]:
 
 
 @pytest.fixture
-def opened(cloud: SimpleNamespace, ledger: Ledger, request: pytest.FixtureRequest) -> Iterator[Callable[..., Simulation]]:
+def tally(request: pytest.FixtureRequest) -> page.Tally:
+    """What the simulations of this test that are closed were left with."""
+    return page.tally_of(request.node)
+
+
+@pytest.fixture
+def opened(cloud: SimpleNamespace, ledger: Ledger, tally: page.Tally) -> Iterator[Callable[..., Simulation]]:
     """Open a simulation, with an empty ledger; the one before is closed, and what must hold whatever happened is checked."""
-    tally = page.tally_of(request.node)
 
     def close() -> None:
         simulation, cloud.simulation = cloud.simulation, None

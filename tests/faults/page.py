@@ -122,14 +122,14 @@ def case_of(name: str) -> str | None:
 
 
 def row_of(item: pytest.Item, report: pytest.TestReport) -> Row | None:
-    """The row of a test that has just run; None for a test that is no case."""
+    """The row of a test that has just run; None for a test that is no case. A `drawn` test's row has no counts."""
     case, function = case_of(item.name), getattr(item, "function", None)
     if case is None or function is None:
         return None
     assert function.__doc__, f"{item.nodeid} must say in its docstring what it injects"
     parameters = re.search(r"\[(.*)\]$", item.name)
     injected = " ".join(function.__doc__.split()) + (f" [{parameters[1]}]" if parameters else "")
-    tally = item.stash.get(TALLY, None)
+    tally = item.stash.get(TALLY, None) if item.get_closest_marker("drawn") is None else None
     verdict = item.stash.get(VERDICT, "holds")
     if tally is not None:
         tally.count()

@@ -1,7 +1,8 @@
 """I. What holds for every interleaving, every sequence of fills and every sequence of actions.
 
 The machine drives the functions through duplicate events, deaths, pauses, lost answers, lagging views, manual trades, halts and clock
-moves, and then lets everything end. In CI its examples are always the same; PAPERTAPE_FAULT_EXAMPLES=2000 draws as many new ones.
+moves, and then lets everything end. Its examples are the same until the code changes: Hypothesis mixes the constants of loaded modules
+into what it draws, so docs/faults.md counts none of them. PAPERTAPE_FAULT_EXAMPLES=2000 draws as many new ones.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from decimal import Decimal
 from typing import Any, ClassVar
 
 import numpy as np
+import pytest
 import requests
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -26,6 +28,7 @@ from lambdas.common.orders.broker_updates import merged
 from local.exchange.orders import Status
 from schema.exchange_time import iso
 from tests.faults.edges import LEDGER
+from tests.faults.page import Tally
 from tests.faults.simulation import CLOSE, COSTS, FOREIGN, NAMES, OURS, SLOT, Simulation, decision, three_name_settings, with_risk
 from tests.markets import walk
 from trading_env.orders.order_state import OrderStatus
@@ -245,12 +248,13 @@ class Protocol(RuleBasedStateMachine):
         return sorted(items, key=lambda item: (item["pk"], item["sk"])), book.cash, book.positions, len(book.orders)
 
 
-def test_i1_i2_i3_i4_every_interleaving(opened: Open, verdict: Callable[[str], None]) -> None:
+@pytest.mark.drawn
+def test_i1_i2_i3_i4_every_interleaving(opened: Open, tally: Tally) -> None:
     """Any mix of duplicate events, deaths, pauses, faults, manual trades, halts and clock moves: one acceptance an intent at most, cash and
     gross within their limits, the ledger's fills are the broker's position, reconciling again changes nothing."""
     Protocol.opened = staticmethod(opened)  # type: ignore[assignment]
     run_state_machine_as_test(Protocol, settings=BUDGET)
-    verdict("holds")
+    assert tally.struck["killed"] and tally.statuses["filled"] and tally.statuses["refused"], "what holds of runs without trouble is little"
 
 
 FILLS = st.lists(st.tuples(st.integers(1, 10**9), st.integers(1, 10**6)), min_size=1, max_size=5)
