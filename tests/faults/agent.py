@@ -46,10 +46,10 @@ class Agent:
     def __init__(self, simulation: Simulation, *, until: str = "2019-12-31") -> None:
         self.simulation = simulation
         s3 = boto3.client("s3")
-        self.raw, self.audit = (f"{kind}-{len(s3.list_buckets()['Buckets'])}" for kind in ("raw", "audit"))
-        for bucket in (self.raw, self.audit):
+        self.raw, self.processed, self.audit = (f"{kind}-{len(s3.list_buckets()['Buckets'])}" for kind in ("raw", "processed", "audit"))
+        for bucket in (self.raw, self.processed, self.audit):
             s3.create_bucket(Bucket=bucket)
-        self.lake = Lake(s3=s3, raw_bucket=self.raw, audit_bucket=self.audit)
+        self.lake = self._lake()
         self.fill(until=until)
 
     def fill(self, *, until: str, start: str = HISTORY) -> None:
@@ -75,7 +75,7 @@ class Agent:
         edges = deciding.Edges(
             broker=(broker := self.simulation.broker()),
             market_data=broker,
-            lake=Lake(s3=boto3.client("s3"), raw_bucket=self.raw, audit_bucket=self.audit),
+            lake=self._lake(),
             ledger=self.simulation.ledger,
             runtime=handler._runtime(),
             execution=self._api(),
@@ -92,6 +92,10 @@ class Agent:
         except ERRORS as error:
             self.simulation.failures.append(error)
             return None
+
+    def _lake(self) -> Lake:
+        """As a process has it that has read nothing yet."""
+        return Lake(s3=boto3.client("s3"), raw_bucket=self.raw, processed_bucket=self.processed, audit_bucket=self.audit)
 
     def _retries(self) -> Retries:
         """As the handler has them, on the simulation's clock."""

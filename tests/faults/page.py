@@ -40,9 +40,9 @@ CASES = {"A": 9, "B": 10, "C": 11, "D": 12, "E": 8, "F": 8, "G": 9, "H": 12, "I"
 
 #: Cases, or parts of one, that cannot occur here, with the reason.
 NOT_HERE: Mapping[str, str] = {
-    "A3, Lambda and Fargate": "There is no Fargate task: two schedulers are two invocations of a function, and those are tested.",
+    "A3, Lambda and Fargate": "The runner's task orders nothing: reconcile acts on its events, and those are tested. Two schedulers "
+    "are two invocations of a function, and those are tested.",
     "A7, SQS and Kinesis": "No queue or stream triggers what trades: scheduler, EventBridge and API do; their repeats are tested.",
-    "D8": "There is no sentiment source: prices, volumes and corporate actions are all that a decision observes.",
     "E2 and G4, OPG and CLS": "Only market orders for the day are sent, so that no auction's cutoff can be missed; on a closed market a "
     "flatten says so, lets nothing buy, and waits: reconcile sells from a minute after the next open on.",
     "H6, memory": "A process without memory is killed at some call, as those of H6 are.",

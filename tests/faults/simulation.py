@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache, partial
@@ -29,6 +29,7 @@ from lambdas.common.orders.execution_context import ExecutionContext
 from lambdas.execute_orders import handler as execution
 from lambdas.execute_orders import service
 from lambdas.reconcile.handler import ReconcileVariables
+from lambdas.reconcile.on_event import act_on
 from lambdas.reconcile.service import reconcile
 from local.exchange.book import AccountBook
 from local.exchange.costs import TradingCosts
@@ -37,10 +38,11 @@ from local.exchange.http.app import Keys, create_app
 from local.exchange.in_process import InProcess
 from local.exchange.recorded_market import RecordedMarket
 from local.exchange.sessions import ExchangeCalendar
-from local.exchange.venue import Venue
+from local.exchange.venue import Fills, Venue
 from papertape.market_data import bundled
 from schema.api_requests import Body, DecisionRequest, FlattenRequest, OrderRequest, parse
 from schema.exchange_time import iso
+from schema.realtime.events import MarketEvent, OrderUpdated
 from schema.settings import Settings, load
 from tests.faults.edges import Edges, Interruption, Killed, Life, Wire
 
@@ -133,9 +135,11 @@ class Simulation:
     failures: list[Exception] = field(default_factory=list)
     breaches: list[str] = field(default_factory=list)
     platform: bool = True
+    fills: Fills = "answer"
 
     def __post_init__(self) -> None:
-        self.venue = Venue(market=self.market, now=self.now, cash=Decimal(self.cash), costs=TradingCosts(slippage=COSTS))
+        costs = TradingCosts(slippage=COSTS)
+        self.venue = Venue(market=self.market, now=self.now, cash=Decimal(self.cash), costs=costs, fills=self.fills)
         self.edges = Edges(now=self.monotonic)
         self.lives: list[Life] = []
         self.persons: dict[str, Decimal] = {}
@@ -253,8 +257,27 @@ class Simulation:
 
     def reconcile(self) -> dict[str, Any] | None:
         """One pass; None if it was killed or left as an error, which is then the last of `failures`."""
+        return self._reconciling(reconcile)
+
+    def hear(self, event: MarketEvent) -> dict[str, Any] | None:
+        """Reconcile on an event of the runner's, as `reconcile`."""
+        return self._reconciling(
+            lambda context: act_on(
+                event,
+                context,
+                one_pass=lambda: reconcile(replace(context, started=self.monotonic())),
+                time_budget=ReconcileVariables().event_seconds,
+            )
+        )
+
+    def updated(self, client_order_id: str, symbol: str) -> OrderUpdated:
+        """What the runner says of an order; which update it was, nobody reads."""
+        now = self.venue.now
+        return OrderUpdated(at=now, received_at=now, client_order_id=client_order_id, symbol=symbol, event="fill", status="filled")
+
+    def _reconciling(self, run: Callable[[ExecutionContext], dict[str, Any]]) -> dict[str, Any] | None:
         try:
-            return self.live("reconcile", reconcile, ReconcileVariables(), seconds=RECONCILE_SECONDS)
+            return self.live("reconcile", run, ReconcileVariables(), seconds=RECONCILE_SECONDS)
         except (BrokerError, ClientError, BotoCoreError, LedgerCorrupt, Stale) as error:
             self.failures.append(error)
             return None

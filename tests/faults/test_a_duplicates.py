@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 
 import pytest
 
@@ -144,6 +145,29 @@ def test_a7_at_least_once_delivery(simulation: Simulation) -> None:
         assert answer.status == 200
     assert simulation.ours_accepted == 3
     simulation.agrees()
+
+
+def test_a7_an_order_s_event_many_times(opened: Open) -> None:
+    """Orders fill after the answer; the runner's event of each comes before the fill, three times after it, two at once, and a day late."""
+    simulation = opened(fills="after")
+    simulation.accept()
+    events = [simulation.updated(order.client_order_id, order.symbol) for order in simulation.orders()]
+    for event in events:
+        simulation.hear(event)
+    simulation.advance(timedelta(seconds=1))
+    for event in events * 3:
+        simulation.hear(event)
+    simulation.together(*(partial(simulation.hear, event) for event in events[:2]), seed=3)
+    assert simulation.statuses() == ["filled"] * 3, "heard of, without a pass of the schedule's"
+    simulation.agrees()
+    fills = sum(len(simulation.ledger.fills_of(order.client_order_id)) for order in simulation.orders())
+    simulation.advance(SLOT + timedelta(days=1))
+    for event in events:
+        told = simulation.hear(event)
+        assert told is not None
+        assert told["order"] == "known"
+    assert sum(len(simulation.ledger.fills_of(order.client_order_id)) for order in simulation.orders()) == fills == 3
+    assert simulation.ours_accepted == 3
 
 
 def test_a8_an_id_knows_no_clock(opened: Open) -> None:

@@ -14,9 +14,14 @@ import pytest
 
 from lambdas.common.lake.lake import Lake
 from lambdas.common.ledger.records import Held, Snapshot
-from schema.lake_layout import bars_key
+from schema.lake_layout import bars_key, sentiment_key, sentiment_run
+from schema.settings import Settings
 from tests.faults.agent import Agent
-from tests.faults.simulation import FOREIGN, NAMES, SLOT, Simulation, decision, recorded_market
+from tests.faults.simulation import FOREIGN, NAMES, SLOT, Simulation, decision, recorded_market, three_name_settings
+from tests.scored_posts import SOURCES, fill_scores, scored
+from trading_env.data.features import CONTEXT
+from trading_env.data.observation import Layout, unpack
+from trading_env.data.sentiment import SENTIMENT, SENTIMENT_NAMES, TABLES
 
 SESSION_OVER = "2020-01-02T21:05:00+00:00"
 NEXT_SLOT = SLOT + timedelta(days=1)
@@ -210,6 +215,33 @@ def test_d7_a_name_that_is_renamed(agent: Agent, simulation: Simulation) -> None
     assert done["outcome"] == "decided"
     assert FOREIGN not in {post["symbol"] for post in simulation.edges.posts}
     assert [rule.rpartition(":")[2] for rule in simulation.alerts()] == [FOREIGN]
+
+
+@pytest.mark.parametrize(("answered", "known"), [((), 0.0), (("alpaca",), 0.5), (("alpaca", "x"), 1.0)], ids=["none", "one", "both"])
+def test_d8_a_sentiment_source_that_is_down(opened: Callable[..., Simulation], answered: tuple[str, ...], known: float) -> None:
+    """Of two sources these answered in the last session, the other was down: neutral, flagged by the share that is known, and traded on."""
+    simulation = opened(settings=_with_sentiment(three_name_settings()))
+    agent = Agent(simulation)
+    hours = (datetime(2019, 12, day, 20, tzinfo=UTC) for day in (30, 31))
+    earlier, last = ({sentiment_key(source, run): [_good_news(run, source)] for source in SOURCES} for run in hours)
+    fill_scores(agent.lake, earlier | {key: rows for key, rows in last.items() if sentiment_run(key)[0] in answered})
+    done = agent.decide()
+    assert done is not None
+    assert (done["outcome"], done["verdict"], simulation.ours_accepted) == ("decided", "accepted", 3)
+    layout = Layout(assets=3, features=TABLES["daily"].width, context=len(CONTEXT))
+    seen = unpack(np.array(agent.record()["observation"], dtype=np.float32), layout=layout).assets[:, -len(SENTIMENT) - 2 : -2]
+    named = dict(zip(SENTIMENT_NAMES, seen.T, strict=True))
+    assert named["sentiment_known"].tolist() == [known] * 3
+    assert [bool(value) for value in named["sentiment"] > 0] == [symbol == "IBM" and known > 0 for symbol in NAMES], "no answer is no zero"
+    simulation.agrees()
+
+
+def _with_sentiment(settings: Settings) -> Settings:
+    return Settings.model_validate(settings.model_dump() | {"features": {"sentiment": "daily"}, "news": {"sources": SOURCES}})
+
+
+def _good_news(run: datetime, source: str) -> dict[str, Any]:
+    return scored(received=run, symbols=("IBM",), number=run.day, source=source, score=0.8).model_dump(mode="json")
 
 
 def test_d9_half_an_object(agent: Agent, simulation: Simulation) -> None:

@@ -1,8 +1,9 @@
 """I. What holds for every interleaving, every sequence of fills and every sequence of actions.
 
-The machine drives the functions through duplicate events, deaths, pauses, lost answers, lagging views, manual trades, halts and clock
-moves, and then lets everything end. Its examples are the same until the code changes: Hypothesis mixes the constants of loaded modules
-into what it draws, so docs/faults.md counts none of them. PAPERTAPE_FAULT_EXAMPLES=2000 draws as many new ones.
+The machine drives the functions through duplicate events, deaths, pauses, lost answers, lagging views, fills after the answer, the
+runner's events, manual trades, halts and clock moves, and then lets everything end. Its examples are the same until the code changes:
+Hypothesis mixes the constants of loaded modules into what it draws, so docs/faults.md counts none of them.
+PAPERTAPE_FAULT_EXAMPLES=2000 draws as many new ones.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,12 +22,13 @@ import pytest
 import requests
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from lambdas.common.broker.port import Order
 from lambdas.common.ledger.records import Fill, OrderRecord
 from lambdas.common.orders.broker_updates import merged
 from local.exchange.orders import Status
+from local.exchange.venue import Fills
 from schema.exchange_time import iso
 from tests.faults.edges import LEDGER
 from tests.faults.page import Tally
@@ -52,9 +55,9 @@ LEASE_OVER = timedelta(seconds=61)
 MAX_GROSS = 0.8
 
 #: What goes wrong in one run: nothing; dead before or after its n-th call; overtaken there by reconcile, with or without a lease that has
-#: run out; halted there by a person; without a ledger from its n-th call to it on.
+#: run out, or by an event of its newest order; halted there by a person; without a ledger from its n-th call to it on.
 TROUBLE = st.tuples(
-    st.sampled_from(["none", "none", "killed", "killed after", "overtaken", "paused", "halted", "no ledger", "throttled"]),
+    st.sampled_from(["none", "none", "killed", "killed after", "overtaken", "heard", "paused", "halted", "no ledger", "throttled"]),
     st.integers(1, 36),
 )
 SIDES = st.sampled_from(["buy", "sell"])
@@ -105,6 +108,11 @@ class Protocol(RuleBasedStateMachine):
         self.bodies: list[dict[str, Any]] = []
         self.keys: list[tuple[str, str, str, str]] = []
 
+    @initialize(fills=st.sampled_from(["answer", "after"]))
+    def opens(self, fills: Fills) -> None:
+        """An exchange that fills in its answer, or a moment after it."""
+        self.simulation.venue.fills = fills
+
     # --- the functions, each run with its trouble
 
     @rule(weights=WEIGHTS, trouble=TROUBLE)
@@ -136,15 +144,21 @@ class Protocol(RuleBasedStateMachine):
         self._run(trouble, self.simulation.reconcile)
 
     @rule(which=st.integers(0, 5), trouble=TROUBLE)
+    def hear(self, which: int, trouble: tuple[str, int]) -> None:
+        """An event of the runner's, early, late or again, of any order that the broker has."""
+        self._run(trouble, self._hear, which)
+
+    @rule(which=st.integers(0, 5), trouble=TROUBLE)
     def cancel(self, which: int, trouble: tuple[str, int]) -> None:
         if waiting := self.simulation.ledger.unsettled_orders():
             self._run(trouble, self.simulation.cancel, waiting[which % len(waiting)].client_order_id)
 
-    @rule(weights=WEIGHTS, with_reconcile=st.booleans(), seed=st.integers(0, 99))
-    def at_once(self, weights: dict[str, float], with_reconcile: bool, seed: int) -> None:
-        body = self.bodies[-1] if self.bodies else self._body(weights)
-        other = self.simulation.reconcile if with_reconcile else lambda: self.simulation.accept(body)
-        self.simulation.together(lambda: self.simulation.accept(body), other, seed=seed)
+    @rule(weights=WEIGHTS, other=st.sampled_from(["itself", "reconcile", "an event"]), seed=st.integers(0, 99))
+    def at_once(self, weights: dict[str, float], other: str, seed: int) -> None:
+        simulation, body = self.simulation, self.bodies[-1] if self.bodies else self._body(weights)
+        decide = partial(simulation.accept, body)
+        beside = {"itself": decide, "reconcile": simulation.reconcile, "an event": partial(self._hear, seed)}[other]
+        simulation.together(decide, beside, seed=seed)
 
     # --- the world
 
@@ -215,6 +229,11 @@ class Protocol(RuleBasedStateMachine):
 
     # --- how
 
+    def _hear(self, which: int) -> None:
+        if orders := list(self.simulation.book.orders.values()):
+            ticket = orders[which % len(orders)].ticket
+            self.simulation.hear(self.simulation.updated(ticket.client_order_id, ticket.symbol))
+
     def _body(self, weights: dict[str, float]) -> dict[str, Any]:
         today = self.simulation.venue.today
         earlier = [session.date for session in self.simulation.venue.calendar.sessions if session.date < today]
@@ -227,6 +246,8 @@ class Protocol(RuleBasedStateMachine):
                 simulation.kill("", nth=nth, after=kind == "killed after")
             case "overtaken":
                 simulation.interrupt("", simulation.reconcile, nth=nth)
+            case "heard":
+                simulation.interrupt("", partial(self._hear, -1), nth=nth)
             case "paused":
                 simulation.interrupt("", lambda: (simulation.advance(LEASE_OVER), simulation.reconcile()), nth=nth)
             case "halted":
@@ -250,11 +271,12 @@ class Protocol(RuleBasedStateMachine):
 
 @pytest.mark.drawn
 def test_i1_i2_i3_i4_every_interleaving(opened: Open, tally: Tally) -> None:
-    """Any mix of duplicate events, deaths, pauses, faults, manual trades, halts and clock moves: one acceptance an intent at most, cash and
-    gross within their limits, the ledger's fills are the broker's position, reconciling again changes nothing."""
+    """Any mix of duplicate events, deaths, pauses, faults, fills after the answer, the runner's events, manual trades, halts and clock
+    moves: one acceptance an intent at most, cash and gross within their limits, the ledger's fills are the broker's position, reconciling
+    again changes nothing."""
     Protocol.opened = staticmethod(opened)  # type: ignore[assignment]
     run_state_machine_as_test(Protocol, settings=BUDGET)
-    assert tally.struck["killed"] and tally.statuses["filled"] and tally.statuses["refused"], "what holds of runs without trouble is little"
+    assert all((tally.struck["killed"], tally.statuses["filled"], tally.statuses["refused"])), "what holds without trouble is little"
 
 
 FILLS = st.lists(st.tuples(st.integers(1, 10**9), st.integers(1, 10**6)), min_size=1, max_size=5)
