@@ -29,6 +29,7 @@ from schema.runs.daily_settings import on_daily_bars
 from schema.settings import Settings, TrainingSettings, checked, load, quick
 from schema.slot import minutes_of
 from schema.training_dates import as_of
+from trading_env.data.features import FEATURES
 from trading_env.data.market import Market, build_market, with_sentiment
 from trading_env.errors import PapertapeError
 from trading_env.evaluation.gate import GateThresholds
@@ -292,7 +293,7 @@ def _follows(options: StudyOptions, base: Settings, market: Market) -> dict[str,
     """The settings that follow from the bars: from the first session that can be decided on to the last one that there is."""
     usable = np.flatnonzero(market.tradable.any(axis=1))
     if not len(usable):
-        raise ResearchError(f"{len(market)} sessions are too few: features need a year of bars before a name can be traded")
+        raise ResearchError(too_few(market))
     start = options.start or _first_whole(market, int(usable[0]))
     if options.until is not None:
         return {"training": {"start": start}, "risk": _enough_orders(base, market)}
@@ -308,6 +309,14 @@ def _follows(options: StudyOptions, base: Settings, market: Market) -> dict[str,
     left = int((days >= np.datetime64(options.test_start or test_start)).sum())
     fitting = _fitting(base, options, left=left, least=_shortest(market))
     return {"training": dates | fitting | {"purge_sessions": purge}, "risk": _enough_orders(base, market)}
+
+
+def too_few(market: Market) -> str:
+    """The bars hold no decision: in words, how many there are and how many features take."""
+    if not market.by_slot:
+        return f"{len(market)} sessions are too few: features need a year of bars before a name can be traded"
+    window = max(feature.window for feature in FEATURES)
+    return f"{len(market)} slot bars are too few: features need {window} of a name before it can be traded; bring more sessions or slots"
 
 
 def _enough_orders(base: Settings, market: Market) -> dict[str, int]:

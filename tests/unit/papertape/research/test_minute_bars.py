@@ -67,6 +67,7 @@ def test_bars_without_room_for_training_and_two_judged_sessions_are_refused_befo
     [
         ({"slots": "open+5"}, "decide on one-minute bars of your own: give them with --bars FILE"),
         ({"slots": "open+5", "bars": "it", "adjusted": True, "actions": Path("a.csv")}, "--actions a.csv is for raw prices"),
+        ({"slots": "open+5,open+120", "bars": "it"}, "88 slot bars are too few: features need 253 of a name before it can be traded"),
         ({"bars": "it"}, "AAA has another bar within 2019-03-04, at .*; daily bars are needed, one per name and session"),
     ],
 )
