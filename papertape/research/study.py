@@ -29,6 +29,7 @@ from schema.runs.daily_settings import on_daily_bars
 from schema.settings import Settings, TrainingSettings, checked, load, quick
 from schema.slot import minutes_of
 from schema.training_dates import as_of
+from schema.universes import LISTS, MOST_TRADED
 from trading_env.data.features import FEATURES
 from trading_env.data.market import Market, build_market, with_sentiment
 from trading_env.errors import PapertapeError
@@ -79,8 +80,8 @@ class StudyOptions:
 @dataclass(frozen=True)
 class Study:
     """`history`: the bars and events that `market` is built from; `notes`: what a user should know of them, a line each; `arguments`: what
-    another command needs for the same bars; `own`: dates and sizes follow from the bars, and `dates` says which, for training and judging;
-    `everything`: one model is trained on all that lies before live_start.
+    another command needs for the same bars and settings; `own`: dates and sizes follow from the bars, and `dates` says which, for training
+    and judging; `everything`: one model is trained on all that lies before live_start.
     """
 
     settings: Settings
@@ -188,7 +189,8 @@ def _shortened(asked: Settings, settings: Settings) -> list[str]:
 
 
 def _arguments(options: StudyOptions) -> str:
-    words = [] if options.bars is None else ["--bars", str(options.bars)]
+    words = [] if options.settings is None else ["--settings", str(options.settings)]
+    words += [] if options.bars is None else ["--bars", str(options.bars)]
     words += {True: ["--adjusted"], False: ["--raw"], None: []}[options.adjusted]
     words += [] if options.actions is None else ["--actions", str(options.actions)]
     words += ["--symbols", ",".join(options.symbols)] if options.symbols else []
@@ -235,6 +237,8 @@ def _change(document: dict[str, Any], changes: Mapping[str, Mapping[str, Any]]) 
 def _chosen(options: StudyOptions, base: Settings) -> str:
     if options.universe and options.symbols:
         raise ResearchError(f"--symbols and --universe {options.universe} both choose the names: give one of them")
+    if options.universe and options.universe not in LISTS and not options.universe.startswith(MOST_TRADED):
+        raise ResearchError(f"--universe must be {', '.join(LISTS)} or {MOST_TRADED}N, was {options.universe}; --symbols takes symbols")
     return options.universe or ("" if options.symbols else base.universe.chosen_by)
 
 

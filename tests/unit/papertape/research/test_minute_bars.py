@@ -18,6 +18,7 @@ from papertape.research import evaluate
 from papertape.research.backtest import compare
 from papertape.research.policies import ChosenPolicyError
 from papertape.research.study import ResearchError, Study, StudyOptions, study
+from papertape.research.train import next_command
 from schema.settings import SettingsError, load
 from schema.slot import SlotRows
 from tests.minutes import minutes
@@ -133,6 +134,7 @@ def test_one_model_is_trained_on_all_slots_up_to_a_day(path: Path) -> None:
     until = study(StudyOptions(bars=path, slots="every:30", until=date(2019, 5, 2)))
     (fold,) = until.folds()
     assert (str(fold.train_start), str(fold.train_end), str(fold.test_start)) == ("2019-04-02", "2019-05-02", "2019-05-03")
+    assert next_command(until, fold, folder=Path("mine")).endswith(" --slots every:30 --policy mine --from 2019-05-03")
     with pytest.raises(
         ResearchError, match="--until 2019-04-26 leaves 216 slot bars to train on from 2019-04-02 on, 253 are needed, so 2019-05-02"
     ):
