@@ -21,7 +21,7 @@ def test_a_page_of_nothing_says_so(web: Web) -> None:
     assert "Nothing has been traded yet" in shown.text
 
 
-@pytest.mark.parametrize("body", ["[1, 2]", "not JSON", '"a text"', "{"])
+@pytest.mark.parametrize("body", ["[1, 2]", "not JSON", '"a text"', "{", "[" * 100_000, '{"a":' * 100_000])
 def test_a_body_that_is_no_object_is_a_422(web: Web, body: str) -> None:
     refused = web.call("POST", "api/portfolio", body=body)
     assert refused.status == 422

@@ -54,6 +54,14 @@ def test_a_write_that_died_before_its_answer_is_made_again(web: Web, settings: S
     assert write(asked, name="halt", key="k-12345678", scope="trade", body={}, act=lambda: Written(200, {})).status == 200
 
 
+@pytest.mark.parametrize("status", [429, 500])
+def test_an_answer_that_says_to_ask_again_is_not_the_answer_from_then_on(web: Web, settings: Settings, status: int) -> None:
+    """The page keeps its key after a 5xx: with the failure stored, no click could ever do better."""
+    asked, answers = request_of(settings), [Written(status, {"message": "not now"}), Written(200, {"message": "done"})]
+    for said in (status, 200, 200):
+        assert write(asked, name="order", key="k-12345678", scope="trade", body={}, act=lambda: answers.pop(0)).status == said
+
+
 def test_who_lacks_the_scope_writes_nothing(web: Web, settings: Settings) -> None:
     with pytest.raises(ScopeError, match="anna needs the scope papertape/approve, has read, trade"):
         write(request_of(settings), name="approve", key="k-12345678", scope="approve", body={}, act=lambda: Written(200, {}))

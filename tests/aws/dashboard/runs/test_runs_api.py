@@ -68,7 +68,20 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         {"kind": "backtest", "backtest": {"policy": "package:/etc/passwd", "start": "2020-01-02", "end": "2020-02-03"}},
         "backtest.policy",
     ),
+    (
+        {
+            "kind": "backtest",
+            "backtest": {
+                "policy": "package:arn:aws:sagemaker:us-east-1:123456789012:model-package/papertape/7",
+                "start": "2020-01-02",
+                "end": "2020-02-03",
+            },
+        },
+        "backtest.policy",
+    ),
     ({"kind": "backtest", "backtest": {"policy": "equal-weight", "start": "2020-02-02", "end": "2020-01-03"}}, "backtest.start"),
+    ({"kind": "backtest", "backtest": {"policy": "equal-weight", "start": "0000-00-00", "end": "2020-01-03"}}, "backtest.start"),
+    ({"kind": "backtest", "backtest": {"policy": "equal-weight", "start": "2020-01-02", "end": "2020-02-31"}}, "backtest.end"),
 ]
 
 
