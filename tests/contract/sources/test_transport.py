@@ -114,6 +114,15 @@ def test_a_key_that_is_cut_or_written_as_an_address_does_is_hidden_too(server: V
     assert "7f3a" not in str(raised.value)
 
 
+@pytest.mark.parametrize("key", [f"{KEY}\n", f" {KEY}", f"{KEY[:8]}\r\nX-Evil: 1", "ключ-ключ"])
+def test_a_key_that_no_header_takes_is_refused_at_once_and_not_shown(server: VendorServer, key: str) -> None:
+    """As it is stored with the end of its line. To the vendor it would be a call that fails, and here an outage."""
+    with pytest.raises(SourceRefused, match=r"^echo: its key has a blank, a line break or another character") as raised:
+        transport(server, Clock(), params={}, headers={"X-Key": key})
+    assert KEY[4:8] not in str(raised.value)
+    assert "ключ" not in str(raised.value)
+
+
 @settings(max_examples=30)
 @given(text=st.text(max_size=300), key=st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=8, max_size=40))
 def test_whatever_a_vendor_says_the_key_does_not_stand_in_it(text: str, key: str) -> None:
