@@ -48,7 +48,6 @@ from schema.sections.learning import RewardSettings
 from schema.settings import Settings
 
 router = PageRouter()
-RESULT = re.compile(r"[a-z0-9][a-z0-9-]{0,40}\.(json|html|tar\.gz)")
 REWARDLESS = ("direct", "q-learning")  # algorithms that are not paid the settings' reward
 COMPARED = 6  # runs beside each other
 PACKAGE = re.compile(r"package:arn:[a-z0-9-]+:sagemaker:[a-z0-9-]+:\d{12}:model-package/(?P<group>[A-Za-z0-9-]+)/\d+")
@@ -89,7 +88,7 @@ def get_events(run_id: str, after: Annotated[int, Query(ge=-1, le=2**53)] = -1) 
 def get_result(run_id: str, name: str) -> Response[str]:
     runs = folder(router.asked)
     request_of(runs, run_id)
-    if not RESULT.fullmatch(name) or name not in runs.result_names(run_id):
+    if name not in runs.result_names(run_id):
         raise NotFoundError(f"run {run_id} has no result {name}")
     if not name.endswith(".json"):
         return answer(200, ResultLink(link=runs.result_link(run_id, name)).model_dump())
