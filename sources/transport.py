@@ -50,6 +50,8 @@ class VendorTransport:
     ) -> None:
         """`headers` and `params` go with every call; a key may stand in either.
 
+        Raises `SourceRefused` for an address that is not https, and for a header that cannot be sent, such as a key with a line break.
+
         Args:
             spacing: seconds between two calls, for vendors that count by the second.
             refused: whether a status other than 200 and its body say that the key or the session is refused.
