@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
-import exchange_calendars
 import numpy as np
 import pandas as pd
 
@@ -29,6 +29,7 @@ from papertape.market_data.own_tables import (
     recognised,
     shown,
 )
+from papertape.market_data.sessions import schedule_between
 from schema.runs.request import NumberForm
 from trading_env.data.bars import (
     ACTION_COLUMNS,
@@ -265,10 +266,9 @@ def _validated(table: pd.DataFrame, *, source: Path) -> Validated:
             raise OwnBarsError(
                 f"{_place(row)}: dates must lie in {EARLIEST:%Y-%m-%d} to {LATEST:%Y-%m-%d}, was {np.datetime64(row['session'], 'D')}"
             )
-    # Whole years: the library keeps the last calendar that it made
-    calendar = exchange_calendars.get_calendar("XNYS", start=f"{days.min().year}-01-01", end=f"{days.max().year}-12-31").sessions
+    calendar = pd.DatetimeIndex(schedule_between(date(days.min().year, 1, 1), days.max().date()).index)
     try:
-        checked = validate(table[list(BAR_COLUMNS)], sessions=calendar[calendar <= days.max()])
+        checked = validate(table[list(BAR_COLUMNS)], sessions=calendar)
     except BarsError as error:
         raise OwnBarsError(f"{source}: {error}") from error
     conflicts = checked.quarantined[checked.quarantined["reason"] == CONFLICT]
