@@ -261,6 +261,8 @@ def test_columns_that_are_not_there_or_there_twice_are_named(tmp_path: Path) -> 
     )
     path = csv(tmp_path, "ticker,symbol,date,open,high,low,close,volume\n" + "".join(f"X,{line}\n" for line in PLAIN.splitlines()))
     assert refused(path) == f"{path}: columns ticker and symbol may both be the symbol; drop or rename all but one"
+    path = csv(tmp_path, "symbol,date,open,high,low,close,close,volume\nX,2020-01-02,1,1,1,1,2,1\n")
+    assert refused(path) == f"{path}: columns close and close.1 may both be the close; drop or rename all but one"
     path = csv(tmp_path, "date,open,high,low,close,volume\n2020-01-02,1,1,1,1,1\n")
     assert refused(path).endswith("without a symbol column, give a folder with one file per name")
 
