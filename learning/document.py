@@ -301,11 +301,10 @@ def _statistics(evaluated: Evaluated) -> dict[str, float]:
     found = {**selection.luck(trial.trial_id, log=log, bar=bar).numbers, **selection.overfitting(trial, log=log, bar=bar).numbers}
     sharpes: dict[str, float] = {}
     for suffix, excess in logged_series(trial).items():
-        every = [logged_series(entry).get(suffix, entry.excess) for entry in log.trials]
-        ratios = [ratio for ratio in map(statistics.sharpe, every) if math.isfinite(ratio)]
+        ratios = [statistics.sharpe(logged_series(entry).get(suffix, entry.excess)) for entry in log.trials]
         sharpes |= {
             f"psr_excess{suffix}": statistics.probabilistic_sharpe(excess),
-            f"dsr_excess{suffix}": statistics.deflated_sharpe(excess, trial_sharpes=ratios) if ratios else math.nan,
+            f"dsr_excess{suffix}": statistics.deflated_sharpe(excess, trial_sharpes=ratios),
         }
     return {**sharpes, "pbo": math.nan, f"pbo{AT_KAPPA}": math.nan, "detectable_ir": _detectable(evaluated, bar), **found}
 

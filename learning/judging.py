@@ -168,17 +168,26 @@ def walks_of(trained: Trained, backtester: Backtester) -> tuple[dict[int, Backte
 
 
 def behaviour_of(book: BacktestResult, folds: Sequence[Fold], *, market: Market) -> Behaviour:
-    """How a book traded. The range of scores is the widest within one fold: other models on other folds are no reaction to the market."""
+    """How a book traded. The range of scores is the widest of a name within one fold, over the sessions on which it could be traded, each
+    score less the mean of the names that could: other models on other folds, and a name that halts, are no reaction to the market.
+    """
     traded = market.span(book.sessions[0], book.sessions[-1])
     tradable = market.tradable[traded.start - 1 : traded.stop - 1]
-    centred = book.scores - book.scores.mean(axis=1, keepdims=True)
-    ranges = [np.ptp(centred[days], axis=0).max() for days in (_test(fold, book.sessions) for fold in folds)]
+    decided = tradable[market.ends_session[traded]]  # by the last decision of each session, as the book's scores are
+    mean = np.where(decided, book.scores, 0.0).sum(axis=1, keepdims=True) / np.maximum(decided.sum(axis=1, keepdims=True), 1)
+    ranges = [_widest(book.scores[days] - mean[days], decided[days]) for days in (_test(fold, book.sessions) for fold in folds)]
     return Behaviour(
         turnover=float(book.turnover.mean()),
         effective_n=float(metrics.effective_n(book.held).mean()),
         names=round(float(tradable.sum(axis=1).mean())),
-        score_range=float(max(ranges)),
+        score_range=max(ranges),
     )
+
+
+def _widest(scores: NDArray[np.float64], decided: NDArray[np.bool_]) -> float:
+    """The widest range of a name's scores (T, A) where it was decided on; 0 of a name that never was."""
+    highest, lowest = (np.where(decided, scores, limit) for limit in (-np.inf, np.inf))
+    return float(np.maximum(highest.max(axis=0) - lowest.min(axis=0), 0.0).max())
 
 
 def _test(fold: Fold, sessions: NDArray[np.datetime64]) -> NDArray[np.bool_]:

@@ -152,7 +152,7 @@ def train(
             sentiment=sentiment,
             slots=slots,
         )
-        train.run(study.study(asked), folder=out, all_folds=all_folds, fresh=fresh, tensorboard=tensorboard, console=Console())
+        train.run(study.study(asked), folder=out, all_folds=all_folds, fresh=fresh, tensorboard=tensorboard, console=_plain())
 
 
 @app.command(
@@ -211,7 +211,7 @@ def evaluate(
             folder=out,
             trials=trials,
             command=evaluate.as_typed(sys.argv),
-            console=Console(),
+            console=_plain(),
             quick=quick,
             record=record,
             fresh=fresh,
@@ -262,7 +262,7 @@ def backtest(
         from papertape.research import backtest_display, study
 
         chosen = study.study(_asked(settings, bars, adjusted, actions, symbols, universe=universe, sentiment=sentiment, slots=slots))
-        backtest_display.run(chosen, policy=policy, start=start, end=end, dividends=dividends, out=out, console=Console())
+        backtest_display.run(chosen, policy=policy, start=start, end=end, dividends=dividends, out=out, console=_plain())
 
 
 @app.command(epilog=examples("scoreboard"))
@@ -272,7 +272,7 @@ def scoreboard() -> None:
         from papertape.research import evaluate
         from papertape.research import scoreboard as the_scoreboard
 
-        Console().print(evaluate.shown(the_scoreboard.write()))
+        _plain().print(evaluate.shown(the_scoreboard.write()), highlight=False, soft_wrap=True)
 
 
 @app.command(
@@ -295,7 +295,7 @@ def lookahead(
     with in_plain_words():
         from papertape.research import lookahead_check, study
 
-        console = Console()
+        console = _plain()
         history, names, notes = study.history(study.StudyOptions(bars=bars, adjusted=adjusted, actions=actions, slots=slots))
         for line in notes:
             console.print(line)
@@ -327,6 +327,11 @@ def _asked(
     names = tuple(dict.fromkeys(name.strip().upper() for name in symbols.split(",") if name.strip()))
     chosen = (settings, bars, adjusted, actions, names, start, test_start, live_start, folds, seeds, timesteps, quick)
     return StudyOptions(*chosen, until=last, universe=universe, sentiment=sentiment, slots=slots)
+
+
+def _plain() -> Console:
+    """What is printed is what was said: a path or a column with brackets in its name is no markup."""
+    return Console(markup=False, emoji=False)
 
 
 @contextmanager

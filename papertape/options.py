@@ -82,7 +82,7 @@ Universe = Annotated[
 Sentiment = Annotated[
     Path | None,
     typer.Option(
-        help='Your sentiment columns, where the settings have [features] sentiment = "daily": CSV or Parquet, a row per name and session.',
+        help='Your sentiment columns, if the settings have \\[features] sentiment = "daily": CSV or Parquet, a row per name and session.',
         show_default=False,
         rich_help_panel=BARS,
     ),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from pydantic import ValidationError
@@ -37,6 +37,8 @@ from schema.sections.realtime import RunnerSettings
 
 #: Seconds after which the broker's clock closes minutes of a feed that is quiet: what was on its way then has come.
 QUIET = 5.0
+#: By how much a message may be ahead of this machine's clock. One of another day would close every minute up to its own.
+AHEAD = timedelta(minutes=1)
 #: So many messages that cannot be read are logged; all are counted.
 SHOWN = 20
 
@@ -83,6 +85,11 @@ class MarketListener:
         self.counts.heard[feed] = self._elapsed()
 
     def message(self, message: Message) -> None:
+        feed: Feed = "orders" if isinstance(message, OrderNotice) else "market data"
+        at = message.minute if isinstance(message, TradedMinute) else message.at
+        if at > (now := self._now()) + AHEAD:
+            self.unreadable(feed, f"{type(message).__name__}: it is of {at.isoformat()}, and now is {now.isoformat()}")
+            return
         try:
             match message:
                 case QuoteTick():
@@ -101,7 +108,7 @@ class MarketListener:
                     self.minutes.correct(message)
         except ValidationError as error:
             what = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False))
-            self.unreadable("orders" if isinstance(message, OrderNotice) else "market data", f"{type(message).__name__}: {what}")
+            self.unreadable(feed, f"{type(message).__name__}: {what}")
 
     def unreadable(self, feed: Feed, problem: str) -> None:
         self.counts.unreadable += 1

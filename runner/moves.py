@@ -83,6 +83,7 @@ class MoveWatch:
         return watched.band if first else None
 
     def forget_prices(self) -> None:
-        """Nobody followed for a while."""
+        """Nobody followed for a while: nor whether the price came back meanwhile."""
         for watched in self._names.values():
             watched.samples.clear()
+            watched.raised = 0

@@ -87,11 +87,13 @@ class Outbox(Generic[E]):
             if self._linger and len(self._queue) < self._sink.most:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._worth_it.wait(), self._linger)
-            if await self._send_batch():
+            accepted, refused = await self._send_batch()
+            if accepted or not refused:
                 pause = FIRST_PAUSE
-            else:
+            if refused:  # a shard that takes part of a batch has its limit per second: at once it would turn down the same ones again
                 await asyncio.sleep(pause)
-                pause = min(2 * pause, LONGEST_PAUSE)
+                if not accepted:
+                    pause = min(2 * pause, LONGEST_PAUSE)
             if not self._queue:
                 self._filled.clear()
 
@@ -106,20 +108,20 @@ class Outbox(Generic[E]):
         except TimeoutError:
             self._lose(self.waiting, reason=f"not sent within {seconds} s of the end")
 
-    async def _send_batch(self) -> bool:
-        """Send one batch; what was not accepted goes back to the head of the queue. Returns whether anything was accepted."""
+    async def _send_batch(self) -> tuple[int, int]:
+        """Send one batch; what was not accepted goes back to the head of the queue. Returns how many were accepted, and how many not."""
         batch = [self._queue.popleft() for _ in range(min(self._sink.most, len(self._queue)))]
         if len(self._queue) < self._sink.most and not self._hurry:
             self._worth_it.clear()
         if not batch:
-            return True
+            return 0, 0
         self._in_flight += len(batch)
         try:
             refused = await in_thread(lambda: self._sink.send([one.entry for one in batch]))
         except (BotoCoreError, ClientError) as error:
             logger.warning("not sent", extra={"to": self._name, "entries": len(batch), "error": str(error)})
             self._return(batch)
-            return False
+            return 0, len(batch)
         finally:
             self._in_flight -= len(batch)
         self.sent += len(batch) - len(refused)
@@ -130,7 +132,7 @@ class Outbox(Generic[E]):
         if given_up:
             self._lose(given_up, reason=f"turned down {ATTEMPTS} times")
         self._return([one for one in again if one.attempts < ATTEMPTS])
-        return len(refused) < len(batch)
+        return len(batch) - len(refused), len(refused)
 
     def _return(self, entries: Sequence[_Waiting[E]]) -> None:
         """Back to the head of the queue, in their order."""

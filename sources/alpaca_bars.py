@@ -12,7 +12,7 @@ from datetime import date, datetime, timedelta
 from typing import Any, Literal
 
 from schema.exchange_time import new_york_date
-from sources.answers import Moment, Number, Positive, Text, VendorRecord, action_row, bar_row, parsed
+from sources.answers import Moment, Number, Positive, Text, VendorRecord, action_row, bar_row, pages, parsed
 from sources.port import LastPrice, SourceBars, SourceInvalid
 from sources.transport import TIMEOUTS, VendorTransport
 
@@ -134,11 +134,11 @@ class AlpacaBars:
 
     def _actions(self, symbols: Sequence[str], start: date, end: date) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
         bodies = self._processed(symbols, start - PROCESSED_WITHIN, end)
-        pages = [parsed(_ActionsPage, body, source=self.name, what="corporate actions").corporate_actions for body in bodies]
-        splits = [split for page in pages for split in (*page.forward_splits, *page.reverse_splits)]
-        paid = [dividend for page in pages for dividend in page.cash_dividends]
+        told = [parsed(_ActionsPage, body, source=self.name, what="corporate actions").corporate_actions for body in bodies]
+        splits = [split for page in told for split in (*page.forward_splits, *page.reverse_splits)]
+        paid = [dividend for page in told for dividend in page.cash_dividends]
         rows = [action_row(split.symbol, split.ex_date, "split", split.new_rate / split.old_rate) for split in splits]
-        rows += [action_row(own.symbol, own.ex_date, "split", 1 + own.rate) for page in pages for own in page.stock_dividends]
+        rows += [action_row(own.symbol, own.ex_date, "split", 1 + own.rate) for page in told for own in page.stock_dividends]
         rows += [action_row(own.symbol, own.ex_date, "dividend", own.rate) for own in paid if own.currency == "USD" and own.rate > 0]
         own = [row for row in rows if row["symbol"] in symbols and start.isoformat() <= row["ex_date"] <= end.isoformat()]
         foreign = sorted({dividend.symbol for dividend in paid if dividend.currency != "USD"})
@@ -160,18 +160,11 @@ class AlpacaBars:
         return {symbol: _last(symbol, trades[symbol], quotes.get(symbol)) for symbol in symbols if symbol in trades}
 
     def _pages(self, path: str, query: Mapping[str, Any]) -> Iterator[Any]:
-        """Each page; a token that comes twice would never end."""
-        token: str | None = None
-        seen: set[str] = set()
-        while True:
+        def page(token: str | None) -> tuple[Sequence[Any], Any]:
             body = self._transport.get(path, {**query, **({"page_token": token} if token else {})})
-            yield body
-            token = body.get("next_page_token") if isinstance(body, dict) else None
-            if not token:
-                return
-            if token in seen:
-                raise SourceInvalid(f"{self.name}: {path}: next_page_token comes a second time")
-            seen.add(token)
+            return [body], body.get("next_page_token") if isinstance(body, dict) else None
+
+        return pages(page, source=self.name)
 
 
 def _last(symbol: str, trade: _Trade, quote: _Quote | None) -> LastPrice:

@@ -15,7 +15,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from schema.exchange_time import iso, parse_utc
-from sources.news_records import Gathered, Moment, Name, VendorNews, Words, field_of, pages, web_address
+from sources.answers import pages
+from sources.news_records import Gathered, Moment, Name, VendorNews, Words, field_of, web_address
 from sources.port import NewsPage, SourceInvalid
 from sources.transport import VendorTransport
 
@@ -88,13 +89,9 @@ class AlpacaNews:
                 _add(gathered, article, record)
         return _page_of(gathered, None)
 
-    def _page(self, query: dict[str, Any], token: str | None) -> tuple[Sequence[Any], str | None]:
+    def _page(self, query: dict[str, Any], token: str | None) -> tuple[Sequence[Any], Any]:
         answer = self._transport.get(PATH, query | ({"page_token": token} if token else {}))
-        records = field_of(answer, "news", list, source=self.name)
-        following = answer.get("next_page_token")
-        if following is not None and not isinstance(following, str):
-            raise SourceInvalid(f"alpaca: next_page_token must be text or null, was {type(following).__name__}")
-        return records, following or None
+        return field_of(answer, "news", list, transport=self._transport), answer.get("next_page_token")
 
 
 def _add(gathered: Gathered, article: _Article, record: dict[str, Any]) -> None:

@@ -1,8 +1,8 @@
-"""A vendor's answer, read with its type: the port's rows, and one line that names the field of what cannot be read."""
+"""A vendor's answer, read with its type: its pages, the port's rows, and one line that names the field of what cannot be read."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from datetime import UTC, date, datetime, time
 from functools import cache
 from typing import Annotated, Any, TypeVar, cast
@@ -21,6 +21,7 @@ EpochSeconds = Annotated[int, Field(strict=True, ge=-2_208_988_800, le=4_102_444
 EpochMilliseconds = Annotated[int, Field(strict=True, ge=-2_208_988_800_000, le=4_102_444_800_000)]
 Moment = Annotated[AwareDatetime, Field(ge=datetime(1900, 1, 1, tzinfo=UTC), le=datetime(2100, 1, 1, tzinfo=UTC))]
 Text = Annotated[str, Field(strict=True)]
+MOST_PAGES = 1_000
 
 
 class VendorRecord(BaseModel):
@@ -44,6 +45,28 @@ def parsed(shape: type[Answer], body: Any, *, source: str, what: str) -> Answer:
 @cache
 def _adapter(shape: Hashable) -> TypeAdapter[Any]:
     return TypeAdapter(cast(Any, shape))
+
+
+def pages(page: Callable[[str | None], tuple[Sequence[Any], Any]], *, source: str) -> Iterator[Any]:
+    """Yield the records of each page; `page` gets the token that the one before it gave, and returns its records and the next token.
+
+    Raises `SourceInvalid` where a token is no text, where one comes back, and after `MOST_PAGES`: paging must end.
+    """
+    token: str | None = None
+    seen = set[str]()
+    while True:
+        records, following = page(token)
+        yield from records
+        if not following:
+            return
+        if not isinstance(following, str):
+            raise SourceInvalid(f"{source}: next_page_token must be text or null, was {type(following).__name__}")
+        if following in seen:
+            raise SourceInvalid(f"{source}: a page leads back to itself, {following[:50]!r}")
+        seen.add(following)
+        if len(seen) >= MOST_PAGES:
+            raise SourceInvalid(f"{source}: {MOST_PAGES:,} pages were read, and another is announced")
+        token = following
 
 
 def session_start(day: date) -> datetime:

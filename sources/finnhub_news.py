@@ -60,7 +60,7 @@ class FinnhubNews:
         for symbol in symbols:
             answer = self._transport.get(PATH, {"symbol": symbol, **days})
             if not isinstance(answer, list):
-                raise SourceInvalid(f"finnhub: {PATH} must be a list, was {type(answer).__name__} {str(answer)[:60]!r}")
+                raise SourceInvalid(f"finnhub: {PATH} must be a list, was {self._transport.shown(answer)}")
             for record in answer:
                 self._add(gathered, symbol, record, after=after)
         items = sorted(gathered.items.values(), key=_order)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated, Any, TypeVar
@@ -20,6 +20,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from schema.exchange_time import iso, parse_utc
 from schema.news import NewsItem
 from sources.port import SourceInvalid
+from sources.transport import VendorTransport
 
 LONGEST_TEXT = 10_000  # characters
 LONGEST_NAME = 200
@@ -107,26 +108,10 @@ class Gathered:
         return self.items.setdefault(item.id, item)
 
 
-def field_of(answer: Any, name: str, kind: type[Any], *, source: str) -> Any:
-    """Return a field of a vendor's answer; raise `SourceInvalid` where it is missing or of another kind."""
+def field_of(answer: Any, name: str, kind: type[Any], *, transport: VendorTransport) -> Any:
+    """Return a field of the answer that `transport` got; raise `SourceInvalid` where it is missing or of another kind."""
     value = answer.get(name) if isinstance(answer, dict) else None
     if not isinstance(value, kind):
-        raise SourceInvalid(f"{source}: {name} must be {kind.__name__}, was {_shown(value if isinstance(answer, dict) else answer)}")
+        was = value if isinstance(answer, dict) and name in answer else answer
+        raise SourceInvalid(f"{transport.source}: {name} must be {kind.__name__}, was {transport.shown(was)}")
     return value
-
-
-def pages(page: Callable[[str | None], tuple[Sequence[Any], str | None]], *, source: str) -> Iterator[Any]:
-    """Yield the records of each page, a page's token from the one before; raise `SourceInvalid` where a token comes back."""
-    token, seen = None, set[str]()
-    while True:
-        records, token = page(token)
-        yield from records
-        if token is None:
-            return
-        if token in seen:
-            raise SourceInvalid(f"{source}: a page leads back to itself, {token[:50]!r}")
-        seen.add(token)
-
-
-def _shown(value: Any) -> str:
-    return f"{type(value).__name__} {str(value)[:60]!r}"

@@ -50,6 +50,8 @@ class VendorTransport:
     ) -> None:
         """`headers` and `params` go with every call; a key may stand in either.
 
+        Raises `SourceRefused` for an address that is not https, and for a header that cannot be sent, such as a key with a line break.
+
         Args:
             spacing: seconds between two calls, for vendors that count by the second.
             refused: whether a status other than 200 and its body say that the key or the session is refused.
@@ -59,6 +61,8 @@ class VendorTransport:
             raise SourceRefused(
                 f"{source}: its address must begin with https://, or be this machine's, was {url}; keys are not sent in clear"
             )
+        if any(value != value.strip() or not (value.isascii() and value.isprintable()) for value in (headers or {}).values()):
+            raise SourceRefused(f"{source}: its key has a blank, a line break or another character that no key has; {remedy}")
         self.source = source
         self._url, self._per_minute, self._per_day, self._spacing = url.rstrip("/"), per_minute, per_day, spacing
         self._params = dict(params or {})
@@ -128,6 +132,10 @@ class VendorTransport:
             self._sleep(max(0.0, 60 - (self._clock() - self._asked.popleft())))
         self._asked.append(self._clock())
         self._today.append(self._clock())
+
+    def shown(self, value: Any) -> str:
+        """What the vendor sent in place of something else: its type and how it begins, without a key."""
+        return f"{type(value).__name__} {self.redacted(str(value))[:60]!r}"
 
     def redacted(self, text: str) -> str:
         """The beginning of what the vendor said, on one line, without anything that was sent as a key."""

@@ -161,10 +161,10 @@ class XSearch:
         params = {"query": query, "max_results": min(upto - gathered.read, PAGE_MAX), "tweet.fields": FIELDS, **span}
         params |= {"next_token": token} if token else {}
         answer = self._transport.get(PATH, params)
-        meta = field_of(answer, "meta", dict, source=self.name)
-        posts = field_of(answer, "data", list, source=self.name) if answer.get("data") or meta.get("result_count") else []
+        meta = field_of(answer, "meta", dict, transport=self._transport)
+        posts = field_of(answer, "data", list, transport=self._transport) if answer.get("data") or meta.get("result_count") else []
         if not posts and answer.get("errors"):
-            raise SourceInvalid(f"x answered with errors and no posts: {str(answer['errors'])[:200]}")
+            raise SourceInvalid(f"x answered with errors and no posts: {self._transport.redacted(str(answer['errors']))}")
         ids = []
         for record in posts:
             post = gathered.record(_Post, record)

@@ -70,7 +70,7 @@ class RealtimeStack(Stack):
         AlarmedSchedule(
             self, "HealthRunnerSchedule", settings=settings, name="health-runner",
             cron=Cron(minute="0/1", hour="9-16"), runs=health, with_input={"only": "runner-silent"},
-            # The next minute's run sees what this one would have seen
+            # The next minute's run sees what this one would have seen; a run that fails is tried again as any of health's
             retry=Retry(attempts=0, within=Duration.minutes(1)), dead_letters=lake.dead_letters,
         )  # fmt: skip
         for name, value in {

@@ -12,7 +12,9 @@ from typing import Any
 import botocore.loaders
 import botocore.session
 import pytest
+from botocore.hooks import EventAliaser
 from moto.core import responses
+from moto.core.base_backend import BaseBackend
 from moto.core.responses import ActionContext, ActionResult
 from moto.dynamodb import models
 from moto.dynamodb.models import DynamoDBBackend
@@ -27,17 +29,37 @@ _method_names = cache(responses.method_names_from_class)
 
 
 def hurry(patch: pytest.MonkeyPatch) -> None:
-    """Read each service's model once per process, look through moto's classes once, let DynamoDB's answers go as they are, and take back
-    of a transaction what it touched.
+    """Read each service's model once per process, look through moto's classes and its table of a service's URLs once, spell an event's
+    name once, let DynamoDB's answers go as they are, and take back of a transaction what it touched.
 
     moto gives each test a new session, and a session reads the models of its services anew: a third of a second per test.
     """
     patch.setattr(botocore.session, "create_loader", _loader)
     patch.setattr(responses, "method_names_from_class", _method_names)
+    patch.setattr(EventAliaser, "_alias_event_name", _spelled_once(EventAliaser._alias_event_name))
+    patch.setattr(BaseBackend, "urls", _listed_once(BaseBackend.urls))
     patch.setattr(ActionResult, "execute_result", _printed(ActionResult.execute_result))
     patch.setattr(models, "copy", SimpleNamespace(deepcopy=lambda one: one if isinstance(one, Table) else copy.deepcopy(one)))
     patch.setattr(DynamoDBBackend, "transact_write_items", _undone(DynamoDBBackend.transact_write_items))
     patch.setattr(Item, "__init__", _measured_once)
+
+
+def _spelled_once(alias: Callable[[EventAliaser, str], str]) -> Callable[[EventAliaser, str], str]:
+    """The aliases are botocore's constants, and each session of a test would look the same thousand names up in them."""
+    spelled = cache(lambda name: alias(EventAliaser(None), name))
+    return lambda _, name: spelled(name)
+
+
+def _listed_once(urls: Any) -> property:
+    """moto lists the URLs of a service at each request, and for S3 loads the module that holds them again."""
+    known: dict[type[BaseBackend], Any] = {}
+
+    def listed(backend: BaseBackend) -> Any:
+        if type(backend) not in known:
+            known[type(backend)] = urls.fget(backend)
+        return known[type(backend)]
+
+    return property(listed)
 
 
 def _printed(execute: Callable[[ActionResult, ActionContext], Any]) -> Callable[[ActionResult, ActionContext], Any]:

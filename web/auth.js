@@ -14,18 +14,23 @@ async function configuration() {
 }
 
 export async function signedIn() {
-  const given = new URLSearchParams(location.hash.slice(1)).get("token");
-  if (given) {
-    STORE.setItem("token", given);
-    history.replaceState(null, "", "/#/decisions");
-  }
   const { auth } = await configuration();
-  if (auth === "token") return token() ? true : tell("Open the address that the server printed when it started: it carries your token.");
+  if (auth === "token") return takeToken() || tell("Open the address that the server printed when it started: it carries your token.");
   const code = new URLSearchParams(location.search).get("code");
   if (code) await exchange({ grant_type: "authorization_code", code, code_verifier: STORE.getItem("verifier") ?? "" });
   if (token() && Number(STORE.getItem("expires")) > Date.now()) return renewed();
   await signIn();
   return false;
+}
+
+// From the address, on the laptop alone: on AWS a link could sign somebody out with it.
+function takeToken() {
+  const given = new URLSearchParams(location.hash.slice(1)).get("token");
+  if (given) {
+    STORE.setItem("token", given);
+    history.replaceState(null, "", "/#/decisions");
+  }
+  return token() !== "";
 }
 
 export function signOut(why) {

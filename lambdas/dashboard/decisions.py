@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from lambdas.common.ledger.records import Decision
 from lambdas.dashboard.pages import page
-from lambdas.dashboard.request import PageRequest
+from lambdas.dashboard.request import MONTH_PATTERN, PageRequest
 from lambdas.dashboard.routing import PageRouter
 from lambdas.dashboard.views import words
 from lambdas.dashboard.views.decision import DecisionView, decision_view
@@ -23,10 +23,9 @@ from schema.path_segment import identity_of, segment_of
 from schema.slot import AGENT
 
 router = PageRouter()
-MONTH = r"^\d{4}-(0[1-9]|1[0-2])$"
 LIMIT = 50
 
-Month = Annotated[str | None, Query(pattern=MONTH, description="of which month; by default the newest that has a decision")]
+Month = Annotated[str | None, Query(pattern=MONTH_PATTERN, description="of which month; by default the newest that has a decision")]
 Cursor = Annotated[str | None, Query(description="that an earlier page gave")]
 
 

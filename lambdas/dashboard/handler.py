@@ -115,7 +115,7 @@ def _unreadable(event: dict[str, Any]) -> str | None:
         return None
     try:
         document = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return f"the body must be a JSON object: {error}"
     return None if isinstance(document, dict) else f"the body must be a JSON object, was {type(document).__name__}"
 

@@ -9,6 +9,7 @@ from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Query
 
 from lambdas.dashboard.pages import page
+from lambdas.dashboard.request import FIRST_DAY, LAST_DAY
 from lambdas.dashboard.routing import PageRouter
 from lambdas.dashboard.views.headlines import CURSOR, HeadlinesView, SentimentView, headlines, sentiment
 
@@ -18,7 +19,9 @@ LIMIT = 50
 DAYS = 20
 
 Symbol = Annotated[str | None, Query(pattern=SYMBOL, description="only about this name")]
-Day = Annotated[date | None, Query(description="New York's date; by default the last on which anything was collected")]
+Day = Annotated[
+    date | None, Query(ge=FIRST_DAY, le=LAST_DAY, description="New York's date; by default the last on which anything was collected")
+]
 Cursor = Annotated[str | None, Query(pattern=CURSOR, description="that an earlier page gave")]
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +20,10 @@ from lambdas.common.ledger.actions import Actions, actions_of
 from lambdas.common.ledger.ledger import Ledger, ledger_of
 from lambdas.dashboard.principal import Principal
 from schema.settings import Settings, deployed
+
+#: Months and days that an account can have: arithmetic with them stays within the calendar.
+MONTH_PATTERN = r"^(19|20)[0-9]{2}-(0[1-9]|1[0-2])$"
+FIRST_DAY, LAST_DAY = date(1900, 1, 1), date(2099, 12, 31)
 
 
 class DashboardVariables(Variables):

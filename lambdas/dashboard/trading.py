@@ -28,7 +28,7 @@ from lambdas.dashboard.market.bars import BarCache, RawBars
 from lambdas.dashboard.market.candles import CandlesView, ChartMarker, Sparkline, candles, markers, sparkline
 from lambdas.dashboard.market.quotes import LastQuote, last_quotes
 from lambdas.dashboard.pages import page
-from lambdas.dashboard.request import PageRequest
+from lambdas.dashboard.request import MONTH_PATTERN, PageRequest
 from lambdas.dashboard.routing import PageRouter
 from lambdas.dashboard.writes import HEADER, Written, write
 from schema.api_requests import State
@@ -40,7 +40,7 @@ PAGE = 25
 TEN_YEARS = 3652  # days
 
 SpanQuery = Annotated[Span, Query(description="from so long before the last bar, to it")]
-MonthQuery = Annotated[str | None, Query(pattern=r"^\d{4}-(0[1-9]|1[0-2])$", description="2020-01; without it the market's")]
+MonthQuery = Annotated[str | None, Query(pattern=MONTH_PATTERN, description="2020-01; without it the market's")]
 CursorQuery = Annotated[str | None, Query(description="of the page before", max_length=2000)]
 LimitQuery = Annotated[int, Query(ge=1, le=500)]
 SymbolPath = Annotated[str, Path(pattern=r"^[A-Z][A-Z0-9.]{0,9}$")]

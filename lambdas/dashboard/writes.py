@@ -1,7 +1,8 @@
 """A write of a person: once per idempotency key, kept with who asked and what came of it.
 
 Promise: the same key with the same body is the same write, and gets the stored answer; with another body it is a `KeyReusedError` (409).
-A write whose answer nobody knows, because the function died meanwhile, is made again: what it calls is idempotent under the same key.
+A write that is open is made again: its answer nobody knows, because the function died meanwhile, or it was a 429 or a 5xx, which say to
+ask again. What it calls is idempotent under the same key.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from trading_env.errors import PapertapeError
 
 KEY = re.compile(r"^[A-Za-z0-9-]{8,64}$")
 HEADER = "Idempotency-Key"
+TOO_MANY, SERVER_ERROR = 429, 500
 
 
 class WriteError(PapertapeError, ValueError):
@@ -53,5 +55,7 @@ def write(request: PageRequest, *, name: str, key: str, scope: Scope, body: Mapp
             return Written(stored.status, json.loads(stored.answer))
         action = stored
     done = act()
+    if done.status == TOO_MANY or done.status >= SERVER_ERROR:
+        return done
     request.actions.answered(action.model_copy(update={"status": done.status, "answer": json.dumps(done.body, allow_nan=False)}))
     return done

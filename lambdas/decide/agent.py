@@ -8,7 +8,7 @@ shadow, and the look back at what the last session cost, can fail in any way wit
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import Any
 
 import numpy as np
@@ -48,19 +48,19 @@ def decide(*, time: datetime, settings: Settings, edges: Edges, slot_name: str |
     if not hours:
         return {"outcome": "skipped", "reason": f"{session} is not a session"}
     deciding = settings.schedule.slot_of(session, slot_name)
-    window_ends = deciding.window(hours[0].open, minutes=settings.schedule.slot_window_minutes)[1]
+    begins, window_ends = deciding.window(hours[0].open, minutes=settings.schedule.slot_window_minutes)
     retries, slot = edges.retries.within((window_ends - time).total_seconds()), str(deciding)
     decision_id = decision_id_of(AGENT, slot)
     if (made := edges.ledger.decision(decision_id)) is not None:
         return {"outcome": "decided before", "decision_id": decision_id, "state": made.state, "verdict": made.verdict}
-    if settings.row_slots and hours[0].open + timedelta(minutes=deciding.minutes) >= hours[0].close:
+    if settings.row_slots and begins >= hours[0].close:
         return {"outcome": "skipped", "reason": f"{session} closes before slot {slot}"}
-    if deciding.name in settings.row_slots[1:] and rests(trader_now(edges.ledger, settings), deciding, settings):
+    model = trader_now(edges.ledger, settings)
+    if rests(model, deciding, settings):
         return _rest(deciding, hours=hours[0], settings=settings, edges=edges, time=time)
     try:
         snapshot, observed = observe_slot(slot=deciding, hours=hours[0], settings=settings, edges=edges)
         as_of = snapshot.as_of
-        model = trader_now(edges.ledger, settings)
         refuse_stale(model, session=session, settings=settings)
         scored = scores_of(model, observed=observed, edges=edges, retries=retries)
         weights = weights_of(model, observed=observed, values=scored.values)

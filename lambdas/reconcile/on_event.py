@@ -14,6 +14,7 @@ from typing import Any
 
 from lambdas.common.broker.port import BrokerUnavailable, RateLimited
 from lambdas.common.ledger.alerts import raise_alert
+from lambdas.common.ledger.ledger import LedgerCorrupt, Stale
 from lambdas.common.orders.execution_context import ExecutionContext
 from lambdas.common.orders.order_sync import OrderSync
 from lambdas.common.telemetry import logger
@@ -24,6 +25,9 @@ from schema.realtime.events import MarketEvent, OrderUpdated, TradingStatusChang
 PAUSE = 2.0
 #: How often, in seconds, it looks whether an executor has ended.
 LOOK = 0.5
+
+#: What an order, or one beside it, cannot be recorded for now: a pass records all others, and then fails of it.
+LEFT_TO_THE_PASS = (BrokerUnavailable, RateLimited, LedgerCorrupt, Stale)
 
 Summary = dict[str, Any]
 
@@ -44,20 +48,20 @@ def _record(event: OrderUpdated, context: ExecutionContext) -> str:
     """Record the order as the broker shows it now, and with the same question the others that can still change: one event is rarely
     alone. `known` where nothing is left to do, for the order and for its decision."""
     ledger = context.ledger
-    order = ledger.order(event.client_order_id)
-    if order is None:
-        return "not in the ledger"
-    if order.terminal:
-        decision = ledger.decision(order.decision_id)
-        return "known" if decision is None or decision.state == "done" else "ended"
-    if order.broker_id is None:
-        return "being sent"  # whoever sends it records the first answer, with what it was judged by
-    sent = [one for one in ledger.unsettled_orders() if one.broker_id is not None]  # by the index, which may lag
     try:
+        order = ledger.order(event.client_order_id)
+        if order is None:
+            return "not in the ledger"
+        if order.terminal:
+            decision = ledger.decision(order.decision_id)
+            return "known" if decision is None or decision.state == "done" else "ended"
+        if order.broker_id is None:
+            return "being sent"  # whoever sends it records the first answer, with what it was judged by
+        sent = [one for one in ledger.unsettled_orders() if one.broker_id is not None]  # by the index, which may lag
         found = OrderSync(ledger=ledger, broker=context.broker).ask_all([order, *sent], now=event.at)
-    except (BrokerUnavailable, RateLimited) as silence:
-        logger.warning("left to the pass", extra={"client_order_id": order.client_order_id, "reason": str(silence)})
-        return "not asked"
+    except LEFT_TO_THE_PASS as reason:
+        logger.warning("left to the pass", extra={"client_order_id": event.client_order_id, "reason": str(reason)})
+        return "left to the pass"
     stored = found[order.client_order_id]
     return f"{stored.status}, {stored.filled_quantity} filled"
 

@@ -3,7 +3,7 @@
 Promise: a run has one process, whoever looks: its process holds the kernel's lock on the run's file for as long as it lives, whether or
 not this server does. A training outlives the server; what people wait for, backtests and looks at uploads, goes to one warm process. A
 process that ended without a word has its end told for it: killed is stopped, and can go on; anything else is failed, with its last line.
-Failure: what the cloud refuses is logged and tried again at the next look.
+Failure: what the cloud refuses is logged and tried again at the next look; a run whose folder cannot be read is logged and passed over.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from schema.exchange_time import iso
 from schema.lake_layout import run_events_key, run_key
 from schema.runs.events import StateChanged
 from schema.runs.request import RunRequest
-from schema.runs.status import RunStatus, line_of, state_of
+from schema.runs.status import RunEventsError, RunStatus, line_of, state_of
 
 log = logging.getLogger(__name__)
 PROGRAM = (sys.executable, "-m", "papertape.runs")
@@ -179,7 +179,7 @@ class RunProcesses:
                 return
             try:
                 busy = self.look()
-            except (BotoCoreError, ClientError, LakeError, OSError) as error:
+            except (BotoCoreError, ClientError, LakeError, RunEventsError, OSError) as error:
                 log.warning("runs cannot be looked at now: %s: %s", type(error).__name__, error)
                 busy = True
 
@@ -189,11 +189,16 @@ class RunProcesses:
         for run_id in reversed(self._runs.runs(limit=LOOK_AT)):
             if run_id in self._over or run_id in self._children:
                 continue
-            request = self._requests.get(run_id) or self._runs.request(run_id)
+            try:
+                request = self._requests.get(run_id) or self._runs.request(run_id)
+                events = self._runs.newest(run_id)
+            except (LakeError, RunEventsError) as error:
+                log.warning("run %s is passed over: %s", run_id, error)
+                self._over.add(run_id)
+                continue
             if request is None:
                 continue
             self._requests[run_id] = request
-            events = self._runs.newest(run_id)
             said = [event for event in events if isinstance(event, StateChanged)]
             ended = bool(said) and said[-1].state not in ("queued", "running")
             status = state_of(events, now=datetime.now(UTC))

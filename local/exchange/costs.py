@@ -39,6 +39,8 @@ class TradingCosts:
             raise ValueError(
                 f"slippage_bps and half_spread_bps together must be below {WHOLE_IN_BPS}, or a sale costs money; was {adverse}"
             )
+        if fee_bps >= WHOLE_IN_BPS:
+            raise ValueError(f"fee_bps must be below {WHOLE_IN_BPS}, or a sale costs money; was {fee_bps}")
         return cls(fee=EXACT.divide(fee_bps, WHOLE_IN_BPS), slippage=EXACT.divide(adverse, WHOLE_IN_BPS))
 
     def price(self, side: Side, price: Decimal) -> Decimal:

@@ -64,7 +64,7 @@ class Journal:
         for number, line in enumerate(lines[1:], start=2):
             try:
                 _carry_out(venue, json.loads(line))
-            except (ValueError, LookupError, TypeError, ArithmeticError, Refused) as error:
+            except (ValueError, LookupError, TypeError, ArithmeticError, RecursionError, Refused) as error:
                 raise JournalError(
                     f"{self._path}: line {number} cannot be carried out ({_in_short(error)}); remove the file to begin anew"
                 ) from error
@@ -93,6 +93,8 @@ class Journal:
             raise UnwrittenError(f"{self._path}: cannot be written ({self._broken}); make room and start the exchange again")
 
     def _locked(self) -> int:
+        if self._path.is_dir():
+            raise JournalError(f"{self._path}: is a folder; name a file in it for the journal")
         path = self._path.with_name(f"{self._path.name}.lock")
         try:
             lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)

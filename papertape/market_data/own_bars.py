@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
-import exchange_calendars
 import numpy as np
 import pandas as pd
 
@@ -29,6 +29,7 @@ from papertape.market_data.own_tables import (
     recognised,
     shown,
 )
+from papertape.market_data.sessions import schedule_between
 from schema.runs.request import NumberForm
 from trading_env.data.bars import (
     ACTION_COLUMNS,
@@ -64,7 +65,7 @@ ACTION_ROLES = {
     "kind": ("kind", "type", "action", "event"),
     "value": ("value", "amount", "ratio"),
 }
-EARLIEST = pd.Timestamp("1950-01-03")
+EARLIEST, LATEST = pd.Timestamp("1950-01-03"), pd.Timestamp("2199-12-31")  # what the calendar reaches
 JUMP = 1.45  # overnight, either way: beyond it a split is likelier than news
 PLAIN_SPLIT = 1.3  # below it a split cannot be distinguished from a move of the market
 
@@ -228,7 +229,7 @@ def _choose_prices(table: pd.DataFrame, *, adjusted: bool | None, actions: Path 
         )
     if adjusted and "adjusted_close" in beside:
         factor = table["adjusted_close"] / table["close"]
-        remarks.append("prices are scaled by adjusted close over close")
+        remarks.append("prices are scaled by adjusted close over close, volume is as it stands")
         return table.assign(**{column: table[column] * factor for column in PRICE_COLUMNS})
     unused = [column for column in beside if adjusted or actions is not None or column == "adjusted_close"]
     if unused:
@@ -259,13 +260,15 @@ def _validated(table: pd.DataFrame, *, source: Path) -> Validated:
     days = table["session"].dropna()
     if days.empty:
         raise OwnBarsError(f"{source}: has no row with a date")
-    if days.min() < EARLIEST:
-        row = table[table["session"] == days.min()].iloc[0]
-        raise OwnBarsError(f"{_place(row)}: dates must be {EARLIEST:%Y-%m-%d} or later, was {np.datetime64(row['session'], 'D')}")
-    # Whole years: the library keeps the last calendar that it made
-    calendar = exchange_calendars.get_calendar("XNYS", start=f"{days.min().year}-01-01", end=f"{days.max().year}-12-31").sessions
+    for day in (days.min(), days.max()):
+        if not EARLIEST <= day <= LATEST:
+            row = table[table["session"] == day].iloc[0]
+            raise OwnBarsError(
+                f"{_place(row)}: dates must lie in {EARLIEST:%Y-%m-%d} to {LATEST:%Y-%m-%d}, was {np.datetime64(row['session'], 'D')}"
+            )
+    calendar = pd.DatetimeIndex(schedule_between(date(days.min().year, 1, 1), days.max().date()).index)
     try:
-        checked = validate(table[list(BAR_COLUMNS)], sessions=calendar[calendar <= days.max()])
+        checked = validate(table[list(BAR_COLUMNS)], sessions=calendar)
     except BarsError as error:
         raise OwnBarsError(f"{source}: {error}") from error
     conflicts = checked.quarantined[checked.quarantined["reason"] == CONFLICT]
@@ -291,7 +294,7 @@ def _refuse_intraday(table: pd.DataFrame) -> None:
 def _refuse_conflict(table: pd.DataFrame, *, symbol: str, session: pd.Timestamp) -> None:
     rows = table[table["symbol"].eq(symbol) & table["session"].eq(session)].drop_duplicates(list(BAR_COLUMNS))
     column = next(name for name in (*PRICE_COLUMNS, "volume") if rows[name].nunique() > 1)
-    values = " and ".join(f"{row[column]:g} ({_place(row)})" for _, row in rows.iterrows())
+    values = " and ".join(f"{row[column]:.15g} ({_place(row)})" for _, row in rows.iterrows())
     raise OwnBarsError(f"{symbol} has bars of {session:%Y-%m-%d} that differ: {column} is {values}; keep the true one")
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from papertape.market_data.own_bars import ROLES, actions_of, jumps, only
+from papertape.market_data.own_bars import EARLIEST, LATEST, ROLES, actions_of, jumps, only
 from papertape.market_data.own_tables import (
     CLOCK,
     DAY,
@@ -73,7 +73,10 @@ def read_own_minutes(
     Prices are continuous across splits and dividends unless `actions` (symbol, ex_date, kind, value) says when they were not.
     """
     table = only(_read(path), symbols, source=path)
-    hours = hours_between(table["ts"].min().date(), table["ts"].max().date())
+    first, last = (moment.tz_localize(None) for moment in (table["ts"].min(), table["ts"].max()))
+    if not EARLIEST <= first <= last <= LATEST:
+        raise OwnBarsError(f"{path}: times must lie in {EARLIEST:%Y-%m-%d} to {LATEST:%Y-%m-%d}, were {first:%Y-%m-%d} to {last:%Y-%m-%d}")
+    hours = hours_between(first.date(), last.date())
     minutes = [minutes_of(slot) for slot in slots]
     found = slot_bars(table, hours=hours, slots=minutes, window=window)
     if found.bars.empty:

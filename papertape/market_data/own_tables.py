@@ -90,10 +90,10 @@ def recognised(table: pd.DataFrame, roles: Mapping[str, Sequence[str]], *, sourc
 
 
 def claims(columns: Sequence[str], roles: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    """Role -> the columns that are called as it may be, in the order of the table."""
+    """Role -> the columns that are called as it may be, in the order of the table; pandas calls the second `close` of a file `close.1`."""
     found: dict[str, list[str]] = {}
     for column in columns:
-        word = re.sub(r"^\d+_", "", re.sub(r"[^a-z0-9]+", "_", column.lower()).strip("_"))
+        word = re.sub(r"^\d+_", "", re.sub(r"[^a-z0-9]+", "_", re.sub(r"\.\d+$", "", column).lower()).strip("_"))
         for role, words in roles.items():
             if word in words:
                 found.setdefault(role, []).append(column)

@@ -14,7 +14,6 @@ from schema.universes import UniverseError, most_traded, named
 from trading_env.data.membership import Membership, MostTraded, Spell, Spells
 
 SHOWN = 8
-# No note has a colon right after the rule's number, which rich would show as an emoji
 
 
 @dataclass(frozen=True)

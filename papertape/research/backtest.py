@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from papertape.market_data.sessions import YEAR, TradingSession, sessions_between
 from papertape.research.policies import WalkedRun, in_sample, policy_called, said
 from papertape.research.reference_backtests import Dividends, ReferenceBacktests
-from papertape.research.study import Study
+from papertape.research.study import Study, too_few
 from trading_env.data.market import Market, table_within
 from trading_env.errors import PapertapeError
 from trading_env.evaluation import scorecard
@@ -160,7 +160,8 @@ def compare(
 
 
 def _span(study: Study, policy: Policy, *, start: date | None, end: date | None) -> tuple[date, date]:
-    first, last = _usable(study.market)
+    earliest, latest = _usable(study.market)
+    first, last = earliest, latest
     if start is None and end is None and study.bundled:
         first, last = YEAR
     elif start is None and isinstance(policy, WalkedRun):
@@ -171,6 +172,8 @@ def _span(study: Study, policy: Policy, *, start: date | None, end: date | None)
     sessions = np.unique(study.market.days).astype(object)
     if first <= sessions[0] or last > sessions[-1] or not any(first <= day <= last for day in sessions):
         raise BacktestError(f"--from and --to must hold a session after {sessions[0]} and up to {sessions[-1]}, were {first} and {last}")
+    if first < earliest:
+        raise BacktestError(f"--from must be {earliest} or later, for before it no name has all its features, was {first}")
     return first, last
 
 
@@ -180,7 +183,7 @@ def _usable(market: Market) -> tuple[date, date]:
     begins = np.flatnonzero(np.append(True, market.ends_session[:-1]))
     after = begins[begins > rows[0]] if len(rows) else begins[:0]
     if not len(after):
-        raise BacktestError(f"{len(market)} sessions are too few: features need a year of bars before a name can be traded")
+        raise BacktestError(too_few(market))
     return market.days[after[0]].astype(object), market.days[-1].astype(object)
 
 

@@ -82,7 +82,7 @@ def tables(found: ComparedBacktest, *, name: str) -> Group:
     earned = Table(title=f"{own.sessions[0]} to {own.sessions[-1]}, dividends {found.dividends}{sample}")
     earned.add_column("", no_wrap=True)
     for heading in columns:
-        earned.add_column(heading, justify="right")
+        earned.add_column(heading, justify="right", overflow="fold")
     for measure, values in zip(_MEASURES, zip(*map(_measures, columns.values()), strict=True), strict=True):
         earned.add_row(measure, *values)
     return Group(earned, _skill(found, sample=sample)) if found.skill and DAILY in columns else Group(earned)
@@ -90,9 +90,9 @@ def tables(found: ComparedBacktest, *, name: str) -> Group:
 
 def _skill(found: ComparedBacktest, *, sample: str) -> Table:
     table = Table(title=f"against equal weight, by cost per side{sample}")
-    table.add_column("", no_wrap=True)
+    table.add_column("")
     for cost in found.skill:
-        table.add_column(f"{cost} bp", justify="right")
+        table.add_column(f"{cost} bp", justify="right", no_wrap=True)
     rows = {
         f"excess over {DAILY}, bp per year": [_number(skill.excess_bp, "+.1f") for skill in found.skill.values()],
         "IR, its information ratio": [_number(skill.information_ratio, "+.2f") for skill in found.skill.values()],

@@ -29,6 +29,8 @@ from schema.runs.daily_settings import on_daily_bars
 from schema.settings import Settings, TrainingSettings, checked, load, quick
 from schema.slot import minutes_of
 from schema.training_dates import as_of
+from schema.universes import LISTS, MOST_TRADED
+from trading_env.data.features import FEATURES
 from trading_env.data.market import Market, build_market, with_sentiment
 from trading_env.errors import PapertapeError
 from trading_env.evaluation.gate import GateThresholds
@@ -78,8 +80,8 @@ class StudyOptions:
 @dataclass(frozen=True)
 class Study:
     """`history`: the bars and events that `market` is built from; `notes`: what a user should know of them, a line each; `arguments`: what
-    another command needs for the same bars; `own`: dates and sizes follow from the bars, and `dates` says which, for training and judging;
-    `everything`: one model is trained on all that lies before live_start.
+    another command needs for the same bars and settings; `own`: dates and sizes follow from the bars, and `dates` says which, for training
+    and judging; `everything`: one model is trained on all that lies before live_start.
     """
 
     settings: Settings
@@ -187,7 +189,8 @@ def _shortened(asked: Settings, settings: Settings) -> list[str]:
 
 
 def _arguments(options: StudyOptions) -> str:
-    words = [] if options.bars is None else ["--bars", str(options.bars)]
+    words = [] if options.settings is None else ["--settings", str(options.settings)]
+    words += [] if options.bars is None else ["--bars", str(options.bars)]
     words += {True: ["--adjusted"], False: ["--raw"], None: []}[options.adjusted]
     words += [] if options.actions is None else ["--actions", str(options.actions)]
     words += ["--symbols", ",".join(options.symbols)] if options.symbols else []
@@ -234,6 +237,8 @@ def _change(document: dict[str, Any], changes: Mapping[str, Mapping[str, Any]]) 
 def _chosen(options: StudyOptions, base: Settings) -> str:
     if options.universe and options.symbols:
         raise ResearchError(f"--symbols and --universe {options.universe} both choose the names: give one of them")
+    if options.universe and options.universe not in LISTS and not options.universe.startswith(MOST_TRADED):
+        raise ResearchError(f"--universe must be {', '.join(LISTS)} or {MOST_TRADED}N, was {options.universe}; --symbols takes symbols")
     return options.universe or ("" if options.symbols else base.universe.chosen_by)
 
 
@@ -292,7 +297,7 @@ def _follows(options: StudyOptions, base: Settings, market: Market) -> dict[str,
     """The settings that follow from the bars: from the first session that can be decided on to the last one that there is."""
     usable = np.flatnonzero(market.tradable.any(axis=1))
     if not len(usable):
-        raise ResearchError(f"{len(market)} sessions are too few: features need a year of bars before a name can be traded")
+        raise ResearchError(too_few(market))
     start = options.start or _first_whole(market, int(usable[0]))
     if options.until is not None:
         return {"training": {"start": start}, "risk": _enough_orders(base, market)}
@@ -308,6 +313,14 @@ def _follows(options: StudyOptions, base: Settings, market: Market) -> dict[str,
     left = int((days >= np.datetime64(options.test_start or test_start)).sum())
     fitting = _fitting(base, options, left=left, least=_shortest(market))
     return {"training": dates | fitting | {"purge_sessions": purge}, "risk": _enough_orders(base, market)}
+
+
+def too_few(market: Market) -> str:
+    """The bars hold no decision: in words, how many there are and how many features take."""
+    if not market.by_slot:
+        return f"{len(market)} sessions are too few: features need a year of bars before a name can be traded"
+    window = max(feature.window for feature in FEATURES)
+    return f"{len(market)} slot bars are too few: features need {window} of a name before it can be traded; bring more sessions or slots"
 
 
 def _enough_orders(base: Settings, market: Market) -> dict[str, int]:

@@ -13,6 +13,7 @@ from rich.console import Console
 from papertape.research import training_run
 from papertape.research.evaluate import shown
 from papertape.research.study import ResearchError, Study
+from trading_env.evaluation.walk_forward import Fold
 
 
 def run(study: Study, *, folder: Path, all_folds: bool, fresh: bool, tensorboard: bool, console: Console) -> None:
@@ -31,11 +32,14 @@ def run(study: Study, *, folder: Path, all_folds: bool, fresh: bool, tensorboard
     for seed in study.settings.training.seeds:
         made = f"{shown(prepared.seed(seed))}/fold-{folds[0].number}"
         console.print(f"seed {seed}: {made}{f' to fold-{folds[-1].number}' if len(folds) > 1 else ''}", highlight=False, soft_wrap=True)
-    after = study.market.sessions[study.market.sessions >= folds[0].test_start]
-    if len(after):
-        trying = f"try it: papertape backtest{study.arguments} --policy {shown(folder)} --from {after[0]}"
-    else:
-        trying = f"the bars end with the training: trade longer ones by papertape backtest --bars FILE --policy {shown(folder)}"
-    console.print(trying, highlight=False, soft_wrap=True)
+    console.print(next_command(study, folds[0], folder=folder), highlight=False, soft_wrap=True)
     if tensorboard:
         console.print(f"curves: tensorboard --logdir {shown(folder / 'tensorboard')}", highlight=False, soft_wrap=True)
+
+
+def next_command(study: Study, fold: Fold, *, folder: Path) -> str:
+    """The backtest of what was trained, out of sample."""
+    after = study.market.days[study.market.days >= fold.test_start]
+    if len(after):
+        return f"try it: papertape backtest{study.arguments} --policy {shown(folder)} --from {after[0]}"
+    return f"the bars end with the training: trade longer ones by papertape backtest --bars FILE --policy {shown(folder)}"

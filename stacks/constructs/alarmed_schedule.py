@@ -2,8 +2,8 @@
 
 EventBridge Scheduler invokes a function asynchronously: once the call is accepted, its dead-letter queue never sees what the handler
 raises. So a failed delivery goes to the queue from the schedule, and a failed run goes to the same queue from the function, after the
-same number of retries; one alarm watches the queue. The default of 185 retries over a day would trade yesterday's slot. Without a queue
-something else must watch what the schedule makes.
+same number of retries: of a function that several schedules run, after those of the first. One alarm watches the queue. The default of
+185 retries over a day would trade yesterday's slot. Without a queue something else must watch what the schedule makes.
 """
 
 from __future__ import annotations

@@ -214,8 +214,11 @@ def expected_max_sharpe(*, trials: int, variance: float) -> float:
 
 
 def deflated_sharpe(returns: FloatArray, *, trial_sharpes: Sequence[float]) -> float:
-    """DSR: PSR against SR* of all trials, `trial_sharpes` (N,) a session's, the judged one included. One trial: PSR(0)."""
-    ratios = np.asarray(trial_sharpes, dtype=float)
+    """DSR: PSR against SR* of all trials, `trial_sharpes` (N,) a session's, the judged one included. One trial: PSR(0).
+
+    A trial whose d never varies (NaN) was tried as well: it counts, with a ratio of 0, as it does in `reality_check`.
+    """
+    ratios = np.array([ratio if np.isfinite(ratio) else 0.0 for ratio in trial_sharpes])
     variance = float(ratios.var(ddof=1)) if len(ratios) > 1 else 0.0
     return probabilistic_sharpe(returns, threshold=expected_max_sharpe(trials=len(ratios), variance=variance))
 

@@ -219,7 +219,7 @@ class AlpacaBroker:
     def latest_trades(self, symbols: Sequence[str]) -> dict[str, Trade]:
         request = StockLatestTradeRequest(symbol_or_symbols=list(symbols), feed=DataFeed.IEX)
         answer = self._market("trades", lambda: self._stocks.get_stock_latest_trade(request))
-        return {symbol: wire.trade_of(symbol, row) for symbol, row in answer.items()}
+        return {symbol: trade for symbol, row in answer.items() if (trade := wire.trade_of(symbol, row)) is not None}
 
     def daily_bars(self, symbols: Sequence[str], start: date, end: date) -> list[dict[str, Any]]:
         """Ask for the whole days from `start` to `end`.

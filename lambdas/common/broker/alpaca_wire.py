@@ -186,9 +186,14 @@ def quote_of(symbol: str, row: dict[str, Any]) -> Quote:
         )
 
 
-def trade_of(symbol: str, row: dict[str, Any]) -> Trade:
+def trade_of(symbol: str, row: dict[str, Any]) -> Trade | None:
+    """None for a price that is none: a position that is valued by its last trade is carried then, and not worth nothing."""
     with reading(f"trade of {symbol}"):
-        return Trade(symbol=symbol, ts=str(row["t"]), price=float(row["p"]))
+        price = float(row["p"])
+        if not 0 < price < float("inf"):
+            logger.warning("a last trade without a price counts as none", extra={"symbol": symbol, "price": str(row["p"])})
+            return None
+        return Trade(symbol=symbol, ts=str(row["t"]), price=price)
 
 
 def bar_of(symbol: str, bar: dict[str, Any]) -> dict[str, Any]:

@@ -236,7 +236,7 @@ class MarketData(Calendar, Protocol):
         """Return the newest quote of each symbol that has one; prices as the feed sent them, zero and crossed included."""
 
     def latest_trades(self, symbols: Sequence[str]) -> dict[str, Trade]:
-        """Return the newest trade of each symbol that has one."""
+        """Return the newest trade of each symbol that has one, at a price above 0."""
 
     def daily_bars(self, symbols: Sequence[str], start: date, end: date) -> list[dict[str, Any]]:
         """Return raw (unadjusted) daily bars from `start` to `end`, both included, by symbol and time.

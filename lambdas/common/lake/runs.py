@@ -22,7 +22,6 @@ from schema.runs.request import RUN_ID, RunRequest
 from schema.runs.status import RunStatus, events_of, later, objects_after, state_of
 
 LINK_SECONDS = 300
-UPLOAD_SECONDS = 900
 
 
 @dataclass
@@ -99,12 +98,6 @@ class RunFolder:
         saved = {"ResponseContentDisposition": f'attachment; filename="{run_id}-{name}"'}
         link: str = self.s3.generate_presigned_url("get_object", Params=where | saved, ExpiresIn=seconds)
         return link
-
-    def upload_form(self, name: str, *, most_bytes: int, seconds: int = UPLOAD_SECONDS) -> dict[str, Any]:
-        """Where and with which fields a browser posts a file of at most so many bytes, under this name and no other."""
-        conditions = [["content-length-range", 1, most_bytes]]
-        form: dict[str, Any] = self.s3.generate_presigned_post(self.bucket, upload_key(name), Conditions=conditions, ExpiresIn=seconds)
-        return form
 
     def upload_bytes(self, name: str) -> int | None:
         """The size of an upload, None where there is none."""

@@ -340,7 +340,7 @@ def _encoded(key: dict[str, Any]) -> str:
 def _decoded(cursor: str) -> dict[str, str]:
     try:
         key = json.loads(base64.urlsafe_b64decode(cursor.encode()))
-    except (binascii.Error, ValueError):
+    except (binascii.Error, ValueError, RecursionError):
         raise CursorError(f"cursor is not one that this ledger gave, was {cursor!r}") from None
     if not isinstance(key, dict) or set(key) != {"pk", "sk", "month", "month_sk"} or not all(isinstance(v, str) for v in key.values()):
         raise CursorError(f"cursor is not one that this ledger gave, was {cursor!r}")

@@ -28,8 +28,8 @@ def flattened(answer: Answer) -> Written:
         text = f"Nothing was sold: {body['reason']}." if body.get("reason") else "The sells are planned when the market is open."
         return _written(answer, f"Nothing buys any more. {text}")
     unsold = [order for order in orders if order.get("status") != OrderStatus.FILLED]
-    more = f"; {len(unsold)} are not filled yet" if unsold else ""
-    return _written(answer, f"Nothing buys any more. {len(orders)} sell orders{more}.")
+    more = f"; {len(unsold)} not filled yet" if unsold else ""
+    return _written(answer, f"Nothing buys any more. {len(orders)} sell order{'' if len(orders) == 1 else 's'}{more}.")
 
 
 def cancelled(answer: Answer) -> Written:

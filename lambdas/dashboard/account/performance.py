@@ -71,9 +71,8 @@ def turnover(closings: Sequence[AccountClose], prices: PriceHistory) -> float | 
 
     A buy and a sell of one name on one day cancel out, and count with their difference.
     """
-    if len(closings) < 2:
-        return None
-    return fmean(_traded(before, after, prices) / after.equity for before, after in pairwise(closings) if after.equity > 0)
+    shares = [_traded(before, after, prices) / after.equity for before, after in pairwise(closings) if after.equity > 0]
+    return fmean(shares) if shares else None
 
 
 def gains(closings: Sequence[AccountClose], prices: PriceHistory) -> dict[str, float]:

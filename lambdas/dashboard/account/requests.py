@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from schema.api_requests import Quantity, State
 
 REASON = 300
-Why = Annotated[str, Field(min_length=1, max_length=200, description="kept with the change, and shown with it")]
+Why = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), Field(description="kept with the change, and shown")
+]
 Name = Annotated[str, Field(pattern=re.compile(r"^[A-Z][A-Z0-9.]{0,9}$"))]
 
 

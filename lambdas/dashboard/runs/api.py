@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import date
 from functools import lru_cache
 from typing import Annotated, Any
 
@@ -15,6 +16,7 @@ import boto3
 from aws_lambda_powertools.event_handler import Response, content_types
 from aws_lambda_powertools.event_handler.exceptions import NotFoundError
 from aws_lambda_powertools.event_handler.openapi.params import Query
+from botocore.exceptions import ClientError
 from pydantic import BaseModel, ValidationError
 from pydantic_core import InitErrorDetails
 
@@ -46,10 +48,10 @@ from schema.sections.learning import RewardSettings
 from schema.settings import Settings
 
 router = PageRouter()
-RESULT = re.compile(r"[a-z0-9][a-z0-9-]{0,40}\.(json|html|tar\.gz)")
 REWARDLESS = ("direct", "q-learning")  # algorithms that are not paid the settings' reward
 COMPARED = 6  # runs beside each other
 PACKAGE = re.compile(r"package:arn:[a-z0-9-]+:sagemaker:[a-z0-9-]+:\d{12}:model-package/(?P<group>[A-Za-z0-9-]+)/\d+")
+UNKNOWN_PACKAGE = ("ValidationException", "ResourceNotFound")  # what SageMaker says of a package that is not there
 BASELINE = re.compile(r"equal-weight|random:\d{1,9}")
 
 
@@ -86,7 +88,7 @@ def get_events(run_id: str, after: Annotated[int, Query(ge=-1, le=2**53)] = -1) 
 def get_result(run_id: str, name: str) -> Response[str]:
     runs = folder(router.asked)
     request_of(runs, run_id)
-    if not RESULT.fullmatch(name) or name not in runs.result_names(run_id):
+    if name not in runs.result_names(run_id):
         raise NotFoundError(f"run {run_id} has no result {name}")
     if not name.endswith(".json"):
         return answer(200, ResultLink(link=runs.result_link(run_id, name)).model_dump())
@@ -195,6 +197,9 @@ def _bars(request: PageRequest, order: RunOrder) -> BundledBars | UploadedBars:
 def _backtest(request: PageRequest, asked: BacktestOf) -> BacktestOf:
     """With a package by where its model lies, which the worker can read."""
     field, policy = "backtest.policy", asked.policy
+    for name, day in (("start", asked.start), ("end", asked.end)):
+        if not _is_a_day(day):
+            raise refuse(f"backtest.{name}", day, "a day of the calendar, as 2020-12-31")
     if asked.start > asked.end:
         raise refuse("backtest.start", asked.start, f"not after the end, {asked.end}")
     if policy.startswith("run:"):
@@ -209,11 +214,23 @@ def _backtest(request: PageRequest, asked: BacktestOf) -> BacktestOf:
         found = PACKAGE.fullmatch(policy)
         if found is None or found["group"] != request.variables.package_group:
             raise refuse(field, policy, f"package:<ARN> of a model package of {request.variables.package_group}")
-        uri = request.registry.package(policy.removeprefix("package:")).model_uri
+        try:
+            uri = request.registry.package(policy.removeprefix("package:")).model_uri
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in UNKNOWN_PACKAGE:
+                raise
+            raise refuse(field, policy, f"a model package that {found['group']} has") from error
         return asked.model_copy(update={"policy": f"package:{uri}"})
     if not BASELINE.fullmatch(policy):
         raise refuse(field, policy, "equal-weight, random:<seed>, run:<id> or package:<ARN>")
     return asked
+
+
+def _is_a_day(text: str) -> bool:
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
 
 
 def _stopped(request: PageRequest, run_id: str) -> Written:

@@ -18,7 +18,9 @@ from botocore.config import Config
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from lambdas.common.lake.lake import LakeError
 from lambdas.common.lake.runs import RunFolder
+from lambdas.common.telemetry import logger
 from lambdas.dashboard.request import PageRequest
 from schema.exchange_time import parse_utc
 from schema.runs.events import AnyRunEvent, StateChanged
@@ -32,7 +34,7 @@ from schema.runs.request import (
     RunRequest,
     UploadedBars,
 )
-from schema.runs.status import RunStatus, state_of
+from schema.runs.status import RunEventsError, RunStatus, state_of
 from schema.settings import Settings, Symbol
 
 #: What a request may change, and the sections that it may change it in.
@@ -162,15 +164,19 @@ def detail(request: PageRequest, run_id: str) -> RunDetail:
 def listed(
     request: PageRequest, *, before: str = "", kinds: Sequence[RunKind] = ("train", "backtest", "inspect"), limit: int = PAGE
 ) -> RunsView:
-    """A page of the list: of each run its request and the newest of its events."""
+    """A page of the list: of each run its request and the newest of its events. One that cannot be read is logged, and left out."""
     runs, now = folder(request), parse_utc(request.now)
     found: list[RunView] = []
     ids = runs.runs(limit=200, before=before)
     for place, run_id in enumerate(ids):
-        asked = runs.request(run_id)
-        if asked is None or asked.kind not in kinds:
+        try:
+            asked = runs.request(run_id)
+            if asked is None or asked.kind not in kinds:
+                continue
+            found.append(view_of(asked, newest_status(runs, run_id, now=now), request.settings))
+        except (LakeError, RunEventsError) as error:
+            logger.error("a run cannot be read", extra={"run": run_id, "error": str(error)})
             continue
-        found.append(view_of(asked, newest_status(runs, run_id, now=now), request.settings))
         if len(found) == limit:
             return RunsView(runs=tuple(found), cursor=run_id if place + 1 < len(ids) else None)
     return RunsView(runs=tuple(found), cursor=ids[-1] if len(ids) == 200 else None)

@@ -16,12 +16,13 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel
 
 from lambdas.common.lake.news import NewsStore
+from lambdas.common.ledger.ledger import CursorError
 from lambdas.dashboard.request import PageRequest
 from schema.exchange_time import NEW_YORK, iso, new_york_date, parse_utc
 from schema.news import NewsItem, ScoredItem
 
 AT_ONCE = 16  # runs that are read together
-CURSOR = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\.[a-z]{1,20}\.\d{1,6}$"
+CURSOR = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z\.[a-z]{1,20}\.[0-9]{1,6}$"
 
 
 class HeadlineView(BaseModel):
@@ -161,7 +162,11 @@ def _after(cursor: str | None, rows: Iterator[tuple[str, HeadlineView]]) -> Iter
     """What comes after the place of `cursor`; runs that came meanwhile lie before it."""
     if cursor is None:
         return rows
-    return (row for row in rows if _order(row[0]) > _order(cursor))
+    try:
+        last = _order(cursor)
+    except ValueError:
+        raise CursorError(f"cursor is not one that this list gave, was {cursor!r}") from None
+    return (row for row in rows if _order(row[0]) > last)
 
 
 def _order(cursor: str) -> tuple[float, tuple[int, ...], int]:

@@ -10,7 +10,7 @@ no key: the server listens on loopback only.
 | /v2/account/configurations | GET, PATCH |
 | /v2/watchlists, /v2/watchlists:by_name, /v2/watchlists/{id}[/{symbol}] | GET, POST, PUT, DELETE |
 | /v2/corporate_actions/announcements[/{id}], /v1beta1/screener/stocks/{movers,most-actives} | GET |
-| /v2/account/activities[/{type}], /v2/account/portfolio/history (1D) | GET |
+| /v2/account/activities[/{type}], /v2/account/portfolio/history | GET |
 | /v2/positions[/{symbol or id}] | GET, DELETE |
 | /v2/orders | GET, POST, DELETE |
 | /v2/orders/{id} | GET, PATCH, DELETE |

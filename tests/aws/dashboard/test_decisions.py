@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from datetime import date
 from decimal import Decimal
@@ -207,10 +208,26 @@ def test_several_decisions_of_a_session_each_say_what_they_observed(
     assert all(web.get(f"pages/decisions/{segment}").status == 200 for segment in asked.values())
 
 
-@pytest.mark.parametrize("query", [{"month": "2020-13"}, {"month": "<b>"}, {"cursor": "x"}, {"limit": "0"}, {"limit": "nine"}])
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"month": "2020-13"},
+        {"month": "0000-01"},
+        {"month": "0001-01"},
+        {"month": "٢٠٢٠-01"},  # digits, but no ISO date
+        {"month": "<b>"},
+        {"cursor": "x"},
+        {"cursor": base64.urlsafe_b64encode(b"[" * 1400).decode()},
+        {"limit": "0"},
+        {"limit": "nine"},
+    ],
+)
 def test_a_wrong_query_is_a_422(web: Web, ledger_table: Ledger, query: dict[str, str]) -> None:
     made(ledger_table, "2020-01-02T14:35:00Z")
     assert web.get("api/decisions", query).status == 422
+    if "limit" not in query:
+        assert web.get("pages/decisions", query).status == 422
+        assert web.get("api/orders", query).status == 422
 
 
 def test_nothing_decided_and_no_such_decision_say_so(web: Web) -> None:

@@ -13,6 +13,9 @@ def test_an_answer_has_an_etag_and_is_not_sent_again_to_who_has_it(web: Web) -> 
     again = web.get("api/portfolio", **{"If-None-Match": first.headers["ETag"]})
     assert (again.status, again.text) == (304, "")
     assert web.get("api/portfolio", **{"If-None-Match": '"another"'}).status == 200
+    assert first.headers["Cache-Control"] == "private, no-cache"
+    assert "ETag" not in web.get("api/nothing").headers
+    assert "ETag" not in web.post("api/watchlist", {"symbol": "SPY"}, key="watch-spy-1").headers
 
 
 def test_a_page_of_nothing_says_so(web: Web) -> None:
@@ -21,7 +24,7 @@ def test_a_page_of_nothing_says_so(web: Web) -> None:
     assert "Nothing has been traded yet" in shown.text
 
 
-@pytest.mark.parametrize("body", ["[1, 2]", "not JSON", '"a text"', "{"])
+@pytest.mark.parametrize("body", ["[1, 2]", "not JSON", '"a text"', "{", "[" * 100_000, '{"a":' * 100_000])
 def test_a_body_that_is_no_object_is_a_422(web: Web, body: str) -> None:
     refused = web.call("POST", "api/portfolio", body=body)
     assert refused.status == 422

@@ -125,12 +125,17 @@ def test_sentiment_stands_beside_the_close_and_a_gap_is_none(web: Web, store: Ne
     [
         ("api/news", {"symbol": "<script>"}),
         ("api/news", {"day": "yesterday"}),
+        ("pages/news", {"day": "0001-01-01"}),
+        ("pages/news", {"day": "9999-12-31"}),
         ("api/news", {"cursor": "x"}),
+        ("api/news", {"cursor": "2020-13-45T99:99:99Z.alpaca.1"}),
+        ("api/news/sentiment", {"symbol": "IBM", "until": "0001-01-01"}),
         ("api/news/sentiment", {}),
         ("api/news/sentiment", {"symbol": "IBM", "days": "999"}),
     ],
 )
-def test_a_wrong_question_is_a_422(web: Web, path: str, query: dict[str, str]) -> None:
+def test_a_wrong_question_is_a_422(web: Web, store: NewsStore, path: str, query: dict[str, str]) -> None:
+    put(store, [item("a")])
     assert web.get(path, query).status == 422
 
 

@@ -79,6 +79,19 @@ def _seen(ledger: Ledger, now: str, *, is_open: bool, equity: str) -> None:
     ledger.put_broker_state(state)
 
 
+def test_an_account_that_is_worth_nothing_is_shown_without_ratios(web: Web, lake: SimpleNamespace, ledger_table: Ledger) -> None:
+    for session in SESSIONS:
+        ledger_table.put_snapshot(
+            Snapshot(session=session, cash=Decimal(0), equity=Decimal(0), positions={}, taken_at=f"{session}T21:05:00Z")
+        )
+    _seen(ledger_table, "2020-01-08T15:00:00Z", is_open=True, equity="0")
+    for path in ("pages/portfolio", "pages/portfolio/live", "api/portfolio/equity"):
+        assert web.get(path).status == 200
+    view = web.get("api/portfolio/performance").body
+    assert (view["turnover"], view["agent"]["change"], view["dollars"]) == (None, None, 0)
+    assert web.get("api/portfolio/live").body["day_change"] is None
+
+
 def test_an_empty_ledger_has_no_numbers(web: Web, lake: SimpleNamespace) -> None:
     assert web.get("api/portfolio").body == {
         "session": None, "equity": None, "cash": None, "cash_weight": None, "fills_since": 0, "positions": []

@@ -108,6 +108,15 @@ def test_after_a_halt_an_order_is_refused_with_the_reason_and_after_resuming_it_
     assert web.post("api/orders", BUY, key="click-0002").status == 200
 
 
+@pytest.mark.parametrize("reason", ["", "  ", "\n\t"])
+def test_a_change_without_a_reason_is_refused(web: Web, execution_api: Gateway, ledger_table: Ledger, reason: str) -> None:
+    """The web app signs a reason with the person's name, which must not pass for one."""
+    halted = _put(web, "api/trading-state", {"state": "halted", "reason": reason, "version": 0}, key="halt-0001")
+    flat = web.post("api/flatten", {"reason": reason}, key="flat-0001")
+    assert [(one.status, one.body["errors"][0]["field"]) for one in (halted, flat)] == [(422, "body.reason")] * 2
+    assert ledger_table.trading_state().state == "active"
+
+
 def test_a_state_that_changed_since_the_page_was_seen_stays(web: Web, execution_api: Gateway, ledger_table: Ledger) -> None:
     ledger_table.set_trading_state("halted", reason="another person", time="2020-01-02T14:30:00Z", by="eve")
     late = _put(web, "api/trading-state", {"state": "active", "reason": "go", "version": 0}, key="go-00001")
@@ -121,7 +130,7 @@ def test_a_state_that_changed_since_the_page_was_seen_stays(web: Web, execution_
 def test_flatten_sells_everything_and_lets_nothing_buy(web: Web, execution_api: Gateway, exchange: RunningExchange) -> None:
     assert web.post("api/orders", BUY, key=KEY).status == 200
     done = web.post("api/flatten", {"reason": "enough"}, key="flat-0001")
-    assert (done.status, done.body["message"]) == (200, "Nothing buys any more. 1 sell orders.")
+    assert (done.status, done.body["message"]) == (200, "Nothing buys any more. 1 sell order.")
     assert positions(exchange) == {}
     assert web.get("api/trading-state").body["state"] == "reduce_only"
     bought = web.post("api/orders", BUY, key="click-0002").body["message"]

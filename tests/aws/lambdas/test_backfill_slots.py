@@ -21,7 +21,7 @@ from lambdas.common.lake.lake import Lake
 from local.exchange.server import RunningExchange
 from papertape.market_data.sessions import hours_between
 from schema.lake_layout import bars_key, bars_prefix
-from schema.settings import SETTINGS_FILE, Settings
+from schema.settings import SETTINGS_FILE, Settings, deployed
 from schema.slot import SlotRows
 from tests.aws.proxy import running
 from tests.settings_files import settings_file
@@ -125,13 +125,16 @@ def test_a_night_without_time_for_its_minutes_is_an_error(lake: Lake, exchange: 
         run(NIGHT, SimpleNamespace(aws_request_id="one", get_remaining_time_in_millis=lambda: 10_000))
 
 
-def test_many_names_come_in_groups_that_memory_holds(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_names_come_in_groups_that_memory_holds(lake: Lake, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     whole = run(NIGHT)["slots"]
     rows = {symbol: stored(lake, symbol) for symbol in REAL}
     for key in lake.raw_index("raw/bars/timeframe=1Min/"):
         lake.s3.delete_object(Bucket=lake.raw_bucket, Key=key)
     monkeypatch.setattr(slots, "MINUTES_PER_FETCH", 1)
+    caplog.clear()
     assert run(NIGHT)["slots"] == whole
+    universe = deployed().universe.symbols
+    assert [record.message for record in caplog.records].count("minutes gathered") == len(universe), "one name at a time"
     assert {symbol: stored(lake, symbol) for symbol in REAL} == rows
 
 

@@ -148,12 +148,13 @@ def test_what_cannot_be_written_fails_from_its_first_record_on(raw: str, monkeyp
     """Without its queue, nobody would hear of the poison: that record is reported, and comes again with those after it."""
     queue = boto3.client("sqs").list_queues()["QueueUrls"][0]
     monkeypatch.setenv("DEAD_LETTERS_URL", queue.replace("dead", "gone"))
-    records = [line(QUOTE), line(BAR), b"{", line(BAR, ts="2026-11-20T14:40:00Z")]
+    poison = (b"{", b"[")
+    records = [line(QUOTE), line(BAR), poison[0], line(BAR, ts="2026-11-20T14:40:00Z"), poison[1]]
     assert failed(handler(shard(records), None)) == [3]
     monkeypatch.setenv("DEAD_LETTERS_URL", queue)
     assert failed(handler(shard(records[2:], first=3), None)) == []
     lines = [one for key, rows in stored(raw).items() if "quarantine" not in key for one in rows]
-    assert sorted(one["ts"] for one in lines) == sorted(json.loads(one)["ts"] for one in records if one != b"{")
+    assert sorted(one["ts"] for one in lines) == sorted(json.loads(one)["ts"] for one in records if one not in poison)
     assert len(list(dead_letters())) == 1
 
 

@@ -28,7 +28,7 @@ from lambdas.common.health import checks
 from lambdas.common.lake import lake as lakes
 from lambdas.common.lake.lake import Lake, pack
 from lambdas.common.ledger.ledger import Ledger
-from lambdas.common.ledger.records import Held, ServedModel, Snapshot
+from lambdas.common.ledger.records import Decision, Fill, Held, OrderRecord, ServedModel, Snapshot
 from lambdas.common.ledger.roles import FIRST_INCUMBENT
 from lambdas.decide import handler as deciding
 from lambdas.decide.attribution import attribute_session
@@ -38,7 +38,7 @@ from learning import serving
 from learning.packaging import archive
 from local.exchange.server import RunningExchange
 from papertape.market_data.sessions import hours_between
-from schema.lake_layout import bars_key, bars_prefix, calendar_key
+from schema.lake_layout import actions_key, bars_key, bars_prefix, calendar_key
 from schema.settings import SETTINGS_FILE, Settings
 from schema.slot import SlotRows
 from tests.aws.lambdas.test_decide import Cloud, by_hand, cloud, record
@@ -248,7 +248,9 @@ def test_minutes_and_rows_from_the_slot_on_change_nothing(
     later = vendor.minutes["ts"] >= begins
     prices = ["open", "high", "low", "close"]
     vendor.minutes = vendor.minutes.assign(**{name: vendor.minutes[name].where(~later, 7 * vendor.minutes[name]) for name in prices})
-    fill(lake, until=NEXT)  # rows of today and tomorrow, as no lake has them yet
+    fill(lake, until=NEXT)  # rows of today and tomorrow, as no lake has them yet; nor an action that the vendor tells this evening
+    late = {"id": "late", "symbol": "IBM", "ex_date": "2019-12-30", "kind": "split", "value": 2.0, "action": "forward_split", "known": DAY}
+    lake.s3.put_object(Bucket=lake.raw_bucket, Key=actions_key("IBM"), Body=pack([late]))
     market = build_market(gather(history()[history()["ts"] < begins]), NO_ACTIONS, symbols=SYMBOLS)
     for slot, row in (("open+5", len(market) - 2), ("open+120", len(market) - 1)):
         cash, quantities = holdings(exchange)
@@ -386,6 +388,43 @@ def test_an_order_that_a_person_left_at_the_broker_makes_no_decision(
     assert cloud.decisions == 0
 
 
+def test_a_batch_that_is_not_finished_makes_no_decision(run: Any, cloud: Cloud, ledger_table: Ledger) -> None:
+    """It may have planned orders of which nobody knows yet."""
+    ledger_table.put_model(RANDOM)
+    ledger_table.open_decision(
+        Decision(decision_id="manual:one", strategy="manual", slot="one", body_sha256="b", received_at=f"{DAY}T16:29:00Z")
+    )
+    told = run("open+120")
+    assert (told["rule"], told["reason"]) == ("orders-open", "the book must be at rest, and manual:one is not finished")
+    assert cloud.decisions == 0
+
+
+def test_a_fill_between_the_last_snapshot_and_the_open_explains_its_position(
+    run: Any, lake: Lake, ledger_table: Ledger, exchange: RunningExchange
+) -> None:
+    exchange.reset(now="2019-12-31T15:00:00Z", cash="100000")
+    ledger_table.put_snapshot(
+        Snapshot(session=EVE, cash=Decimal(100_000), equity=Decimal(100_000), positions={}, taken_at=f"{EVE}T14:59:00Z")
+    )
+    by_hand(exchange, "SPY", "3")
+    named: dict[str, Any] = {
+        "client_order_id": "by-hand",
+        "decision_id": f"external:{EVE}",
+        "symbol": "SPY",
+        "side": "buy",
+        "quantity": Decimal(3),
+    }
+    order = OrderRecord(**named, slot=EVE, price=320.0, created_at=f"{EVE}T15:00:00Z", broker_id="theirs")
+    ledger_table.put_external_order(order)
+    ledger_table.save_order(
+        order.model_copy(update={"status": OrderStatus.FILLED, "filled_quantity": Decimal(3), "fills": 1}),
+        fill=Fill(**named, sequence=1, price=Decimal(320), cumulative=Decimal(3), time=f"{EVE}T15:00:01Z"),
+    )
+    ledger_table.put_model(RANDOM)
+    assert run("open+120")["outcome"] == "decided"
+    assert audit(lake, "open+120")["held"]["SPY"] > 0
+
+
 def test_a_name_outside_of_the_universe_is_worth_its_last_trade(
     run: Any, lake: Lake, ledger_table: Ledger, exchange: RunningExchange
 ) -> None:
@@ -443,6 +482,8 @@ def test_a_split_of_the_day_is_in_the_market_and_until_it_is_in_the_position_not
         told = run(slot)
         assert (told["rule"], told["reason"]) == ("split-pending", "AAPL splits 4 for 1, and the broker holds 10 still, not 40")
     vendor.actions = splits_of(symbol="IBM", day=DAY)
+    told = {"id": "one", "symbol": "IBM", "ex_date": DAY, "kind": "split", "value": 4.0, "action": "forward_split"}
+    lake.s3.put_object(Bucket=lake.raw_bucket, Key=actions_key("IBM"), Body=pack([told]))  # as from this evening on: it counts once
     assert run("open+120")["outcome"] == "decided"
     split = pd.DataFrame({"symbol": ["IBM"], "ex_date": [pd.Timestamp(DAY)], "kind": ["split"], "value": [4.0]})
     market = build_market(slot_rows(), split, symbols=SYMBOLS)
@@ -506,6 +547,15 @@ def serve(cloud: Cloud, ledger: Ledger, folder: Path, buckets: SimpleNamespace, 
             model_uri=f"s3://{buckets.processed}/models/{role}/model/model.tar.gz",
         )
     )
+
+
+def test_reconcile_misses_no_slot_that_begins_after_an_early_close(
+    run: Any, reconcile: Any, ledger_table: Ledger, exchange: RunningExchange
+) -> None:
+    exchange.reset(now="2019-12-24T20:00:00Z", cash="100000")
+    ledger_table.put_model(RANDOM)
+    reconcile()
+    assert sorted(alert.rule for alert in ledger_table.alerts("2019-12")) == ["slot-missed:open+120", "slot-missed:open+5"]
 
 
 def test_a_model_decides_between_its_own_slots_and_no_others(

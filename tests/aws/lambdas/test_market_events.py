@@ -13,7 +13,7 @@ import pytest
 
 from lambdas.common.broker.connection import broker_from_environment, market_data_from_environment
 from lambdas.common.environment import TimeBudget
-from lambdas.common.ledger.ledger import Ledger
+from lambdas.common.ledger.ledger import Ledger, LedgerCorrupt
 from lambdas.common.ledger.records import Decision, OrderRecord
 from lambdas.common.market_events import MarketEventError, market_event_of
 from lambdas.common.orders.execution_context import ExecutionContext
@@ -150,6 +150,18 @@ def test_what_has_ended_with_its_decision_asks_nobody(on_event: Any, waiting: Or
 def test_an_order_that_is_being_sent_is_recorded_by_its_sender(on_event: Any, waiting: OrderRecord, ledger_table: Ledger) -> None:
     ledger_table.save_order(waiting.model_copy(update={"status": OrderStatus.PENDING, "broker_id": None}))
     assert on_event(updated(waiting.client_order_id))["order"] == "being sent"
+
+
+def test_another_order_that_cannot_be_read_does_not_keep_a_fill_from_the_ledger(
+    on_event: Any, waiting: OrderRecord, ledger_table: Ledger
+) -> None:
+    """The function fails of it, for its alarm, after the rest was done."""
+    other = filled_meanwhile(ledger_table, "pt1-another")
+    key = {"pk": f"order#{other.client_order_id}", "sk": "order"}
+    ledger_table._table.update_item(Key=key, UpdateExpression="SET quantity = :x", ExpressionAttributeValues={":x": "many"})
+    with pytest.raises(LedgerCorrupt, match=other.client_order_id):
+        on_event(updated(waiting.client_order_id))
+    assert len(ledger_table.fills_of(waiting.client_order_id)) == 1
 
 
 def test_a_storm_of_events_is_one_pass_and_one_more(ledger_table: Ledger, settings: Settings, exchange: RunningExchange) -> None:

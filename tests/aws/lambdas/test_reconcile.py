@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 from typing import Any
 
@@ -220,6 +221,31 @@ def test_a_split_that_the_broker_announced_and_did_not_apply_is_drift(
     assert reconcile()["drift"] == ["AAPL"]
     said = {alert.rule: alert.detail for alert in ledger_table.alerts("2020-08")}
     assert said["drift:AAPL"].startswith(f"AAPL: our fills say {held * 4}, the broker holds {held};")
+
+
+def test_a_last_trade_without_a_price_carries_the_position_and_trips_nothing(
+    execution: Any,
+    reconcile: Any,
+    proxy: Proxy,
+    exchange: RunningExchange,
+    ledger_table: Ledger,
+    decide: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Valued at 0, a book would be worth its cash alone, and what is no loss would trip the breaker of losses."""
+    execution("POST", "/decisions", decide(weights={"SPY": 0.5}))
+    exchange.advance(CLOSED)
+    reconcile()
+    monkeypatch.setenv("ALPACA_DATA_URL", proxy.url)
+    proxy.rewrite = lambda path, content: re.sub(rb'"p": ?[0-9.]+', b'"p":0', content) if "trades/latest" in path else content
+    exchange.advance("2020-01-03T21:05:00Z")
+    reconcile()
+    before, after = (ledger_table.snapshot(day) for day in ("2020-01-02", "2020-01-03"))
+    assert before is not None
+    assert after is not None
+    assert after.positions["SPY"].close == before.positions["SPY"].close
+    assert "SPY has no trade since its close of 2020-01-02" in after.carried["SPY"]
+    assert ledger_table.breakers().tripped == {}
 
 
 def test_a_missed_slot_is_said_once(reconcile: Any, exchange: RunningExchange, ledger_table: Ledger) -> None:

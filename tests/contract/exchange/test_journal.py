@@ -88,12 +88,19 @@ def test_counts_configurations_and_watchlists_outlive_the_process(tmp_path: Path
     assert again.get(f"/v2/watchlists/{made['id']}").json() == made
 
 
+def test_a_folder_is_no_journal_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
+    with pytest.raises(JournalError, match="is a folder; name a file in it for the journal"):
+        Journal(tmp_path).attach(ExchangeClient().venue, terms=TERMS)
+    assert not tmp_path.with_name(f"{tmp_path.name}.lock").exists()
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
         ('{"submit":{"symbol":"AAPL"}}', "line 3 cannot be carried out ('quantity'); remove the file to begin anew"),
         ('{"advance":"2019-01-01T00:00:00+00:00"}', "line 3 cannot be carried out (the clock only goes forward: it is 2020-01-02T"),
         ("}", "line 3 cannot be carried out (Expecting value"),
+        ("[" * 100_000, "line 3 cannot be carried out (maximum recursion depth"),
         (b"\xff", "line 3 is not text; remove the file to begin anew"),
     ],
 )

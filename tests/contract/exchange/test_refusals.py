@@ -120,5 +120,7 @@ def test_an_amount_that_cannot_be_exact_is_refused(client: ExchangeClient) -> No
 def test_a_sale_never_costs_money() -> None:
     with pytest.raises(ExchangeError, match=r"slippage_bps and half_spread_bps together must be below 10000, .*; was 20000"):
         RunningExchange(ExchangeConfig(now="2020-01-02T14:35:00Z", slippage_bps="20000")).start()
+    with pytest.raises(ExchangeError, match=r"fee_bps must be below 10000, .*; was 10000"):
+        RunningExchange(ExchangeConfig(now="2020-01-02T14:35:00Z", fee_bps="10000")).start()
     most = TradingCosts.from_basis_points(fee_bps=Decimal(0), slippage_bps=Decimal(9_999))
     assert most.price(Side.SELL, Decimal(100)) == Decimal("0.01")

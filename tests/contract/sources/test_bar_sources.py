@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import date
+from itertools import count
 from math import isfinite
 from typing import Any
 
@@ -18,7 +19,24 @@ from hypothesis import strategies as st
 from papertape.market_data.vendors import write_bars
 from sources.port import BarSource, SourceError, SourceInvalid, SourceLimited, SourceRefused, SourceUnavailable
 from tests.contract.sources.conftest import Vendor
-from tests.price_vendors import DAYS, DIVIDENDS, EX_DATE, FIRST, KEY, LAST, LEAVES, NOW, SECRET, SPLIT_DAY, Reply, bars, replaced, stamp
+from tests.price_vendors import (
+    DAYS,
+    DIVIDENDS,
+    EX_DATE,
+    FIRST,
+    KEY,
+    LAST,
+    LEAVES,
+    NOW,
+    SECRET,
+    SPLIT_DAY,
+    AlpacaVendor,
+    Reply,
+    bars,
+    replaced,
+    serving,
+    stamp,
+)
 
 BOTH = ["AAPL", "BRK.B"]
 YEAR = date(2020, 1, 2)
@@ -51,6 +69,30 @@ def test_paged(vendor: Vendor) -> None:
     assert [(row["symbol"], row["ts"]) for row in found.rows] == [(symbol, stamp(day)) for symbol in BOTH for day in DAYS]
     if vendor.name in {"alpaca", "ibkr"}:
         assert len(vendor.server.requests) > 4
+
+
+@pytest.mark.parametrize("token", [{"page": 2}, 7, ["x"]])
+@pytest.mark.parametrize("path", ["/v2/stocks/bars", "/v1/corporate-actions"])
+def test_a_token_of_another_type_is_invalid(path: str, token: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(AlpacaVendor()) as server:
+        source = AlpacaVendor().source(server.url, sleep=lambda _: None)
+        honest = server.vendor.respond
+
+        def respond(asked: str, query: dict[str, str]) -> Reply:
+            status, body, headers = honest(asked, query)
+            return status, body | {"next_page_token": token} if asked == path else body, headers
+
+        monkeypatch.setattr(server.vendor, "respond", respond)
+        with pytest.raises(SourceInvalid, match="next_page_token"):
+            source.daily_bars(["AAPL"], *WEEK)
+
+
+def test_pages_that_never_end_are_invalid(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(AlpacaVendor()) as server:
+        numbers = count()
+        monkeypatch.setattr(server.vendor, "respond", lambda *_: (200, {"bars": {}, "next_page_token": f"page {next(numbers)}"}, {}))
+        with pytest.raises(SourceInvalid, match="alpaca: 1,000 pages were read, and another is announced"):
+            AlpacaVendor().source(server.url, sleep=lambda _: None).daily_bars(["AAPL"], *WEEK)
 
 
 def test_a_split_day(vendor: Vendor) -> None:

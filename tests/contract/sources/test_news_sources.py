@@ -92,6 +92,13 @@ def test_pages_are_read_to_the_last_oldest_first(room: Newsroom, source: NewsSou
     assert page.read == 230
 
 
+def test_pages_that_never_end_are_invalid(room: Newsroom) -> None:
+    room.instead = [says(200, {"news": [], "next_page_token": f"page {number}"}) for number in range(1_100)]
+    with pytest.raises(SourceInvalid, match="alpaca: 1,000 pages were read, and another is announced"):
+        ask(source_of("alpaca", room.url))
+    assert len(room.asked) == 1_000
+
+
 def test_a_limit_loses_nothing_and_doubles_nothing(room: Newsroom, source: NewsSource, vendor: str) -> None:
     """Not even what is published between two calls, or in the same second as another."""
     room.posts = many(60, every=timedelta(seconds=0.5))
@@ -151,6 +158,14 @@ def test_a_refusal_that_repeats_the_key_does_not_show_it(room: Newsroom, source:
     with pytest.raises(SourceRefused) as refused:
         ask(source)
     assert KEY not in str(refused.value)
+
+
+@pytest.mark.parametrize("body", [{"error": KEY}, {"news": KEY, "meta": KEY}, {"meta": {}, "errors": [{"detail": KEY}]}, KEY])
+def test_an_error_with_status_200_that_repeats_the_key_does_not_show_it(room: Newsroom, source: NewsSource, body: Any) -> None:
+    room.instead = [says(200, body)]
+    with pytest.raises(SourceInvalid) as invalid:
+        ask(source)
+    assert KEY not in str(invalid.value)
 
 
 def test_half_a_body_is_asked_for_again(room: Newsroom, source: NewsSource) -> None:

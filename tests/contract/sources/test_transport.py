@@ -93,6 +93,37 @@ def test_every_status_has_its_outcome(server: VendorServer, status: int, outcome
     assert clock.slept == [0.5, 1.5][: tries - 1]
 
 
+def test_a_redirect_is_not_followed_and_carries_no_key_anywhere(server: VendorServer) -> None:
+    server.mend = lambda reply: (302, {}, {"Location": f"{server.url}/elsewhere"}) if len(server.requests) == 1 else reply
+    with pytest.raises(SourceInvalid, match="echo does not take /a"):
+        transport(server, Clock(), params={}, headers={"X-Key": KEY}).get("/a")
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("headers", "slept", "tries"),
+    [
+        ({}, [0.5, 1.5], 3),
+        ({"Retry-After": "2"}, [2.0, 2.0], 3),
+        ({"Retry-After": "5.5"}, [], 1),
+        ({"Retry-After": "86400"}, [], 1),
+        ({"Retry-After": "-3"}, [0.0, 0.0], 3),
+        ({"Retry-After": "nan"}, [0.5, 1.5], 3),
+        ({"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}, [0.5, 1.5], 3),
+        ({"x-rate-limit-reset": "1"}, [0.0, 0.0], 3),  # long ago: the clocks differ
+        ({"x-ratelimit-reset": "99999999999"}, [], 1),
+    ],
+)
+def test_a_rate_limit_is_waited_out_where_that_is_short_and_else_said_at_once(
+    server: VendorServer, headers: dict[str, str], slept: list[float], tries: int
+) -> None:
+    clock = Clock()
+    server.mend = lambda _reply: (429, {}, headers)
+    with pytest.raises(SourceLimited, match="echo: the rate limit is used up"):
+        transport(server, clock).get("/a")
+    assert (clock.slept, len(server.requests)) == (slept, tries)
+
+
 def test_a_second_try_may_answer(server: VendorServer) -> None:
     broken = iter([(503, {}, {}), (200, b'{"half', {})])
     server.mend = lambda reply: next(broken, reply)
@@ -112,6 +143,15 @@ def test_a_key_that_is_cut_or_written_as_an_address_does_is_hidden_too(server: V
     with pytest.raises(SourceInvalid) as raised:
         bearer.get("/a")
     assert "7f3a" not in str(raised.value)
+
+
+@pytest.mark.parametrize("key", [f"{KEY}\n", f" {KEY}", f"{KEY[:8]}\r\nX-Evil: 1", "ключ-ключ"])
+def test_a_key_that_no_header_takes_is_refused_at_once_and_not_shown(server: VendorServer, key: str) -> None:
+    """As it is stored with the end of its line. To the vendor it would be a call that fails, and here an outage."""
+    with pytest.raises(SourceRefused, match=r"^echo: its key has a blank, a line break or another character") as raised:
+        transport(server, Clock(), params={}, headers={"X-Key": key})
+    assert KEY[4:8] not in str(raised.value)
+    assert "ключ" not in str(raised.value)
 
 
 @settings(max_examples=30)

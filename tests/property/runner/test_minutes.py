@@ -166,11 +166,35 @@ def test_a_quote_of_the_minute_or_before_is_its_spread_and_one_after_its_end_is_
     def quote(seconds: float, bid: float) -> QuoteTick:
         return QuoteTick(symbol="SPY", at=START + timedelta(seconds=seconds), bid=bid, bid_size=1, ask=bid + 0.02, ask_size=1)
 
-    for one in (quote(10, 99), quote(70, 101), quote(59, 100), quote(59, 100)):
+    for one in (quote(10, 99), quote(70, 101), quote(59, 100), quote(59, 100), quote(30, 98)):
         made.quote(one)
     made.trade(TradeTick(symbol="SPY", at=START, identity="V/1", price=100, size=1))
     made.trade(TradeTick(symbol="SPY", at=START + 2 * MINUTE, identity="V/2", price=100, size=1))
     bars = told(made, END)
     first, third = bars[START, "SPY"], bars[START + 2 * MINUTE, "SPY"]
-    assert (first.bid, first.ask, first.quotes) == (100, 100.02, 2)
+    assert (first.bid, first.ask, first.quotes) == (100, 100.02, 3)
     assert (third.bid, third.ask, third.quotes) == (101, 101.02, 0)
+
+
+def at(seconds: float, number: int) -> TradeTick:
+    return TradeTick(symbol="SPY", at=START + timedelta(seconds=seconds), identity=f"V/{number}", price=100, size=1)
+
+
+def test_a_trade_that_comes_just_after_its_minute_s_end_is_in_its_bar() -> None:
+    made = builder()
+    made.trade(at(59, 1))
+    made.trade(at(61, 2))
+    assert told(made, START) == {}, "the feed is not two seconds past the end"
+    made.trade(at(59.5, 3))
+    made.trade(at(62, 4))
+    bar = told(made, START)[START, "SPY"]
+    assert (bar.trades, bar.flaws) == (2, ())
+
+
+def test_a_trade_of_before_the_following_began_makes_no_bar_and_is_counted() -> None:
+    made = MinuteBuilder(symbols=NAMES, feed="iex", trading=lambda _minute: True)
+    made.begin(START + 2 * MINUTE)
+    made.resumed(START + 2 * MINUTE)
+    made.trade(at(119, 1))
+    assert told(made, END) == {}
+    assert made.dropped == 1

@@ -6,8 +6,8 @@ from decimal import Decimal
 
 import pytest
 
-from lambdas.common.broker.alpaca_wire import _ENDS, WORKING, asset_of, rejection, status_of
-from lambdas.common.broker.port import AlreadyAccepted, Asset, BrokerUnavailable
+from lambdas.common.broker.alpaca_wire import _ENDS, WORKING, asset_of, rejection, status_of, trade_of
+from lambdas.common.broker.port import AlreadyAccepted, Asset, BrokerUnavailable, Trade
 from trading_env.orders.order_state import ENDED, ENDS, OURS
 
 VENDOR_WORDS = {
@@ -64,3 +64,11 @@ def test_an_asset_says_whether_it_trades_and_nothing_is_made_up() -> None:
     for wrong in ({"tradable": "yes"}, {"fractionable": None}):
         with pytest.raises(BrokerUnavailable, match="assets cannot be read"):
             asset_of({**row, **wrong})
+
+
+def test_a_last_trade_has_a_price_or_is_none() -> None:
+    at = "2020-01-02T14:35:00Z"
+    assert trade_of("SPY", {"t": at, "p": 321.5}) == Trade(symbol="SPY", ts=at, price=321.5)
+    assert [trade_of("SPY", {"t": at, "p": price}) for price in (0, -1.0, float("nan"), float("inf"))] == [None] * 4
+    with pytest.raises(BrokerUnavailable, match="trade of SPY"):
+        trade_of("SPY", {"t": at, "p": None})

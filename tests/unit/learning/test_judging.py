@@ -262,6 +262,14 @@ class TestGate:
         assert judging.behaviour_of(replace(book, scores=by_fold), folds, market=MARKET) == replace(moving, score_range=0.0)
         assert (moving.names, round(moving.turnover, 6)) == (4, round(float(book.turnover.mean()), 6))
 
+    def test_scores_that_only_change_with_who_is_tradable_are_constant(self):
+        halted = MARKET.tradable.copy()
+        halted[300, 0] = halted[310:330, 2] = False
+        market = replace(MARKET, tradable=halted)
+        book = backtest(market, planted(seed=0, fold=0, strength=0.0), start=FOLDS[0].test_start, end=FOLDS[3].test_end)
+        assert np.ptp(book.scores) > 1.0  # what cannot be traded scores 0, the others log(1 / 4)
+        assert judging.behaviour_of(book, GOOD.judged, market=market).score_range < 1e-12
+
 
 class TestRefit:
     def refit(self, *, trades_now: NumpyPolicy, market: Market = MARKET):

@@ -73,6 +73,7 @@ def test_an_artifact_trades_the_same_from_its_archive_and_from_its_folder(tmp_pa
         (["--from", "2020-02-01", "--to", "2020-01-01"], "--from must not be after --to, were 2020-02-01 and 2020-01-01"),
         (["--from", "2031-01-02", "--to", "2031-02-01"], "up to 2021-03-31, were 2031-01-02 and 2031-02-01"),
         (["--from", "2020-01-04", "--to", "2020-01-05"], "must hold a session after 2005-01-03"),
+        (["--from", "2005-02-01"], "--from must be 2006-01-04 or later, for before it no name has all its features, was 2005-02-01"),
         (["--out", "settings.toml"], "--out must be a folder, or end in .csv or .parquet, was settings.toml"),
         (["--out", "docs/scoreboard.md"], "--out must be a folder, or end in .csv or .parquet"),
         (["--policy", "clever"], "--policy must be equal-weight, random:<seed>, a model.tar.gz"),
@@ -108,6 +109,14 @@ def test_backtest_trades_ones_own_bars_from_the_first_session_that_features_allo
     assert "2019-01-04 to 2019-12-31, dividends credit" in result.stdout
     assert "equal weight" in result.stdout
     assert "SPY" not in result.stdout
+
+
+def test_a_path_with_brackets_is_printed_as_it_is(own: Path, tmp_path: Path) -> None:
+    out = tmp_path / "all[of]it :smile:"
+    result = call("backtest", "--bars", str(own), "--from", "2019-12-02", "--out", str(out))
+    assert result.exit_code == 0, result.output
+    assert f"written: {out}/curve.csv, " in result.stdout
+    assert '[features] sentiment = "daily"' in " ".join(call("backtest", "--help").stdout.replace("│", " ").split())
 
 
 def test_lookahead_names_the_column_that_knows_the_future_on_ones_own_bars(own: Path, tmp_path: Path) -> None:

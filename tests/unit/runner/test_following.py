@@ -255,6 +255,24 @@ def test_what_cannot_be_read_is_counted_and_the_rest_arrives() -> None:
     assert on.bus.beats[-1].refused == 5
 
 
+def test_a_message_from_the_future_closes_no_minute_and_hides_no_silence() -> None:
+    settings = SETTINGS.model_copy(update={"silence_seconds": 0.6})
+
+    async def script(on: Following) -> None:
+        await on.connected()
+        at = OPEN + MINUTE
+        future = OPEN.replace(year=2099)
+        await on.vendor.send(trade("SPY", future, 1, 100.0), quote("SPY", future, 1.0, 1.1))
+        await on.vendor.send(trade("SPY", at + SECOND, 2, 100.0), trade("SPY", at + MINUTE + 5 * SECOND, 3, 101.0))
+        await on.until(lambda: on.bars)
+        on.vendor.mute, on.vendor.now = True, at + 3 * MINUTE
+        await on.until(lambda: "market data" in {one.feed for one in on.events(FeedSilent)})
+
+    on = follow(script, settings=settings)
+    assert [(one.ts, one.close, one.flaws) for one in on.bars][:1] == [(OPEN + MINUTE, 100, ())]
+    assert on.bus.beats[-1].refused == 2
+
+
 def test_the_end_sends_what_is_in_hand_and_gives_up_the_open_minute() -> None:
     async def script(on: Following) -> None:
         await on.connected()

@@ -50,6 +50,13 @@ def test_prices_of_before_a_gap_are_forgotten() -> None:
     assert raised((5, 50), (9, 50), watch=watch) == []
 
 
+def test_a_fall_after_a_gap_is_told_though_one_was_before() -> None:
+    watch = MoveWatch(threshold=0.03, minutes=5)
+    assert raised((0, 100), (5, 96), watch=watch) == [96]
+    watch.forget_prices()
+    assert raised((20, 100), (25, 96), watch=watch) == [96]
+
+
 @given(prices=st.lists(st.floats(97.6, 100), max_size=50))
 @settings(max_examples=50, deadline=None)
 def test_prices_within_the_threshold_never_raise(prices: list[float]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from time import monotonic, sleep
 from typing import Any
 
 import boto3
@@ -132,3 +133,28 @@ def test_an_entry_that_is_always_turned_down_is_given_up_and_holds_nothing_up() 
     box = sent_through(sink, LINES)
     assert sink.kept == [LINES[0], LINES[1], LINES[3], LINES[4]]
     assert (box.sent, box.lost, box.waiting) == (4, 1, 0)
+
+
+class TakesSoManyPerSecond:
+    """A shard's limit: so many entries per second since the first call; the others of a batch are turned down. A call takes a moment."""
+
+    most = 500
+    parallel = 1
+
+    def __init__(self, rate: float) -> None:
+        self.rate, self.began, self.kept = rate, monotonic(), list[Line]()
+
+    def send(self, entries: Sequence[Line]) -> list[int]:
+        sleep(0.005)
+        room = int(self.rate * (monotonic() - self.began)) - len(self.kept)
+        self.kept += entries[: max(room, 0)]
+        return list(range(min(max(room, 0), len(entries)), len(entries)))
+
+
+def test_what_waits_for_a_shards_limit_is_sent_in_order_and_not_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publishing, "FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(publishing, "LONGEST_PAUSE", 0.1)
+    sink, lines = TakesSoManyPerSecond(1500), [Line("SPY", f"{number}\n".encode()) for number in range(400)]
+    box = sent_through(sink, lines, drain=60.0)
+    assert (box.sent, box.lost) == (400, 0)
+    assert sink.kept == lines

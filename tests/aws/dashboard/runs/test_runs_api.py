@@ -10,6 +10,7 @@ from botocore.stub import Stubber
 
 from lambdas.common.ledger import actions
 from lambdas.dashboard.runs import api
+from schema.lake_layout import run_events_key, run_key
 from schema.runs.events import (
     Alive,
     Inspected,
@@ -68,7 +69,20 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         {"kind": "backtest", "backtest": {"policy": "package:/etc/passwd", "start": "2020-01-02", "end": "2020-02-03"}},
         "backtest.policy",
     ),
+    (
+        {
+            "kind": "backtest",
+            "backtest": {
+                "policy": "package:arn:aws:sagemaker:us-east-1:123456789012:model-package/papertape/7",
+                "start": "2020-01-02",
+                "end": "2020-02-03",
+            },
+        },
+        "backtest.policy",
+    ),
     ({"kind": "backtest", "backtest": {"policy": "equal-weight", "start": "2020-02-02", "end": "2020-01-03"}}, "backtest.start"),
+    ({"kind": "backtest", "backtest": {"policy": "equal-weight", "start": "0000-00-00", "end": "2020-01-03"}}, "backtest.start"),
+    ({"kind": "backtest", "backtest": {"policy": "equal-weight", "start": "2020-01-02", "end": "2020-02-31"}}, "backtest.end"),
 ]
 
 
@@ -154,6 +168,18 @@ def test_a_lost_run_that_was_asked_to_stop_is_not_stopped_when_it_goes_on(web: W
     assert lost.get(f"api/runs/{run}").body["run"]["state"] == "lost"
     assert lost.post(f"api/runs/{run}/resume", {}, key="resume-7654321").status == 200
     assert not lab.has(run, "stop")
+
+
+def test_a_run_that_cannot_be_read_is_missing_from_the_list_and_says_why_itself(web: Web, lab: Lab) -> None:
+    broken, torn, sound = (started(web, key=f"key-1234567{number}") for number in range(3))
+    lab.s3.put_object(Bucket=lab.bucket, Key=run_key(broken, "request.json"), Body=b'{"half')
+    lab.s3.put_object(Bucket=lab.bucket, Key=run_events_key(torn, 0), Body=b'{"kind": "none"}\n')
+    assert [one["id"] for one in web.get("api/runs").body["runs"]] == [sound]
+    assert web.get("pages/training").status == 200
+    for run, said in ((broken, "request.json: is no request of a run"), (torn, torn)):
+        opened = web.get(f"api/runs/{run}")
+        assert opened.status == 503
+        assert said in opened.body["message"]
 
 
 def test_events_are_given_from_where_the_reader_is(web: Web, lab: Lab) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -123,12 +121,3 @@ def test_threads_may_share_it_and_get_the_same() -> None:
 @pytest.mark.parametrize("word", ["187", "143", "86"])
 def test_a_figure_is_no_word(word: str) -> None:
     assert label(f"Nordwin {word}") == "neutral"
-
-
-def test_thousands_of_headlines_take_a_second() -> None:
-    """In processor time: other processes don't count."""
-    texts = [Scorable(text=text) for _, text in headlines("development.tsv")] * 5
-    if sys.gettrace() is None:
-        begun = time.process_time()
-        SCORER.score(texts)
-        assert len(texts) / (time.process_time() - begun) > 5_000  # 15,000 were measured

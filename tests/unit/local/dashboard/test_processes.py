@@ -22,7 +22,7 @@ from moto import mock_aws
 from lambdas.common.lake.runs import RunFolder
 from local.dashboard.processes import RunProcesses
 from schema.exchange_time import iso
-from schema.lake_layout import run_events_key
+from schema.lake_layout import run_events_key, run_key
 from schema.runs.events import Alive, StateChanged
 from schema.runs.request import RunRequest
 from schema.runs.status import line_of
@@ -96,6 +96,9 @@ class Room:
     def state(self, run: str) -> tuple[str, str]:
         status = self.runs.status(run, now=datetime.now(UTC))
         return status.state, status.message
+
+    def spoil(self, run: str, name: str) -> None:
+        self.s3.put_object(Bucket=BUCKET, Key=run_key(run, name), Body=b'{"half')
 
 
 def until(holds: Callable[[], object], *, seconds: float = 15.0) -> None:
@@ -214,3 +217,15 @@ def test_backtests_go_to_the_warm_process_though_trainings_wait(room: Room) -> N
             room.go(run)
         server.close()
     assert room.began(backtest) == []
+
+
+def test_a_run_that_cannot_be_read_keeps_no_other_from_its_turn(room: Room) -> None:
+    broken, torn, sound = (room.queue(number) for number in (1, 2, 3))
+    room.spoil(broken, "request.json")
+    room.say(torn, 0)
+    room.s3.put_object(Bucket=BUCKET, Key=run_events_key(torn, 0), Body=b'{"kind": "none"}\n')
+    server = room.server()
+    assert server.look()
+    until(lambda: room.began(sound))
+    assert (room.began(broken), room.began(torn)) == ([], [])
+    room.go(sound)

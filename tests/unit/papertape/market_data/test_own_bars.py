@@ -207,13 +207,15 @@ def test_missing_sessions_are_counted_and_do_not_trade(tmp_path: Path) -> None:
     ("text", "told"),
     [
         (PLAIN + "IBM,2020-01-03,128.13,129.18,127.71,128.90,2482890\n", "IBM has bars of 2020-01-03 that differ: close is 128.83 ({0} line 6) and 128.9 ({0} line 8); keep the true one"),  # noqa: E501
+        (PLAIN + "AAPL,2020-01-02,74.06,75.15,73.80,75.09,135480401\n", "AAPL has bars of 2020-01-02 that differ: volume is 135480400 ({0} line 2) and 135480401 ({0} line 8); keep the true one"),  # noqa: E501
         (PLAIN.replace("128.83", "128,83"), "{0}: cannot be read, "),
         (PLAIN.replace("128.83", "$128.83"), "{0} line 6: close must be a number such as 1234.5, was '$128.83'"),
         (PLAIN.replace("2020-01-03", "01/03/2020"), "{0} line 3: date must be written like 2020-01-02, 20200102 or 2020-01-02T16:00:00-05:00, one way in all rows, was '01/03/2020'"),  # noqa: E501
         (PLAIN.replace("2020-01-03", "20200103"), "{0} line 3: date must be written like 2020-01-02, 20200102 or"),
         (PLAIN.replace("2020-01-03", "2020-02-30"), "{0} line 3: date must be a day of the calendar, was '2020-02-30'"),
-        (PLAIN.replace("2020-01-03", "0000-01-03"), "{0} line 3: dates must be 1950-01-03 or later, was 0000-01-03"),
-        (PLAIN.replace("2020-01-03", "1920-01-03"), "{0} line 3: dates must be 1950-01-03 or later, was 1920-01-03"),
+        (PLAIN.replace("2020-01-03", "0000-01-03"), "{0} line 3: dates must lie in 1950-01-03 to 2199-12-31, was 0000-01-03"),
+        (PLAIN.replace("2020-01-03", "1920-01-03"), "{0} line 3: dates must lie in 1950-01-03 to 2199-12-31, was 1920-01-03"),
+        (PLAIN.replace("2020-01-03", "2263-01-09"), "{0} line 3: dates must lie in 1950-01-03 to 2199-12-31, was 2263-01-09"),
         (PLAIN.replace("IBM", "^GSPC"), "{0} line 5: symbol must be up to ten capitals, digits or dots such as BRK.B, was '^GSPC'"),
         (PLAIN.replace("IBM,", "IBM,2020-01-02,"), "{0}: cannot be read, "),
         ("", "{0}: has no row"),
@@ -259,6 +261,8 @@ def test_columns_that_are_not_there_or_there_twice_are_named(tmp_path: Path) -> 
     )
     path = csv(tmp_path, "ticker,symbol,date,open,high,low,close,volume\n" + "".join(f"X,{line}\n" for line in PLAIN.splitlines()))
     assert refused(path) == f"{path}: columns ticker and symbol may both be the symbol; drop or rename all but one"
+    path = csv(tmp_path, "symbol,date,open,high,low,close,close,volume\nX,2020-01-02,1,1,1,1,2,1\n")
+    assert refused(path) == f"{path}: columns close and close.1 may both be the close; drop or rename all but one"
     path = csv(tmp_path, "date,open,high,low,close,volume\n2020-01-02,1,1,1,1,1\n")
     assert refused(path).endswith("without a symbol column, give a folder with one file per name")
 

@@ -85,6 +85,14 @@ def test_daily_bars_given_as_minutes_are_refused(tmp_path: Path) -> None:
         read_own_minutes(path, slots=SLOTS, window=30)
 
 
+@pytest.mark.parametrize("year", ["0019", "2263"])
+def test_a_minute_of_another_age_is_refused(tmp_path: Path, year: str) -> None:
+    table = minutes(*WEEK, symbols=("AAA",)).assign(ts=lambda own: own["ts"].map(pd.Timestamp.isoformat))
+    table.loc[table.index[7], "ts"] = f"{year}-03-04T14:30:00Z"
+    with pytest.raises(OwnBarsError, match=r"mine\.csv: times must lie in 1950-01-03 to 2199-12-31, were "):
+        read_own_minutes(written(tmp_path, table), slots=SLOTS, window=30)
+
+
 def test_slots_are_named_or_every_so_many_minutes() -> None:
     assert slots_called("open+5, open+120") == SLOTS
     assert slots_called("every:120") == ("open+120", "open+240", "open+360")

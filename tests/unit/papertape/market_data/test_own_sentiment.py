@@ -81,7 +81,7 @@ def test_a_study_has_sentiment_exactly_where_its_settings_read_it(tmp_path: Path
     found = study(StudyOptions(settings=daily, sentiment=file))
     told = found.market.features[found.market.index_of("2019-12-31"), found.market.symbols.index("SPY"), -len(SENTIMENT_NAMES) :]
     np.testing.assert_array_equal(told, table[list(SENTIMENT_NAMES)].to_numpy()[0])
-    assert found.arguments == f" --sentiment {file}"
+    assert found.arguments == f" --settings {daily} --sentiment {file}"  # without the settings the file would be refused
     write_channel(found, tmp_path / "channel")
     manifest = json.loads((tmp_path / "channel" / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["feature_hash"] == TABLES["daily"].hash

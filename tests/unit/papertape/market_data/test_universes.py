@@ -80,6 +80,8 @@ def test_a_settings_file_may_hold_the_rule(file: Path, tmp_path: Path) -> None:
     mine.write_text(f'{head}symbols = "most-traded:8"{dates}', encoding="utf-8")
     assert study(StudyOptions(bars=file, settings=mine)).settings.universe.chosen_by == "most-traded:8"
     both = StudyOptions(bars=file, symbols=("N00", "N01"), universe="dow-30")
+    with pytest.raises(ResearchError, match="--universe must be dow-30, nasdaq-100 or most-traded:N, was AAPL,IBM; --symbols takes"):
+        study(StudyOptions(universe="AAPL,IBM"))
     with pytest.raises(ResearchError, match="--symbols and --universe dow-30 both choose the names: give one of them"):
         study(both)
 

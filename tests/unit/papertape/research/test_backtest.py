@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
 import papertape
 from learning.configuration import rules_at
@@ -132,6 +134,14 @@ def test_a_file_that_is_there_is_never_replaced(tmp_path: Path) -> None:
         files_of(tmp_path / "mine.xlsx")
     with pytest.raises(BacktestError, match=r"mine\.csv is a file, not a folder"):
         files_of(tmp_path / "mine.csv" / "below")
+
+
+def test_the_numbers_of_a_table_are_whole_on_a_narrow_terminal(found: ComparedBacktest) -> None:
+    costly = {cost: replace(skill, excess_bp=-12345.6, excess_kappa_bp=-12345.6) for cost, skill in found.skill.items()}
+    printed = io.StringIO()
+    Console(file=printed, width=80).print(tables(replace(found, skill=costly), name="one"))
+    assert printed.getvalue().count("-12345.6") == 6
+    assert "…" not in printed.getvalue()
 
 
 def test_one_session_has_no_ratio_and_is_shown_all_the_same(study: Study) -> None:

@@ -18,6 +18,7 @@ from papertape.research import evaluate
 from papertape.research.backtest import compare
 from papertape.research.policies import ChosenPolicyError
 from papertape.research.study import ResearchError, Study, StudyOptions, study
+from papertape.research.train import next_command
 from schema.settings import SettingsError, load
 from schema.slot import SlotRows
 from tests.minutes import minutes
@@ -67,6 +68,7 @@ def test_bars_without_room_for_training_and_two_judged_sessions_are_refused_befo
     [
         ({"slots": "open+5"}, "decide on one-minute bars of your own: give them with --bars FILE"),
         ({"slots": "open+5", "bars": "it", "adjusted": True, "actions": Path("a.csv")}, "--actions a.csv is for raw prices"),
+        ({"slots": "open+5,open+120", "bars": "it"}, "88 slot bars are too few: features need 253 of a name before it can be traded"),
         ({"bars": "it"}, "AAA has another bar within 2019-03-04, at .*; daily bars are needed, one per name and session"),
     ],
 )
@@ -132,6 +134,7 @@ def test_one_model_is_trained_on_all_slots_up_to_a_day(path: Path) -> None:
     until = study(StudyOptions(bars=path, slots="every:30", until=date(2019, 5, 2)))
     (fold,) = until.folds()
     assert (str(fold.train_start), str(fold.train_end), str(fold.test_start)) == ("2019-04-02", "2019-05-02", "2019-05-03")
+    assert next_command(until, fold, folder=Path("mine")).endswith(" --slots every:30 --policy mine --from 2019-05-03")
     with pytest.raises(
         ResearchError, match="--until 2019-04-26 leaves 216 slot bars to train on from 2019-04-02 on, 253 are needed, so 2019-05-02"
     ):

@@ -157,6 +157,19 @@ def test_a_latched_breaker_stops_buys_for_good():
     assert any("max_drawdown is latched" in line for line in limited.denied)
 
 
+@pytest.mark.parametrize("limit", [{"max_drawdown": 0.2}, {"max_daily_loss": 0.2}])
+def test_a_fall_is_measured_from_the_highest_close_and_from_the_last_one_not_from_the_start(limit: dict[str, float]):
+    prices = np.concatenate([np.full(10, 100.0), np.full(10, 200.0), np.full(20, 150.0)])[:, None] * np.ones((1, 2))
+    prices[25:, 1] = np.linspace(160.0, 170.0, 15)  # something to rebalance
+    market = market_of(open=prices, close=prices, features=np.zeros((40, 2, 1)))
+    loose = replace(LIMITS, max_drawdown=0.9, max_daily_loss=0.9, price_collar=0.9)
+    assert run(EqualWeight(), market=market, first=2, last=39, limits=loose).denied == ()
+    limited = run(EqualWeight(), market=market, first=2, last=39, limits=replace(loose, **limit))
+    assert limited.equity[-1] > limited.initial_cash
+    assert all(" breaker: buy " in line for line in limited.denied)
+    assert len(limited.denied) > 10  # it latches, and the price stays up
+
+
 class OrderByOrder(_Guard):
     """The risk rules as the executor asks them, whatever the session."""
 

@@ -169,3 +169,16 @@ def test_a_random_policy_scores_anew_in_every_slot():
     scores = [policy.scores(Observation(as_of=key, symbols=("A",), vector=vector))[0] for key in (*MARKET.sessions[:3], MARKET.days[0])]
     assert len(set(scores)) == 4
     assert pd.Series(scores).notna().all()
+
+
+def test_an_action_that_came_late_enters_the_features_at_the_close_of_the_session_that_knew_it():
+    span = ("2019-03-04", "2019-04-12")
+    bars = slot_bars(minutes(*span, symbols=("AAA", "BBB")), hours=hours(*span), slots=[5, 120, 240], window=30).bars
+    sessions = np.unique(bars["session"].to_numpy().astype("datetime64[D]"))
+    day, knew = (pd.Timestamp(sessions[place]) for place in (15, 17))
+    split = {"symbol": "AAA", "ex_date": day, "kind": "split", "value": 2.0, "known": knew}
+    without, late = (build_market(bars, actions, symbols=("AAA", "BBB")) for actions in (NO_ACTIONS, pd.DataFrame([split])))
+    changed = (late.features[:, 0] != without.features[:, 0]) & np.isfinite(without.features[:, 0])
+    rows = np.flatnonzero(changed.any(axis=1))
+    assert late.sessions[rows[0]] == late.sessions[late.days == np.datetime64(knew, "D")][-1]
+    assert late.split[late.index_of(str(day.date())), 0] == 2.0

@@ -148,6 +148,13 @@ class TestSharpe:
         assert values == sorted(values, reverse=True)
         assert values[0] < st.probabilistic_sharpe(x)
 
+    def test_a_trial_that_never_varies_was_tried_as_well(self):
+        x, flat = self.RETURNS, st.sharpe(np.zeros(10))
+        assert math.isnan(flat)
+        charged = st.deflated_sharpe(x, trial_sharpes=[st.sharpe(x), flat, flat, flat])
+        assert charged == st.deflated_sharpe(x, trial_sharpes=[st.sharpe(x), 0.0, 0.0, 0.0])
+        assert charged < st.probabilistic_sharpe(x)
+
     def test_returns_that_do_not_vary_have_no_ratio(self):
         assert math.isnan(st.sharpe(np.full(10, 0.1)))
         assert math.isnan(st.probabilistic_sharpe(np.zeros(10)))
