@@ -30,8 +30,8 @@ from schema.loopback import LOCAL_ACCOUNT, LOCAL_SECRET
 from trading_env.errors import PapertapeError
 
 ROOT = Path(__file__).resolve().parents[2]
-START_SECONDS = 30.0
-STOP_SECONDS = 20.0
+START_SECONDS = 120.0
+STOP_SECONDS = 60.0
 FIRE_SECONDS = 900.0
 #: What would point a child at another cloud, broker, account or Python.
 FOREIGN = ("AWS_", "ALPACA_", "APCA_", "ALLOW_LIVE_TRADING", "PYTHON", "VIRTUAL_ENV")

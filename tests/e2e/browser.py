@@ -31,7 +31,7 @@ SIZES = {1280: 900, 390: 844}
 GO = """hash => { document.querySelector('main').replaceChildren();
     if (location.hash === hash) dispatchEvent(new HashChangeEvent('hashchange')); else location.hash = hash }"""
 # A page may move on when a screenshot or a check has waited for what it shows
-TIMEOUT = 20_000  # milliseconds
+TIMEOUT = 60_000  # milliseconds
 
 
 @contextmanager

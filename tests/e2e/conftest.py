@@ -59,19 +59,31 @@ FUNCTIONS = {
 }
 
 
-#: The longest files, and what stands on the deployed app before them.
-LONGEST = ("test_parity", "test_deployed_api", "test_failures", "test_train_evaluate_serve", "test_soak", "test_build_features_spark")
+#: The longest files after what stands on the deployed app.
+LONGEST = ("test_parity", "test_minute_bars", "test_failures", "test_train_evaluate_serve", "test_soak", "test_build_features_spark")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first, so that the other worker has something to do meanwhile."""
+    """The longest first, so that the other worker has something to do meanwhile.
+
+    One worker has all tests of the deployed `app`, which is deployed and trained once; in the rehearsal a file is one worker's, too.
+    """
 
     def rank(item: pytest.Item) -> int:
-        name = item.path.stem
-        rehearsed = name != LONGEST[0] and item.get_closest_marker("rehearse") is not None
-        return LONGEST.index(name) if name in LONGEST and not rehearsed else len(LONGEST)
+        if _stands_on_the_app(item):
+            return -1
+        return LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST)
 
     items.sort(key=rank)
+    for item in items:
+        if _stands_on_the_app(item):
+            item.add_marker(pytest.mark.xdist_group("app"))
+        elif item.get_closest_marker("rehearse"):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+def _stands_on_the_app(item: pytest.Item) -> bool:
+    return {"app", "synthesized"} <= set(getattr(item, "fixturenames", ()))  # not an `app` that a file deploys for itself
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason=
 
 ROOT = Path(__file__).parents[2]
 MARK = "PAPERTAPE_TEST_MARK"
-TIMEOUT = 240.0
+TIMEOUT = 600.0
 #: Of the second session's eight: some went before it, some would come after.
 DEADLY = ORDERS + 4
 
@@ -57,19 +57,16 @@ def test_the_function_is_killed_between_two_orders(app: App, undisturbed: Books,
 
 
 @pytest.mark.rehearse
-@pytest.mark.parametrize("runner", [False, True])
-def test_the_driver_is_killed_and_everything_with_it(
-    undisturbed: Books, small: Settings, synthesized: Path, tmp_path: Path, runner: bool
-) -> None:
-    """Exchange, emulator and functions, and the runner where there is one: the books are those of an undisturbed run without."""
-    settings, templates = small.model_copy(update={"runner": RunnerSettings(enabled=runner)}), synthesized
-    if runner:
-        templates = tmp_path / "cdk.out"
-        synthesize(templates, settings=settings)
-    with driver(tmp_path / "run", templates, settings, dies_at=DEADLY) as first:
+def test_the_driver_is_killed_and_everything_with_it(undisturbed: Books, small: Settings, tmp_path: Path) -> None:
+    """Exchange, emulator, functions and the runner: the books are those of an undisturbed run without one.
+
+    Without a runner, in a session of many slots: tests/e2e/test_minute_bars.py."""
+    settings = small.model_copy(update={"runner": RunnerSettings(enabled=True)})
+    synthesize(tmp_path / "cdk.out", settings=settings)
+    with driver(tmp_path / "run", tmp_path / "cdk.out", settings, dies_at=DEADLY) as first:
         first.communicate(timeout=TIMEOUT)
     assert first.returncode == -signal.SIGKILL
-    with driver(tmp_path / "run", templates, settings, dies_at=0) as second:
+    with driver(tmp_path / "run", tmp_path / "cdk.out", settings, dies_at=0) as second:
         output, error = second.communicate(timeout=TIMEOUT)
     assert second.returncode == 0, error[-3000:]
     assert json.loads(output.splitlines()[-1]) == undisturbed

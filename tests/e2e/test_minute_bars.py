@@ -1,6 +1,6 @@
 """Slot bars of one-minute bars, traded through the deployed functions in every slot, beside the backtest of all minutes at once.
 
-Made minutes: a week of three names, twelve slots a session, and all three policies; the trained one's features, training and endpoint are
+Made minutes: two sessions of three names, twelve slots each, and all three policies; the trained one's features, training and endpoint are
 the deployed ones. Recorded minutes: a real session with a slot every seven minutes, where the exchange fills at the last trade it knows.
 """
 
@@ -72,26 +72,26 @@ def minute_settings(symbols: tuple[str, ...], *, every: int) -> Settings:
 
 
 @pytest.fixture(scope="module")
-def week(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Agreement]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Agreement]:
     """Three names, a slot every half an hour: rows from August on, of which 600 are the features' history before the training."""
-    sessions = sessions_between(date(2020, 1, 2), date(2020, 1, 8))
+    sessions = sessions_between(date(2020, 1, 2), date(2020, 1, 3))
     settings = minute_settings(("SPY", "AAPL", "IBM"), every=30)
     folder = tmp_path_factory.mktemp("minutes") / "run"
     return parity.run(settings, console=Console(quiet=True), sessions=sessions, policies=POLICIES, folder=folder)
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_on_made_minutes_equity_is_the_backtests_at_every_session(week: dict[str, Agreement], policy: str) -> None:
-    found = week[policy]
+def test_on_made_minutes_equity_is_the_backtests_at_every_session(made: dict[str, Agreement], policy: str) -> None:
+    found = made[policy]
     print(f"{policy}: largest gap {found.largest_gap:.1e} at {found.at}, {found.orders} orders, {found.seconds:.0f} s")
-    assert found.sessions == 5
+    assert found.sessions == 2
     assert found.largest_gap <= EXACT, found
     assert found.holds
-    assert found.orders > (5 if policy == "equal-weight" else 5 * SLOTS), "in every slot, but equal weight once a session"
+    assert found.orders > (2 if policy == "equal-weight" else 2 * SLOTS), "in every slot, but equal weight once a session"
 
 
-def test_the_policies_are_three(week: dict[str, Agreement]) -> None:
-    assert len({one.final_equity for one in week.values()}) == len(POLICIES)
+def test_the_policies_are_three(made: dict[str, Agreement]) -> None:
+    assert len({one.final_equity for one in made.values()}) == len(POLICIES)
 
 
 #: Six sessions are recorded: 253 rows are the features', and the last one is traded.

@@ -190,7 +190,7 @@ def saved_queries_are_kept() -> None:
 def spark_jobs_run() -> None:
     glue._jobs["spark"] = {"Command": {"Name": "glueetl", "ScriptLocation": "s3://nowhere/job.py"}}
     run = json.loads(glue._start_job_run({"JobName": "spark"})[2])["JobRunId"]
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while (state := json.loads(glue._get_job_run({"JobName": "spark", "RunId": run})[2])["JobRun"]["JobRunState"]) != "SUCCEEDED":
         assert time.monotonic() < deadline, f"a job without a script is {state} now"
         time.sleep(0.01)
