@@ -109,7 +109,8 @@ lock:  ## requirements.txt from requirements.in
 	$(BIN)/pip-compile -q --upgrade --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-header --no-annotate --strip-extras -o requirements.txt requirements.in
 	@sed -i -e '/^#/d' -e 's/+cpu$$//' requirements.txt && sed -i '1i # Compiled from requirements.in by `make lock`; edit that file.' requirements.txt
 
-setup: .venv/.installed .venv-cloud/.installed node_modules/.installed
+setup:
+	@$(MAKE) --no-print-directory -j 2 .venv/.installed .venv-cloud/.installed node_modules/.installed
 
 .venv/.installed: requirements.txt pyproject.toml
 	@echo "papertape: installing Python packages into .venv (a few minutes, once)"
