@@ -131,9 +131,9 @@ def exchanged(values: Any, sensible: Mapping[str, list[Any]], data: st.DataObjec
             values[name] = data.draw(st.sampled_from(sensible[name]))
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def _nothing_left_to_collect() -> None:
-    """A socket of another test that is collected while hypothesis parses a lambda breaks CPython 3.11's parser: python/cpython#106905."""
+    """A socket of another file's test, collected while hypothesis parses a lambda, breaks CPython 3.11's parser: python/cpython#106905."""
     gc.collect()
 
 

@@ -169,7 +169,7 @@ def test_a_number_that_is_missing_is_refused_before_anybody_asks_for_its_row(cal
 
     unquoted = market(bars, trades, quotes).quote("XYZ", at("2020-11-27", "09:31"))
     assert unquoted is not None
-    assert (unquoted.bid, unquoted.bid_size, unquoted.ask, unquoted.ask_size) == (0, 0, 1, 1)
+    assert (unquoted.bid, unquoted.bid_size, unquoted.ask, unquoted.ask_size) == (Decimal(0), 0, Decimal(1), 1)
     with pytest.raises(RecordedMarketError, match=r"^XYZ 2020-11-27 00:00:00: volume must be a number, was nan$"):
         market(bars.assign(volume=[1.0, nothing]), trades, quotes)
     with pytest.raises(RecordedMarketError, match=r"^XYZ 2020-11-27 14:30:00\+00:00: high must be a number above 0, was 0\.0$"):
