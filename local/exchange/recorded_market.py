@@ -246,7 +246,8 @@ class RecordedMarket:
     def _recorded_moments(self) -> list[datetime]:
         moments = {moment for session in self.calendar.sessions for moment in (session.open, session.close)}
         moments |= {new_york_midnight(action.ex_date) for action in self.actions}
-        moments |= {moment for minutes in self._trades.values() for moment in minutes.known if self.calendar.is_open(moment)}
+        ended = {moment for minutes in self._trades.values() for moment in minutes.known}
+        moments |= {moment for moment in ended if self.calendar.is_open(moment)}
         return sorted(moments)
 
     def _so_far(self, symbol: str, index: int, now: datetime) -> RecordedBar:

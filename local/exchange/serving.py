@@ -53,32 +53,33 @@ def serve(config: ExchangeConfig, *, ready_file: Path | None, parent_pid: int | 
         listener = listening(config.port)
     except PortError as error:
         raise ExchangeError(f"exchange: {error}") from error
-    venue, speed = _venue(config), float(_decimal(config.speed, "speed"))
-    keys = Keys(key_id=config.key_id, secret_key=config.secret_key)
-    app = Guard(RunningClock(Streams(create_app(venue=venue, keys=keys), venue=venue, keys=keys), venue=venue, speed=speed))
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app,
-            http=_Connection,
-            ws="websockets-sansio",
-            ws_per_message_deflate=False,
-            loop="asyncio",
-            lifespan="off",
-            log_level="warning",
-            access_log=False,
-            timeout_graceful_shutdown=1,
-            timeout_keep_alive=KEPT_SECONDS,
+    with listener:
+        venue, speed = _venue(config), float(_decimal(config.speed, "speed"))
+        keys = Keys(key_id=config.key_id, secret_key=config.secret_key)
+        app = Guard(RunningClock(Streams(create_app(venue=venue, keys=keys), venue=venue, keys=keys), venue=venue, speed=speed))
+        server = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                http=_Connection,
+                ws="websockets-sansio",
+                ws_per_message_deflate=False,
+                loop="asyncio",
+                lifespan="off",
+                log_level="warning",
+                access_log=False,
+                timeout_graceful_shutdown=1,
+                timeout_keep_alive=KEPT_SECONDS,
+            )
         )
-    )
-    if parent_pid is not None:
-        threading.Thread(target=_follow, args=(parent_pid, server), daemon=True).start()
-    ready = json.dumps(_ready(config, venue, port=listener.getsockname()[1], speed=speed))
-    if ready_file is not None:
-        partial = ready_file.with_suffix(ready_file.suffix + ".part")
-        partial.write_text(ready + "\n", encoding="utf-8")
-        partial.replace(ready_file)
-    print(ready, flush=True)
-    server.run(sockets=[listener])
+        if parent_pid is not None:
+            threading.Thread(target=_follow, args=(parent_pid, server), daemon=True).start()
+        ready = json.dumps(_ready(config, venue, port=listener.getsockname()[1], speed=speed))
+        if ready_file is not None:
+            partial = ready_file.with_suffix(ready_file.suffix + ".part")
+            partial.write_text(ready + "\n", encoding="utf-8")
+            partial.replace(ready_file)
+        print(ready, flush=True)
+        server.run(sockets=[listener])
 
 
 class _Connection(H11Protocol):

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 import requests
 
 from local.exchange.server import ROOT, ExchangeConfig, ExchangeError, RunningExchange
+from local.exchange.serving import serve
 
 TCP = Path("/proc/self/net/tcp")
 
@@ -44,11 +46,16 @@ def run_a_day(running: RunningExchange) -> list[bytes]:
     return answers
 
 
-def test_the_switch_lists_only_what_is_processed() -> None:
+@pytest.fixture(scope="module")
+def processed() -> Iterator[RunningExchange]:
+    with RunningExchange(replace(CONFIG, actions="processed")) as running:
+        yield running
+
+
+def test_the_switch_lists_only_what_is_processed(processed: RunningExchange) -> None:
     """AAPL's dividend of 2019-11-07 is paid on 2019-12-19 here; SPY's of 2019-12-20 on 2020-01-31."""
     query = {"symbols": "SPY,AAPL", "start": "2019-12-01", "end": "2020-04-30"}
-    with RunningExchange(replace(CONFIG, actions="processed")) as running:
-        answer = requests.get(f"{running.url}/v1/corporate-actions", params=query, headers=KEYS, timeout=10).json()
+    answer = requests.get(f"{processed.url}/v1/corporate-actions", params=query, headers=KEYS, timeout=10).json()
     assert [row["ex_date"] for row in answer["corporate_actions"]["cash_dividends"]] == ["2019-11-07"]
 
 
@@ -126,7 +133,7 @@ def test_taken_port_is_one_line() -> None:
 )
 def test_wrong_starts_are_one_line(change: dict[str, object], message: str) -> None:
     with pytest.raises(ExchangeError) as error:
-        RunningExchange(replace(CONFIG, **change)).start()  # type: ignore[arg-type]
+        serve(replace(CONFIG, **change), ready_file=None, parent_pid=None)  # type: ignore[arg-type]
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -169,11 +176,11 @@ def test_clock_is_refused_when_it_would_go_back(exchange: RunningExchange) -> No
 
 
 @pytest.mark.skipif(not TCP.exists(), reason="connections are read from /proc")
-def test_the_driver_keeps_no_connection_that_could_be_closed_under_its_next_call() -> None:
+def test_the_driver_keeps_no_connection_that_could_be_closed_under_its_next_call(processed: RunningExchange) -> None:
     """After five idle seconds the exchange had closed one in the moment in which the clock was moved: the replay ended there."""
-    with RunningExchange(ExchangeConfig(now="2020-01-02T14:35:00Z")) as exchange:
-        exchange.books()
-        exchange.advance("2020-01-02T14:36:00Z")
-        port, established = f":{int(exchange.url.rpartition(':')[2]):04X}", "01"
-        rows = [line.split() for line in TCP.read_text(encoding="ascii").splitlines()[1:]]
-        assert [row for row in rows if row[2].endswith(port) and row[3] == established] == []
+    processed.books()
+    processed.reset(now=CONFIG.now)
+    processed.advance("2020-01-02T14:36:00Z")
+    port, established = f":{int(processed.url.rpartition(':')[2]):04X}", "01"
+    rows = [line.split() for line in TCP.read_text(encoding="ascii").splitlines()[1:]]
+    assert [row for row in rows if row[2].endswith(port) and row[3] == established] == []

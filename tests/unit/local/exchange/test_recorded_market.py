@@ -157,6 +157,27 @@ def test_bad_tables_are_refused(calendar: ExchangeCalendar, row: tuple[str, str,
         RecordedMarket(calendar=calendar, bars=bars, actions=pd.DataFrame([], columns=ACTIONS))
 
 
+def test_a_number_that_is_missing_is_refused_before_anybody_asks_for_its_row(calendar: ExchangeCalendar) -> None:
+    nothing, half_past = float("nan"), pd.Timestamp("2020-11-27T14:30:00Z")
+    bars = pd.DataFrame([("XYZ", pd.Timestamp(day), *[1.0] * 4, 1.0) for day in ("2020-11-24", "2020-11-27")], columns=BARS)
+    trades = pd.DataFrame([("XYZ", half_past, *[1.0] * 4, 1.0)], columns=[*BARS[:1], "ts", *BARS[2:]])
+    quotes = pd.DataFrame([("XYZ", half_past, nothing, nothing, 1.0, 1.0)], columns=["symbol", "ts", "bid", "bid_size", "ask", "ask_size"])
+
+    def market(bars: pd.DataFrame, trades: pd.DataFrame, quotes: pd.DataFrame) -> RecordedMarket:
+        actions = pd.DataFrame([], columns=ACTIONS)
+        return RecordedMarket(calendar=calendar, bars=bars, actions=actions, minute_quotes=quotes, minute_trades=trades)
+
+    unquoted = market(bars, trades, quotes).quote("XYZ", at("2020-11-27", "09:31"))
+    assert unquoted is not None
+    assert (unquoted.bid, unquoted.bid_size, unquoted.ask, unquoted.ask_size) == (Decimal(0), 0, Decimal(1), 1)
+    with pytest.raises(RecordedMarketError, match=r"^XYZ 2020-11-27 00:00:00: volume must be a number, was nan$"):
+        market(bars.assign(volume=[1.0, nothing]), trades, quotes)
+    with pytest.raises(RecordedMarketError, match=r"^XYZ 2020-11-27 14:30:00\+00:00: high must be a number above 0, was 0\.0$"):
+        market(bars, trades.assign(high=0.0), quotes)
+    with pytest.raises(RecordedMarketError, match=r"^XYZ 2020-11-27 14:30:00\+00:00: ask_size must be a number, was nan$"):
+        market(bars, trades, quotes.assign(ask_size=nothing))
+
+
 def test_clock_only_goes_forward(small: RecordedMarket) -> None:
     exchange = venue(small, at("2020-11-23", "10:00"))
     exchange.advance(at("2020-11-23", "10:00"))
