@@ -13,6 +13,7 @@ steadier. Failure: `DatasetError` for a market without a tradable row, or with `
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -96,13 +97,13 @@ def portfolios(market: Market, inputs: FloatArray, *, rules: Rules, kappa: float
 def elastic_net(mean: FloatArray, covariance: FloatArray, *, lasso: float, ridge: float) -> FloatArray:
     """The b of the least b' C b / 2 - b' m + lasso |b|_1 + ridge |b|^2 / 2: coordinate descent (Friedman, Hastie and Tibshirani 2010)."""
     found = np.zeros(len(mean))
+    # Without an input that never varies; Python's floats are several times as fast as NumPy's, one by one
+    varying = [(i, float(mean[i]), float(own), covariance[i]) for i, own in enumerate(np.diag(covariance)) if own != 0]
     for _ in range(500):
         before = found.copy()
-        for i, own in enumerate(np.diag(covariance)):
-            if own == 0:  # an input that never varies
-                continue
-            rest = mean[i] - covariance[i] @ found + own * found[i]
-            found[i] = np.sign(rest) * max(abs(rest) - lasso, 0.0) / (own + ridge)
+        for i, gain, own, row in varying:
+            rest = gain - row.dot(found).item() + own * found.item(i)
+            found[i] = math.copysign(max(abs(rest) - lasso, 0.0), rest) / (own + ridge)
         if np.abs(found - before).max() <= 1e-7 * np.abs(found).max():
             break
     return found

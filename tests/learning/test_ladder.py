@@ -48,22 +48,13 @@ def t_value(policy: BacktestResult, equal_weight: BacktestResult) -> float:
     return float(excess.mean() / excess.std() * np.sqrt(len(excess)))
 
 
-@pytest.mark.parametrize(
-    ("rung", "seed"),
-    [
-        (DIRECT, 0),
-        pytest.param(DIRECT, 1, marks=MINUTES),
-        pytest.param(DEFAULT, 0, marks=MINUTES),
-        (PPO, 0),
-        pytest.param(PPO, 1, marks=MINUTES),
-    ],
-)
-def test_a_market_of_sine_waves_is_solved(rung: Rung, seed: int) -> None:
+@pytest.mark.parametrize("rung", [DIRECT, pytest.param(DEFAULT, marks=MINUTES), PPO])
+def test_a_market_of_sine_waves_is_solved(rung: Rung) -> None:
     """Phases from our own features, 10 bp per side. No policy can grow by more than the best name of each session."""
     market = waves(sessions=WARM + 1500, assets=3, period=20, amplitude=0.1)
     first = WARM + 1000
     training = market.rows(market.sessions[WARM], market.sessions[first - PURGE])
-    policy = trained(training, settings=rung.settings, seed=seed, timesteps=rung.timesteps)
+    policy = trained(training, settings=rung.settings, seed=0, timesteps=rung.timesteps)
     ours, equal = (traded(one, market, rules=TEN_BP, first=first) for one in (policy, EqualWeight()))
     moves = np.log(market.close / market.open)[first:]
     assert (ours.weights.argmax(axis=1) == moves.argmax(axis=1)).mean() > rung.found
@@ -118,7 +109,7 @@ def test_ppo_finds_no_edge_in_shuffled_returns() -> None:
 
 def test_direct_reinforcement_does_not_trade_on_shuffled_returns() -> None:
     """Not a policy that happens to earn nothing: with no evidence it is equal weight, as it is at the same pace, to the dollar."""
-    training = NOISE.rows(NOISE.sessions[WARM], NOISE.sessions[FIRST - PURGE])
+    training = NOISE.rows(NOISE.sessions[FIRST - 1_500], NOISE.sessions[FIRST - PURGE])
     policy = trained(training, settings=SHORT_DIRECT.settings, seed=0, timesteps=SHORT_DIRECT.timesteps)
     ours, equal = (traded(one, NOISE, rules=TEN_BP, first=FIRST) for one in (policy, EqualWeight(kappa=1.0)))
     np.testing.assert_allclose(ours.equity, equal.equity, rtol=1e-12)

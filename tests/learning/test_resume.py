@@ -23,7 +23,7 @@ from tests import small_run
 from trading_env.data.market import Market
 
 ROOT = Path(__file__).resolve().parents[2]
-TIMESTEPS: dict[Algorithm, int] = {"ppo": 1000, "direct": 1512 * 5, "direct+ppo": 1512 * 5, "q-learning": 1000}
+TIMESTEPS: dict[Algorithm, int] = {"ppo": 1000, "direct": 1512 * 3, "direct+ppo": 1512 * 3, "q-learning": 1000}
 STAGES: dict[Algorithm, list[tuple[str, str | None]]] = {
     "ppo": [("ppo", None)],
     "direct": [("direct", "search"), ("direct", "whole")],
