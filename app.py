@@ -87,10 +87,11 @@ def compose(app: cdk.App, *, settings: Settings, target: Target, account: str | 
     cdk.Validations.of(app).add_plugins(AwsSolutionsChecks())
 
 
-def new_app(outdir: str | Path | None = None) -> cdk.App:
-    """An app with the context of `cdk.json`, which the CLI passes but `python app.py` would not see."""
+def new_app(outdir: str | Path | None = None, *, validated: bool = True) -> cdk.App:
+    """An app with the context of `cdk.json`, which the CLI passes but `python app.py` would not see; CloudFormation's own rules, slow
+    to load, are asked about its templates unless not `validated`."""
     context = json.loads((ROOT / "cdk.json").read_text(encoding="utf-8"))["context"]
-    return cdk.App(context=context, outdir=str(outdir) if outdir else None)
+    return cdk.App(context=context, outdir=str(outdir) if outdir else None, builtin_cloud_formation_validation=validated)
 
 
 def _target(context: object) -> Target:

@@ -35,7 +35,7 @@ BATCH = 500  # records of one call, as both services allow
 def synthesize_stream(folder: Path, *, settings: Settings, kind: Kind) -> None:
     """Write the two stacks' templates for this laptop into `folder`."""
     settings = settings.model_copy(update={"stream": StreamSettings(kind=kind)})
-    app = application.new_app(folder)
+    app = application.new_app(folder, validated=False)
     env = cdk.Environment(account=LOCAL_ACCOUNT, region=settings.region)
     code = archives.modules("lambdas", "schema", "sources", "trading_env", settings=settings, name="code")
     runtime = Runtime(app=settings.name, target="laptop", code=code)

@@ -29,11 +29,11 @@ from local.aws import glue_runs, sagemaker_service, sagemaker_templates
 from local.aws.emulator_state import state_is_saved_whole, table_writes_are_journaled
 from local.aws.lambda_patches import (
     alarms_read_their_own_metrics,
+    archives_are_unpacked_once,
     dead_letters_are_measured,
     events_take_turns,
     every_call_has_lambda_metrics,
     invocations_are_counted,
-    layers_are_unpacked_once,
     log_lines_become_metrics,
     logs_end_at_a_marker,
 )
@@ -290,7 +290,7 @@ PATCHES = (
     dead_letters_are_measured,
     log_lines_become_metrics,
     every_call_has_lambda_metrics,
-    layers_are_unpacked_once,
+    archives_are_unpacked_once,
     logs_end_at_a_marker,
     unknown_types_are_recorded,
     sagemaker_is_a_service,

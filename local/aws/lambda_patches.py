@@ -8,6 +8,7 @@ Each is a function with its reason; `local.aws.emulator_patches` lists and appli
 from __future__ import annotations
 
 import contextvars
+import fcntl
 import hashlib
 import io
 import os
@@ -32,7 +33,11 @@ Record = dict[str, Any]
 #: Two at least: one run may wait for what another brings.
 EVENTS_AT_ONCE = max(2, os.cpu_count() or 1)
 
-_unpack_lock, _turns_lock = threading.Lock(), threading.Lock()
+#: Of all deployments: what the layers hold changes with the requirements only.
+LAYERS = Path(__file__).resolve().parents[2] / ".cache" / "layers"
+NO_FILES = b"PK\x05\x06" + bytes(18)  # an empty zip archive
+
+_turns_lock = threading.Lock()
 
 
 def invocations_are_counted() -> None:
@@ -145,31 +150,36 @@ def alarms_read_their_own_metrics() -> None:
     replace(cloudwatch, "_evaluate_alarm", lambda original: metrics.evaluate_alarm)
 
 
-def layers_are_unpacked_once() -> None:
-    """Each worker unpacks its layers anew, again after every error; 180 MB for each of five functions is minutes and gigabytes."""
+def archives_are_unpacked_once() -> None:
+    """Each worker unpacks its code and layers anew, again after every error, without the bytecode of the one before; 180 MB for each of
+    five functions is minutes and gigabytes. Code comes before the layers here as there, from a folder that lies beside the empty own."""
 
     def spawning(original: Any) -> Any:
         def spawn(worker: Any) -> None:
-            config = worker.config
-            folders = [str(_unpacked(lambda_svc._resolve_layer_zip(layer))) for layer in config.get("Layers") or []]
-            variables = {**config.get("Environment", {}).get("Variables", {}), "_LAMBDA_LAYERS_DIRS": os.pathsep.join(folders)}
+            config, code = worker.config, worker.code_zip
+            layers = [_unpacked(lambda_svc._resolve_layer_zip(layer), LAYERS) for layer in config.get("Layers") or []]
+            folders = os.pathsep.join(map(str, [*layers, _unpacked(code, Path(os.environ["TMPDIR"]))]))
+            variables = {**config.get("Environment", {}).get("Variables", {}), "_LAMBDA_LAYERS_DIRS": folders}
             worker.config = {**config, "Layers": [], "Environment": {"Variables": variables}}
+            worker.code_zip = NO_FILES
             try:
                 original(worker)
             finally:
-                worker.config = config
+                worker.config, worker.code_zip = config, code
 
         return spawn
 
     replace(lambda_runtime.Worker, "_spawn", spawning)
 
 
-def _unpacked(archive: bytes | None) -> Path:
-    """The folder that holds a layer's content, shared by all functions."""
+def _unpacked(archive: bytes | None, parent: Path) -> Path:
+    """The folder below `parent` that holds an archive's content, shared by all who ask, in this process and in others."""
     if archive is None:
         raise RuntimeError("a layer version has no content")
-    folder = Path(os.environ["PAPERTAPE_RUN_DIR"]) / "layers" / hashlib.sha256(archive).hexdigest()[:16]
-    with _unpack_lock:
+    folder = parent / hashlib.sha256(archive).hexdigest()[:16]
+    parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.is_dir():
             partial = folder.with_suffix(".partial")
             with zipfile.ZipFile(io.BytesIO(archive)) as file:

@@ -44,7 +44,7 @@ def handler(event, context):
         raise ValueError("as asked")
     print(json.dumps({"_aws": {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": [{"Namespace": "Toy", "Dimensions": [["service"]],
         "Metrics": [{"Name": "Severity", "Unit": "Count"}]}]}, "service": "toy", "Severity": 3}))
-    return {"event": event, "layer": shared_library.__file__, "broker": os.environ["ALPACA_TRADING_URL"],
+    return {"event": event, "files": [__file__, shared_library.__file__], "broker": os.environ["ALPACA_TRADING_URL"],
             "gateway": os.environ["AWS_ENDPOINT_URL_EXECUTE_API"]}
 """
 
@@ -434,11 +434,11 @@ def test_fire_runs_the_target_with_the_scheduled_time(cloud: Cloud) -> None:
     assert cloud.emulator.fired()["schedules"]["toy-work"] == 1
 
 
-def test_layers_are_shared_by_functions(cloud: Cloud) -> None:
+def test_code_and_layers_are_unpacked_once_for_all_functions(cloud: Cloud) -> None:
     paths = set()
     for name in ("Work", "Other"):
         answer = cloud.client("lambda").invoke(FunctionName=cloud.output(name), Payload=b"{}")
-        paths.add(json.load(answer["Payload"])["layer"])
+        paths.add(tuple(json.load(answer["Payload"])["files"]))
     assert len(paths) == 1
     assert cloud.calls("Other")["direct"] == 1
 

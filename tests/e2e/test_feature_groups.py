@@ -102,7 +102,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
 
 def synthesized(folder: Path, *, settings: Settings) -> Path:
     """The two stacks that hold the lake and its tables."""
-    app = application.new_app(folder)
+    app = application.new_app(folder, validated=False)
     env = Environment(account=LOCAL_ACCOUNT, region=settings.region)
     lake = LakeStack(app, f"{settings.name}-lake", settings=settings, env=env)
     FeaturesStack(app, f"{settings.name}-features", settings=settings, lake=lake, env=env)

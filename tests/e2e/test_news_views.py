@@ -57,7 +57,7 @@ def query(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Query]:
             patch.delenv(name, raising=False)
         for name, value in emulator.env().items():
             patch.setenv(name, value)
-        cdk = application.new_app(folder / "cdk.out")
+        cdk = application.new_app(folder / "cdk.out", validated=False)
         env = Environment(account=LOCAL_ACCOUNT, region=settings.region)
         lake = LakeStack(cdk, f"{settings.name}-lake", settings=settings, env=env)
         tables = Stack(cdk, f"{settings.name}-tables", env=env)

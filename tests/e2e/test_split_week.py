@@ -184,9 +184,7 @@ class Bare:
 
 @pytest.fixture(scope="module")
 def bare(app: App, small: Settings, synthesized: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bare]:
-    folder = tmp_path_factory.mktemp("bare")
-    (folder / "layers").symlink_to(app.deployment.run_dir / "layers")  # 180 MB that are the same
-    with LocalDeployment(folder, settings=small, now=f"{EVE}T22:00:00Z") as deployment:
+    with LocalDeployment(tmp_path_factory.mktemp("bare"), settings=small, now=f"{EVE}T22:00:00Z") as deployment:
         deployment.deploy(synthesized, with_cli=False)
         secrets, name = deployment.client("secretsmanager"), f"{small.name}/alpaca"
         kept = secrets.get_secret_value(SecretId=name)["SecretString"]

@@ -111,7 +111,7 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
             patch.delenv(name, raising=False)
         for name, value in cloud.env().items():
             patch.setenv(name, value)
-        cdk, env = application.new_app(folder / "cdk.out"), Environment(account=LOCAL_ACCOUNT, region=settings.region)
+        cdk, env = application.new_app(folder / "cdk.out", validated=False), Environment(account=LOCAL_ACCOUNT, region=settings.region)
         code = archives.modules("lambdas", "schema", "sources", "trading_env", settings=settings, name="code")
         runtime = Runtime(app=settings.name, target="laptop", code=code)
         lake = LakeStack(cdk, f"{settings.name}-lake", settings=settings, env=env)

@@ -132,8 +132,10 @@ def alarms_read_their_own_metrics() -> None:
     raise AssertionError("metric math is accepted now")
 
 
-def layers_are_unpacked_once() -> None:
-    assert "lzf.extractall(layer_dir)" in inspect.getsource(lambda_runtime.Worker._spawn)
+def archives_are_unpacked_once() -> None:
+    spawning = inspect.getsource(lambda_runtime.Worker._spawn)
+    assert " zf.extractall(code_dir)" in spawning
+    assert " lzf.extractall(layer_dir)" in spawning
     assert "_LAMBDA_LAYERS_DIRS" not in lambda_runtime._RESERVED_RUNTIME_ENV_VARS
     assert '"_LAMBDA_LAYERS_DIRS"' in lambda_runtime._PYTHON_WORKER_SCRIPT
 
