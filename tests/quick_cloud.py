@@ -10,10 +10,13 @@ from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
+import botocore.hooks
 import botocore.loaders
+import botocore.regions
 import botocore.session
 import pytest
-from botocore.hooks import EventAliaser
+from botocore.endpoint_provider import EndpointProvider
+from botocore.hooks import EventAliaser, NodeList, _PrefixTrie
 from botocore.signers import RequestSigner
 from botocore.useragent import UserAgentString
 from moto.core import DEFAULT_ACCOUNT_ID, responses
@@ -37,12 +40,15 @@ _method_names = cache(responses.method_names_from_class)
 
 
 def hurry(patch: pytest.MonkeyPatch) -> None:
-    """Read each service's model once per process, look through moto's classes and its table of a service's URLs once, spell an event's
-    name once, ask DynamoDB without the detour over HTTP, and take back of a transaction what it touched.
+    """Read each service's model and rules once per process, look through moto's classes and its table of a service's URLs once, spell
+    an event's name once, ask DynamoDB without the detour over HTTP, and take back of a transaction what it touched.
 
     moto gives each test a new session, and a session reads the models of its services anew: a third of a second per test.
     """
     patch.setattr(botocore.session, "create_loader", _loader)
+    patch.setattr(botocore.regions, "EndpointProvider", _ruled_once())
+    patch.setattr(botocore.hooks, "accepts_kwargs", lambda _: True)  # asked of the same handlers by each session and client
+    patch.setattr(_PrefixTrie, "_recursive_copy", _copied)
     patch.setattr(responses, "method_names_from_class", _method_names)
     patch.setattr(EventAliaser, "_alias_event_name", _spelled_once(EventAliaser._alias_event_name))
     patch.setattr(BaseBackend, "urls", _listed_once(BaseBackend.urls))
@@ -53,6 +59,26 @@ def hurry(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(models, "copy", SimpleNamespace(deepcopy=lambda one: one if isinstance(one, Table) else copy.deepcopy(one)))
     patch.setattr(DynamoDBBackend, "transact_write_items", _undone(DynamoDBBackend.transact_write_items))
     patch.setattr(Item, "__init__", _measured_once)
+
+
+def _ruled_once() -> Callable[..., EndpointProvider]:
+    """One for each service: its rules are read from data that the one loader keeps."""
+    known: dict[int, EndpointProvider] = {}
+
+    def ruled(ruleset_data: dict[str, Any], **more: Any) -> EndpointProvider:
+        if id(ruleset_data) not in known:
+            known[id(ruleset_data)] = EndpointProvider(ruleset_data, **more)
+        return known[id(ruleset_data)]
+
+    return ruled
+
+
+def _copied(trie: _PrefixTrie, node: dict[str, Any]) -> dict[str, Any]:
+    """botocore's own, of a session's handlers for each client, without asking `copy` how a list is copied."""
+    return {
+        name: NodeList(*map(list, value)) if isinstance(value, NodeList) else _copied(trie, value) if isinstance(value, dict) else value
+        for name, value in node.items()
+    }
 
 
 def _spelled_once(alias: Callable[[EventAliaser, str], str]) -> Callable[[EventAliaser, str], str]:
