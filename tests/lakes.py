@@ -16,7 +16,7 @@ from schema.slot import SlotRows
 
 
 def fill_raw(lake: Lake, *, symbols: Sequence[str], start: str, end: str) -> None:
-    """Write the symbols' bars and actions from `start` to `end`, and the calendar of all years of the bundle."""
+    """Write the symbols' bars and actions from `start` to `end`, and the calendar from the year of `start` to that after `end`."""
     for key, body in _packed(tuple(symbols), start, end).items():
         lake.s3.put_object(Bucket=lake.raw_bucket, Key=key, Body=body, ContentType="application/gzip")
 
@@ -28,7 +28,9 @@ def _packed(symbols: tuple[str, ...], start: str, end: str) -> dict[str, bytes]:
         objects.setdefault(bars_key(row["symbol"], int(row["ts"][:4])), []).append(row)
     for row in action_lines(symbols=symbols, end=end):
         objects.setdefault(actions_key(row["symbol"]), []).append(row)
-    return {key: pack(rows) for key, rows in (objects | calendar_objects()).items()}
+    known = {calendar_key(year) for year in range(int(start[:4]), int(end[:4]) + 2)}
+    objects |= {key: rows for key, rows in calendar_objects().items() if key in known}
+    return {key: pack(rows) for key, rows in objects.items()}
 
 
 def bar_lines(*, symbols: Sequence[str], start: str, end: str) -> list[Row]:

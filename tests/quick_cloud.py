@@ -4,44 +4,81 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Callable, Sequence
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
+import botocore.hooks
 import botocore.loaders
+import botocore.regions
 import botocore.session
 import pytest
-from botocore.hooks import EventAliaser
-from moto.core import responses
+from botocore.endpoint_provider import EndpointProvider
+from botocore.hooks import EventAliaser, NodeList, _PrefixTrie
+from botocore.signers import RequestSigner
+from botocore.useragent import UserAgentString
+from moto.core import DEFAULT_ACCOUNT_ID, responses
 from moto.core.base_backend import BaseBackend
-from moto.core.responses import ActionContext, ActionResult
+from moto.core.botocore_stubber import BotocoreStubber
+from moto.core.exceptions import ServiceException
+from moto.core.utils import camelcase_to_underscores
 from moto.dynamodb import models
 from moto.dynamodb.models import DynamoDBBackend
 from moto.dynamodb.models.dynamo_type import DynamoType, Item, LimitedSizeDict
 from moto.dynamodb.models.table import Table
+from moto.dynamodb.responses import DynamoHandler
+from werkzeug.exceptions import HTTPException
 
-#: Calls to DynamoDB whose answers hold nothing but attribute values and names.
+#: Calls to DynamoDB whose requests and answers hold nothing but attribute values and names.
 HOT = frozenset({"GetItem", "BatchGetItem", "Query", "PutItem", "UpdateItem", "DeleteItem", "Scan", "TransactWriteItems"})
+DYNAMODB = re.compile(r"https://dynamodb\.(?P<region>[a-z0-9-]+)\.amazonaws\.com/")
 
 _loader = cache(botocore.loaders.create_loader)
 _method_names = cache(responses.method_names_from_class)
 
 
 def hurry(patch: pytest.MonkeyPatch) -> None:
-    """Read each service's model once per process, look through moto's classes and its table of a service's URLs once, spell an event's
-    name once, let DynamoDB's answers go as they are, and take back of a transaction what it touched.
+    """Read each service's model and rules once per process, look through moto's classes and its table of a service's URLs once, spell
+    an event's name once, ask DynamoDB without the detour over HTTP, and take back of a transaction what it touched.
 
     moto gives each test a new session, and a session reads the models of its services anew: a third of a second per test.
     """
     patch.setattr(botocore.session, "create_loader", _loader)
+    patch.setattr(botocore.regions, "EndpointProvider", _ruled_once())
+    patch.setattr(botocore.hooks, "accepts_kwargs", lambda _: True)  # asked of the same handlers by each session and client
+    patch.setattr(_PrefixTrie, "_recursive_copy", _copied)
     patch.setattr(responses, "method_names_from_class", _method_names)
     patch.setattr(EventAliaser, "_alias_event_name", _spelled_once(EventAliaser._alias_event_name))
     patch.setattr(BaseBackend, "urls", _listed_once(BaseBackend.urls))
-    patch.setattr(ActionResult, "execute_result", _printed(ActionResult.execute_result))
+    patch.setattr(BotocoreStubber, "process_request", _straight(BotocoreStubber.process_request))
+    patch.setattr(RequestSigner, "handler", _unsigned(RequestSigner.handler))
+    patch.setattr(UserAgentString, "to_string", lambda _: "tests")
+    patch.setattr(Table, "all_items", _sorted_by_value)
     patch.setattr(models, "copy", SimpleNamespace(deepcopy=lambda one: one if isinstance(one, Table) else copy.deepcopy(one)))
     patch.setattr(DynamoDBBackend, "transact_write_items", _undone(DynamoDBBackend.transact_write_items))
     patch.setattr(Item, "__init__", _measured_once)
+
+
+def _ruled_once() -> Callable[..., EndpointProvider]:
+    """One for each service: its rules are read from data that the one loader keeps."""
+    known: dict[int, EndpointProvider] = {}
+
+    def ruled(ruleset_data: dict[str, Any], **more: Any) -> EndpointProvider:
+        if id(ruleset_data) not in known:
+            known[id(ruleset_data)] = EndpointProvider(ruleset_data, **more)
+        return known[id(ruleset_data)]
+
+    return ruled
+
+
+def _copied(trie: _PrefixTrie, node: dict[str, Any]) -> dict[str, Any]:
+    """botocore's own, of a session's handlers for each client, without asking `copy` how a list is copied."""
+    return {
+        name: NodeList(*map(list, value)) if isinstance(value, NodeList) else _copied(trie, value) if isinstance(value, dict) else value
+        for name, value in node.items()
+    }
 
 
 def _spelled_once(alias: Callable[[EventAliaser, str], str]) -> Callable[[EventAliaser, str], str]:
@@ -62,20 +99,44 @@ def _listed_once(urls: Any) -> property:
     return property(listed)
 
 
-def _printed(execute: Callable[[ActionResult, ActionContext], Any]) -> Callable[[ActionResult, ActionContext], Any]:
-    """moto's serializer without the detour: what its DynamoDB answers is already in the wire's form, and a third of each call is
-    looking."""
+def _straight(process: Callable[[BotocoreStubber, Any], Any]) -> Callable[[BotocoreStubber, Any], Any]:
+    """From the request to moto's own method and back: moto makes a WSGI environment of each, reads it as a form, parses it by the model.
 
-    def printed(result: ActionResult, context: ActionContext) -> Any:
-        if (
-            context.operation_model.name not in HOT
-            or context.service_model.service_name != "dynamodb"
-            or not isinstance(result.result, dict)
-        ):
-            return execute(result, context)
-        return 200, {"Content-Type": "application/x-amz-json-1.0"}, json.dumps(result.result)
+    A call that is refused has changed nothing, and is made again the long way for its error.
+    """
 
-    return printed
+    def processed(stubber: BotocoreStubber, request: Any) -> Any:
+        asked, name = DYNAMODB.fullmatch(request.url), request.headers.get("X-Amz-Target", b"").rpartition(b".")[2].decode()
+        if asked is None or name not in HOT:
+            return process(stubber, request)
+        handler = DynamoHandler()
+        handler.body, handler.region, handler.current_account = json.loads(request.body), asked["region"], DEFAULT_ACCOUNT_ID
+        try:
+            answer = getattr(handler, camelcase_to_underscores(name))()
+        except (ServiceException, HTTPException):
+            return process(stubber, request)
+        return 200, {"Content-Type": "application/x-amz-json-1.0"}, json.dumps(answer.result)
+
+    return processed
+
+
+def _unsigned(sign: Callable[..., Any]) -> Callable[..., Any]:
+    """moto reads no signature; a client without credentials is refused as ever, and other services are signed."""
+
+    def handled(signer: RequestSigner, operation_name: str | None = None, request: Any = None, **more: Any) -> Any:
+        if signer.signing_name == "dynamodb" and signer._credentials is not None:
+            return None
+        return sign(signer, operation_name, request, **more)
+
+    return handled
+
+
+def _sorted_by_value(table: Table) -> list[Item]:
+    """moto's own order, each key taken once: moto compares objects, each a dictionary of its type."""
+    if not table.range_key_attr:
+        return sorted(table.items.values(), key=lambda item: item.hash_key.cast_value)
+    rows = [item for under in table.items.values() for item in under.values()]
+    return sorted(rows, key=lambda item: (item.hash_key.cast_value, item.range_key.cast_value))
 
 
 def _undone(transact: Callable[[DynamoDBBackend, list[dict[str, Any]]], None]) -> Callable[[DynamoDBBackend, list[dict[str, Any]]], None]:

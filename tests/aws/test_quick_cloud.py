@@ -8,6 +8,7 @@ import boto3
 import pytest
 
 from lambdas.common.ledger.ledger import Ledger
+from tests import quick_cloud
 from tests.aws.conftest import TABLE
 
 
@@ -46,3 +47,54 @@ def test_an_item_has_a_largest_size_whichever_attribute_comes_last(ledger_table:
     client.put_item(TableName=TABLE, Item=row("small", **{long: "x" * 300_000, "mmm": "x" * 90_000}))
     with pytest.raises(client.exceptions.ClientError, match="Item size has exceeded the maximum allowed size"):
         client.put_item(TableName=TABLE, Item=row("large", **{long: "x" * 300_000, "mmm": "x" * 120_000}))
+
+
+def test_what_is_asked_without_the_detour_is_answered_as_with_it(ledger_table: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = boto3.client("dynamodb")
+    key = {name: row("a")[name] for name in ("pk", "sk")}
+    values = {
+        **row("a"),
+        "number": {"N": "1.5"},
+        "flags": {"M": {"on": {"BOOL": True}, "none": {"NULL": True}}},
+        "list": {"L": [{"S": "x"}]},
+    }
+    change = {"UpdateExpression": "SET word = :word", "ExpressionAttributeValues": {":word": {"S": "after"}}}
+    month = {**row("b"), "month": {"S": "m"}, "month_sk": {"S": "2"}}
+    calls: list[tuple[str, dict[str, Any]]] = [
+        ("put_item", {"TableName": TABLE, "Item": values, "ReturnValues": "ALL_OLD"}),
+        ("put_item", {"TableName": TABLE, "Item": values, "ConditionExpression": "attribute_not_exists(pk)"}),
+        ("put_item", {"TableName": "nobody-s", "Item": values}),
+        ("transact_write_items", {"TransactItems": [{"Put": {"TableName": TABLE, "Item": month}}]}),
+        ("update_item", {"TableName": TABLE, "Key": key, "ReturnValues": "ALL_NEW", **change}),
+        ("get_item", {"TableName": TABLE, "Key": key, "ConsistentRead": True}),
+        ("get_item", {"TableName": TABLE, "Key": row("nobody")}),
+        ("batch_get_item", {"RequestItems": {TABLE: {"Keys": [key, row("b")]}}}),
+        ("query", {"TableName": TABLE, "KeyConditionExpression": "pk = :pk", "ExpressionAttributeValues": {":pk": key["pk"]}, "Limit": 1}),
+        (
+            "query",
+            {
+                "TableName": TABLE,
+                "IndexName": "by_month",
+                "KeyConditionExpression": "#m = :month",
+                "ExpressionAttributeNames": {"#m": "month"},
+                "ExpressionAttributeValues": {":month": month["month"]},
+            },
+        ),
+        ("scan", {"TableName": TABLE, "Limit": 1}),
+        ("delete_item", {"TableName": TABLE, "Key": key, "ReturnValues": "ALL_OLD"}),
+        ("transact_write_items", {"TransactItems": [{"Delete": {"TableName": TABLE, "Key": row("b")}}]}),
+    ]
+
+    def answers() -> list[dict[str, Any]]:
+        found = []
+        for method, asked in calls:
+            try:
+                found.append({**getattr(client, method)(**asked), "ResponseMetadata": None})
+            except client.exceptions.ClientError as error:
+                found.append({**error.response, "ResponseMetadata": None})
+        return found
+
+    straight = answers()
+    monkeypatch.setattr(quick_cloud, "HOT", frozenset())
+    assert answers() == straight
+    assert [one["Error"]["Code"] for one in straight if "Error" in one] == ["ConditionalCheckFailedException", "ResourceNotFoundException"]

@@ -42,7 +42,7 @@ Open = Callable[..., Simulation]
 
 EXAMPLES = int(os.environ.get("PAPERTAPE_FAULT_EXAMPLES", "0"))
 BUDGET = settings(
-    max_examples=EXAMPLES or 50,
+    max_examples=EXAMPLES or 40,
     stateful_step_count=14,
     derandomize=not EXAMPLES,
     phases=(Phase.generate, Phase.shrink) if EXAMPLES else (Phase.generate,),  # shrinking takes minutes
@@ -205,9 +205,8 @@ class Protocol(RuleBasedStateMachine):
         simulation = self.simulation
         simulation.calm()
         simulation.advance(LEASE_OVER)
-        simulation.end_orders(
-            passes=90
-        )  # to the close: what risk does not let go out again, a person's order above all, stays in doubt until then
+        # to the close: what risk does not let go out again, a person's order above all, stays in doubt until then
+        simulation.end_orders(passes=15, minutes=30)
         simulation.advance(simulation.venue.calendar.next_close(simulation.venue.now) + timedelta(minutes=5))
         simulation.end_orders()
         simulation.check()

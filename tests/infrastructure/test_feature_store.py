@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from schema.settings import Settings
 from stacks.features import FeaturesStack
 from stacks.lake import LakeStack
 from tests.infrastructure.assembly import ROOT
+from tests.infrastructure.gates import check_templates
 
 IN_TABLE = groups_in_table(sentiment=False)
 
@@ -43,21 +42,25 @@ def switched_on(tmp_path_factory: pytest.TempPathFactory, settings: Settings) ->
     return folder, json.loads(features_template(folder, on))
 
 
+@pytest.fixture(scope="module")
+def switched_off(tmp_path_factory: pytest.TempPathFactory, settings: Settings) -> str:
+    return features_template(tmp_path_factory.mktemp("no-feature-store"), settings)
+
+
 def of(template: Template, kind: str) -> list[Template]:
     return [resource["Properties"] for resource in template["Resources"].values() if resource["Type"] == kind]
 
 
-def test_off_is_the_default_and_leaves_nothing_in_the_template(tmp_path: Path, settings: Settings) -> None:
+def test_off_is_the_default_and_leaves_nothing_in_the_template(switched_off: str, settings: Settings) -> None:
     document = settings.model_dump(exclude={"feature_store"})
-    without = features_template(tmp_path / "without", Settings.model_validate(document))
-    off = features_template(tmp_path / "off", Settings.model_validate({**document, "feature_store": {"enabled": False}}))
-    assert without == off
-    assert not [word for word in ("FeatureGroup", "feature-store", "featurestore", "PutRecord") if word in without]
+    without, off = (Settings.model_validate(one) for one in (document, {**document, "feature_store": {"enabled": False}}))
+    assert without == off == settings
+    assert not [word for word in ("FeatureGroup", "feature-store", "featurestore", "PutRecord") if word in switched_off]
 
 
-def test_switched_on_it_adds_groups_and_a_role_and_changes_nothing_else(tmp_path: Path, switched_on: Any, settings: Settings) -> None:
+def test_switched_on_it_adds_groups_and_a_role_and_changes_nothing_else(switched_on: Any, switched_off: str) -> None:
     _, template = switched_on
-    before = json.loads(features_template(tmp_path, settings))["Resources"]
+    before = json.loads(switched_off)["Resources"]
     added = {name: resource["Type"] for name, resource in template["Resources"].items() if name not in before}
     assert sorted(added.values()) == ["AWS::IAM::Policy", "AWS::IAM::Role", *["AWS::SageMaker::FeatureGroup"] * len(IN_TABLE)]
     changed = {before[name]["Type"] for name in before if before[name] != template["Resources"][name]}
@@ -90,14 +93,7 @@ def test_the_job_may_put_records_and_nobody_may_read_one(switched_on: Any) -> No
 
 def test_the_checks_pass_with_it(switched_on: Any) -> None:
     folder, _ = switched_on
-    report = json.loads((folder / "validation-report.json").read_text())
-    assert [(one["conclusion"], one["violations"]) for one in report["pluginReports"] if one["pluginName"] == "AwsSolutions"] == [
-        ("success", [])
-    ]
-    lint = str(Path(sys.executable).with_name("cfn-lint"))
-    template = str(folder / "papertape-features.template.json")
-    done = subprocess.run([lint, "--ignore-checks", "W3005", "--", template], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, "")
+    check_templates(folder, "features")
 
 
 def test_only_the_job_and_its_stack_know_of_it() -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,22 +12,11 @@ from schema.sections.feature_store import FeatureStoreSettings
 from schema.sections.realtime import RunnerSettings, StreamSettings
 from schema.settings import Settings
 from tests.infrastructure.assembly import STACKS, Assembly, synthesize
-
-
-def checked(folder: Path, *stacks: str) -> None:
-    """cdk-nag's report of the synth is clean, and CloudFormation's schemas hold."""
-    report = json.loads((folder / "validation-report.json").read_text())
-    assert {(one["pluginName"], one["conclusion"], len(one["violations"])) for one in report["pluginReports"]} == {
-        ("AwsSolutions", "success", 0)
-    }
-    lint = str(Path(sys.executable).with_name("cfn-lint"))
-    templates = [str(folder / f"papertape-{stack}.template.json") for stack in stacks]
-    done = subprocess.run([lint, "--ignore-checks", "W3005", "--", *templates], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, "")
+from tests.infrastructure.gates import check_templates
 
 
 def test_the_checks_pass_with_them(changed_settings: Assembly) -> None:
-    checked(changed_settings.folder, "features", "model")
+    check_templates(changed_settings.folder, "features", "model")
 
 
 def test_each_reader_and_writer_has_the_prefix_of_slot_rows_and_none_that_of_daily_ones(aws: Assembly, changed_settings: Assembly) -> None:
@@ -87,5 +74,5 @@ def test_with_all_that_is_optional_the_checks_pass_too(tmp_path: Path, settings:
         }
     )
     found = synthesize(tmp_path, settings=everything)
-    checked(found.folder, *STACKS, "dashboard", "stream", "realtime")
+    check_templates(found.folder, *STACKS, "dashboard", "stream", "realtime")
     assert "timeframe=1Day/manifest.json" not in (tmp_path / "papertape-trading.template.json").read_text()

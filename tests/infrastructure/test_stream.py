@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import app as application  # before aws_cdk: it chooses jsii's Node
@@ -22,6 +19,7 @@ from schema.sections.realtime import StreamSettings
 from schema.settings import Settings
 from stacks.stream import StreamStack
 from tests.infrastructure.assembly import STACKS, Assembly, Resource
+from tests.infrastructure.gates import check_templates
 
 KINDS = ("firehose", "kinesis")
 ON = (*STACKS, "stream")
@@ -72,13 +70,7 @@ def test_it_takes_the_place_of_each_minutes_quotes(aws: Assembly, streamed: tupl
 
 def test_the_checks_pass_with_it(streamed: tuple[str, Assembly]) -> None:
     _, found = streamed
-    report = json.loads((found.folder / "validation-report.json").read_text())
-    verdicts = {plugin["pluginName"]: (plugin["conclusion"], plugin["violations"]) for plugin in report["pluginReports"]}
-    assert verdicts["AwsSolutions"] == ("success", [])
-    lint = str(Path(sys.executable).with_name("cfn-lint"))
-    templates = [str(found.folder / f"papertape-{name}.template.json") for name in ("stream", "ingest", "monitoring")]
-    done = subprocess.run([lint, "--ignore-checks", "W3005", "--", *templates], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, "")
+    check_templates(found.folder, "stream", "ingest", "monitoring")
 
 
 def test_a_producer_may_put_records_and_nothing_else(streamed: tuple[str, Assembly]) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ from stacks.constructs.archives import BundleError
 from stacks.constructs.web_access import WebAccess
 from stacks.constructs.web_function import CALLS, METHODS
 from tests.infrastructure.assembly import ROOT, STACKS, Assembly, Resource
+from tests.infrastructure.gates import check_templates
 from tests.infrastructure.test_templates import GIVEN, required_fields
 
 USER = "owner@example.com"
@@ -101,14 +100,7 @@ def test_switched_on_it_adds_and_changes_what_is_named_here_and_nothing_else(aws
 
 
 def test_the_checks_pass_with_it(web: Assembly) -> None:
-    report = json.loads((web.folder / "validation-report.json").read_text())
-    assert {(one["pluginName"], one["conclusion"], len(one["violations"])) for one in report["pluginReports"]} == {
-        ("AwsSolutions", "success", 0)
-    }
-    lint = str(Path(sys.executable).with_name("cfn-lint"))
-    templates = [str(web.folder / f"papertape-{stack}.template.json") for stack in ("trading", "model", "lake", "dashboard")]
-    done = subprocess.run([lint, "--ignore-checks", "W3005", "--", *templates], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, "")
+    check_templates(web.folder, "trading", "model", "lake", "dashboard")
 
 
 def test_nobody_registers_and_one_is_invited(web: Assembly) -> None:
