@@ -112,17 +112,18 @@ lock:  ## requirements.txt from requirements.in
 setup:
 	@$(MAKE) --no-print-directory -j 2 .venv/.installed .venv-cloud/.installed node_modules/.installed
 
+# Not compiled: most of aws-cdk-lib and torch is never imported, and what is imported is compiled then
 .venv/.installed: requirements.txt pyproject.toml
 	@echo "papertape: installing Python packages into .venv (a few minutes, once)"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/pip install -q --disable-pip-version-check -r requirements.txt
+	@$(BIN)/pip install -q --disable-pip-version-check --no-compile -r requirements.txt
 	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 .venv-cloud/.installed: requirements-cloud.txt
 	@echo "papertape: installing the local cloud into .venv-cloud"
 	@$(PYTHON) -m venv .venv-cloud
-	@.venv-cloud/bin/pip install -q --disable-pip-version-check -r requirements-cloud.txt
+	@.venv-cloud/bin/pip install -q --disable-pip-version-check --no-compile -r requirements-cloud.txt
 	@touch $@
 
 .venv-peers/.installed: benchmarks/requirements-peers.txt
