@@ -121,10 +121,11 @@ def _straight(process: Callable[[BotocoreStubber, Any], Any]) -> Callable[[Botoc
 
 
 def _unsigned(sign: Callable[..., Any]) -> Callable[..., Any]:
-    """moto reads no signature; a client without credentials is refused as ever, and other services are signed."""
+    """moto in this process reads no signature; a client without credentials is refused as ever. Its server, and other services, find the
+    region in it."""
 
     def handled(signer: RequestSigner, operation_name: str | None = None, request: Any = None, **more: Any) -> Any:
-        if signer.signing_name == "dynamodb" and signer._credentials is not None:
+        if request is not None and DYNAMODB.fullmatch(request.url) and signer._credentials is not None:
             return None
         return sign(signer, operation_name, request, **more)
 
