@@ -18,6 +18,7 @@ TOGETHER = (
     r"tests/infrastructure/",
     r"tests/learning/test_evaluate\.py",
     r"tests/aws/learning/test_registry\.py",
+    r"tests/contract/sagemaker/test_pipeline_against_sdk\.py",
     r"tests/e2e/test_(deployed_api|kill|minute_quotes|operate|paper_slot|split_week|triggers|unserved)\.py",
     r"tests/e2e/\w+\.py",
 )

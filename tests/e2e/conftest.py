@@ -64,26 +64,14 @@ LONGEST = ("test_parity", "test_minute_bars", "test_failures", "test_train_evalu
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first, so that the other worker has something to do meanwhile.
-
-    One worker has all tests of the deployed `app`, which is deployed and trained once; in the rehearsal a file is one worker's, too.
-    """
+    """The longest first, so that the other worker has something to do meanwhile."""
 
     def rank(item: pytest.Item) -> int:
-        if _stands_on_the_app(item):
+        if {"app", "synthesized"} <= set(getattr(item, "fixturenames", ())):  # not an `app` that a file deploys for itself
             return -1
         return LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST)
 
     items.sort(key=rank)
-    for item in items:
-        if _stands_on_the_app(item):
-            item.add_marker(pytest.mark.xdist_group("app"))
-        elif item.get_closest_marker("rehearse"):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
-
-
-def _stands_on_the_app(item: pytest.Item) -> bool:
-    return {"app", "synthesized"} <= set(getattr(item, "fixturenames", ()))  # not an `app` that a file deploys for itself
 
 
 @pytest.fixture(scope="session")
