@@ -24,7 +24,7 @@ from schema.sections.learning import FeatureSettings
 from schema.settings import load
 
 CRASH = (date(2020, 2, 18), date(2020, 4, 9))
-JANUARY = (date(2020, 1, 2), date(2020, 1, 31))
+FORTNIGHT = (date(2020, 1, 2), date(2020, 1, 15))
 
 
 def traded(
@@ -61,9 +61,9 @@ def test_equal_weight_trades_the_crash_as_it_is_backtested(tmp_path: Path) -> No
 
 
 @pytest.mark.rehearse
-def test_a_policy_that_reads_sentiment_trades_a_month_as_it_is_backtested(tmp_path: Path) -> None:
+def test_a_policy_that_reads_sentiment_trades_a_fortnight_as_it_is_backtested(tmp_path: Path) -> None:
     """Collected, scored and read back by `decide` session by session; in the backtest all at once. No score at all is another book."""
-    found = traded(tmp_path / "run", policies=["trained"], period=JANUARY, sentiment="daily")["trained"]
+    found = traded(tmp_path / "run", policies=["trained"], period=FORTNIGHT, sentiment="daily")["trained"]
     agrees(found)
     assert found.moved_by_sentiment > TOLERANCE, found
 
