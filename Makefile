@@ -23,7 +23,7 @@ test: check  ## every kind of test; what takes minutes is in rehearse
 	$(BIN)/pytest -q tests/contract tests/aws tests/infrastructure tests/learning tests/faults tests/benchmarks -m "not rehearse" -n 3 --dist loadgroup
 	$(BIN)/pytest -q tests/e2e -m "not rehearse" -n 2 --dist loadgroup --no-loadscope-reorder
 
-rehearse: setup .venv-clients/.installed  ## what takes minutes: a year of parity, the long fault runs, training and killing
+rehearse: setup .venv-clients/.installed  ## what takes minutes: months of parity, the long fault runs, training and killing
 	$(BIN)/pytest -v tests -m rehearse -n 2 --dist loadgroup --no-loadscope-reorder
 
 check: setup  ## lint, types, import rules, unit and property tests: two minutes
